@@ -1,0 +1,59 @@
+"""One event as a projector sees it, the same in a replay and live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+
+class Event:
+    """An event of the store.
+
+    :param position: the event's place in the total order of the store
+    :param stream: the aggregate that the event belongs to
+    :param type: the event's type as the store spells it
+    :param payload: the decoded payload
+    :param recorded_at: when it was recorded, as ISO 8601 text; :attr:`recorded_time` parses it
+    :param version: the event's place within its stream, where the store keeps one
+    :param metadata: the decoded metadata, empty unless the projector asks for it (``needs_metadata``)
+    """
+
+    __slots__ = ("metadata", "payload", "position", "recorded_at", "stream", "type", "version")
+
+    def __init__(
+        self,
+        *,
+        position: int,
+        stream: str,
+        type: str,
+        payload: Mapping[str, Any],
+        recorded_at: str = "",
+        version: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.position = position
+        self.stream = stream
+        self.type = type
+        self.payload = payload
+        self.recorded_at = recorded_at
+        self.version = version
+        self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
+
+    def __getitem__(self, name: str) -> Any:
+        """A field of the payload: ``event["amount_cents"]``."""
+        return self.payload[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field of the payload, or a default where an old event does not have it."""
+        return self.payload.get(name, default)
+
+    @property
+    def recorded_time(self) -> datetime:
+        """``recorded_at`` as an aware datetime; text without an offset is UTC."""
+        moment = datetime.fromisoformat(self.recorded_at)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def __repr__(self) -> str:
+        # Without the payload: an event's text ends up in logs and tracebacks.
+        return f"<Event {self.type} at {self.position}>"
