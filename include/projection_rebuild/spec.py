@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 from croniter import croniter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
 
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.projector import Projector, load_projector, refuse_shared_tables
@@ -30,7 +30,11 @@ def parse_duration(value: object) -> object:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+def _duration_text(value: timedelta) -> str:
+    return f"{value.total_seconds():g}s"
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_duration_text, when_used="json")]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Weekday = Literal["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 WEEKDAYS: tuple[Weekday, ...] = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -233,7 +237,7 @@ class RunOptions(Section):
     rebuild_dependents: bool = False
     max_count_drift_percent: Percent | None = None
     keep_old: bool | None = None
-    drop_after: Annotated[timedelta | None, BeforeValidator(parse_duration)] = None
+    drop_after: Duration | None = None
     swap_now: bool = False
     dry_run: bool = False
     reason: str = ""

@@ -1,0 +1,29 @@
+"""Projectors inside the application: one event at a time, on blue, in the transaction that appended the event."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.projector import Projector
+from include.projection_rebuild.rows import RowBuffer
+from include.projection_rebuild.tables import BlueTables
+
+
+def project_live(
+    connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None
+) -> None:
+    """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
+
+    :param connection: a connection with the caller's transaction on it
+    :param projector: the class that a rebuild replays as well
+    :param event: the event as it was appended, with its position
+    :param schema: the schema of the tables; None: the connection's own
+    """
+    if event.type not in projector.event_types():
+        return
+    tables = BlueTables(dialect_for(connection.engine), connection, schema)
+    buffer = RowBuffer(tables)
+    projector().project(event, buffer)
+    tables.write(buffer.changes())

@@ -1,0 +1,219 @@
+"""The switch: catch up until little is left, hold the writers, drain, rename all tables at once, release.
+
+What is held, and in which order, depends on the database; see ``docs/how-it-works.md``.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, nullcontext
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.errors import StepOrderError, SwapNotPossible
+from include.projection_rebuild.ledger import Retired, Run, RunState
+from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.replay import ProjectorReplay, catch_up
+from include.projection_rebuild.retire import drop_retired
+
+
+class SwapResult(BaseModel):
+    """What the switch did.
+
+    :param position: F, the head that green was drained to; later events were projected live
+    :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
+    :param attempts: how many attempts it took
+    """
+
+    tables: list[str]
+    position: int
+    pause_seconds: float
+    attempts: int
+
+    def describe(self) -> str:
+        """One line for a log."""
+        return (
+            f"switched {', '.join(self.tables)} at position {self.position:,}; writers were held for "
+            f"{self.pause_seconds * 1000:.0f} ms, {self.attempts} attempt{'s' if self.attempts != 1 else ''}"
+        )
+
+
+class _PauseTooLong(Exception):  # noqa: N818 - a signal within this module
+    """This attempt has held the writers for as long as it may; it is undone."""
+
+
+def swap(context: Context) -> SwapResult:
+    """Switches all tables of the run at once; called again after it has, it says so and does nothing.
+
+    :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
+    :raises StepOrderError: the run is not verified
+    """
+    with context.dialect.connect() as connection:
+        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        tables = context.table_sets(context.plan_of(run))
+        if run.state == RunState.SWITCHING:
+            run = _find_side(context, connection, run, tables)
+        if run.state.at_least(RunState.SWITCHED):
+            return SwapResult.model_validate(run.record["swap"])
+        _clear_old_names(context, connection, tables)
+        result = _attempt_until_done(context, connection, tables)
+    context.log(result.describe())
+    return result
+
+
+def _find_side(context: Context, connection: sa.Connection, run: Run, tables: list[TableSet]) -> Run:
+    """After a crash within a switch that cannot be rolled back: the tables themselves say on which side it is."""
+    left = [table for table in tables if context.dialect.table_exists(connection, table.schema, table.green)]
+    with context.dialect.transaction(connection):
+        if left:
+            context.log("the last switch did not happen; trying again")
+            for table in tables:
+                context.ledger.forget_retired(connection, table.old)
+            context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+        else:
+            context.log("the last switch had happened before its task was stopped")
+            context.ledger.move(connection, context.run_id, RunState.SWITCHED)
+            for table in tables:
+                context.ledger.forget_green(connection, table.green)
+    return context.ledger.run(connection, context.run_id)
+
+
+def _clear_old_names(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+    """Frees the names that blue is about to take: what an earlier run retired goes now, whatever else is refused."""
+    for table in reversed(tables):
+        if not context.dialect.table_exists(connection, table.schema, table.old):
+            context.ledger.forget_retired(connection, table.old)
+            continue
+        known = context.ledger.retired(connection, old=table.old)
+        if not known:
+            raise StepOrderError(foreign_old(table))
+        context.log(f"dropping {table.old}, retired by the run {known[0].run_id}: its name is needed")
+        if not drop_retired(context, connection, known[0]):
+            raise StepOrderError(foreign_old(table))
+
+
+def foreign_old(table: TableSet) -> str:
+    """The refusal of a table in old's place that no run has retired."""
+    return f"there is a table {table.old} that no rebuild has retired; rename or drop it yourself, the switch needs its name"
+
+
+def _attempt_until_done(context: Context, connection: sa.Connection, tables: list[TableSet]) -> SwapResult:
+    bounds = context.spec.swap
+    retrying = Retrying(
+        stop=stop_after_attempt(bounds.attempts),
+        wait=wait_random_exponential(multiplier=0.1, max=10),
+        retry=retry_if_exception(lambda error: isinstance(error, _PauseTooLong) or context.dialect.lock_was_refused(error)),
+    )
+    try:
+        for attempt in retrying:
+            with attempt:
+                return _Attempt(context, connection, tables, attempt.retry_state.attempt_number).run()
+    except RetryError as error:
+        _put_back(context, connection, tables)
+        cause = error.last_attempt.exception()
+        why = "the pause grew too long" if isinstance(cause, _PauseTooLong) else "the tables could not be locked in time"
+        raise SwapNotPossible(
+            f"no switch within {bounds.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
+            "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
+        ) from None
+    raise AssertionError("tenacity ends in a result or an error")
+
+
+def _put_back(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+    """Takes back the announcement of a switch that did not happen."""
+    with context.dialect.transaction(connection):
+        for table in tables:
+            context.ledger.forget_retired(connection, table.old)
+        context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+
+
+class _Attempt:
+    """One attempt at the switch. Reads everything anew, so that a failed one leaves nothing behind in memory."""
+
+    def __init__(self, context: Context, connection: sa.Connection, tables: list[TableSet], number: int) -> None:
+        self._context = context
+        self._connection = connection
+        self._tables = tables
+        self._number = number
+        self._run = context.ledger.run(connection, context.run_id)
+        self._works = self._workers()
+
+    def _workers(self) -> list[ProjectorReplay]:
+        checkpoints = self._context.ledger.checkpoints(self._connection, self._context.run_id)
+        names = self._context.plan_of(self._run).projectors
+        missing = [name for name in names if name not in checkpoints]
+        if missing:
+            raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
+        return [
+            ProjectorReplay(self._context, self._context.projector(name), checkpoints[name], self._connection) for name in names
+        ]
+
+    def run(self) -> SwapResult:
+        """Catches up without holding anybody, then holds, drains and renames.
+
+        :raises Exception: whatever the database refuses; nothing has changed then
+        """
+        dialect, bounds = self._context.dialect, self._context.spec.swap
+        for work in self._works:
+            catch_up(self._context, work, stopped=lambda: False, progress=lambda _: None)
+        began = time.monotonic()
+        with ExitStack() as held:
+            if dialect.ddl_commits or not self._context.one_database:
+                held.enter_context(self._context.store.fence(bounds.lock_timeout))
+            held.enter_context(dialect.hold(self._connection, self._tables, bounds.lock_timeout))
+            # Where DDL can be rolled back, hold() is the one transaction of drain, ledger and renames.
+            with dialect.transaction(self._connection) if dialect.ddl_commits else nullcontext():
+                position = self._drain()
+                self._announce(position)
+            if time.monotonic() - began > bounds.max_pause.total_seconds():
+                raise _PauseTooLong
+            dialect.run_switch(self._connection, dialect.switch(self._connection, self._tables), bounds.lock_timeout)
+            if not dialect.ddl_commits:
+                self._mark_switched()
+        result = SwapResult(
+            tables=[table.blue for table in self._tables],
+            position=position,
+            pause_seconds=time.monotonic() - began,
+            attempts=self._number,
+        )
+        with dialect.transaction(self._connection):
+            self._mark_switched(swap=result.model_dump())
+        return result
+
+    def _drain(self) -> int:
+        """Applies what was appended since the catch-up; nobody can append or project any more until the release."""
+        store = self._context.store
+        position = store.newest()
+        for work in self._works:
+            for events, reached in store.pages(
+                work.checkpoint.position,
+                position,
+                work.projector.event_types(),
+                size=self._context.spec.replay.batch_events,
+                metadata=work.projector.needs_metadata,
+            ):
+                work.fold(events)
+                work.committed(work.write(len(events), reached, position, 0.0))
+        return position
+
+    def _announce(self, position: int) -> None:
+        """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
+        context, ledger = self._context, self._context.ledger
+        options, now = context.options_of(self._run), datetime.now(UTC)
+        keep_old = context.spec.retention.keep_old if options.keep_old is None else options.keep_old
+        kept = (options.drop_after or context.spec.retention.drop_after) if keep_old else timedelta(0)
+        ledger.holds(self._connection, context.run_id, [table.blue for table in self._tables])
+        for table in self._tables:
+            identity = context.dialect.identity(self._connection, table.schema, table.blue)
+            ledger.retire(self._connection, Retired(table.blue, table.old, context.run_id, identity, now, now + kept))
+        begun = SwapResult(tables=[table.blue for table in self._tables], position=position, pause_seconds=0, attempts=self._number)
+        ledger.move(self._connection, context.run_id, RunState.SWITCHING, swap=begun.model_dump())
+
+    def _mark_switched(self, **findings: object) -> None:
+        for table in self._tables:
+            self._context.ledger.forget_green(self._connection, table.green)
+        self._context.ledger.move(self._connection, self._context.run_id, RunState.SWITCHED, **findings)

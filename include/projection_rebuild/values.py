@@ -1,0 +1,92 @@
+"""Values on their way between handlers and a database, by the Python type that a row class gives its columns."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from include.projection_rebuild.rows import RowType, Values
+
+Convert = Callable[[Any], Any]
+
+
+def plain_type(annotation: Any) -> type | None:
+    """``str`` for ``str``, ``str | None`` and ``Optional[str]``; None where there is no single plain type."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        rest = [each for each in typing.get_args(annotation) if each is not type(None)]
+        return plain_type(rest[0]) if len(rest) == 1 else None
+    origin = typing.get_origin(annotation)
+    if origin is not None:
+        return origin if isinstance(origin, type) else None
+    return annotation if isinstance(annotation, type) else None
+
+
+def _json_text(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _from_json(value: Any) -> Any:
+    return orjson.loads(value) if isinstance(value, (str, bytes)) else value
+
+
+def _from_text(parse: Convert) -> Convert:
+    return lambda value: parse(value) if isinstance(value, str) else value
+
+
+# How a loaded value becomes what the row class promises; databases differ in what they hand back.
+_LOADED: dict[type, Convert] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: bool,
+    Decimal: lambda value: value if isinstance(value, Decimal) else Decimal(str(value)),
+    datetime: _from_text(datetime.fromisoformat),
+    date: _from_text(date.fromisoformat),
+    UUID: lambda value: value if isinstance(value, UUID) else UUID(value),
+    dict: _from_json,
+    list: _from_json,
+}
+
+# What every driver takes as it stands is not listed.
+PORTABLE_BINDS: dict[type, Convert] = {dict: _json_text, list: _json_text, UUID: str}
+TEXT_BINDS: dict[type, Convert] = PORTABLE_BINDS | {
+    Decimal: str,
+    datetime: lambda value: value.isoformat(sep=" "),
+    date: date.isoformat,
+}
+"""For SQLite, which knows neither decimals nor times."""
+
+
+def _converters(kind: RowType, by_type: dict[type, Convert]) -> list[tuple[int, Convert]]:
+    wanted = ((at, plain_type(kind.types[name])) for at, name in enumerate(kind.columns))
+    return [(at, by_type[found]) for at, found in wanted if found in by_type]
+
+
+def _convert(rows: Sequence[Values], converters: list[tuple[int, Convert]]) -> Sequence[Values]:
+    if not converters:
+        return rows
+    converted = []
+    for row in rows:
+        values = list(row)
+        for at, convert in converters:
+            if values[at] is not None:
+                values[at] = convert(values[at])
+        converted.append(tuple(values))
+    return converted
+
+
+def bound(kind: RowType, rows: Sequence[Values], by_type: dict[type, Convert]) -> Sequence[Values]:
+    """Rows as a driver takes them."""
+    return _convert(rows, _converters(kind, by_type))
+
+
+def loaded(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
+    """Rows as the row class promises them."""
+    return _convert(rows, _converters(kind, _LOADED))
