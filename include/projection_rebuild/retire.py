@@ -44,14 +44,14 @@ def drop_retired(context: Context, connection: sa.Connection, retired: Retired) 
     :returns: whether it was dropped; False: it was gone, or another table has taken its name and stays
     """
     dialect = context.dialect
-    found = dialect.identity(connection, context.schema, retired.old)
-    if found is not None and found != retired.identity:
+    there = dialect.table_exists(connection, context.schema, retired.old)
+    if there and retired.identity not in (None, dialect.identity(connection, context.schema, retired.old)):
         context.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
         return False
-    if found is not None:
+    if there:
         _when_free(context, lambda: _drop(context, connection, retired))
     context.ledger.forget_retired(connection, retired.old)
-    return found is not None
+    return there
 
 
 def _drop(context: Context, connection: sa.Connection, retired: Retired) -> None:

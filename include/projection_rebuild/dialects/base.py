@@ -158,7 +158,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        """What stays the same when a table is renamed and differs for a new table of its name; None if there is no table."""
+        """What stays the same when a table is renamed, and differs for a new table of its name.
+
+        None if there is no such table, or where we may not know; the ledger's word alone counts then.
+        """
 
     @abstractmethod
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:

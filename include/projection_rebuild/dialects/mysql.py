@@ -22,6 +22,7 @@ from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import bound
 
 LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT = 1205, 1213, 1317, 1969, 3572
+ACCESS_DENIED = 1227
 
 _NAME = r"`((?:[^`]|``)*)`"
 _FOREIGN_KEY = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY (\(.*?\)) REFERENCES (?:{_NAME}\.)?{_NAME} (\(.*?\))(.*)")
@@ -45,6 +46,11 @@ class MySQLDialect(Dialect):
     ddl_commits = True
     begin = "START TRANSACTION"
 
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether the server is MariaDB; known from the first connection on."""
+        return bool(getattr(self.engine.dialect, "is_mariadb", False))
+
     # Connections ------------------------------------------------------------------------------------------------
 
     def set_up(self, connection: sa.Connection) -> None:
@@ -56,9 +62,7 @@ class MySQLDialect(Dialect):
         self._execute(connection, "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')")
 
     def lock_was_refused(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        number = cause.args[0] if cause is not None and cause.args else None
-        return number in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
+        return _number(error) in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return int(self._execute(connection, "SELECT CONNECTION_ID()").scalar_one())
@@ -76,8 +80,20 @@ class MySQLDialect(Dialect):
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        # Survives a rename; InnoDB's own table id would need the PROCESS privilege.
-        found = self._table_fact(connection, schema, table, "CREATE_TIME")
+        # InnoDB's own number stays through renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
+        if self._table_fact(connection, schema, table, "TABLE_NAME") is None:
+            return None
+        catalog = "INNODB_SYS_TABLES" if self.is_mariadb else "INNODB_TABLES"
+        database = schema or self._execute(connection, "SELECT DATABASE()").scalar_one()
+        name = f"{_file_name(database)}/{_file_name(table)}"
+        try:
+            found = self._execute(
+                connection, f"SELECT TABLE_ID FROM information_schema.{catalog} WHERE NAME = %s", name  # noqa: S608
+            ).scalar()
+        except sa.exc.DBAPIError as error:
+            if _number(error) == ACCESS_DENIED:
+                return None
+            raise
         return None if found is None else str(found)
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
@@ -315,3 +331,16 @@ class MySQLDialect(Dialect):
         # Not from information_schema: MySQL serves that from a cache that is a day old.
         found = re.search(r"\bAUTO_INCREMENT=(\d+)", self._definition(connection, schema, table).rpartition("\n")[2])
         return int(found[1]) if found else 0
+
+
+def _number(error: BaseException) -> int | None:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return cause.args[0] if cause is not None and cause.args and isinstance(cause.args[0], int) else None
+
+
+def _file_name(name: str) -> str:
+    """A name as InnoDB's catalog spells it: what is not a plain letter, digit or underscore is ``@`` and four hex digits.
+
+    Some letters outside ASCII have shorter forms there; such a table is then not found, and has no identity.
+    """
+    return "".join(each if each.isascii() and (each.isalnum() or each == "_") else f"@{ord(each):04x}" for each in name)

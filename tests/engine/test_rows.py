@@ -1,0 +1,203 @@
+"""Rows in memory: what handlers may rely on, with and without a source behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from include.projection_rebuild.errors import ProjectorError, RowError
+from include.projection_rebuild.rows import Key, ProbeRows, RowBuffer, RowType, Unknown, Values, row, row_type
+
+
+@row("items", key="id", lookups=["parent"])
+class Item:
+    id: str
+    parent: str
+    amount: int = 0
+
+
+@row("totals", key=("user", "month"))
+class Total:
+    user: int
+    month: str
+    amount: int = 0
+
+
+class Stored:
+    """A source over plain dictionaries that counts what it is asked."""
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows = {(type(each), row_type(type(each)).key_of(each)): row_type(type(each)).values(each) for each in rows}
+        self.loads = 0
+
+    def load(self, kind: RowType, keys: Iterable[Key]) -> list[Values]:
+        self.loads += 1
+        return [self.rows[kind.row_class, key] for key in keys if (kind.row_class, key) in self.rows]
+
+    def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> list[Values]:
+        self.loads += 1
+        at, wanted = kind.columns.index(column), list(values)
+        return [found for (cls, _), found in self.rows.items() if cls is kind.row_class and found[at] in wanted]
+
+    def create(self, kind: RowType, values: Values) -> bool:
+        return False
+
+
+def test_a_new_row_is_an_insert() -> None:
+    rows = RowBuffer()
+    rows.add(Item("a", "p", 3))
+    (change,) = rows.changes()
+    assert (change.inserted, change.updated, change.deleted) == ([("a", "p", 3)], [], [])
+
+
+def test_a_row_that_was_loaded_and_changed_is_an_update() -> None:
+    rows = RowBuffer(Stored(Item("a", "p", 3)))
+    rows.get(Item, "a").amount = 4
+    (change,) = rows.changes()
+    assert (change.inserted, change.updated) == ([], [("a", "p", 4)])
+
+
+def test_a_row_that_was_only_looked_at_is_not_written() -> None:
+    rows = RowBuffer(Stored(Item("a", "p", 3)))
+    assert rows.get(Item, "a").amount == 3
+    assert rows.changes() == []
+
+
+def test_added_and_removed_between_two_settles_is_nothing() -> None:
+    rows = RowBuffer()
+    rows.add(Item("a", "p"))
+    rows.remove(Item, "a")
+    assert rows.changes() == []
+
+
+def test_removed_and_added_again_is_an_update() -> None:
+    rows = RowBuffer(Stored(Item("a", "p", 3)))
+    rows.remove(Item, "a")
+    rows.add(Item("a", "p", 9))
+    (change,) = rows.changes()
+    assert (change.inserted, change.updated, change.deleted) == ([], [("a", "p", 9)], [])
+
+
+def test_removed_stays_removed_after_a_settle() -> None:
+    rows = RowBuffer(Stored(Item("a", "p", 3)))
+    rows.remove(Item, "a")
+    assert rows.changes()[0].deleted == [("a",)]
+    rows.settle()
+    assert rows.find(Item, "a") is None
+    assert rows.changes() == []
+
+
+def test_removing_what_is_not_there_does_nothing() -> None:
+    rows = RowBuffer()
+    rows.remove(Item, "a")
+    assert rows.changes() == []
+
+
+def test_after_a_settle_only_later_changes_count() -> None:
+    rows = RowBuffer()
+    rows.add(Item("a", "p"))
+    rows.add(Item("b", "p"))
+    rows.settle()
+    rows.get(Item, "b").amount = 1
+    (change,) = rows.changes()
+    assert (change.inserted, change.updated) == ([], [("b", "p", 1)])
+
+
+def test_keys_of_several_columns() -> None:
+    rows = RowBuffer()
+    rows.get_or_add(Total, 1, "2026-01", amount=2).amount += 5
+    rows.get_or_add(Total, 1, "2026-01").amount += 1
+    assert rows.all(Total) == [Total(1, "2026-01", 8)]
+
+
+def test_a_missing_row_and_a_double_one_are_errors_that_name_the_table() -> None:
+    rows = RowBuffer()
+    with pytest.raises(RowError, match="items"):
+        rows.get(Item, "a")
+    rows.add(Item("a", "p"))
+    with pytest.raises(RowError, match="items"):
+        rows.add(Item("a", "q"))
+
+
+def test_a_lookup_finds_rows_in_memory_and_in_the_source_in_the_order_of_their_keys() -> None:
+    rows = RowBuffer(Stored(Item("c", "p"), Item("b", "p"), Item("x", "other")))
+    rows.add(Item("a", "p"))
+    rows.remove(Item, "c")
+    assert [each.id for each in rows.where(Item, parent="p")] == ["a", "b"]
+
+
+def test_a_lookup_that_is_not_declared_is_refused() -> None:
+    with pytest.raises(RowError, match="lookups"):
+        RowBuffer().where(Item, amount=1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("id", "z"), ("parent", "z")])
+def test_changing_a_key_or_a_lookup_column_is_refused(name: str, value: str) -> None:
+    rows = RowBuffer(Stored(Item("a", "p")))
+    setattr(rows.get(Item, "a"), name, value)
+    with pytest.raises(RowError, match="remove the row and add another"):
+        rows.changes()
+
+
+def test_preloading_asks_once_for_many_keys_and_remembers_what_is_missing() -> None:
+    source = Stored(Item("a", "p"), Item("b", "p"))
+    rows = RowBuffer(source)
+    rows.preload(row_type(Item), [("a",), ("b",), ("c",)])
+    assert rows.get(Item, "a").id == "a"
+    assert rows.find(Item, "c") is None
+    assert source.loads == 1
+
+
+def test_a_buffer_over_an_empty_source_asks_nothing() -> None:
+    source = Stored()
+    rows = RowBuffer(source, complete=True)
+    rows.get_or_add(Total, 1, "2026-01")
+    assert source.loads == 0
+    rows.settle()
+    rows.forget()
+    rows.find(Total, 1, "2026-01")
+    assert source.loads == 1
+
+
+def test_a_probe_learns_keys_and_changes_nothing() -> None:
+    source = Stored(Item("a", "p", 1), Total(1, "m", 1))
+    rows = RowBuffer(source)
+    probe = ProbeRows(rows)
+    for key in ("a", "b"):
+        probe.next_event()
+        with pytest.raises(Unknown):
+            probe.get(Item, key)
+    assert probe.load_wanted()
+    assert source.loads == 1
+    probe.next_event()
+    probe.get(Item, "a").amount = 99
+    probe.remove(Item, "a")
+    assert not probe.load_wanted()
+    assert rows.get(Item, "a").amount == 1
+    assert rows.changes() == []
+
+
+def test_a_probe_looks_rows_up_as_well() -> None:
+    source = Stored(Item("a", "p"), Item("b", "p"))
+    rows = RowBuffer(source)
+    probe = ProbeRows(rows)
+    with pytest.raises(Unknown):
+        probe.where(Item, parent="p")
+    probe.load_wanted()
+    assert [each.id for each in probe.where(Item, parent="p")] == ["a", "b"]
+    assert source.loads == 1
+
+
+def test_a_key_must_be_a_column() -> None:
+    with pytest.raises(ProjectorError, match="nonsense"):
+
+        @row("t", key="nonsense")
+        class _Wrong:
+            id: str
+
+
+def test_a_plain_class_is_no_row() -> None:
+    with pytest.raises(ProjectorError, match="@row"):
+        row_type(str)
