@@ -1,0 +1,176 @@
+"""What every test server has in common: a private folder, a free port, an unprivileged user, and a sure end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+START_SECONDS = 60
+
+
+class ServerMissing(Exception):
+    """A server cannot be had here; says how to get it. Never a reason to skip a test."""
+
+
+class Server(ABC):
+    """A database server that tests may do anything to.
+
+    :ivar url: SQLAlchemy URL of its administrative database
+    """
+
+    url: sa.URL
+
+    def create_database(self, name: str) -> sa.URL:
+        """Makes an empty database and returns its URL."""
+        self._administer(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
+        return self.url.set(database=name)
+
+    def drop_database(self, name: str) -> None:
+        """Drops a database, connections to it or not."""
+        force = " WITH (FORCE)" if self.url.get_backend_name() == "postgresql" else ""
+        self._administer(f"DROP DATABASE IF EXISTS {name}{force}")
+
+    def _administer(self, *statements: str) -> None:
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+
+class GivenServer(Server):
+    """A server that somebody else runs, named by a URL in the environment."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+
+
+class OwnServer(Server):
+    """A server that the tests start, kill and start again.
+
+    :param name: names its folder
+    :param user: the account that it runs as when the tests run as root; the first that exists is taken
+    """
+
+    def __init__(self, name: str, *, users: Sequence[str] = ("nobody",)) -> None:
+        self.name = name
+        self.port = _free_port()
+        # Not below the test runner's own folders: those are closed to the account that the server runs as.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
+        self.account = _account(users) if os.geteuid() == 0 else None
+        self._hand_over(self.folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._prepared = False
+        atexit.register(self.remove)
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Makes the data folder; once."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The server in the foreground."""
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        if not self._prepared:
+            self.prepare()
+            self._prepared = True
+        log = (self.folder / "server.log").open("ab")
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_account()
+        )
+        self._wait()
+
+    def stop(self) -> None:
+        """Ends it in an orderly way."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """``kill -9``, as an outage would; :meth:`start` recovers on the same data and port."""
+        self._end(signal.SIGKILL)
+
+    def remove(self) -> None:
+        """Ends it and removes its folder."""
+        self._end(signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, *command: str | Path) -> None:
+        """Runs one of the server's own programs as its account.
+
+        :raises ServerMissing: it failed; with what it printed
+        """
+        done = subprocess.run(  # noqa: S603 - our own command
+            [str(each) for each in command], cwd=self.folder, capture_output=True, text=True, check=False, **self._as_account()
+        )
+        if done.returncode:
+            raise ServerMissing(f"{self.name}: {Path(command[0]).name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+
+    def readable(self, folder: Path) -> Path:
+        """A folder of programs, or a copy of it where the server's account cannot reach the original."""
+        try:
+            subprocess.run(  # noqa: S603
+                ["/usr/bin/test", "-r", str(folder)], check=True, capture_output=True, **self._as_account()
+            )
+        except (subprocess.CalledProcessError, PermissionError):
+            copied = self.folder / "programs"
+            shutil.copytree(folder, copied, symlinks=True, dirs_exist_ok=True)
+            return copied
+        return folder
+
+    def _as_account(self) -> dict[str, object]:
+        if self.account is None:
+            return {}
+        return {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
+
+    def _hand_over(self, folder: Path) -> None:
+        folder.chmod(0o755)
+        if self.account is not None:
+            os.chown(folder, self.account.pw_uid, self.account.pw_gid)
+
+    def _wait(self) -> None:
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                with engine.connect() as connection:
+                    connection.exec_driver_sql("SELECT 1")
+                    return
+            except sa.exc.OperationalError as error:
+                if time.monotonic() > deadline or (self._process is not None and self._process.poll() is not None):
+                    log = (self.folder / "server.log").read_text(errors="replace")
+                    raise ServerMissing(f"{self.name} did not start: {error.orig}\n{log[-4000:]}") from error
+                time.sleep(0.05)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+        self._process.wait(timeout=60)
+        self._process = None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _account(users: Sequence[str]) -> pwd.struct_passwd:
+    known = {each.pw_name: each for each in pwd.getpwall()}
+    for name in (*users, "nobody"):
+        if name in known:
+            return known[name]
+    raise ServerMissing(f"database servers do not run as root, and there is no account {' or '.join(users)}; create one")

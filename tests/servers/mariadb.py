@@ -1,0 +1,61 @@
+"""MariaDB: the server that is installed as Debian's package `mariadb-server`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
+
+# Commits reach the operating system, so they survive a killed server, and nothing waits for the disk.
+FAST = ["--innodb-flush-log-at-trx-commit=2", "--skip-log-bin"]
+
+
+class MariaDBServer(OwnServer):
+    """A private MariaDB.
+
+    :param programs: the folder of ``mariadbd``
+    """
+
+    def __init__(self, program: Path) -> None:
+        super().__init__("mariadb", users=("mysql",))
+        self._program = program
+        self.url = sa.URL.create(
+            "mysql+mysqldb", username="tests", host="127.0.0.1", port=self.port, database="mysql", query={"charset": "utf8mb4"}
+        )
+
+    def prepare(self) -> None:
+        """See :class:`OwnServer`."""
+        install = shutil.which("mariadb-install-db") or "/usr/bin/mariadb-install-db"
+        self.run(install, "--no-defaults", f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal", "--skip-test-db")
+        first = self.folder / "first.sql"
+        first.write_text("CREATE USER IF NOT EXISTS tests@'127.0.0.1';\nGRANT ALL ON *.* TO tests@'127.0.0.1' WITH GRANT OPTION;\n")
+
+    def command(self) -> list[str]:
+        """See :class:`OwnServer`."""
+        return [
+            str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
+            "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", *FAST,
+        ]  # fmt: skip
+
+
+def mariadb_server() -> Server:
+    """The server that tests use.
+
+    :raises ServerMissing: there is none; says how to get it
+    """
+    if url := os.environ.get("REBUILD_TEST_MARIADB_URL"):
+        return GivenServer(url)
+    found = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise ServerMissing(
+            "no MariaDB: run `make setup` as root, or install mariadb-server, or name a server by "
+            "REBUILD_TEST_MARIADB_URL=mysql+mysqldb://..."
+        )
+    server = MariaDBServer(Path(found))
+    server.start()
+    return server

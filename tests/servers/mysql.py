@@ -1,0 +1,147 @@
+"""MySQL: a server on the PATH, or Debian's package unpacked into a private folder; nothing is installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
+
+CACHE = Path(__file__).parents[2] / ".tools" / "mysql"
+PACKAGE = "mysql-server-core"
+HOW = (
+    "no MySQL: put its mysqld on the PATH, or name a server by REBUILD_TEST_MYSQL_URL=mysql+mysqldb://...; on Debian the tests "
+    "unpack it themselves from the archive's unstable suite, which failed: "
+)
+
+
+class MySQLServer(OwnServer):
+    """A private MySQL.
+
+    :param root: the folder above ``usr``; None: ``mysqld`` is installed
+    """
+
+    def __init__(self, program: Path, root: Path | None = None) -> None:
+        super().__init__("mysql", users=("mysql",))
+        self.url = sa.URL.create(
+            "mysql+mysqldb", username="root", host="127.0.0.1", port=self.port, database="mysql", query={"charset": "utf8mb4"}
+        )
+        if root is None:
+            self._server = [str(program), "--no-defaults"]
+            return
+        root = self.readable(root)
+        loader = next(root.rglob("ld-linux*.so.*"))
+        libraries = ":".join(sorted({str(each.parent) for each in root.rglob("*.so.*")}))
+        self._server = [
+            str(loader), "--library-path", libraries, str(root / "usr/sbin/mysqld"), "--no-defaults", f"--basedir={root}/usr",
+            f"--lc-messages-dir={root}/usr/share/mysql", f"--plugin-dir={root}/usr/lib/mysql/plugin",
+        ]  # fmt: skip
+
+    def prepare(self) -> None:
+        """See :class:`OwnServer`."""
+        self.run(*self._server, "--initialize-insecure", f"--datadir={self.folder}/data", "--secure-file-priv=NULL")
+
+    def command(self) -> list[str]:
+        """See :class:`OwnServer`."""
+        return [
+            *self._server, f"--datadir={self.folder}/data", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
+            "--secure-file-priv=NULL", "--mysqlx=OFF", "--bind-address=127.0.0.1", f"--port={self.port}", "--local-infile=ON",
+            "--max-connections=200", "--disable-log-bin", "--innodb-flush-log-at-trx-commit=2", "--performance-schema=ON",
+        ]  # fmt: skip
+
+
+def mysql_server() -> Server:
+    """The server that tests use.
+
+    :raises ServerMissing: there is none; says how to get it
+    """
+    if url := os.environ.get("REBUILD_TEST_MYSQL_URL"):
+        return GivenServer(url)
+    program = _installed()
+    server = MySQLServer(program) if program else MySQLServer(Path("usr/sbin/mysqld"), _unpacked())
+    server.start()
+    return server
+
+
+def _installed() -> Path | None:
+    found = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        return None
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    # Debian's MariaDB answers to this name too.
+    return None if "MariaDB" in version or not version else Path(found)
+
+
+def _unpacked() -> Path:
+    """The server's files and all of its libraries below one folder, fetched once.
+
+    :raises ServerMissing: no Debian machine, or its archive does not answer
+    """
+    root = CACHE / "root"
+    if (root / "usr/sbin/mysqld").exists():
+        return root
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise ServerMissing(HOW + "this is no Debian machine")
+    apt = _PrivateApt(CACHE / "apt")
+    apt.run("update")
+    # An empty status file: every library that the server needs is fetched, whatever this machine has.
+    apt.run("install", "--download-only", "--no-install-recommends", "-y", PACKAGE)
+    unpacking = CACHE / "unpacking"
+    shutil.rmtree(unpacking, ignore_errors=True)
+    unpacking.mkdir(parents=True)
+    for package in sorted(apt.archives.glob("*.deb")):
+        subprocess.run(["dpkg", "-x", str(package), str(unpacking)], check=True)  # noqa: S603, S607
+    # Renamed when it is whole: a half-unpacked folder is never taken for the server.
+    shutil.rmtree(root, ignore_errors=True)
+    unpacking.rename(root)
+    shutil.rmtree(apt.folder, ignore_errors=True)
+    return root
+
+
+class _PrivateApt:
+    """apt with lists, cache, status and sources of its own, over the mirror that this machine uses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.archives = folder / "cache" / "archives"
+        for each in ("lists/partial", "cache/archives/partial", "etc"):
+            (folder / each).mkdir(parents=True, exist_ok=True)
+        (folder / "status").write_text("")
+        mirror, keyring = _mirror()
+        (folder / "etc/sources.list").write_text(f"deb [signed-by={keyring}] {mirror} unstable main\n")
+
+    def run(self, *words: str) -> None:
+        options = {
+            "Dir::State": self.folder,
+            "Dir::State::lists": self.folder / "lists",
+            "Dir::State::status": self.folder / "status",
+            "Dir::Cache": self.folder / "cache",
+            "Dir::Cache::archives": self.archives,
+            "Dir::Etc::sourcelist": self.folder / "etc/sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::Etc::preferences": "-",
+            "Dir::Etc::preferencesparts": "-",
+            "APT::Sandbox::User": "root",
+            "APT::Get::AllowUnauthenticated": "false",
+            "Debug::NoLocking": "true",
+        }
+        flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        done = subprocess.run(["apt-get", "-q", *flags, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        if done.returncode:
+            raise ServerMissing(f"{HOW}apt-get {words[0]}: {(done.stderr or done.stdout)[-1500:]}")
+
+
+def _mirror() -> tuple[str, str]:
+    """The machine's own Debian mirror and Debian's keyring."""
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    for file in [*Path("/etc/apt").glob("sources.list.d/*.sources"), *Path("/etc/apt").glob("sources.list.d/*.list"), Path("/etc/apt/sources.list")]:
+        text = file.read_text() if file.exists() else ""
+        found = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+        if found:
+            return found[1], keyring
+    raise ServerMissing(HOW + "no Debian mirror is named in /etc/apt")

