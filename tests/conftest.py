@@ -21,7 +21,11 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is fast runs first, so that a plain mistake shows within seconds."""
     slow_marks = ["postgres", "mariadb", "mysql", "airflow", "slow"]
-    items.sort(key=lambda item: max((slow_marks.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in slow_marks), default=0))
+    items.sort(
+        key=lambda item: max(
+            (slow_marks.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in slow_marks), default=0
+        )
+    )
 
 
 class Databases:

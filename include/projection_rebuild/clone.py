@@ -20,7 +20,9 @@ def clone_tables(context: Context) -> list[str]:
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id)
         if run.state == RunState.SWITCHING:
-            raise StepOrderError(f"the run {context.run_id} was stopped within its switch; retry atomic_swap before anything else")
+            raise StepOrderError(
+                f"the run {context.run_id} was stopped within its switch; retry atomic_swap before anything else"
+            )
         plan = context.plan_of(run)
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
         with context.dialect.transaction(connection):

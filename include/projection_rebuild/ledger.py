@@ -296,7 +296,14 @@ class Ledger:
         for projector in projectors:
             connection.execute(
                 self._checkpoints.insert().values(
-                    run_id=run_id, projector=projector, position=0, head=0, events=0, seconds=0.0, token=uuid4().hex, updated_at=_now()
+                    run_id=run_id,
+                    projector=projector,
+                    position=0,
+                    head=0,
+                    events=0,
+                    seconds=0.0,
+                    token=uuid4().hex,
+                    updated_at=_now(),
                 )
             )
 
@@ -331,9 +338,7 @@ class Ledger:
                 table.c.position == read.position,
                 table.c.token == read.token,
             )
-            .values(
-                position=position, head=head, events=read.events + events, seconds=read.seconds + seconds, updated_at=_now()
-            )
+            .values(position=position, head=head, events=read.events + events, seconds=read.seconds + seconds, updated_at=_now())
         )
         if moved.rowcount != 1:
             raise FencedOut(

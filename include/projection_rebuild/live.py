@@ -11,9 +11,7 @@ from include.projection_rebuild.rows import RowBuffer
 from include.projection_rebuild.tables import BlueTables
 
 
-def project_live(
-    connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None
-) -> None:
+def project_live(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
     """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
 
     :param connection: a connection with the caller's transaction on it

@@ -105,9 +105,7 @@ def _statements(context: Context, connection: sa.Connection, made: Plan) -> list
     return [each.replace("%%", "%") for each in statements]
 
 
-def _begin(
-    context: Context, connection: sa.Connection, made: Plan, options: RunOptions, is_over: Callable[[str], bool]
-) -> None:
+def _begin(context: Context, connection: sa.Connection, made: Plan, options: RunOptions, is_over: Callable[[str], bool]) -> None:
     ledger = context.ledger
     ledger.create(connection)
     before = ledger.find_run(connection, context.run_id)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from include.projection_rebuild.errors import ProjectorError
 from include.projection_rebuild.events import Event
-from include.projection_rebuild.rows import RowType, Rows, row_type
+from include.projection_rebuild.rows import Rows, RowType, row_type
 
 Handler = Callable[[Any, Event, Rows], None]
 H = TypeVar("H", bound=Handler)
@@ -133,7 +133,5 @@ def refuse_shared_tables(projectors: Iterable[type[Projector]]) -> None:
     for projector in projectors:
         for table in projector.tables():
             if table in owners:
-                raise ProjectorError(
-                    f"the table {table} is owned by {owners[table]} and {projector.name()}; give it one owner"
-                )
+                raise ProjectorError(f"the table {table} is owned by {owners[table]} and {projector.name()}; give it one owner")
             owners[table] = projector.name()

@@ -130,6 +130,7 @@ class Rebuild:
 
 
 def _same_database(one: sa.Engine, other: sa.Engine) -> bool:
-    return all(
-        getattr(one.url, part) == getattr(other.url, part) for part in ("host", "port", "database")
-    ) and one.dialect.name == other.dialect.name
+    return (
+        all(getattr(one.url, part) == getattr(other.url, part) for part in ("host", "port", "database"))
+        and one.dialect.name == other.dialect.name
+    )

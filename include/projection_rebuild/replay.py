@@ -72,12 +72,18 @@ class ProjectorReplay:
         """
         spec = self._context.spec.replay
         pages = self._context.store.pages(
-            self.checkpoint.position, head, self.projector.event_types(), size=spec.batch_events, metadata=self.projector.needs_metadata
+            self.checkpoint.position,
+            head,
+            self.projector.event_types(),
+            size=spec.batch_events,
+            metadata=self.projector.needs_metadata,
         )
         started = time.monotonic()
         for events, reached in pages:
             if stopped():
-                raise Interrupted(f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there")
+                raise Interrupted(
+                    f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there"
+                )
             self.fold(events)
             seconds = time.monotonic() - started
             with self._context.dialect.transaction(self._connection):

@@ -72,7 +72,11 @@ class Report(BaseModel):
 
     def as_markdown(self) -> str:
         """The report as a person reads it."""
-        lines = [f"# Rebuild of {self.rebuild}: {self.state}", "", f"Run `{self.run_id}`, started {self.started_at:%Y-%m-%d %H:%M:%S} UTC."]
+        lines = [
+            f"# Rebuild of {self.rebuild}: {self.state}",
+            "",
+            f"Run `{self.run_id}`, started {self.started_at:%Y-%m-%d %H:%M:%S} UTC.",
+        ]
         if self.reason:
             lines += ["", f"Why: {self.reason}"]
         lines += self._replays() + self._tables()

@@ -354,7 +354,7 @@ def _refuse_moved(table: _TableState, key: Key, row: Any) -> None:
         )
 
 
-class Unknown(Exception):  # noqa: N818 - a signal between a probe and its caller, never an error
+class Unknown(Exception):
     """A probing handler came to a row that has to be loaded first."""
 
 

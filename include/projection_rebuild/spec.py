@@ -12,7 +12,16 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
 from croniter import croniter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.projector import Projector, load_projector, refuse_shared_tables
@@ -270,9 +279,11 @@ def _validate(model: type[S], given: object, where: str) -> S:
 
 
 def _readable(message: str) -> str:
-    return message.removeprefix("Value error, ").replace(
-        "Extra inputs are not permitted", "there is no such key; check its spelling and its place"
-    ).replace("Field required", "this key is required")
+    return (
+        message.removeprefix("Value error, ")
+        .replace("Extra inputs are not permitted", "there is no such key; check its spelling and its place")
+        .replace("Field required", "this key is required")
+    )
 
 
 def load_spec(path: Path) -> RebuildSpec:

@@ -42,7 +42,7 @@ class SwapResult(BaseModel):
         )
 
 
-class _PauseTooLong(Exception):  # noqa: N818 - a signal within this module
+class _PauseTooLong(Exception):
     """This attempt has held the writers for as long as it may; it is undone."""
 
 
@@ -210,7 +210,9 @@ class _Attempt:
         for table in self._tables:
             identity = context.dialect.identity(self._connection, table.schema, table.blue)
             ledger.retire(self._connection, Retired(table.blue, table.old, context.run_id, identity, now, now + kept))
-        begun = SwapResult(tables=[table.blue for table in self._tables], position=position, pause_seconds=0, attempts=self._number)
+        begun = SwapResult(
+            tables=[table.blue for table in self._tables], position=position, pause_seconds=0, attempts=self._number
+        )
         ledger.move(self._connection, context.run_id, RunState.SWITCHING, swap=begun.model_dump())
 
     def _mark_switched(self, **findings: object) -> None:

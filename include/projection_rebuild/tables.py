@@ -22,9 +22,7 @@ class GreenTables:
     :param name_of: the green name of a live table
     """
 
-    def __init__(
-        self, dialect: Dialect, connection: sa.Connection, schema: str | None, name_of: Callable[[str], str]
-    ) -> None:
+    def __init__(self, dialect: Dialect, connection: sa.Connection, schema: str | None, name_of: Callable[[str], str]) -> None:
         self._dialect = dialect
         self._connection = connection
         self._schema = schema

@@ -189,7 +189,7 @@ class _Conditions:
     def keys(self, what: str, rest: str) -> str:
         alias = "g" if what == "only_green" else "b"
         columns = ", ".join(f"{alias}.{key}" for key in self._keys)
-        return f"SELECT {columns} {rest} ORDER BY {columns} LIMIT {SAMPLES}"  # noqa: S608
+        return f"SELECT {columns} {rest} ORDER BY {columns} LIMIT {SAMPLES}"
 
 
 def _check_assertions(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
@@ -209,7 +209,9 @@ def _assertion(connection: sa.Connection, sql: str, names: dict[str, str]) -> st
     try:
         found = connection.execute(sa.text(statement.replace(":", r"\:"))).first()
     except sa.exc.DBAPIError as error:
-        raise RebuildError(f"the assertion {sql!r} cannot be executed ({type(error.orig).__name__}); correct verify.assertions") from None
+        raise RebuildError(
+            f"the assertion {sql!r} cannot be executed ({type(error.orig).__name__}); correct verify.assertions"
+        ) from None
     if found is None or (len(found) == 1 and found[0] in (0, None)):
         return None
     return f"the assertion {sql!r} found a row"

@@ -74,7 +74,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("500ms", timedelta(milliseconds=500)), ("2s", timedelta(seconds=2)), ("1.5h", timedelta(minutes=90)), ("3 d", timedelta(days=3))],
+    [
+        ("500ms", timedelta(milliseconds=500)),
+        ("2s", timedelta(seconds=2)),
+        ("1.5h", timedelta(minutes=90)),
+        ("3 d", timedelta(days=3)),
+    ],
 )
 def test_durations(tmp_path: Path, text: str, expected: timedelta) -> None:
     assert load_spec(_write(tmp_path, retention={"drop_after": text})).retention.drop_after == expected

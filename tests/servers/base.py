@@ -88,8 +88,14 @@ class OwnServer(Server):
             self.prepare()
             self._prepared = True
         log = (self.folder / "server.log").open("ab")
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **self._as_account()
+        self._process = subprocess.Popen(
+            self.command(),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            **self._as_account(),
         )
         self._wait()
 
@@ -111,7 +117,7 @@ class OwnServer(Server):
 
         :raises ServerMissing: it failed; with what it printed
         """
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [str(each) for each in command], cwd=self.folder, capture_output=True, text=True, check=False, **self._as_account()
         )
         if done.returncode:
@@ -120,9 +126,7 @@ class OwnServer(Server):
     def readable(self, folder: Path) -> Path:
         """A folder of programs, or a copy of it where the server's account cannot reach the original."""
         try:
-            subprocess.run(  # noqa: S603
-                ["/usr/bin/test", "-r", str(folder)], check=True, capture_output=True, **self._as_account()
-            )
+            subprocess.run(["/usr/bin/test", "-r", str(folder)], check=True, capture_output=True, **self._as_account())
         except (subprocess.CalledProcessError, PermissionError):
             copied = self.folder / "programs"
             shutil.copytree(folder, copied, symlinks=True, dirs_exist_ok=True)

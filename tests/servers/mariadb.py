@@ -30,9 +30,17 @@ class MariaDBServer(OwnServer):
     def prepare(self) -> None:
         """See :class:`OwnServer`."""
         install = shutil.which("mariadb-install-db") or "/usr/bin/mariadb-install-db"
-        self.run(install, "--no-defaults", f"--datadir={self.folder}/data", "--auth-root-authentication-method=normal", "--skip-test-db")
+        self.run(
+            install,
+            "--no-defaults",
+            f"--datadir={self.folder}/data",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        )
         first = self.folder / "first.sql"
-        first.write_text("CREATE USER IF NOT EXISTS tests@'127.0.0.1';\nGRANT ALL ON *.* TO tests@'127.0.0.1' WITH GRANT OPTION;\n")
+        first.write_text(
+            "CREATE USER IF NOT EXISTS tests@'127.0.0.1';\nGRANT ALL ON *.* TO tests@'127.0.0.1' WITH GRANT OPTION;\n"
+        )
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""

@@ -72,7 +72,7 @@ def _installed() -> Path | None:
     found = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         return None
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
     # Debian's MariaDB answers to this name too.
     return None if "MariaDB" in version or not version else Path(found)
 
@@ -95,7 +95,7 @@ def _unpacked() -> Path:
     shutil.rmtree(unpacking, ignore_errors=True)
     unpacking.mkdir(parents=True)
     for package in sorted(apt.archives.glob("*.deb")):
-        subprocess.run(["dpkg", "-x", str(package), str(unpacking)], check=True)  # noqa: S603, S607
+        subprocess.run(["dpkg", "-x", str(package), str(unpacking)], check=True)
     # Renamed when it is whole: a half-unpacked folder is never taken for the server.
     shutil.rmtree(root, ignore_errors=True)
     unpacking.rename(root)
@@ -131,7 +131,7 @@ class _PrivateApt:
             "Debug::NoLocking": "true",
         }
         flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        done = subprocess.run(["apt-get", "-q", *flags, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
+        done = subprocess.run(["apt-get", "-q", *flags, *words], capture_output=True, text=True, check=False)
         if done.returncode:
             raise ServerMissing(f"{HOW}apt-get {words[0]}: {(done.stderr or done.stdout)[-1500:]}")
 
@@ -139,7 +139,11 @@ class _PrivateApt:
 def _mirror() -> tuple[str, str]:
     """The machine's own Debian mirror and Debian's keyring."""
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    for file in [*Path("/etc/apt").glob("sources.list.d/*.sources"), *Path("/etc/apt").glob("sources.list.d/*.list"), Path("/etc/apt/sources.list")]:
+    for file in [
+        *Path("/etc/apt").glob("sources.list.d/*.sources"),
+        *Path("/etc/apt").glob("sources.list.d/*.list"),
+        Path("/etc/apt/sources.list"),
+    ]:
         text = file.read_text() if file.exists() else ""
         found = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
         if found:

@@ -34,7 +34,19 @@ class PostgresServer(OwnServer):
 
     def prepare(self) -> None:
         """See :class:`OwnServer`."""
-        self.run(self._programs / "bin/initdb", "-D", self.folder / "data", "-U", "tests", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
+        self.run(
+            self._programs / "bin/initdb",
+            "-D",
+            self.folder / "data",
+            "-U",
+            "tests",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--locale=C.UTF-8",
+        )
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""

@@ -150,7 +150,7 @@ class Dialect(ABC):
 
     def row_count(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         """The exact number of rows."""
-        return int(self._execute(connection, f"SELECT count(*) FROM {self.qualified(schema, table)}").scalar_one())  # noqa: S608
+        return int(self._execute(connection, f"SELECT count(*) FROM {self.qualified(schema, table)}").scalar_one())
 
     @abstractmethod
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
@@ -218,33 +218,39 @@ class Dialect(ABC):
 
     # Rows -------------------------------------------------------------------------------------------------------
 
-    def insert_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+    def insert_rows(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
         """Inserts rows in the caller's transaction; a key that is there already is the database's error."""
         marks = ", ".join([self._mark] * len(kind.columns))
-        statement = f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})"  # noqa: S608
+        statement = f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})"
         self._many(connection, statement, bound(kind, rows, self.binds))
 
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
         """Inserts many rows the fastest way that this database has, in the caller's transaction."""
         self.insert_rows(connection, schema, table, kind, rows)
 
-    def update_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+    def update_rows(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
         """Sets the columns of rows that exist, found by their key."""
         changed = [name for name in kind.columns if name not in kind.key]
         if not changed:
             return
         order = [kind.columns.index(name) for name in (*changed, *kind.key)]
         sets = ", ".join(f"{self.quote(name)} = {self._mark}" for name in changed)
-        statement = f"UPDATE {self.qualified(schema, table)} SET {sets} WHERE {self._key_match(kind)}"  # noqa: S608
+        statement = f"UPDATE {self.qualified(schema, table)} SET {sets} WHERE {self._key_match(kind)}"
         self._many(connection, statement, [tuple(row[at] for at in order) for row in bound(kind, rows, self.binds)])
 
-    def update_many(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+    def update_many(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
         """As :meth:`update_rows`, the fastest way that this database has."""
         self.update_rows(connection, schema, table, kind, rows)
 
     def delete_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Sequence[Key]) -> None:
         """Deletes rows by their key."""
-        self._many(connection, f"DELETE FROM {self.qualified(schema, table)} WHERE {self._key_match(kind)}", keys)  # noqa: S608
+        self._many(connection, f"DELETE FROM {self.qualified(schema, table)} WHERE {self._key_match(kind)}", keys)
 
     def select_rows(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Iterable[Key], *, lock: bool = False
@@ -255,8 +261,15 @@ class Dialect(ABC):
         yield from self._select(connection, schema, table, kind, left, mark, list(keys), lock)
 
     def select_where(
-        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, column: str, values: Iterable[Any],
-        *, lock: bool = False,
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        kind: RowType,
+        column: str,
+        values: Iterable[Any],
+        *,
+        lock: bool = False,
     ) -> Iterator[Values]:
         """The rows whose column has one of these values."""
         yield from self._select(
@@ -276,10 +289,17 @@ class Dialect(ABC):
     row_lock: ClassVar[str] = " FOR UPDATE"
 
     def _select(
-        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, left: str, mark: str,
-        wanted: list[tuple[Any, ...]], lock: bool,
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        kind: RowType,
+        left: str,
+        mark: str,
+        wanted: list[tuple[Any, ...]],
+        lock: bool,
     ) -> Iterator[Values]:
-        head = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {left} IN "  # noqa: S608
+        head = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {left} IN "
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):
             some = wanted[start : start + KEYS_PER_STATEMENT]
             statement = head + self._values_list(mark, len(some)) + (self.row_lock if lock else "")
@@ -317,5 +337,5 @@ class Dialect(ABC):
 
     def newest_position(self, connection: sa.Connection, schema: str | None, table: str, position_column: str) -> int:
         """The highest position that is visible now."""
-        statement = f"SELECT max({self.quote(position_column)}) FROM {self.qualified(schema, table)}"  # noqa: S608
+        statement = f"SELECT max({self.quote(position_column)}) FROM {self.qualified(schema, table)}"
         return int(self._execute(connection, statement).scalar() or 0)

@@ -87,9 +87,7 @@ class MySQLDialect(Dialect):
         database = schema or self._execute(connection, "SELECT DATABASE()").scalar_one()
         name = f"{_file_name(database)}/{_file_name(table)}"
         try:
-            found = self._execute(
-                connection, f"SELECT TABLE_ID FROM information_schema.{catalog} WHERE NAME = %s", name  # noqa: S608
-            ).scalar()
+            found = self._execute(connection, f"SELECT TABLE_ID FROM information_schema.{catalog} WHERE NAME = %s", name).scalar()
         except sa.exc.DBAPIError as error:
             if _number(error) == ACCESS_DENIED:
                 return None
@@ -118,7 +116,9 @@ class MySQLDialect(Dialect):
             yield f"{table.blue}: its storage engine {engine} has no transactions; convert it to InnoDB"
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        return {key.parent for key in self._foreign_keys(connection, schema, table) if key.parent_schema in (None, schema)} - {table}
+        return {key.parent for key in self._foreign_keys(connection, schema, table) if key.parent_schema in (None, schema)} - {
+            table
+        }
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
         query = """SELECT COUNT(*) FROM information_schema.PROCESSLIST
@@ -138,7 +138,9 @@ class MySQLDialect(Dialect):
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         there = self._late_indexes(connection, table.schema, table.green)
         missing = [
-            definition for name, definition in self._late_indexes(connection, table.schema, table.blue).items() if name not in there
+            definition
+            for name, definition in self._late_indexes(connection, table.schema, table.blue).items()
+            if name not in there
         ]
         if not missing:
             return []
@@ -228,7 +230,9 @@ class MySQLDialect(Dialect):
 
     # Rows -------------------------------------------------------------------------------------------------------
 
-    def update_many(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+    def update_many(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
         changed = [name for name in kind.columns if name not in kind.key]
         if not changed:
             return
@@ -236,7 +240,7 @@ class MySQLDialect(Dialect):
         marks = ", ".join([self._mark] * len(kind.columns))
         sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed)
         statement = (
-            f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks}) "  # noqa: S608
+            f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks}) "
             f"ON DUPLICATE KEY UPDATE {sets}"
         )
         self._many(connection, statement, bound(kind, rows, self.binds))
@@ -286,7 +290,7 @@ class MySQLDialect(Dialect):
 
     def _table_fact(self, connection: sa.Connection, schema: str | None, table: str, fact: str) -> Any:
         query = f"""SELECT {fact} FROM information_schema.TABLES
-                    WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""  # noqa: S608
+                    WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
         return self._execute(connection, query, schema, table).scalar()
 
     def _definition(self, connection: sa.Connection, schema: str | None, table: str) -> str:
@@ -318,13 +322,17 @@ class MySQLDialect(Dialect):
                 continue
             found = _FOREIGN_KEY.fullmatch(clause)
             if found is None:
-                raise CloneError(f"{table}: a foreign key cannot be read from SHOW CREATE TABLE; leave the table out and report it")
+                raise CloneError(
+                    f"{table}: a foreign key cannot be read from SHOW CREATE TABLE; leave the table out and report it"
+                )
             names = [name.replace("``", "`").replace("%%", "%") if name else None for name in (found[1], found[3], found[4])]
             keys.append(_ForeignKey(str(names[0]), found[2], names[1], str(names[2]), found[5], found[6]))
         return keys
 
     def _constraint_names(self, connection: sa.Connection, schema: str | None) -> set[str]:
-        query = "SELECT CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE())"
+        query = (
+            "SELECT CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE())"
+        )
         return {name for (name,) in self._execute(connection, query, schema)}
 
     def _auto_increment(self, connection: sa.Connection, schema: str | None, table: str) -> int:

@@ -176,7 +176,9 @@ class PostgresDialect(Dialect):
             f"{table.blue}: the {what} {name} would stay on the retired table; drop it before the rebuild and make it again after"
             for table in tables
             for what, query in _CANNOT_CARRY.items()
-            for (name,) in self._execute(connection, query, *[self._oid(connection, table.schema, table.blue)] * query.count("%s"))
+            for (name,) in self._execute(
+                connection, query, *[self._oid(connection, table.schema, table.blue)] * query.count("%s")
+            )
         ]
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
@@ -293,7 +295,7 @@ class PostgresDialect(Dialect):
             live, made = self.qualified(schema, blue), self.qualified(table.schema, green)
             # Whichever counted further: ids go on from there, and no id is handed out twice.
             yield (
-                f"SELECT pg_catalog.setval({self._literal(made)}, last_value, is_called) FROM "  # noqa: S608
+                f"SELECT pg_catalog.setval({self._literal(made)}, last_value, is_called) FROM "
                 f"(SELECT last_value, is_called FROM {live} UNION ALL SELECT last_value, is_called FROM {made}) s "
                 "ORDER BY last_value DESC, is_called DESC LIMIT 1"
             )
@@ -312,7 +314,9 @@ class PostgresDialect(Dialect):
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
         self._copy(connection, self.qualified(schema, table), kind, rows)
 
-    def update_many(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+    def update_many(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
         changed = [name for name in kind.columns if name not in kind.key]
         if len(rows) <= FEW_ROWS or not changed:
             self.update_rows(connection, schema, table, kind, rows)
@@ -322,12 +326,12 @@ class PostgresDialect(Dialect):
         self._execute(
             connection,
             "CREATE TEMPORARY TABLE projection_rebuild_update ON COMMIT DROP AS "
-            f"SELECT {self._list(kind.columns)} FROM {target} WITH NO DATA",  # noqa: S608
+            f"SELECT {self._list(kind.columns)} FROM {target} WITH NO DATA",
         )
         self._copy(connection, "pg_temp.projection_rebuild_update", kind, rows)
         sets = ", ".join(f"{self.quote(name)} = n.{self.quote(name)}" for name in changed)
         match = " AND ".join(f"t.{self.quote(name)} = n.{self.quote(name)}" for name in kind.key)
-        self._execute(connection, f"UPDATE {target} t SET {sets} FROM pg_temp.projection_rebuild_update n WHERE {match}")  # noqa: S608
+        self._execute(connection, f"UPDATE {target} t SET {sets} FROM pg_temp.projection_rebuild_update n WHERE {match}")
 
     def _copy(self, connection: sa.Connection, target: str, kind: RowType, rows: Sequence[Values]) -> None:
         if not rows:
@@ -350,7 +354,7 @@ class PostgresDialect(Dialect):
     def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
         head = f"""SELECT coalesce(max({self.quote(position_column)}), 0),
                           pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
-                     FROM {self.qualified(schema, table)}"""  # noqa: S608
+                     FROM {self.qualified(schema, table)}"""
         with self.connect() as connection:
             highest, horizon = self._execute(connection, head).one()
             deadline = time.monotonic() + patience.total_seconds()
@@ -407,7 +411,10 @@ class PostgresDialect(Dialect):
     def _indexes(self, connection: sa.Connection, schema: str | None, table: str) -> list[_Index]:
         with self._qualified_definitions(connection):
             found = self._execute(connection, _INDEXES, self._oid(connection, schema, table)).all()
-        return [_Index(name, primary, constraint, definition.replace("%", "%%"), unique) for name, primary, constraint, definition, unique in found]
+        return [
+            _Index(name, primary, constraint, definition.replace("%", "%%"), unique)
+            for name, primary, constraint, definition, unique in found
+        ]
 
     def _foreign_keys(
         self, connection: sa.Connection, schema: str | None, table: str, side: str = "k.conrelid"

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from include.projection_rebuild.dialects.base import Dialect
 from include.projection_rebuild.errors import CloneError
 from include.projection_rebuild.names import GREEN_SUFFIX, TableSet, derived
-from include.projection_rebuild.rows import RowType
 from include.projection_rebuild.values import TEXT_BINDS
 
 BUSY_TIMEOUT_MS = 10_000
@@ -60,9 +59,7 @@ class SqliteDialect(Dialect):
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # The root page survives a rename and is not shared; VACUUM may move it, and then a drop is refused, not wrong.
-        found = self._execute(
-            connection, "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table
-        ).scalar()
+        found = self._execute(connection, "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table).scalar()
         return None if found is None else str(found)
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
@@ -154,7 +151,6 @@ class SqliteDialect(Dialect):
     def _values_list(self, mark: str, count: int) -> str:
         # Row values on the left need a VALUES list on the right.
         return f"(VALUES {', '.join([mark] * count)})" if mark.startswith("(") else super()._values_list(mark, count)
-
 
     # Comparing --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,84 @@
+# Everything that a fresh machine needs to run and to test the project; each target does its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+PORT ?= 8080
+UV := $(CURDIR)/.tools/uv/bin/uv
+BIN := $(CURDIR)/.venv/bin
+export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
+# uv takes Python from the machine, never from the network.
+export UV_PYTHON_DOWNLOADS := never
+
+# $(1): the file that lists Debian packages; installs what is missing, as root only.
+define packages
+missing=""
+for package in $$(cat $(1)); do
+  dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$package"
+done
+if [ -n "$$missing" ]; then
+  if ! command -v apt-get >/dev/null; then echo "Please install what Debian calls:$$missing"; exit 1; fi
+  if [ "$$(id -u)" != 0 ]; then echo "Please run: sudo apt-get install$$missing"; exit 1; fi
+  echo "Installing system packages:$$missing"
+  apt-get -qq update >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+fi
+endef
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(UV):
+	@echo "Getting uv $(UV_VERSION)"
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || {
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    apt-get -qq update >/dev/null
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends python3 python3-venv >/dev/null
+	  else
+	    echo "Please install Python with its venv module (Debian: python3-venv)"; exit 1
+	  fi
+	}
+	$(PYTHON) -m venv --clear .tools/uv
+	.tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.tools/runtime: $(UV) uv.lock pyproject.toml packages.txt
+	@$(call packages,packages.txt)
+	echo "Installing the locked Python packages into .venv"
+	$(UV) sync --quiet --locked --no-dev --inexact
+	touch $@
+
+.tools/development: .tools/runtime packages-test.txt
+	@$(call packages,packages-test.txt)
+	$(UV) sync --quiet --locked
+	touch $@
+
+.PHONY: setup
+setup: .tools/development ## install all that development and tests need
+
+.PHONY: demo
+demo: .tools/runtime ## rebuild the example application's tables on SQLite, without a server
+	@$(BIN)/python -m include.universal.demo
+
+.PHONY: test
+test: .tools/development lint ## run all tests, on servers that they start themselves
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: .tools/development ## check style and types
+	@$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+
+.PHONY: up
+up: .tools/runtime ## start Airflow with its UI on the demo (PORT=8080)
+	@$(BIN)/python -m include.universal.demo --prepare-only
+	$(BIN)/python -m tools.airflow_up --port $(PORT)
+
+.PHONY: clean
+clean: ## remove what the demo and Airflow have made
+	@rm -rf .demo .airflow
