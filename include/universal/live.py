@@ -1,0 +1,52 @@
+"""How the application itself works: it appends an event and projects it, both in one transaction (`transactional`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.live import project_live
+from include.universal.events import NewEvent, append, generate
+from include.universal.projectors import ALL
+
+
+def append_and_project(connection: sa.Connection, event: NewEvent) -> None:
+    """Stores one event and brings all read models up to date, in the caller's transaction."""
+    stored = append(connection, event)
+    for projector in ALL:
+        project_live(connection, projector, stored)
+
+
+@contextmanager
+def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction of the application. On SQLite it takes the write lock at once, so that it never has to give way."""
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 10000")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        connection.exec_driver_sql("COMMIT")
+
+
+def traffic(engine: sa.Engine, count: int, seed: int) -> None:
+    """A client at work: ``count`` events of new aggregates, each in a transaction of its own."""
+    # Aggregates of their own, whatever else the same seed has made before.
+    renamed: dict[str, str] = {}
+    for event in generate(count, seed=seed):
+        stream = renamed.setdefault(event.stream, str(uuid4()))
+        payload = {
+            key: renamed.setdefault(value, str(uuid4())) if key in ("item_id", "payment_id", "expense_id") else value
+            for key, value in event.payload.items()
+        }
+        with unit_of_work(engine) as connection:
+            append_and_project(connection, event._replace(stream=stream, payload=payload))

@@ -1,0 +1,179 @@
+"""The projectors of the example application: what a team writes, and all that it has to write."""
+
+from __future__ import annotations
+
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.projector import Projector, handles
+from include.projection_rebuild.rows import Rows
+from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
+
+
+class SubscriptionProjector(Projector):
+    """One row per subscription, in its current state."""
+
+    owns = (Subscription,)
+
+    @handles("SubscriptionCreated")
+    def created(self, event: Event, rows: Rows) -> None:
+        rows.add(
+            Subscription(
+                id=event.stream,
+                user_id=event["user_id"],
+                name=event["name"],
+                category=event["category"],
+                price_cents=event["price_cents"],
+                status="active",
+                started_on=event["started_on"],
+                renews_on=event["renews_on"],
+            )
+        )
+
+    @handles("SubscriptionRenewed")
+    def renewed(self, event: Event, rows: Rows) -> None:
+        subscription = rows.get(Subscription, event.stream)
+        subscription.renews_on = event["renews_on"]
+        subscription.renewals += 1
+
+    @handles("SubscriptionPriceChanged")
+    def price_changed(self, event: Event, rows: Rows) -> None:
+        rows.get(Subscription, event.stream).price_cents = event["price_cents"]
+
+    @handles("SubscriptionCancelled")
+    def cancelled(self, event: Event, rows: Rows) -> None:
+        subscription = rows.get(Subscription, event.stream)
+        subscription.status = "cancelled"
+        subscription.cancelled_on = event["cancelled_on"]
+        subscription.renews_on = None
+
+
+class SubscriptionItemProjector(Projector):
+    """What each running subscription consists of; a cancelled one has no items left."""
+
+    owns = (SubscriptionItem,)
+    depends_on = (SubscriptionProjector,)
+
+    @handles("SubscriptionItemAdded")
+    def added(self, event: Event, rows: Rows) -> None:
+        rows.add(
+            SubscriptionItem(
+                id=event["item_id"],
+                subscription_id=event.stream,
+                description=event.get("description"),
+                quantity=event["quantity"],
+            )
+        )
+
+    @handles("SubscriptionItemRemoved")
+    def removed(self, event: Event, rows: Rows) -> None:
+        rows.remove(SubscriptionItem, event["item_id"])
+
+    @handles("SubscriptionCancelled")
+    def subscription_cancelled(self, event: Event, rows: Rows) -> None:
+        for item in rows.where(SubscriptionItem, subscription_id=event.stream):
+            rows.remove(SubscriptionItem, item.id)
+
+
+class PaymentHistoryProjector(Projector):
+    """Every attempt to pay for a subscription."""
+
+    owns = (Payment,)
+    depends_on = (SubscriptionProjector,)
+
+    @handles("PaymentReceived", "PaymentFailed")
+    def attempted(self, event: Event, rows: Rows) -> None:
+        rows.add(
+            Payment(
+                id=event["payment_id"],
+                subscription_id=event.stream,
+                amount_cents=event["amount_cents"],
+                status="received" if event.type == "PaymentReceived" else "failed",
+                reason=event.get("reason"),
+                paid_at=event["at"],
+            )
+        )
+
+
+class ExpenseProjector(Projector):
+    """One row per expense that has not been deleted."""
+
+    owns = (Expense,)
+
+    @handles("ExpenseRecorded")
+    def recorded(self, event: Event, rows: Rows) -> None:
+        rows.add(
+            Expense(
+                id=event["expense_id"],
+                user_id=event["user_id"],
+                category=event["category"],
+                amount_cents=event["amount_cents"],
+                quantity=event.get("quantity", 1),
+                note=event.get("note"),
+                spent_on=event["spent_on"],
+            )
+        )
+
+    @handles("ExpenseRecategorised")
+    def recategorised(self, event: Event, rows: Rows) -> None:
+        rows.get(Expense, event["expense_id"]).category = event["to_category"]
+
+    @handles("ExpenseDeleted")
+    def deleted(self, event: Event, rows: Rows) -> None:
+        rows.remove(Expense, event["expense_id"])
+
+
+class CategorySummaryProjector(Projector):
+    """What each user spends by category. Events carry all that it needs, so it depends on no other table."""
+
+    owns = (CategorySummary,)
+
+    @handles("ExpenseRecorded")
+    def recorded(self, event: Event, rows: Rows) -> None:
+        self._add(rows, event["user_id"], event["category"], 1, event["amount_cents"])
+
+    @handles("ExpenseRecategorised")
+    def recategorised(self, event: Event, rows: Rows) -> None:
+        self._add(rows, event["user_id"], event["from_category"], -1, -event["amount_cents"])
+        self._add(rows, event["user_id"], event["to_category"], 1, event["amount_cents"])
+
+    @handles("ExpenseDeleted")
+    def deleted(self, event: Event, rows: Rows) -> None:
+        self._add(rows, event["user_id"], event["category"], -1, -event["amount_cents"])
+
+    def _add(self, rows: Rows, user_id: int, category: str, expenses: int, cents: int) -> None:
+        summary = rows.get_or_add(CategorySummary, user_id, category)
+        summary.expenses += expenses
+        summary.total_cents += cents
+        if summary.expenses == 0:
+            rows.remove(CategorySummary, user_id, category)
+
+
+class MonthlySummaryProjector(Projector):
+    """What each user spends by month."""
+
+    owns = (MonthlySummary,)
+
+    @handles("ExpenseRecorded")
+    def recorded(self, event: Event, rows: Rows) -> None:
+        self._add(rows, event, 1)
+
+    @handles("ExpenseDeleted")
+    def deleted(self, event: Event, rows: Rows) -> None:
+        self._add(rows, event, -1)
+
+    def _add(self, rows: Rows, event: Event, sign: int) -> None:
+        key = event["user_id"], event["spent_on"][:7]
+        summary = rows.get_or_add(MonthlySummary, *key)
+        summary.expenses += sign
+        summary.total_cents += sign * event["amount_cents"]
+        if summary.expenses == 0:
+            rows.remove(MonthlySummary, *key)
+
+
+ALL: tuple[type[Projector], ...] = (
+    SubscriptionProjector,
+    SubscriptionItemProjector,
+    PaymentHistoryProjector,
+    ExpenseProjector,
+    CategorySummaryProjector,
+    MonthlySummaryProjector,
+)

@@ -1,0 +1,123 @@
+"""The application's tables, portable over the four databases: the event store with Spatie's columns, and six read models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+metadata = sa.MetaData()
+
+_BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+_ID = sa.String(36)
+_ENGINE: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4", "mariadb_engine": "InnoDB"}
+
+stored_events = sa.Table(
+    "stored_events",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("aggregate_uuid", _ID),
+    sa.Column("aggregate_version", sa.BigInteger),
+    sa.Column("event_version", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("event_class", sa.String(191), nullable=False),
+    sa.Column("event_properties", _JSON, nullable=False),
+    sa.Column("meta_data", _JSON, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.UniqueConstraint("aggregate_uuid", "aggregate_version", name="stored_events_aggregate_uuid_aggregate_version_unique"),
+    sa.Index("stored_events_event_class_index", "event_class"),
+    **_ENGINE,
+)
+
+subscriptions = sa.Table(
+    "subscriptions",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("user_id", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("category", sa.String(60), nullable=False),
+    sa.Column("price_cents", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False, server_default="active"),
+    sa.Column("started_on", sa.Date, nullable=False),
+    sa.Column("renews_on", sa.Date),
+    sa.Column("cancelled_on", sa.Date),
+    sa.Column("renewals", sa.Integer, nullable=False, server_default="0"),
+    sa.CheckConstraint("price_cents >= 0", name="subscriptions_price_check"),
+    sa.Index("subscriptions_user_id_status_index", "user_id", "status"),
+    sa.Index("subscriptions_renews_on_index", "renews_on"),
+    **_ENGINE,
+)
+
+subscription_items = sa.Table(
+    "subscription_items",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("subscription_id", _ID, nullable=False),
+    sa.Column("description", sa.String(200)),
+    sa.Column("quantity", sa.Integer, nullable=False, server_default="1"),
+    sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name="subscription_items_subscription_id_foreign"),
+    sa.CheckConstraint("quantity > 0", name="subscription_items_quantity_check"),
+    sa.Index("subscription_items_subscription_id_index", "subscription_id"),
+    **_ENGINE,
+)
+
+payment_history = sa.Table(
+    "payment_history",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("subscription_id", _ID, nullable=False),
+    sa.Column("amount_cents", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("reason", sa.String(200)),
+    sa.Column("paid_at", sa.DateTime, nullable=False),
+    sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name="payment_history_subscription_id_foreign"),
+    sa.Index("payment_history_subscription_id_paid_at_index", "subscription_id", "paid_at"),
+    **_ENGINE,
+)
+
+expenses = sa.Table(
+    "expenses",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("user_id", sa.Integer, nullable=False),
+    sa.Column("category", sa.String(60), nullable=False),
+    sa.Column("amount_cents", sa.BigInteger, nullable=False),
+    sa.Column("quantity", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("note", sa.String(200)),
+    sa.Column("spent_on", sa.Date, nullable=False),
+    sa.CheckConstraint("amount_cents >= 0", name="expenses_amount_check"),
+    sa.Index("expenses_user_id_spent_on_index", "user_id", "spent_on"),
+    sa.Index("expenses_category_index", "category"),
+    **_ENGINE,
+)
+
+category_summaries = sa.Table(
+    "category_summaries",
+    metadata,
+    sa.Column("user_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("category", sa.String(60), primary_key=True),
+    sa.Column("expenses", sa.Integer, nullable=False),
+    sa.Column("total_cents", sa.BigInteger, nullable=False),
+    sa.Index("category_summaries_category_index", "category"),
+    **_ENGINE,
+)
+
+monthly_summaries = sa.Table(
+    "monthly_summaries",
+    metadata,
+    sa.Column("user_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("month", sa.CHAR(7), primary_key=True),
+    sa.Column("expenses", sa.Integer, nullable=False),
+    sa.Column("total_cents", sa.BigInteger, nullable=False),
+    **_ENGINE,
+)
+
+READ_MODELS = (subscriptions, subscription_items, payment_history, expenses, category_summaries, monthly_summaries)
+
+
+def create_schema(engine: sa.Engine, *, event_store: bool = True, read_models: bool = True) -> None:
+    """Makes the application's tables that are missing: all of them, or one side where they live in two databases."""
+    tables = [stored_events] if event_store else []
+    tables += READ_MODELS if read_models else ()
+    metadata.create_all(engine, tables=tables)
