@@ -20,6 +20,9 @@ from sqlalchemy.dialects import mysql
 from include.projection_rebuild.dialects.base import Dialect
 from include.projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
 
+RUN_ID_LENGTH = 510
+"""Characters of a run id; what InnoDB can index beside a projector's name."""
+
 
 class RunState(StrEnum):
     """How far a run has come; the steps move it forward in this order."""
@@ -90,11 +93,11 @@ class Ledger:
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
         self._dialect = dialect
         metadata = sa.MetaData(schema=schema)
-        name, moment = sa.String(190), sa.String(32)
+        name, run_name, moment = sa.String(190), sa.String(RUN_ID_LENGTH), sa.String(32)
         self._runs = sa.Table(
             "projection_rebuild_runs",
             metadata,
-            sa.Column("run_id", name, primary_key=True),
+            sa.Column("run_id", run_name, primary_key=True),
             sa.Column("rebuild", name, nullable=False),
             sa.Column("state", sa.String(20), nullable=False),
             sa.Column("record", _long_text(), nullable=False),
@@ -105,13 +108,13 @@ class Ledger:
             "projection_rebuild_claims",
             metadata,
             sa.Column("table_name", name, primary_key=True),
-            sa.Column("run_id", name, nullable=False),
+            sa.Column("run_id", run_name, nullable=False),
             sa.Column("claimed_at", moment, nullable=False),
         )
         self._checkpoints = sa.Table(
             "projection_rebuild_checkpoints",
             metadata,
-            sa.Column("run_id", name, primary_key=True),
+            sa.Column("run_id", run_name, primary_key=True),
             sa.Column("projector", name, primary_key=True),
             sa.Column("position", sa.BigInteger, nullable=False),
             sa.Column("head", sa.BigInteger, nullable=False),
@@ -125,7 +128,7 @@ class Ledger:
             metadata,
             sa.Column("old_name", name, primary_key=True),
             sa.Column("table_name", name, nullable=False),
-            sa.Column("run_id", name, nullable=False),
+            sa.Column("run_id", run_name, nullable=False),
             sa.Column("identity", sa.String(64)),
             sa.Column("retired_at", moment, nullable=False),
             sa.Column("drop_after", moment, nullable=False),
@@ -134,7 +137,7 @@ class Ledger:
             "projection_rebuild_greens",
             metadata,
             sa.Column("green_name", name, primary_key=True),
-            sa.Column("run_id", name, nullable=False),
+            sa.Column("run_id", run_name, nullable=False),
         )
         self._metadata = metadata
 

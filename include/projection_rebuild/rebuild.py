@@ -107,6 +107,11 @@ class Rebuild:
         with self._context.dialect.connect() as connection:
             return self._context.options_of(self._context.ledger.run(connection, self._context.run_id))
 
+    def chosen(self) -> list[str]:
+        """The names of the projectors that this run rebuilds."""
+        with self._context.dialect.connect() as connection:
+            return self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).projectors
+
     def report(self) -> Report:
         """What the run has done so far."""
         with self._context.dialect.connect() as connection:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -15,22 +15,26 @@ import sqlalchemy as sa
 from include.projection_rebuild.events import Event
 from include.universal.schema import stored_events
 
-BEGINNING = datetime(2023, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(2023, 1, 1)  # noqa: DTZ001 - the store keeps UTC without an offset
+SECONDS_BETWEEN_EVENTS = 60
 CATEGORIES = ("groceries", "music", "travel", "café & bars", "Bücher", "health", "rent", "utilities")
-# Text that breaks what is quoted, escaped or split carelessly.
+SERVICES = ("Streaming", "News", "Gym", "Cloud storage", "Zeitung", "Phone: 5G")
+# Text that breaks whatever is quoted, escaped or split carelessly.
 TEXTS = (
     "weekly",
     "O'Brien's",
     'the "big" one',
     "tab\there",
-    "two\nlines",
-    r"back\slash \N",
-    "100% off %s",
-    "naïve ☕ 日本",
+    "two\nlines\r\nor three",
+    r"back\slash \N \. \x41",
+    "100% off %s {} :name ?",
+    "naïve ☕ 日本 🛒",
     "",
     None,
 )
-SERVICES = ("Streaming", "News", "Gym", "Cloud storage", "Zeitung", "Phone: 5G")
+
+T = TypeVar("T")
+Step = tuple[str, dict[str, Any]]
 
 
 class NewEvent(NamedTuple):
@@ -48,126 +52,174 @@ class NewEvent(NamedTuple):
     recorded_at: str
 
 
-def generate(count: int, seed: int = 7, users: int = 500) -> Iterator[NewEvent]:
+def generate(count: int, seed: int = 7, *, users: int = 500, at_once: int = 400) -> Iterator[NewEvent]:
     """``count`` events of interleaved aggregates, about ten each; the same for the same arguments.
 
-    Memory grows with the aggregates that are alive at one time, not with ``count``.
+    :param users: among how many users the aggregates are spread
+    :param at_once: how many aggregates are alive at one time; memory grows with them, not with ``count``
     """
-    return islice(_Life(seed, users).events(), count)
+    return islice(_Life(seed, users).events(at_once), count)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A living aggregate; its steps come one at a time, between those of the others."""
+
+    id: str
+    steps: Iterator[Step]
+    version: int = 0
 
 
 class _Life:
-    """Users opening subscriptions and recording expenses; only what can follow an aggregate's past happens to it."""
+    """Users with subscriptions and expenses; only what can follow an aggregate's past happens to it."""
 
     def __init__(self, seed: int, users: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - has to repeat, not to be secret
         self._users = users
-        self._seconds = 0
-        self._alive: list[Iterator[tuple[str, dict[str, Any]]]] = []
+        self._moment = BEGINNING
+        self._now = ""
 
-    def events(self) -> Iterator[NewEvent]:
-        streams: dict[int, tuple[str, int]] = {}
+    def events(self, at_once: int) -> Iterator[NewEvent]:
+        alive = [self._new_stream() for _ in range(at_once)]
         while True:
-            while len(self._alive) < 200:
-                self._alive.append(self._subscription() if self._random.random() < 0.6 else self._expenses())
-            at = self._random.randrange(len(self._alive))
-            life = self._alive[at]
-            step = next(life, None)
+            self._moment += timedelta(seconds=self._below(SECONDS_BETWEEN_EVENTS))
+            self._now = self._moment.isoformat(" ")
+            at = self._below(len(alive))
+            stream = alive[at]
+            step = next(stream.steps, None)
             if step is None:
-                self._alive[at] = self._alive[-1]
-                self._alive.pop()
-                streams.pop(id(life), None)
+                alive[at] = self._new_stream()
                 continue
-            stream, version = streams.get(id(life)) or (self._uuid(), 0)
-            streams[id(life)] = stream, version + 1
-            self._seconds += self._random.randrange(60)
-            moment = f"{BEGINNING + timedelta(seconds=self._seconds):%Y-%m-%d %H:%M:%S}"
-            yield NewEvent(stream, version + 1, step[0], step[1], moment)
+            stream.version += 1
+            yield NewEvent(stream.id, stream.version, *step, self._now)
 
-    def _subscription(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        pick, user = self._random, self._random.randrange(1, self._users + 1)
-        price = pick.randrange(199, 4999)
-        started = self._today()
+    def _new_stream(self) -> _Stream:
+        return _Stream(self._uuid(), self._subscription() if self._chance(0.5) else self._expenses())
+
+    def _subscription(self) -> Iterator[Step]:
+        price = 199 + self._below(4800)
+        started = self._moment.date()
         yield (
             "SubscriptionCreated",
             {
-                "user_id": user,
-                "name": pick.choice(SERVICES),
-                "category": pick.choice(CATEGORIES),
+                "user_id": self._user(),
+                "name": self._pick(SERVICES),
+                "category": self._pick(CATEGORIES),
                 "price_cents": price,
                 "started_on": f"{started}",
-                "renews_on": f"{started + timedelta(days=30)}",
+                "renews_on": _months_after(started, 1),
             },
         )
         items: list[str] = []
-        for month in range(1, pick.randrange(2, 8)):
-            if pick.random() < 0.5:
-                items.append(self._uuid())
-                yield (
-                    "SubscriptionItemAdded",
-                    {"item_id": items[-1], "description": pick.choice(TEXTS), "quantity": pick.randrange(1, 5)},
-                )
-            if items and pick.random() < 0.2:
-                yield "SubscriptionItemRemoved", {"item_id": items.pop(pick.randrange(len(items)))}
-            if pick.random() < 0.15:
-                price = max(99, price + pick.randrange(-200, 500))
+        for month in range(2, 4 + self._below(4)):
+            yield from self._item_changes(items)
+            if self._chance(0.15):
+                price = max(99, price - 200 + self._below(700))
                 yield "SubscriptionPriceChanged", {"price_cents": price}
             yield from self._payment(price)
-            yield "SubscriptionRenewed", {"renews_on": f"{started + timedelta(days=30 * (month + 1))}"}
-        if pick.random() < 0.6:
-            yield "SubscriptionCancelled", {"cancelled_on": f"{self._today()}", "reason": pick.choice(TEXTS)}
+            yield "SubscriptionRenewed", {"renews_on": _months_after(started, month)}
+        if self._chance(0.6):
+            yield "SubscriptionCancelled", {"cancelled_on": self._now[:10], "reason": self._pick(TEXTS)}
 
-    def _payment(self, price: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        if self._random.random() < 0.1:
+    def _item_changes(self, items: list[str]) -> Iterator[Step]:
+        if self._chance(0.5):
+            items.append(self._uuid())
+            yield (
+                "SubscriptionItemAdded",
+                {"item_id": items[-1], "description": self._pick(TEXTS), "quantity": 1 + self._below(4)},
+            )
+        if items and self._chance(0.2):
+            yield "SubscriptionItemRemoved", {"item_id": items.pop(self._below(len(items)))}
+
+    def _payment(self, price: int) -> Iterator[Step]:
+        if self._chance(0.1):
             yield (
                 "PaymentFailed",
-                {"payment_id": self._uuid(), "amount_cents": price, "reason": self._random.choice(TEXTS), "at": self._now()},
+                {"payment_id": self._uuid(), "amount_cents": price, "reason": self._pick(TEXTS), "at": self._now},
             )
-        yield "PaymentReceived", {"payment_id": self._uuid(), "amount_cents": price, "at": self._now()}
+        yield "PaymentReceived", {"payment_id": self._uuid(), "amount_cents": price, "at": self._now}
 
-    def _expenses(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        pick, user = self._random, self._random.randrange(1, self._users + 1)
-        for _ in range(pick.randrange(3, 12)):
-            category, spent_on = pick.choice(CATEGORIES), f"{self._today()}"
-            same = {"expense_id": self._uuid(), "user_id": user, "amount_cents": pick.randrange(100, 20_000)}
-            yield (
-                "ExpenseRecorded",
-                same | {"category": category, "quantity": pick.randrange(1, 4), "note": pick.choice(TEXTS), "spent_on": spent_on},
-            )
-            if pick.random() < 0.2:
-                to_category = pick.choice(CATEGORIES)
-                yield "ExpenseRecategorised", same | {"from_category": category, "to_category": to_category}
-                category = to_category
-            if pick.random() < 0.1:
-                yield "ExpenseDeleted", same | {"category": category, "spent_on": spent_on}
+    def _expenses(self) -> Iterator[Step]:
+        user = self._user()
+        kept: list[dict[str, Any]] = []
+        for _ in range(4 + self._below(9)):
+            kept.append(self._expense(user))
+            yield "ExpenseRecorded", kept[-1] | {"quantity": 1 + self._below(3), "note": self._pick(TEXTS)}
+            if kept and self._chance(0.2):
+                at = self._below(len(kept))
+                old, new = kept[at]["category"], self._pick(CATEGORIES)
+                kept[at] = kept[at] | {"category": new}
+                if new != old:
+                    yield "ExpenseRecategorised", _without(kept[at], "category") | {"from_category": old, "to_category": new}
+            if kept and self._chance(0.1):
+                yield "ExpenseDeleted", kept.pop(self._below(len(kept)))
+
+    def _expense(self, user: int) -> dict[str, Any]:
+        return {
+            "expense_id": self._uuid(),
+            "user_id": user,
+            "category": self._pick(CATEGORIES),
+            "amount_cents": 100 + self._below(20_000),
+            "spent_on": self._now[:10],
+        }
+
+    def _user(self) -> int:
+        return 1 + self._below(self._users)
+
+    def _below(self, limit: int) -> int:
+        # Several times as fast as randrange, and just as repeatable.
+        return int(self._random.random() * limit)
+
+    def _chance(self, share: float) -> bool:
+        return self._random.random() < share
+
+    def _pick(self, among: Sequence[T]) -> T:
+        return among[self._below(len(among))]
 
     def _uuid(self) -> str:
-        return str(UUID(int=self._random.getrandbits(128), version=4))
-
-    def _today(self) -> date:
-        return (BEGINNING + timedelta(seconds=self._seconds)).date()
-
-    def _now(self) -> str:
-        return f"{BEGINNING + timedelta(seconds=self._seconds):%Y-%m-%d %H:%M:%S}"
+        digits = f"{self._random.getrandbits(128):032x}"
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
-_COLUMNS = "aggregate_uuid, aggregate_version, event_class, event_properties, meta_data, created_at"
+def _months_after(day: date, months: int) -> str:
+    return f"{day + timedelta(days=30 * months)}"
+
+
+def _without(payload: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key != name}
+
+
+_COLUMNS = ("aggregate_uuid", "aggregate_version", "event_class", "event_properties", "meta_data", "created_at")
 
 
 def append_all(engine: sa.Engine, events: Iterable[NewEvent], batch: int = 5_000) -> int:
-    """Stores many events in the order given, as a one-off load.
+    """Stores many events in the order given, each batch in a transaction of its own.
 
     :returns: how many
     """
-    mark = "?" if engine.dialect.paramstyle == "qmark" else "%s"
-    statement = f"INSERT INTO {stored_events.name} ({_COLUMNS}) VALUES ({', '.join([mark] * 6)})"  # noqa: S608 - names of ours
+    into = f"{stored_events.name} ({', '.join(_COLUMNS)})"
     stored = 0
     remaining = iter(events)
     while rows := [_values(event) for event in islice(remaining, batch)]:
         with engine.begin() as connection:
-            connection.exec_driver_sql(statement, rows)
+            _load(connection, into, rows)
         stored += len(rows)
     return stored
+
+
+def _load(connection: sa.Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+    if connection.dialect.name == "postgresql":
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({', '.join([mark] * len(_COLUMNS))})", rows)  # noqa: S608 - our names
+
+
+def _values(event: NewEvent) -> tuple[Any, ...]:
+    return event.stream, event.version, event.type, orjson.dumps(event.payload).decode(), "{}", event.recorded_at
 
 
 def append(connection: sa.Connection, event: NewEvent) -> Event:
@@ -185,18 +237,14 @@ def append(connection: sa.Connection, event: NewEvent) -> Event:
             created_at=datetime.fromisoformat(event.recorded_at),
         )
     )
-    position = made.inserted_primary_key
-    if position is None:
+    key = made.inserted_primary_key
+    if key is None:
         raise RuntimeError("the database gave the event no position")
     return Event(
-        position=int(position[0]),
+        position=key[0],
         stream=event.stream,
         type=event.type,
         payload=event.payload,
         recorded_at=event.recorded_at,
         version=event.version,
     )
-
-
-def _values(event: NewEvent) -> tuple[Any, ...]:
-    return event.stream, event.version, event.type, orjson.dumps(event.payload).decode(), "{}", event.recorded_at

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import uuid4
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.events import Event
 from include.projection_rebuild.live import project_live
+from include.projection_rebuild.projector import Projector
 from include.universal.events import NewEvent, append, generate
 from include.universal.projectors import ALL
 
 
-def append_and_project(connection: sa.Connection, event: NewEvent) -> None:
-    """Stores one event and brings all read models up to date, in the caller's transaction."""
+def append_and_project(connection: sa.Connection, event: NewEvent, projectors: Sequence[type[Projector]] = ALL) -> Event:
+    """Stores one event and brings the read models up to date, in the caller's transaction.
+
+    :param projectors: always in this order, so that two transactions never wait for each other in a circle
+    :returns: the event with its position
+    """
     stored = append(connection, event)
-    for projector in ALL:
+    for projector in projectors:
         project_live(connection, projector, stored)
+    return stored
 
 
 @contextmanager
@@ -29,6 +36,7 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout = 10000")
+        connection.exec_driver_sql("PRAGMA foreign_keys = ON")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             yield connection
@@ -38,15 +46,20 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-def traffic(engine: sa.Engine, count: int, seed: int) -> None:
-    """A client at work: ``count`` events of new aggregates, each in a transaction of its own."""
-    # Aggregates of their own, whatever else the same seed has made before.
-    renamed: dict[str, str] = {}
-    for event in generate(count, seed=seed):
-        stream = renamed.setdefault(event.stream, str(uuid4()))
-        payload = {
-            key: renamed.setdefault(value, str(uuid4())) if key in ("item_id", "payment_id", "expense_id") else value
-            for key, value in event.payload.items()
-        }
+def traffic(engine: sa.Engine, count: int, seed: int | None = None, *, stopped: Callable[[], bool] = lambda: False) -> int:
+    """A client at work: up to ``count`` events of new aggregates, each in a transaction of its own.
+
+    :param seed: makes the events repeatable; None: aggregates that no store has seen
+    :param stopped: asked before each event
+    :returns: how many events it has committed
+    """
+    # Few aggregates at once, so that even a short visit sees them grow and end.
+    events = generate(count, seed=uuid4().int if seed is None else seed, at_once=5)
+    done = 0
+    for event in events:
+        if stopped():
+            break
         with unit_of_work(engine) as connection:
-            append_and_project(connection, event._replace(stream=stream, payload=payload))
+            append_and_project(connection, event)
+        done += 1
+    return done

@@ -122,33 +122,38 @@ class ExpenseProjector(Projector):
 
 
 class CategorySummaryProjector(Projector):
-    """What each user spends by category. Events carry all that it needs, so it depends on no other table."""
+    """What each user spends by category; a sum over many aggregates, so the order of their events must not matter.
+
+    Events carry all that it needs, so it depends on no other table. A category without expenses has no row.
+    """
 
     owns = (CategorySummary,)
 
     @handles("ExpenseRecorded")
     def recorded(self, event: Event, rows: Rows) -> None:
-        self._add(rows, event["user_id"], event["category"], 1, event["amount_cents"])
+        self._add(rows, event, event["category"], 1)
 
     @handles("ExpenseRecategorised")
     def recategorised(self, event: Event, rows: Rows) -> None:
-        self._add(rows, event["user_id"], event["from_category"], -1, -event["amount_cents"])
-        self._add(rows, event["user_id"], event["to_category"], 1, event["amount_cents"])
+        # Live, each row is locked as it is asked for. In one order for everybody, so that two transactions
+        # that move expenses in opposite directions wait for each other instead of deadlocking.
+        for category, sign in sorted([(event["from_category"], -1), (event["to_category"], 1)]):
+            self._add(rows, event, category, sign)
 
     @handles("ExpenseDeleted")
     def deleted(self, event: Event, rows: Rows) -> None:
-        self._add(rows, event["user_id"], event["category"], -1, -event["amount_cents"])
+        self._add(rows, event, event["category"], -1)
 
-    def _add(self, rows: Rows, user_id: int, category: str, expenses: int, cents: int) -> None:
-        summary = rows.get_or_add(CategorySummary, user_id, category)
-        summary.expenses += expenses
-        summary.total_cents += cents
+    def _add(self, rows: Rows, event: Event, category: str, sign: int) -> None:
+        summary = rows.get_or_add(CategorySummary, event["user_id"], category)
+        summary.expenses += sign
+        summary.total_cents += sign * event["amount_cents"]
         if summary.expenses == 0:
-            rows.remove(CategorySummary, user_id, category)
+            rows.remove(CategorySummary, event["user_id"], category)
 
 
 class MonthlySummaryProjector(Projector):
-    """What each user spends by month."""
+    """What each user spends by month; a month without expenses has no row."""
 
     owns = (MonthlySummary,)
 
@@ -161,12 +166,12 @@ class MonthlySummaryProjector(Projector):
         self._add(rows, event, -1)
 
     def _add(self, rows: Rows, event: Event, sign: int) -> None:
-        key = event["user_id"], event["spent_on"][:7]
-        summary = rows.get_or_add(MonthlySummary, *key)
+        month = event["spent_on"][:7]
+        summary = rows.get_or_add(MonthlySummary, event["user_id"], month)
         summary.expenses += sign
         summary.total_cents += sign * event["amount_cents"]
         if summary.expenses == 0:
-            rows.remove(MonthlySummary, *key)
+            rows.remove(MonthlySummary, event["user_id"], month)
 
 
 ALL: tuple[type[Projector], ...] = (

@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 metadata = sa.MetaData()
 
 _BIG = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+# Whole seconds everywhere: SQLAlchemy would write microseconds on SQLite.
+_TIME = sa.DateTime().with_variant(sqlite.DATETIME(truncate_microseconds=True), "sqlite")  # type: ignore[no-untyped-call]
 _ID = sa.String(36)
-_ENGINE: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_default_charset": "utf8mb4", "mariadb_engine": "InnoDB"}
+# Part of a key, so it has to be compared as Python compares it: MySQL's default takes "cafe" and "Café" for equal.
+_CATEGORY = sa.String(60).with_variant(mysql.VARCHAR(60, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+_ENGINE: dict[str, Any] = {
+    f"{family}_{option}": value
+    for family in ("mysql", "mariadb")
+    for option, value in {"engine": "InnoDB", "default_charset": "utf8mb4"}.items()
+}
 
 stored_events = sa.Table(
     "stored_events",
@@ -21,12 +29,15 @@ stored_events = sa.Table(
     sa.Column("aggregate_uuid", _ID),
     sa.Column("aggregate_version", sa.BigInteger),
     sa.Column("event_version", sa.Integer, nullable=False, server_default="1"),
-    sa.Column("event_class", sa.String(191), nullable=False),
+    sa.Column("event_class", sa.String(255), nullable=False),
     sa.Column("event_properties", _JSON, nullable=False),
     sa.Column("meta_data", _JSON, nullable=False),
-    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("created_at", _TIME, nullable=False),
     sa.UniqueConstraint("aggregate_uuid", "aggregate_version", name="stored_events_aggregate_uuid_aggregate_version_unique"),
+    sa.Index("stored_events_aggregate_uuid_index", "aggregate_uuid"),
     sa.Index("stored_events_event_class_index", "event_class"),
+    # Positions must never be given out twice.
+    sqlite_autoincrement=True,
     **_ENGINE,
 )
 
@@ -36,7 +47,7 @@ subscriptions = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("user_id", sa.Integer, nullable=False),
     sa.Column("name", sa.String(200), nullable=False),
-    sa.Column("category", sa.String(60), nullable=False),
+    sa.Column("category", _CATEGORY, nullable=False),
     sa.Column("price_cents", sa.BigInteger, nullable=False),
     sa.Column("status", sa.String(20), nullable=False, server_default="active"),
     sa.Column("started_on", sa.Date, nullable=False),
@@ -44,6 +55,7 @@ subscriptions = sa.Table(
     sa.Column("cancelled_on", sa.Date),
     sa.Column("renewals", sa.Integer, nullable=False, server_default="0"),
     sa.CheckConstraint("price_cents >= 0", name="subscriptions_price_check"),
+    sa.CheckConstraint("status IN ('active', 'cancelled')", name="subscriptions_status_check"),
     sa.Index("subscriptions_user_id_status_index", "user_id", "status"),
     sa.Index("subscriptions_renews_on_index", "renews_on"),
     **_ENGINE,
@@ -68,10 +80,11 @@ payment_history = sa.Table(
     sa.Column("id", _ID, primary_key=True),
     sa.Column("subscription_id", _ID, nullable=False),
     sa.Column("amount_cents", sa.BigInteger, nullable=False),
-    sa.Column("status", sa.String(20), nullable=False),
+    sa.Column("status", sa.String(20), nullable=False, server_default="received"),
     sa.Column("reason", sa.String(200)),
-    sa.Column("paid_at", sa.DateTime, nullable=False),
+    sa.Column("paid_at", _TIME, nullable=False),
     sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name="payment_history_subscription_id_foreign"),
+    sa.CheckConstraint("status IN ('received', 'failed')", name="payment_history_status_check"),
     sa.Index("payment_history_subscription_id_paid_at_index", "subscription_id", "paid_at"),
     **_ENGINE,
 )
@@ -81,7 +94,7 @@ expenses = sa.Table(
     metadata,
     sa.Column("id", _ID, primary_key=True),
     sa.Column("user_id", sa.Integer, nullable=False),
-    sa.Column("category", sa.String(60), nullable=False),
+    sa.Column("category", _CATEGORY, nullable=False),
     sa.Column("amount_cents", sa.BigInteger, nullable=False),
     sa.Column("quantity", sa.Integer, nullable=False, server_default="1"),
     sa.Column("note", sa.String(200)),
@@ -96,9 +109,10 @@ category_summaries = sa.Table(
     "category_summaries",
     metadata,
     sa.Column("user_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("category", sa.String(60), primary_key=True),
-    sa.Column("expenses", sa.Integer, nullable=False),
-    sa.Column("total_cents", sa.BigInteger, nullable=False),
+    sa.Column("category", _CATEGORY, primary_key=True),
+    sa.Column("expenses", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("total_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.CheckConstraint("expenses >= 0", name="category_summaries_expenses_check"),
     sa.Index("category_summaries_category_index", "category"),
     **_ENGINE,
 )
@@ -108,8 +122,9 @@ monthly_summaries = sa.Table(
     metadata,
     sa.Column("user_id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("month", sa.CHAR(7), primary_key=True),
-    sa.Column("expenses", sa.Integer, nullable=False),
-    sa.Column("total_cents", sa.BigInteger, nullable=False),
+    sa.Column("expenses", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("total_cents", sa.BigInteger, nullable=False, server_default="0"),
+    sa.CheckConstraint("expenses >= 0", name="monthly_summaries_expenses_check"),
     **_ENGINE,
 )
 

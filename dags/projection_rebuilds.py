@@ -1,0 +1,7 @@
+"""The Airflow DAGs ``rebuild_<name>``, one for each usable spec."""
+
+from __future__ import annotations
+
+from projection_rebuilds.dag_factory import rebuild_dags
+
+globals().update(rebuild_dags())

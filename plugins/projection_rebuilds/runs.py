@@ -1,0 +1,68 @@
+"""From an Airflow task to the engine: connections become SQLAlchemy engines, a DAG run becomes a run of the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from airflow.sdk import BaseHook, Context
+
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.spec import load_spec
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+_log = logging.getLogger(__name__)
+
+
+def ledger_id(dag_id: str, run_id: str) -> str:
+    """The name of a DAG run in the ledger: the same at every retry and clear, and no other DAG's."""
+    return f"{dag_id}/{run_id}"
+
+
+def run_is_over(ti: RuntimeTaskInstanceProtocol, ledger_run: str) -> bool:
+    """Whether the DAG run behind a ledger entry neither runs nor waits any more; True if it has been deleted.
+
+    An entry that no DAG run made is never over: somebody works from a REPL.
+    """
+    dag_id, separator, run_id = ledger_run.partition("/")
+    if not separator:
+        return False
+    return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running"]) == 0
+
+
+@contextmanager
+def open_rebuild(spec_path: str, context: Context) -> Iterator[Rebuild]:
+    """The engine's object for the DAG run of a task; its connections are closed at the end.
+
+    :param spec_path: the spec file, read anew: what runs is what the file says now
+    """
+    spec = load_spec(Path(spec_path))
+    with ExitStack() as opened:
+        read_models = opened.enter_context(_engine(spec.read_models.conn_id))
+        event_store = (
+            read_models
+            if spec.event_store.conn_id == spec.read_models.conn_id
+            else opened.enter_context(_engine(spec.event_store.conn_id))
+        )
+        yield Rebuild(
+            spec,
+            run_id=ledger_id(context["dag"].dag_id, context["run_id"]),
+            event_store=event_store,
+            read_models=read_models,
+            log=_log.info,
+        )
+
+
+@contextmanager
+def _engine(conn_id: str) -> Iterator[sa.Engine]:
+    engine: sa.Engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine()
+    try:
+        yield engine
+    finally:
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""Sensors that hold no worker while they wait."""

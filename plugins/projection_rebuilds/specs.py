@@ -1,0 +1,57 @@
+"""Where the spec files are, and which of them can be used."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import include
+from include.projection_rebuild.errors import SpecError
+from include.projection_rebuild.spec import RebuildSpec, load_spec
+
+FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
+"""The environment variable that names the folders of specs, separated as in PATH."""
+
+
+@dataclass
+class Specs:
+    """All spec files found.
+
+    :param usable: by path
+    :param broken: what is wrong with the others, by path
+    """
+
+    usable: dict[Path, RebuildSpec] = field(default_factory=dict)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+
+def folders() -> list[Path]:
+    """The folders of specs; without the variable, ``rebuilds`` beside the engine."""
+    named = os.environ.get(FOLDERS_VARIABLE)
+    if named:
+        return [Path(each) for each in named.split(os.pathsep) if each]
+    return [Path(include.__path__[0]) / "rebuilds"]
+
+
+def read_specs() -> Specs:
+    """Reads every ``*.yaml`` in the folders; one that cannot be used, for whatever reason, stops none of the others."""
+    found = Specs()
+    names: dict[str, Path] = {}
+    for folder in folders():
+        if not folder.is_dir():
+            found.broken[folder] = f"{FOLDERS_VARIABLE} names {folder}, which is no folder"
+        for path in sorted(folder.glob("*.yaml")):
+            try:
+                spec = load_spec(path)
+            except SpecError as error:
+                found.broken[path] = str(error)
+                continue
+            if spec.rebuild in names:
+                found.broken[path] = (
+                    f"{path.name}, rebuild: {spec.rebuild} is the name of {names[spec.rebuild].name} too; rename one"
+                )
+                continue
+            names[spec.rebuild] = path
+            found.usable[path] = spec
+    return found
