@@ -52,7 +52,7 @@ class NewEvent(NamedTuple):
     recorded_at: str
 
 
-def generate(count: int, seed: int = 7, *, users: int = 500, at_once: int = 400) -> Iterator[NewEvent]:
+def generate(count: int, seed: int = 7, users: int = 500, at_once: int = 400) -> Iterator[NewEvent]:
     """``count`` events of interleaved aggregates, about ten each; the same for the same arguments.
 
     :param users: among how many users the aggregates are spread

@@ -46,20 +46,25 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-def traffic(engine: sa.Engine, count: int, seed: int | None = None, *, stopped: Callable[[], bool] = lambda: False) -> int:
+def traffic(engine: sa.Engine, count: int, seed: int, *, stopped: Callable[[], bool] = lambda: False) -> int:
     """A client at work: up to ``count`` events of new aggregates, each in a transaction of its own.
 
-    :param seed: makes the events repeatable; None: aggregates that no store has seen
     :param stopped: asked before each event
     :returns: how many events it has committed
     """
-    # Few aggregates at once, so that even a short visit sees them grow and end.
-    events = generate(count, seed=uuid4().int if seed is None else seed, at_once=5)
+    # Aggregates of their own, whatever else the same seed has made before.
+    renamed: dict[str, str] = {}
     done = 0
-    for event in events:
+    # Few of them at once, so that even a short visit sees them grow and end.
+    for event in generate(count, seed=seed, at_once=5):
         if stopped():
             break
+        stream = renamed.setdefault(event.stream, str(uuid4()))
+        payload = {
+            key: renamed.setdefault(value, str(uuid4())) if key in ("item_id", "payment_id", "expense_id") else value
+            for key, value in event.payload.items()
+        }
         with unit_of_work(engine) as connection:
-            append_and_project(connection, event)
+            append_and_project(connection, event._replace(stream=stream, payload=payload))
         done += 1
     return done
