@@ -46,10 +46,12 @@ def database() -> Path:
 def prepare(path: Path, count: int, say: Console) -> sa.Engine:
     """A store with ``count`` events beside the CDNOW purchases, filled read models, and the damage."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(path.name + "*"):
-        leftover.unlink()
     # Under another name until it is whole: a half-prepared store is never taken for a store.
     unfinished = path.with_name(path.name + ".unfinished")
+    for leftover in (path, unfinished):
+        # By name, not by pattern: REBUILD_DEMO_DB may point at a folder with files of other people.
+        for end in ("", "-wal", "-shm", "-journal"):
+            leftover.with_name(leftover.name + end).unlink(missing_ok=True)
     engine = sa.create_engine(f"sqlite:///{unfinished}")
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")

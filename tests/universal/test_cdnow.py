@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from include.universal.cdnow import DATA, purchases
+from include.universal.independent import cdnow_totals
 
 
 def test_every_line_becomes_one_expense() -> None:
@@ -37,3 +38,13 @@ def test_a_customer_is_one_stream_in_the_order_of_days() -> None:
 
 def test_ids_are_the_same_in_each_run() -> None:
     assert list(purchases()) == list(purchases())
+
+
+def test_the_totals_of_each_customer_and_month_are_those_of_the_file() -> None:
+    expenses: Counter[tuple[object, ...]] = Counter()
+    months: dict[tuple[object, ...], tuple[int, int]] = {}
+    for said in (event.payload for event in purchases()):
+        expenses[said["user_id"], said["spent_on"], said["amount_cents"], said["quantity"]] += 1
+        count, cents = months.get((said["user_id"], said["spent_on"][:7]), (0, 0))
+        months[said["user_id"], said["spent_on"][:7]] = count + 1, cents + said["amount_cents"]
+    assert ({key: (count,) for key, count in expenses.items()}, months) == cdnow_totals(DATA)
