@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
@@ -98,7 +98,7 @@ class EventStore:
 
     def pages(
         self, after: int, upto: int, types: Sequence[str], *, size: int, metadata: bool = False
-    ) -> Iterator[tuple[list[Event], int]]:
+    ) -> Generator[tuple[list[Event], int], None, None]:
         """Pages of events of these types above ``after`` and up to ``upto``, each with the position that it reaches.
 
         By keyset, each page in a statement of its own, so that no snapshot is held while a page is worked on. The last

@@ -170,11 +170,15 @@ class Ledger:
     def run(self, connection: sa.Connection, run_id: str, *, at_least: RunState = RunState.PLANNED) -> Run:
         """A run's record.
 
-        :raises StepOrderError: there is none, or it has not come as far as ``at_least``
+        :raises StepOrderError: there is none, it was given up, or it has not come as far as ``at_least``
         """
         found = self.find_run(connection, run_id)
         if found is None:
             raise StepOrderError(f"the ledger has no run {run_id}; run the step `plan` first")
+        if found.state == RunState.ABANDONED:
+            raise StepOrderError(
+                f"the run {run_id} was given up, or another run has taken over its tables; clear its `plan` task to begin it anew"
+            )
         if not found.state.at_least(at_least):
             raise StepOrderError(f"the run {run_id} is {found.state}, not yet {at_least}; run the steps before this one first")
         return found

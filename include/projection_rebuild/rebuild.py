@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from include.projection_rebuild import clone, planning, reconcile, replay, retire, swap, verify
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.errors import StepOrderError
 from include.projection_rebuild.event_store import EventStore
 from include.projection_rebuild.ledger import Ledger, RunState
 from include.projection_rebuild.low_traffic import Traffic
@@ -113,9 +114,14 @@ class Rebuild:
             return self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).projectors
 
     def report(self) -> Report:
-        """What the run has done so far."""
+        """What the run has done so far, given up or not.
+
+        :raises StepOrderError: there is no such run
+        """
         with self._context.dialect.connect() as connection:
-            run = self._context.ledger.run(connection, self._context.run_id)
+            run = self._context.ledger.find_run(connection, self._context.run_id)
+            if run is None:
+                raise StepOrderError(f"the ledger has no run {self._context.run_id}")
             return Report.of(run, self._context.ledger.checkpoints(connection, self._context.run_id))
 
     def abandon(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -70,27 +71,30 @@ class ProjectorReplay:
         :raises Interrupted: ``stopped`` said so, between two transactions
         :raises HandlerError: a handler failed; everything before its event is committed
         """
-        spec = self._context.spec.replay
-        pages = self._context.store.pages(
+        started = time.monotonic()
+        with closing(self.pages_to(head)) as pages:
+            for events, reached in pages:
+                if stopped():
+                    raise Interrupted(
+                        f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there"
+                    )
+                self.fold(events)
+                seconds = time.monotonic() - started
+                with self._context.dialect.transaction(self._connection):
+                    moved = self.write(len(events), reached, head, seconds)
+                self.committed(moved)
+                started = time.monotonic()
+                progress(self.checkpoint)
+
+    def pages_to(self, position: int) -> Generator[tuple[list[Event], int], None, None]:
+        """The projector's events above its checkpoint; see :meth:`EventStore.pages`."""
+        return self._context.store.pages(
             self.checkpoint.position,
-            head,
+            position,
             self.projector.event_types(),
-            size=spec.batch_events,
+            size=self._context.spec.replay.batch_events,
             metadata=self.projector.needs_metadata,
         )
-        started = time.monotonic()
-        for events, reached in pages:
-            if stopped():
-                raise Interrupted(
-                    f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there"
-                )
-            self.fold(events)
-            seconds = time.monotonic() - started
-            with self._context.dialect.transaction(self._connection):
-                moved = self.write(len(events), reached, head, seconds)
-            self.committed(moved)
-            started = time.monotonic()
-            progress(self.checkpoint)
 
     def fold(self, events: Sequence[Event]) -> None:
         """Applies events to the rows in memory; touches the database only to load rows.

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError
 from include.projection_rebuild.ledger import Retired, RunState
 
 LOCK_WAIT = timedelta(milliseconds=500)
@@ -26,8 +25,6 @@ def drop_old(context: Context) -> list[str]:
     """
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
-        if run.state == RunState.ABANDONED:
-            raise StepOrderError(f"the run {context.run_id} was abandoned; its old tables are not its own to drop")
         order = context.plan_of(run).tables
         retired = context.ledger.retired(connection, run_id=context.run_id)
         # Children first: a parent cannot go while a foreign key points to it.

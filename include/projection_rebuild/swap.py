@@ -6,7 +6,7 @@ What is held, and in which order, depends on the database; see ``docs/how-it-wor
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -186,18 +186,12 @@ class _Attempt:
 
     def _drain(self) -> int:
         """Applies what was appended since the catch-up; nobody can append or project any more until the release."""
-        store = self._context.store
-        position = store.newest()
+        position = self._context.store.newest()
         for work in self._works:
-            for events, reached in store.pages(
-                work.checkpoint.position,
-                position,
-                work.projector.event_types(),
-                size=self._context.spec.replay.batch_events,
-                metadata=work.projector.needs_metadata,
-            ):
-                work.fold(events)
-                work.committed(work.write(len(events), reached, position, 0.0))
+            with closing(work.pages_to(position)) as pages:
+                for events, reached in pages:
+                    work.fold(events)
+                    work.committed(work.write(len(events), reached, position, 0.0))
         return position
 
     def _announce(self, position: int) -> None:

@@ -117,6 +117,10 @@ def _constrain(context: Context, connection: sa.Connection, plan: Plan) -> list[
                 context.dialect.run(connection, statement)
             except sa.exc.IntegrityError:
                 failures.append(f"{table.blue}: green has rows without their parent; this foreign key fails: {statement}")
+        failures += [
+            f"{table.blue}: green has rows without their parent, by the foreign key {each}"
+            for each in context.dialect.orphans(connection, table, tables)
+        ]
     return failures
 
 

@@ -61,7 +61,7 @@ def open_rebuild(spec_path: str, context: Context) -> Iterator[Rebuild]:
 
 @contextmanager
 def _engine(conn_id: str) -> Iterator[sa.Engine]:
-    engine: sa.Engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine()
+    engine: sa.Engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine()  # type: ignore[no-untyped-call]
     try:
         yield engine
     finally:

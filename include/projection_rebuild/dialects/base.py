@@ -189,6 +189,10 @@ class Dialect(ABC):
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         """Statements that give green the foreign keys it still lacks, to the green tables of the run where there are."""
 
+    def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
+        """Foreign keys that rows of green violate, where the database does not say so by itself in :meth:`constrain_green`."""
+        return []
+
     @abstractmethod
     def analyze(self, schema: str | None, table: str) -> str:
         """The statement that refreshes a table's statistics."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -58,9 +60,14 @@ class SqliteDialect(Dialect):
         return self.row_count(connection, schema, table)
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        # The root page survives a rename and is not shared; VACUUM may move it, and then a drop is refused, not wrong.
-        found = self._execute(connection, "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", table).scalar()
-        return None if found is None else str(found)
+        # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
+        # VACUUM may move the page, and then a drop is refused, never wrong.
+        query = "SELECT rootpage, sql FROM sqlite_master WHERE type = 'table' AND name = ?"
+        found = self._execute(connection, query, table).one_or_none()
+        if found is None:
+            return None
+        body = _TABLE_HEAD.sub("", found[1], count=1)
+        return f"{found[0]}:{hashlib.sha256(body.encode()).hexdigest()[:16]}"
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         found = [
@@ -110,6 +117,29 @@ class SqliteDialect(Dialect):
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         # A foreign key is part of the table's text and names its parent as it will be called after the switch.
         return []
+
+    def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
+        # PRAGMA foreign_key_check would look for parents under the names in the definition, which are still blue.
+        greens = {each.blue: each.green for each in run}
+        keys: dict[int, list[Any]] = {}
+        for key in self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table.green)})"):
+            keys.setdefault(key[0], []).append(key)
+        found = []
+        for parts in keys.values():
+            parent = parts[0][2]
+            # A key that names no columns points to the parent's primary key.
+            implied = sa.inspect(connection).get_pk_constraint(parent)["constrained_columns"]
+            pairs = [(each[3], each[4] or implied[at]) for at, each in enumerate(parts)]
+            match = " AND ".join(f"p.{self.quote(to)} = c.{self.quote(own)}" for own, to in pairs)
+            given = " AND ".join(f"c.{self.quote(own)} IS NOT NULL" for own, _ in pairs)
+            lost = self._execute(
+                connection,
+                f"SELECT count(*) FROM {self.quote(table.green)} c WHERE {given} AND NOT EXISTS "
+                f"(SELECT 1 FROM {self.quote(greens.get(parent, parent))} p WHERE {match})",
+            ).scalar_one()
+            if lost:
+                found.append(f"({', '.join(own for own, _ in pairs)}) to {parent}, {lost:,} rows")
+        return found
 
     def analyze(self, schema: str | None, table: str) -> str:
         return f"ANALYZE {self.quote(table)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
@@ -37,7 +37,7 @@ class RebuildOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("spec_path",)
-    ui_color: ClassVar[str] = "#e8f3ec"
+    ui_color = "#e8f3ec"
 
     def __init__(self, *, spec_path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -76,7 +76,7 @@ class PlanOperator(RebuildOperator):
         plan = rebuild.plan(options, is_over=lambda run: run_is_over(context["ti"], run))
         self.log.info(plan.describe())
         if plan.dry_run:
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))
+            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))  # type: ignore[no-untyped-call]
         return {"projectors": plan.projectors, "tables": plan.tables, "events": plan.events}
 
 
@@ -131,7 +131,7 @@ class AtomicSwapOperator(RebuildOperator):
         rows = {each.table: each.green_rows for each in rebuild.verify().tables}
         for table in result.tables:
             asset = Asset(name=f"{self.alias.name}.{table}", uri=f"projection://{self.alias.name}/{table}")
-            extra = {"rows": rows[table], "position": result.position, "pause_seconds": result.pause_seconds}
+            extra: dict[str, Any] = {"rows": rows[table], "position": result.position, "pause_seconds": result.pause_seconds}
             context["outlet_events"][self.alias].add(asset, extra=extra)
         return result.model_dump()
 
