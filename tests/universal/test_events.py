@@ -94,8 +94,8 @@ def test_expense_events_say_what_is_true_of_the_expense(many: list[NewEvent]) ->
             before["category"] = said["to_category"]
         elif event.type == "ExpenseDeleted":
             before = there.pop(said["expense_id"])
-            same = ("user_id", "amount_cents", "category", "spent_on")
-            assert [said[name] for name in same] == [before[name] for name in same]
+            all_of_it = ("user_id", "amount_cents", "category", "spent_on")
+            assert [said[name] for name in all_of_it] == [before[name] for name in all_of_it]
 
 
 @pytest.mark.parametrize("part", ["'", '"', "\t", "\n", "\\", "%", "☕"])
