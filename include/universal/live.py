@@ -31,7 +31,10 @@ def append_and_project(connection: sa.Connection, event: NewEvent, projectors: S
 def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
     """One transaction of the application. On SQLite it takes the write lock at once, so that it never has to give way."""
     if engine.dialect.name != "sqlite":
-        with engine.begin() as connection:
+        # MySQL's own default, REPEATABLE READ, locks the gap where a missing row would be: two transactions that both
+        # miss it and then add it deadlock.
+        committed = engine.execution_options(isolation_level="READ COMMITTED")
+        with committed.begin() as connection:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
