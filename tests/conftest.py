@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.airflow_home import AirflowHome
 from tests.servers import OwnServer, Server, mariadb_server, mysql_server, postgres_server
 
 SERVERS: dict[str, Callable[[], Server]] = {"postgres": postgres_server, "mariadb": mariadb_server, "mysql": mysql_server}
@@ -90,3 +91,9 @@ def engine(database_url: sa.URL) -> Iterator[sa.Engine]:
     made = sa.create_engine(database_url)
     yield made
     made.dispose()
+
+
+@pytest.fixture(scope="session")
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
+    """One Airflow for the session."""
+    return AirflowHome(tmp_path_factory.mktemp("airflow"))

@@ -1,0 +1,109 @@
+"""The DAG of the example application, run by Airflow itself against every database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from include.universal import cdnow, events, independent
+from include.universal.schema import create_schema
+from tests.airflow_home import AirflowHome, connection
+
+pytestmark = pytest.mark.airflow
+
+NOW = {"swap_now": True, "keep_old": False, "max_count_drift_percent": 100}
+
+
+@pytest.fixture
+def universal(engine: sa.Engine) -> sa.Engine:
+    """3,000 generated events and the CDNOW purchases, over empty read models."""
+    create_schema(engine)
+    events.append_all(engine, events.generate(3_000))
+    events.append_all(engine, cdnow.purchases())
+    return engine
+
+
+def conn(engine: sa.Engine) -> dict[str, str]:
+    return {"AIRFLOW_CONN_UNIVERSAL_DB": connection(engine.url)}
+
+
+def test_a_rebuild_of_everything_and_then_of_damaged_tables(universal: sa.Engine, airflow_home: AirflowHome) -> None:
+    state, printed = airflow_home.dags_test("rebuild_universal", NOW, **conn(universal))
+    assert state == "success", printed[-5_000:]
+    assert independent.actual_tables(universal) == independent.expected_tables(universal)
+    _matches_cdnow(universal)
+    with universal.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM payment_history WHERE amount_cents > 3000")
+        connection.exec_driver_sql("UPDATE category_summaries SET total_cents = 0")
+        connection.exec_driver_sql("INSERT INTO monthly_summaries VALUES (0, '1999-12', 1, 1)")
+    state, printed = airflow_home.dags_test("rebuild_universal", NOW | {"reason": "damage"}, **conn(universal))
+    assert state == "success", printed[-5_000:]
+    assert independent.actual_tables(universal) == independent.expected_tables(universal)
+    assert "about" in printed and "events/s" in printed.replace("/s,", "events/s")
+
+
+def _matches_cdnow(engine: sa.Engine) -> None:
+    """``expenses`` and ``monthly_summaries`` against totals straight from the text file, for the CDNOW customers."""
+    purchases, months = independent.cdnow_totals(cdnow.DATA)
+    tables = independent.actual_tables(engine)
+    found: dict[tuple[object, ...], int] = {}
+    for amount, category, note, quantity, spent_on, user in tables["expenses"].values():
+        if category == cdnow.CATEGORY and note is None and spent_on < "2000":
+            key = user, spent_on, amount, quantity
+            found[key] = found.get(key, 0) + 1
+    assert {key: (count,) for key, count in found.items()} == purchases
+    assert {key: each for key, each in tables["monthly_summaries"].items() if key[1] < "2000"} == months
+
+
+def test_two_projectors_picked_by_hand(universal: sa.Engine, airflow_home: AirflowHome, database_kind: str) -> None:
+    chosen = ["ExpenseProjector", "MonthlySummaryProjector"]
+    state, printed = airflow_home.dags_test("rebuild_universal", NOW | {"projectors": chosen}, **conn(universal))
+    assert state == "success", printed[-5_000:]
+    actual, expected = independent.actual_tables(universal), independent.expected_tables(universal)
+    for table in independent.KEYS:
+        assert actual[table] == (expected[table] if table in ("expenses", "monthly_summaries") else {})
+    assert "SubscriptionProjector was not chosen" in printed
+
+
+def test_a_dry_run_prints_the_sql_and_stops(new_database: object, tmp_path: Path, airflow_home: AirflowHome) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/dry.db")
+    create_schema(engine)
+    before = sa.inspect(engine).get_table_names()
+    state, printed = airflow_home.dags_test("rebuild_universal", {"dry_run": True}, **conn(engine))
+    assert state == "success"
+    assert "ALTER TABLE" in printed and "Dry run" in printed
+    assert sa.inspect(engine).get_table_names() == before
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [({"projectors": None}, "none is chosen"), ({"projectors": []}, "none is chosen"), ({"drop_after": "soon"}, "drop_after")],
+)
+def test_params_that_cannot_be_used_are_refused_by_name(
+    conf: dict[str, object], words: str, tmp_path: Path, airflow_home: AirflowHome
+) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/refused.db")
+    create_schema(engine)
+    state, printed = airflow_home.dags_test("rebuild_universal", conf, **conn(engine))
+    assert state == "failed"
+    assert words in printed
+    assert not any(name.endswith("_rebuild") for name in sa.inspect(engine).get_table_names())
+
+
+def test_a_broken_spec_is_one_readable_import_error_and_stops_no_other(tmp_path: Path, airflow_home: AirflowHome) -> None:
+    good = (Path(cdnow.__file__).parents[1] / "rebuilds" / "universal.yaml").read_text(encoding="utf-8")
+    (tmp_path / "good.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text(good.replace("timezone: Europe/Amsterdam", "timezone: Europe/Nowhere"), encoding="utf-8")
+    (tmp_path / "typo.yaml").write_text(good.replace("projectors:ExpenseProjector", "projectors:ExpensProjector"), encoding="utf-8")
+    specs = {"PROJECTION_REBUILD_SPECS": str(tmp_path)}
+    assert airflow_home.airflow("dags", "reserialize", **specs).returncode == 0
+    errors = airflow_home.airflow("dags", "list-import-errors", "-o", "plain", **specs).stdout
+    assert "broken.yaml" in errors and "Europe/Nowhere" in errors
+    assert "typo.yaml" in errors and "ExpensProjector" in errors
+    assert "Traceback" not in errors
+    listed = airflow_home.airflow("dags", "list", "-o", "plain", **specs).stdout
+    assert "rebuild_universal" in listed
+    assert airflow_home.airflow("dags", "reserialize").returncode == 0
+    assert "broken.yaml" not in airflow_home.airflow("dags", "list-import-errors", "-o", "plain").stdout
