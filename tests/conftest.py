@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +15,10 @@ import sqlalchemy as sa
 
 from tests.airflow_home import AirflowHome
 from tests.servers import OwnServer, Server, mariadb_server, mysql_server, postgres_server
+
+# Importing Airflow writes its configuration there; not into the home of whoever runs the tests.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 SERVERS: dict[str, Callable[[], Server]] = {"postgres": postgres_server, "mariadb": mariadb_server, "mysql": mysql_server}
 DATABASES = ["sqlite", *SERVERS]

@@ -129,8 +129,8 @@ class RowSource(Protocol):
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> Iterable[Values]:
         """The rows whose column has one of these values."""
 
-    def create(self, kind: RowType, values: Values) -> bool:
-        """Offers to put a missing row in at once (live writers meet each other here); False: keep it in memory."""
+    def create(self, kind: RowType, values: Values) -> None:
+        """Told that a row is wanted whether it is there or not; live, it is put in at once if it is missing."""
 
 
 @dataclass
@@ -202,7 +202,7 @@ class RowBuffer:
         table = self._tables.get(row_class) or self._table(row_class)
         found: R | None = table.rows.get(key)
         if found is None:
-            if table.complete or key in table.absent or key in table.before:
+            if not self._is_unknown(table, key):
                 return None
             found = self._load(table, key)
             if found is None:
@@ -213,20 +213,16 @@ class RowBuffer:
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         """See :meth:`Rows.get_or_add`."""
-        found = self.find(row_class, *key)
-        if found is not None:
-            return found
         table = self._table(row_class)
-        made = row_class(**dict(zip(table.kind.key, key, strict=True)), **defaults)
-        if self._source is not None and not table.complete and self._source.create(table.kind, table.kind.values(made)):
-            table.absent.discard(key)
-            loaded = self._load(table, key)
-            if loaded is not None:
-                table.before[key] = table.kind.values(loaded)
-                existing: R = loaded
-                return existing
-        self.add(made)
-        return made
+        if self._source is not None and self._is_unknown(table, key):
+            made = row_class(**dict(zip(table.kind.key, key, strict=True)), **defaults)
+            # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
+            self._source.create(table.kind, table.kind.values(made))
+        found = self.find(row_class, *key)
+        if found is None:
+            found = row_class(**dict(zip(table.kind.key, key, strict=True)), **defaults)
+            self.add(found)
+        return found
 
     def remove(self, row_class: type, *key: Any) -> None:
         """See :meth:`Rows.remove`."""
@@ -301,6 +297,10 @@ class RowBuffer:
         if table is None:
             table = self._tables[row_class] = _TableState(row_type(row_class), self._complete)
         return table
+
+    def _is_unknown(self, table: _TableState, key: Key) -> bool:
+        """Whether only the source can tell if there is such a row."""
+        return not (table.complete or key in table.rows or key in table.absent or key in table.before)
 
     def _load(self, table: _TableState, key: Key) -> Any:
         if self._source is None:

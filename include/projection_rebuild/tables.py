@@ -36,9 +36,8 @@ class GreenTables:
         """See :class:`~include.projection_rebuild.rows.RowSource`."""
         return self._dialect.select_where(self._connection, self._schema, self._name_of(kind.table), kind, column, values)
 
-    def create(self, kind: RowType, values: Values) -> bool:
+    def create(self, kind: RowType, values: Values) -> None:
         """Nobody else writes green: a missing row is made in memory."""
-        return False
 
     def write(self, changes: Sequence[Changes]) -> None:
         """Writes what changed, in bulk, in the caller's transaction.
@@ -82,10 +81,9 @@ class BlueTables(GreenTables):
         """Loads and locks."""
         return self._dialect.select_where(self._connection, self._schema, kind.table, kind, column, values, lock=True)
 
-    def create(self, kind: RowType, values: Values) -> bool:
+    def create(self, kind: RowType, values: Values) -> None:
         """Puts a missing row in at once, so that two transactions that both miss it wait for each other."""
         self._dialect.insert_if_absent(self._connection, self._schema, kind.table, kind, values)
-        return True
 
     def write(self, changes: Sequence[Changes]) -> None:
         """Writes the few rows of one event."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
         dag_id=f"rebuild_{spec.rebuild}",
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
         doc_md=_documentation(spec, path),
-        schedule=CronTriggerTimetable(spec.schedule, timezone=spec.timezone) if spec.schedule else None,
-        start_date=datetime(2024, 1, 1, tzinfo=UTC),
+        # Without a start date and with no time to look back, unpausing never starts the run of a night that is over.
+        schedule=CronTriggerTimetable(spec.schedule, timezone=spec.timezone, run_immediately=timedelta(0))
+        if spec.schedule
+        else None,
         catchup=False,
         # A run that only waits for its retention must not keep the next one from starting; the ledger refuses two runs
         # on the same tables.

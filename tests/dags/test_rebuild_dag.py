@@ -95,8 +95,12 @@ def test_params_that_cannot_be_used_are_refused_by_name(
 def test_a_broken_spec_is_one_readable_import_error_and_stops_no_other(tmp_path: Path, airflow_home: AirflowHome) -> None:
     good = (Path(cdnow.__file__).parents[1] / "rebuilds" / "universal.yaml").read_text(encoding="utf-8")
     (tmp_path / "good.yaml").write_text(good, encoding="utf-8")
-    (tmp_path / "broken.yaml").write_text(good.replace("timezone: Europe/Amsterdam", "timezone: Europe/Nowhere"), encoding="utf-8")
-    (tmp_path / "typo.yaml").write_text(good.replace("projectors:ExpenseProjector", "projectors:ExpensProjector"), encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text(
+        good.replace("timezone: Europe/Amsterdam", "timezone: Europe/Nowhere"), encoding="utf-8"
+    )
+    (tmp_path / "typo.yaml").write_text(
+        good.replace("projectors:ExpenseProjector", "projectors:ExpensProjector"), encoding="utf-8"
+    )
     specs = {"PROJECTION_REBUILD_SPECS": str(tmp_path)}
     assert airflow_home.airflow("dags", "reserialize", **specs).returncode == 0
     errors = airflow_home.airflow("dags", "list-import-errors", "-o", "plain", **specs).stdout

@@ -1,0 +1,132 @@
+"""The shape of the DAGs, and how the operators turn engine errors into task states."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.encoders import encode_timetable
+from airflow.timetables.base import TimeRestriction
+
+import include
+from include.projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
+from include.projection_rebuild.spec import load_spec
+from projection_rebuilds.dag_factory import POOL, broken_specs, rebuild_dag, rebuild_dags
+from projection_rebuilds.operators import rebuild as operators
+from projection_rebuilds.operators.rebuild import CloneTablesOperator, airflow_errors
+from projection_rebuilds.runs import ledger_id, run_is_over
+
+SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
+
+
+@pytest.fixture(scope="module")
+def dag() -> DAG:
+    return rebuild_dag(load_spec(SPEC), SPEC)
+
+
+def test_the_graph_is_the_dependency_graph(dag: DAG) -> None:
+    edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+    replays = {task.task_id for task in dag.tasks if task.task_id.startswith("replay.")}
+    assert len(replays) == 6
+    chain = ["verify_counts", "wait_for_low_traffic", "atomic_swap", "reconcile", "wait_for_retention", "drop_old_tables"]
+    expected = {("plan", "clone_tables"), *itertools.pairwise(chain)}
+    expected |= {("clone_tables", each) for each in replays} | {(each, "verify_counts") for each in replays}
+    for child in ("SubscriptionItemProjector", "PaymentHistoryProjector"):
+        expected.add(("replay.SubscriptionProjector", f"replay.{child}"))
+    assert edges == expected
+
+
+def test_skipped_projectors_lose_nothing_and_failed_ones_stop_the_run(dag: DAG) -> None:
+    assert dag.get_task("replay.PaymentHistoryProjector").trigger_rule == "none_failed"
+    assert dag.get_task("verify_counts").trigger_rule == "none_failed_min_one_success"
+    assert {task.pool for task in dag.tasks if task.task_id.startswith("replay.")} == {POOL}
+
+
+def test_a_waiting_retention_does_not_block_the_schedule(dag: DAG) -> None:
+    assert dag.max_active_runs > 1
+    assert dag.catchup is False
+
+
+def test_unpausing_does_not_start_the_run_of_a_night_that_is_over(dag: DAG) -> None:
+    timetable = decode_timetable(encode_timetable(dag.timetable))
+    restriction = TimeRestriction(earliest=dag.start_date, latest=None, catchup=dag.catchup)
+    first = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+    assert first is not None and first.run_after > datetime.now(UTC)
+
+
+def test_two_readings_of_a_spec_make_the_same_dag() -> None:
+    assert rebuild_dags().keys() == rebuild_dags().keys() == {"rebuild_universal"}
+    assert broken_specs() is None
+
+
+def test_broken_specs_raise_what_is_wrong_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = SPEC.read_text(encoding="utf-8")
+    (tmp_path / "a.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "b.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "c.yaml").write_text("rebuild: c\n", encoding="utf-8")
+    monkeypatch.setenv("PROJECTION_REBUILD_SPECS", str(tmp_path))
+    assert rebuild_dags().keys() == {"rebuild_universal"}
+    stand_in = broken_specs()
+    assert stand_in is not None
+    with pytest.raises(SpecError) as caught:
+        stand_in.validate()
+    assert "b.yaml" in str(caught.value) and "a.yaml" in str(caught.value) and "c.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [(VerificationFailed("no"), AirflowFailException), (SettleTimeout("later"), SettleTimeout), (OSError("net"), OSError)],
+)
+def test_only_what_a_retry_can_repair_is_retried(error: Exception, becomes: type[Exception]) -> None:
+    with pytest.raises(becomes), airflow_errors():
+        raise error
+
+
+class FakeRebuild:
+    """An engine whose step is killed while it runs."""
+
+    def __init__(self, operator: CloneTablesOperator) -> None:
+        self.operator = operator
+        self.cancelled = 0
+
+    def clone_tables(self) -> list[str]:
+        self.operator.on_kill()
+        return ["t_rebuild"]
+
+    def cancel_query(self) -> None:
+        self.cancelled += 1
+
+
+def test_a_killed_task_never_ends_as_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import nullcontext
+
+    operator = CloneTablesOperator(task_id="clone", spec_path="spec.yaml")
+    fake = FakeRebuild(operator)
+    monkeypatch.setattr(operators, "open_rebuild", lambda *_: nullcontext(fake))
+    with pytest.raises(Interrupted):
+        operator.execute({})
+    assert fake.cancelled == 1
+
+
+class FakeTaskInstance:
+    def __init__(self, alive: int) -> None:
+        self.alive = alive
+        self.asked: list[Any] = []
+
+    def get_dr_count(self, **asked: Any) -> int:
+        self.asked.append(asked)
+        return self.alive
+
+
+def test_a_run_is_over_when_airflow_knows_no_living_run_of_its_name() -> None:
+    ti: Any = FakeTaskInstance(0)
+    assert run_is_over(ti, ledger_id("rebuild_x", "manual__1"))
+    assert ti.asked == [{"dag_id": "rebuild_x", "run_ids": ["manual__1"], "states": ["queued", "running"]}]
+    assert not run_is_over(FakeTaskInstance(1), ledger_id("rebuild_x", "manual__1"))  # type: ignore[arg-type]
+    assert not run_is_over(FakeTaskInstance(0), "from-a-repl")  # type: ignore[arg-type]
