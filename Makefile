@@ -74,6 +74,10 @@ lint: .tools/development ## check style and types
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 
+.PHONY: prove
+prove: .tools/development ## clients append and read through 20 rebuilds per database, some killed (ARGS="--engine mysql")
+	@$(BIN)/python -m tools.prove $(ARGS)
+
 .PHONY: up
 up: .tools/runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only

@@ -29,8 +29,7 @@ class HandlerError(RebuildError):
         self.position = position
         super().__init__(
             f"{projector} failed on the event {event_type} at position {position}: {type(cause).__name__}. "
-            "Everything before this event is committed. Correct the handler (or the event) and retry the task: "
-            "it goes on from its checkpoint."
+            "Correct the handler (or the event) and retry the task: it goes on from its checkpoint."
         )
 
 

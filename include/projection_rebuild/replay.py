@@ -15,7 +15,7 @@ from include.projection_rebuild.errors import HandlerError, Interrupted, StepOrd
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.ledger import Checkpoint, RunState
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rows import ProbeRows, RowBuffer, Unknown
+from include.projection_rebuild.rows import Changes, ProbeRows, RowBuffer, Unknown
 from include.projection_rebuild.tables import GreenTables
 
 LOG_EVERY = 5.0
@@ -65,6 +65,16 @@ class ProjectorReplay:
         self._tables = GreenTables(context.dialect, connection, context.schema, lambda name: context.table_set(name).green)
         self._buffer = RowBuffer(self._tables, complete=checkpoint.position == 0)
 
+    def pages_to(self, position: int) -> Generator[tuple[list[Event], int], None, None]:
+        """The projector's events above its checkpoint; see :meth:`EventStore.pages`."""
+        return self._context.store.pages(
+            self.checkpoint.position,
+            position,
+            self.projector.event_types(),
+            size=self._context.spec.replay.batch_events,
+            metadata=self.projector.needs_metadata,
+        )
+
     def replay_to(self, head: int, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:
         """Replays up to a settled position, one transaction per page.
 
@@ -78,51 +88,61 @@ class ProjectorReplay:
                     raise Interrupted(
                         f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there"
                     )
-                self.fold(events)
-                seconds = time.monotonic() - started
-                with self._context.dialect.transaction(self._connection):
-                    moved = self.write(len(events), reached, head, seconds)
-                self.committed(moved)
+                self._replay_page(events, reached, head, started)
                 started = time.monotonic()
                 progress(self.checkpoint)
 
-    def pages_to(self, position: int) -> Generator[tuple[list[Event], int], None, None]:
-        """The projector's events above its checkpoint; see :meth:`EventStore.pages`."""
-        return self._context.store.pages(
-            self.checkpoint.position,
-            position,
-            self.projector.event_types(),
-            size=self._context.spec.replay.batch_events,
-            metadata=self.projector.needs_metadata,
-        )
+    def _replay_page(self, events: Sequence[Event], reached: int, head: int, started: float) -> None:
+        try:
+            self.fold(events)
+        except HandlerError as error:
+            # What its handler had done until it failed is forgotten; what came before the event is committed.
+            self._buffer.forget()
+            before = [event for event in events if event.position < error.position]
+            if before:
+                self._replay_page(before, before[-1].position, head, started)
+            raise
+        with self._context.dialect.transaction(self._connection):
+            moved = self.advance(len(events), reached, head, time.monotonic() - started)
+            changes = self.changes()
+            self._tables.delete(changes)
+            self._tables.put(changes)
+        self.committed(moved)
 
     def fold(self, events: Sequence[Event]) -> None:
         """Applies events to the rows in memory; touches the database only to load rows.
 
-        :raises HandlerError: see :meth:`replay_to`
+        :raises HandlerError: a handler failed; the rows in memory are of no use any more
         """
         self._load_ahead(events)
-        for at, event in enumerate(events):
+        for event in events:
             try:
                 self._instance.project(event, self._buffer)
             except Exception as error:
-                self._commit_before(events[:at])
                 # Without the chain: an exception's text may quote the payload.
                 raise HandlerError(self.projector.name(), event.type, event.position, error) from None
 
-    def write(self, events: int, reached: int, head: int, seconds: float) -> Checkpoint:
-        """Moves the checkpoint and writes the rows, in the caller's transaction; call :meth:`committed` after its commit.
+    def advance(self, events: int, reached: int, head: int, seconds: float) -> Checkpoint:
+        """Moves the checkpoint, in the caller's transaction and before any row is written.
 
-        :raises FencedOut: another worker has moved the checkpoint; nothing is written
+        :raises FencedOut: another worker has moved it
         """
-        moved = self._context.ledger.advance(
+        return self._context.ledger.advance(
             self._connection, self._context.run_id, self.checkpoint, position=reached, head=head, events=events, seconds=seconds
         )
-        self._tables.write(self._buffer.changes())
-        return moved
+
+    def changes(self) -> list[Changes]:
+        """What has to be written, in the order of the owned tables."""
+        order = self.projector.tables()
+        return sorted(self._buffer.changes(), key=lambda change: order.index(change.kind.table))
+
+    @property
+    def tables(self) -> GreenTables:
+        """Where this projector's rows are written."""
+        return self._tables
 
     def committed(self, moved: Checkpoint) -> None:
-        """The caller's transaction has been committed."""
+        """The transaction that moved the checkpoint and wrote the rows has been committed."""
         self.checkpoint = moved
         self._buffer.settle()
         if len(self._buffer) > self._context.spec.replay.max_rows_in_memory:
@@ -130,6 +150,8 @@ class ProjectorReplay:
 
     def _load_ahead(self, events: Sequence[Event]) -> None:
         """Finds out which rows the handlers will ask for, and loads them in a few statements instead of one each."""
+        if self._buffer.is_complete:
+            return
         probe = ProbeRows(self._buffer)
         # A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one.
         for _ in range(3):
@@ -143,16 +165,6 @@ class ProjectorReplay:
                     continue
             if not probe.load_wanted():
                 return
-
-    def _commit_before(self, events: Sequence[Event]) -> None:
-        """Commits what came before a failing event, without what its handler had done until it failed."""
-        self._buffer.forget()
-        if not events:
-            return
-        self.fold(events)
-        with self._context.dialect.transaction(self._connection):
-            moved = self.write(len(events), events[-1].position, self.checkpoint.head, 0.0)
-        self.committed(moved)
 
 
 def replay(context: Context, name: str, stopped: Callable[[], bool]) -> ReplayResult:
@@ -172,7 +184,7 @@ def replay(context: Context, name: str, stopped: Callable[[], bool]) -> ReplayRe
             raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
         context.log(f"{name}: {'resuming at' if first.position else 'beginning, checkpoint at'} position {first.position:,}")
         work = ProjectorReplay(context, projector, first, connection)
-        catch_up(context, work, stopped, ProgressLog(context, first))
+        _catch_up(context, work, stopped, ProgressLog(context, first))
         for table in map(context.table_set, projector.tables()):
             for statement in context.dialect.index_green(connection, table):
                 context.dialect.run(connection, statement)
@@ -181,16 +193,15 @@ def replay(context: Context, name: str, stopped: Callable[[], bool]) -> ReplayRe
     return ReplayResult(name, last.events - first.events, last.position, last.seconds - first.seconds, first.position)
 
 
-def catch_up(
+def _catch_up(
     context: Context, work: ProjectorReplay, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]
 ) -> None:
     """Rounds of settle and replay, until what appeared meanwhile is a small backlog."""
-    while True:
+    behind = None
+    while behind is None or behind > context.spec.swap.small_backlog:
         head = context.store.settled_head()
         behind = head - work.checkpoint.position
         work.replay_to(head, stopped, progress)
-        if behind <= context.spec.swap.small_backlog:
-            return
 
 
 class ProgressLog:

@@ -281,6 +281,11 @@ class RowBuffer:
         self._tables.clear()
         self._complete = self._source is None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether what is not here does not exist, so that nothing ever has to be loaded."""
+        return self._complete
+
     def __len__(self) -> int:
         """The number of rows held in memory."""
         return sum(len(table.rows) for table in self._tables.values())

@@ -6,7 +6,7 @@ What is held, and in which order, depends on the database; see ``docs/how-it-wor
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -16,8 +16,8 @@ from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attemp
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import StepOrderError, SwapNotPossible
 from include.projection_rebuild.ledger import Retired, Run, RunState
+from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.replay import ProjectorReplay, catch_up
 from include.projection_rebuild.retire import drop_retired
 
 
@@ -140,17 +140,7 @@ class _Attempt:
         self._tables = tables
         self._number = number
         self._run = context.ledger.run(connection, context.run_id)
-        self._works = self._workers()
-
-    def _workers(self) -> list[ProjectorReplay]:
-        checkpoints = self._context.ledger.checkpoints(self._connection, self._context.run_id)
-        names = self._context.plan_of(self._run).projectors
-        missing = [name for name in names if name not in checkpoints]
-        if missing:
-            raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
-        return [
-            ProjectorReplay(self._context, self._context.projector(name), checkpoints[name], self._connection) for name in names
-        ]
+        self._projectors = Lockstep(context, connection, context.plan_of(self._run))
 
     def run(self) -> SwapResult:
         """Catches up without holding anybody, then holds, drains and renames.
@@ -158,8 +148,7 @@ class _Attempt:
         :raises Exception: whatever the database refuses; nothing has changed then
         """
         dialect, bounds = self._context.dialect, self._context.spec.swap
-        for work in self._works:
-            catch_up(self._context, work, stopped=lambda: False, progress=lambda _: None)
+        self._projectors.catch_up()
         began = time.monotonic()
         with ExitStack() as held:
             if dialect.ddl_commits or not self._context.one_database:
@@ -187,11 +176,7 @@ class _Attempt:
     def _drain(self) -> int:
         """Applies what was appended since the catch-up; nobody can append or project any more until the release."""
         position = self._context.store.newest()
-        for work in self._works:
-            with closing(work.pages_to(position)) as pages:
-                for events, reached in pages:
-                    work.fold(events)
-                    work.committed(work.write(len(events), reached, position, 0.0))
+        self._projectors.drain(position)
         return position
 
     def _announce(self, position: int) -> None:

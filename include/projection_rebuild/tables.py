@@ -39,13 +39,19 @@ class GreenTables:
     def create(self, kind: RowType, values: Values) -> None:
         """Nobody else writes green: a missing row is made in memory."""
 
-    def write(self, changes: Sequence[Changes]) -> None:
-        """Writes what changed, in bulk, in the caller's transaction.
+    def delete(self, changes: Sequence[Changes]) -> None:
+        """Deletes what was removed, in bulk, in the caller's transaction.
 
-        :raises WriteError: the database refused rows (a duplicate, a value that does not fit)
+        :raises WriteError: the database refused (rows of another table refer to these)
         """
         for change in reversed(changes):
             self._do("delete from", change.kind, self._dialect.delete_rows, change.deleted)
+
+    def put(self, changes: Sequence[Changes]) -> None:
+        """Updates and inserts, in bulk, in the caller's transaction.
+
+        :raises WriteError: the database refused rows (a duplicate, a value that does not fit, no parent)
+        """
         for change in changes:
             self._do("update", change.kind, self._dialect.update_many, change.updated)
             self._do("insert into", change.kind, self._dialect.load_rows, change.inserted)

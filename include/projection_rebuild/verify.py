@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import RebuildError, VerificationFailed
 from include.projection_rebuild.ledger import RunState
+from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.rows import RowType
@@ -72,6 +73,10 @@ def verify(context: Context) -> Verification:
             return Verification.model_validate(run.record["verification"])
         plan, options = context.plan_of(run), context.options_of(run)
         failures = _check_replays(context, connection, plan)
+        if not failures:
+            # To one position, so that every row of a child finds the parent that was there at its time.
+            Lockstep(context, connection, plan).catch_up()
+            failures = _check_events(context, connection, plan)
         failures += _constrain(context, connection, plan)
         tables = [_compare(context, connection, kind, options) for kind in _kinds(context, plan)]
         failures += [failure for each in tables for failure in _check_counts(each)]
@@ -97,7 +102,14 @@ def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> l
         checkpoint = checkpoints.get(name)
         if checkpoint is None or checkpoint.position < checkpoint.head:
             failures.append(f"{name} is not replayed to the end; run its replay task again")
-            continue
+    return failures
+
+
+def _check_events(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+    failures = []
+    checkpoints = context.ledger.checkpoints(connection, context.run_id)
+    for name in plan.projectors:
+        checkpoint = checkpoints[name]
         stored = context.store.count(0, checkpoint.position, context.projector(name).event_types())
         if stored != checkpoint.events:
             failures.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -49,11 +49,19 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
         connection.exec_driver_sql("COMMIT")
 
 
-def traffic(engine: sa.Engine, count: int, seed: int, *, stopped: Callable[[], bool] = lambda: False) -> int:
+def traffic(
+    engine: sa.Engine,
+    count: int,
+    seed: int,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> int:
     """A client at work: up to ``count`` events of new aggregates, each in a transaction of its own.
 
     :param stopped: asked before each event
-    :returns: how many events it has committed
+    :param around: entered around each transaction, to time it or to take its error
+    :returns: how many events it has tried
     """
     # Aggregates of their own, whatever else the same seed has made before.
     renamed: dict[str, str] = {}
@@ -67,7 +75,7 @@ def traffic(engine: sa.Engine, count: int, seed: int, *, stopped: Callable[[], b
             key: renamed.setdefault(value, str(uuid4())) if key in ("item_id", "payment_id", "expense_id") else value
             for key, value in event.payload.items()
         }
-        with unit_of_work(engine) as connection:
+        with around(), unit_of_work(engine) as connection:
             append_and_project(connection, event._replace(stream=stream, payload=payload))
         done += 1
     return done

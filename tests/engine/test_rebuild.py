@@ -27,6 +27,7 @@ from include.projection_rebuild.errors import (
 )
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from include.projection_rebuild.tables import GreenTables
 from tests.engine import shop
 
 PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
@@ -388,17 +389,16 @@ def run_to_end(made: Rebuild, names: list[str]) -> None:
 
 def _replay_and_die(url: str, batches: int) -> None:
     """A worker that is killed in the middle of a batch's transaction."""
-    write, done = replay.ProjectorReplay.write, 0
+    put, done = GreenTables.put, 0
 
-    def deadly(self: replay.ProjectorReplay, *given: Any) -> Any:
+    def deadly(self: GreenTables, *given: Any) -> None:
         nonlocal done
-        moved = write(self, *given)
+        put(self, *given)
         done += 1
         if done == batches:
             os.kill(os.getpid(), signal.SIGKILL)
-        return moved
 
-    replay.ProjectorReplay.write = deadly  # type: ignore[method-assign]
+    GreenTables.put = deadly  # type: ignore[method-assign]
     rebuild(sa.create_engine(url)).replay("OrderProjector")
 
 
