@@ -84,11 +84,16 @@ class EventStore:
         """Holds appends back while the context lasts."""
         return self.dialect.fence(self._schema, self._section.table, timeout)
 
-    def count(self, after: int, upto: int, types: Sequence[str]) -> int:
-        """How many events of these types lie above one position and up to another."""
-        query = sa.select(sa.func.count()).select_from(self._table).where(*self._range(after, upto, types))
+    def counts(self, after: int, upto: int) -> dict[str, int]:
+        """How many events of each type lie above one position and up to another."""
+        query = (
+            sa.select(self._type, sa.func.count())
+            .select_from(self._table)
+            .where(self._position > after, self._position <= upto)
+            .group_by(self._type)
+        )
         with self.dialect.connect() as connection:
-            return int(connection.execute(query).scalar_one())
+            return {str(event_type): int(count) for event_type, count in connection.execute(query)}
 
     def types(self) -> list[str]:
         """The event types that occur, sorted; reads the whole type column, so only for a plan."""
@@ -111,16 +116,13 @@ class EventStore:
                 query = (
                     sa.select(*self._plain, *([self._metadata] if metadata else []))
                     .select_from(self._table)
-                    .where(*self._range(after, upto, types))
+                    .where(self._position > after, self._position <= upto, self._type.in_(types))
                     .order_by(self._position)
                     .limit(size)
                 )
                 rows = connection.execute(query).all()
                 after = int(rows[-1][0]) if len(rows) == size else upto
                 yield [_event(tuple(row)) for row in rows], after
-
-    def _range(self, after: int, upto: int, types: Sequence[str]) -> list[sa.ColumnElement[bool]]:
-        return [self._position > after, self._position <= upto, self._type.in_(types)]
 
 
 def _optional(column: str | None) -> sa.ColumnElement[Any]:

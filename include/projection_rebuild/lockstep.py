@@ -7,6 +7,7 @@ deletes ahead of its children's.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 
 import sqlalchemy as sa
@@ -47,6 +48,24 @@ class Lockstep:
             head = self._context.store.settled_head()
             behind = head - self.position
             self._replay_to(head)
+
+    def miscounted(self, stored: Mapping[str, int]) -> list[str]:
+        """Projectors that have not handled as many events as there are.
+
+        It catches what no settled head can: ids that were handed out long before their INSERT (sequence caches, hi/lo, ids of
+        the application's own) and appear below a position that had been read.
+
+        :param stored: how many events of each type the store holds up to :attr:`position`
+        """
+        found = []
+        for work in self._works:
+            there = sum(stored.get(each, 0) for each in work.projector.event_types())
+            if there != work.checkpoint.events:
+                found.append(
+                    f"{work.projector.name()} has handled {work.checkpoint.events:,} events, the store holds {there:,} of its types up "
+                    f"to position {work.checkpoint.position:,}; run clone_tables and what follows it again"
+                )
+        return found
 
     def _replay_to(self, head: int) -> None:
         # The projectors may have stopped at different positions; whoever is behind comes up first.

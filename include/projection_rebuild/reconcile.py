@@ -43,9 +43,10 @@ def reconcile(context: Context) -> Reconciliation:
             for name, checkpoint in context.ledger.checkpoints(connection, context.run_id).items()
             if checkpoint.position != swapped.position
         ]
-        types = sorted({each for name in plan.projectors for each in context.projector(name).event_types()})
+        types = {each for name in plan.projectors for each in context.projector(name).event_types()}
+        since = context.store.counts(swapped.position, context.store.newest())
         found = Reconciliation(
-            appended_since=context.store.count(swapped.position, context.store.newest(), types),
+            appended_since=sum(count for event_type, count in since.items() if event_type in types),
             rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
             findings=findings,
         )

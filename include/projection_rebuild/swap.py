@@ -6,7 +6,9 @@ What is held, and in which order, depends on the database; see ``docs/how-it-wor
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from pydantic import BaseModel
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError, SwapNotPossible
+from include.projection_rebuild.errors import StepOrderError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
@@ -49,6 +51,7 @@ class _PauseTooLong(Exception):
 def swap(context: Context) -> SwapResult:
     """Switches all tables of the run at once; called again after it has, it says so and does nothing.
 
+    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified
     """
@@ -102,6 +105,7 @@ def foreign_old(table: TableSet) -> str:
 
 
 def _attempt_until_done(context: Context, connection: sa.Connection, tables: list[TableSet]) -> SwapResult:
+    counted = _count_ahead(context, connection)
     bounds = context.spec.swap
     retrying = Retrying(
         stop=stop_after_attempt(bounds.attempts),
@@ -111,7 +115,7 @@ def _attempt_until_done(context: Context, connection: sa.Connection, tables: lis
     try:
         for attempt in retrying:
             with attempt:
-                return _Attempt(context, connection, tables, attempt.retry_state.attempt_number).run()
+                return _Attempt(context, connection, tables, counted, attempt.retry_state.attempt_number).run()
     except RetryError as error:
         _put_back(context, connection, tables)
         cause = error.last_attempt.exception()
@@ -121,6 +125,26 @@ def _attempt_until_done(context: Context, connection: sa.Connection, tables: lis
             "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
         ) from None
     raise AssertionError("tenacity ends in a result or an error")
+
+
+RECOUNTED = 10_000
+"""Positions below the head whose events are counted once more while the writers are held."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """How many events of each type there were up to a position, counted while nobody was held."""
+
+    position: int
+    by_type: dict[str, int]
+
+
+def _count_ahead(context: Context, connection: sa.Connection) -> _Counted:
+    """The long count, taken before anybody waits; within the switch only the newest events are left to be counted."""
+    projectors = Lockstep(context, connection, context.plan_of(context.ledger.run(connection, context.run_id)))
+    projectors.catch_up()
+    position = max(0, projectors.position - RECOUNTED)
+    return _Counted(position, context.store.counts(0, position))
 
 
 def _put_back(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
@@ -134,10 +158,13 @@ def _put_back(context: Context, connection: sa.Connection, tables: list[TableSet
 class _Attempt:
     """One attempt at the switch. Reads everything anew, so that a failed one leaves nothing behind in memory."""
 
-    def __init__(self, context: Context, connection: sa.Connection, tables: list[TableSet], number: int) -> None:
+    def __init__(
+        self, context: Context, connection: sa.Connection, tables: list[TableSet], counted: _Counted, number: int
+    ) -> None:
         self._context = context
         self._connection = connection
         self._tables = tables
+        self._counted = counted
         self._number = number
         self._run = context.ledger.run(connection, context.run_id)
         self._projectors = Lockstep(context, connection, context.plan_of(self._run))
@@ -177,6 +204,12 @@ class _Attempt:
         """Applies what was appended since the catch-up; nobody can append or project any more until the release."""
         position = self._context.store.newest()
         self._projectors.drain(position)
+        newest = self._context.store.counts(self._counted.position, position)
+        stored = Counter(self._counted.by_type) + Counter(newest)
+        if missed := self._projectors.miscounted(stored):
+            raise VerificationFailed(
+                "events appeared below what had been read; blue is live and untouched:\n" + "\n".join(missed)
+            )
         return position
 
     def _announce(self, position: int) -> None:
