@@ -42,6 +42,7 @@ class Rebuild:
         read_models: sa.Engine,
         log: Callable[[str], None] = _logger.info,
     ) -> None:
+        event_store, read_models = _silenced(event_store), _silenced(read_models)
         dialect = dialect_for(read_models)
         with dialect.connect() as connection:
             schema = spec.read_models.db_schema or dialect.default_schema(connection)
@@ -138,6 +139,13 @@ class Rebuild:
         """Ends the statements that this object's connections are executing; callable from another thread."""
         self._context.dialect.cancel_all()
         self._context.store.dialect.cancel_all()
+
+
+def _silenced(engine: sa.Engine) -> sa.Engine:
+    """The same engine, whose errors do not quote the values of their statements: rows and payloads never reach a log."""
+    ours: sa.Engine = engine.execution_options()
+    ours.hide_parameters = True
+    return ours
 
 
 def _same_database(one: sa.Engine, other: sa.Engine) -> bool:

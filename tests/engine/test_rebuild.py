@@ -27,7 +27,7 @@ from include.projection_rebuild.errors import (
 )
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.tables import GreenTables
+from include.projection_rebuild.tables import GreenTables, WriteError
 from tests.engine import shop
 
 PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
@@ -482,6 +482,30 @@ def test_a_failing_handler_names_its_event_and_commits_what_came_before(engine: 
     assert made.replay("OrderProjector").resumed_from == reached > 900
     run_to_end(made, PROJECTORS[1:])
     assert actual(engine) == expected(stored)
+
+
+def test_errors_of_the_database_quote_no_rows(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    made = rebuild(engine)
+    run_to(made, "clone")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE order_lines_rebuild")
+    with pytest.raises(Exception, match="order_lines_rebuild") as caught:
+        made.replay("OrderLineProjector")
+    assert "[parameters:" not in str(caught.value) and "order-" not in str(caught.value)
+    assert not engine.hide_parameters
+
+
+def test_a_duplicate_row_is_an_error_without_its_values(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    twice = next(event for event in stored if event["event_class"] == "OrderPlaced")
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), [twice])
+    made = rebuild(engine, replay={"batch_events": 100, "max_rows_in_memory": 5})
+    run_to(made, "clone")
+    with pytest.raises((WriteError, HandlerError)) as caught:
+        made.replay("OrderProjector")
+    assert "orders_rebuild" in str(caught.value) or "OrderPlaced" in str(caught.value)
+    assert twice["aggregate_uuid"] not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
 
 def test_two_runs_never_work_on_the_same_table(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.projection_rebuild.low_traffic import Traffic, judge
-from include.projection_rebuild.spec import RebuildSpec, load_spec
+from include.projection_rebuild.spec import load_spec
 from projection_rebuilds.operators.rebuild import airflow_errors
 from projection_rebuilds.runs import open_rebuild
 
@@ -48,16 +48,14 @@ class LowTrafficSensor(BaseSensorOperator):
         self.log.info(verdict.message)
         if verdict.quiet:
             return
-        self._refuse_endless(spec, datetime.fromisoformat(since), verdict.message)
+        deadline = datetime.fromisoformat(since) + spec.low_traffic.give_up_after
+        if datetime.now(UTC) >= deadline:
+            raise AirflowFailException(
+                f"gave up after {spec.low_traffic.give_up_after} (low_traffic.give_up_after); last: {verdict.message}. Blue is live "
+                "and untouched, green stays: clear this task to wait again, or trigger with 'swap now'"
+            )
         self.defer(
-            trigger=DateTimeTrigger(moment=verdict.look_again),
+            trigger=DateTimeTrigger(moment=min(verdict.look_again, deadline)),
             method_name="look",
             kwargs={"since": since, "earlier": latest.as_json()},
         )
-
-    def _refuse_endless(self, spec: RebuildSpec, since: datetime, message: str) -> None:
-        if datetime.now(UTC) - since > spec.low_traffic.give_up_after:
-            raise AirflowFailException(
-                f"gave up after {spec.low_traffic.give_up_after} (low_traffic.give_up_after); last: {message}. Blue is live and "
-                "untouched, green stays: clear this task to wait again, or trigger with 'swap now'"
-            )
