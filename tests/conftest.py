@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,21 +14,39 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests import servers
 from tests.airflow_home import AirflowHome
-from tests.servers import OwnServer, Server, mariadb_server, mysql_server, postgres_server
+from tests.servers import OwnServer, Server
+from tools.airflow_up import configuration
 
-# Importing Airflow writes its configuration there; not into the home of whoever runs the tests.
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
-atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+# Whoever imports Airflow first makes it read these; not the home and the database of whoever runs the tests.
+AIRFLOW = Path(tempfile.mkdtemp(prefix="airflow-"))
+os.environ.update(configuration(AIRFLOW, port=8080))
+atexit.register(shutil.rmtree, AIRFLOW, ignore_errors=True)
 
-SERVERS: dict[str, Callable[[], Server]] = {"postgres": postgres_server, "mariadb": mariadb_server, "mysql": mysql_server}
+SERVERS: dict[str, Callable[..., Server]] = {
+    "postgres": servers.postgres_server,
+    "mariadb": servers.mariadb_server,
+    "mysql": servers.mysql_server,
+}
 DATABASES = ["sqlite", *SERVERS]
+# A test that asks for one of these has its mark.
+MARKS = {f"{kind}_{what}": kind for kind in SERVERS for what in ("server", "url")} | {"airflow_home": "airflow"}
 
 _numbers = itertools.count(1)
 
 
+def pytest_configure() -> None:
+    """A terminated run ends as Ctrl-C ends it: servers are stopped and folders removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is fast runs first, so that a plain mistake shows within seconds."""
+    for item in items:
+        for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKS[fixture])
     slow_marks = ["postgres", "mariadb", "mysql", "airflow", "slow"]
     items.sort(
         key=lambda item: max(
@@ -63,6 +82,24 @@ def databases() -> Iterator[Databases]:
     made.stop()
 
 
+@pytest.fixture(scope="session")
+def postgres_server(databases: Databases) -> Server:
+    """The session's PostgreSQL."""
+    return databases.server("postgres")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(databases: Databases) -> Server:
+    """The session's MariaDB."""
+    return databases.server("mariadb")
+
+
+@pytest.fixture(scope="session")
+def mysql_server(databases: Databases) -> Server:
+    """The session's MySQL."""
+    return databases.server("mysql")
+
+
 @pytest.fixture
 def new_database(databases: Databases, tmp_path: Path) -> Iterator[Callable[[str], sa.URL]]:
     """Makes empty databases of a kind for one test: ``new_database("mysql")``."""
@@ -78,6 +115,30 @@ def new_database(databases: Databases, tmp_path: Path) -> Iterator[Callable[[str
     yield make
     for kind, name in made:
         databases.server(kind).drop_database(name)
+
+
+@pytest.fixture
+def sqlite_url(new_database: Callable[[str], sa.URL]) -> sa.URL:
+    """An empty SQLite database."""
+    return new_database("sqlite")
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[str], sa.URL]) -> sa.URL:
+    """An empty PostgreSQL database."""
+    return new_database("postgres")
+
+
+@pytest.fixture
+def mariadb_url(new_database: Callable[[str], sa.URL]) -> sa.URL:
+    """An empty MariaDB database."""
+    return new_database("mariadb")
+
+
+@pytest.fixture
+def mysql_url(new_database: Callable[[str], sa.URL]) -> sa.URL:
+    """An empty MySQL database."""
+    return new_database("mysql")
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in DATABASES])
@@ -101,6 +162,6 @@ def engine(database_url: sa.URL) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture(scope="session")
-def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> AirflowHome:
-    """One Airflow for the session."""
-    return AirflowHome(tmp_path_factory.mktemp("airflow"))
+def airflow_home() -> AirflowHome:
+    """One Airflow for the session, its database migrated; this process is configured for it as well."""
+    return AirflowHome(AIRFLOW)

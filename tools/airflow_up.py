@@ -16,10 +16,12 @@ HOME = ROOT / ".airflow"
 PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
 
 
-def environment(home: Path, port: int) -> dict[str, str]:
-    """What an Airflow of this project needs to be told, in every one of its processes."""
-    told = {
+def configuration(home: Path, port: int) -> dict[str, str]:
+    """Airflow's own settings for an instance of this project."""
+    return {
         "AIRFLOW_HOME": str(home),
+        # Said in full: a database that the caller's environment names is not ours to migrate.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.absolute() / 'airflow.db'}",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -27,11 +29,17 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+    }
+
+
+def environment(home: Path, port: int) -> dict[str, str]:
+    """What an Airflow of this project needs to be told, in every one of its processes."""
+    found = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
         # `airflow standalone` starts its parts by the name `airflow`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    return {**os.environ, **told, **airflow_settings.read().environment()}
+    return {**os.environ, **configuration(home, port), **found, **airflow_settings.read().environment()}
 
 
 def migrate(home: Path, env: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -12,7 +13,8 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +63,14 @@ class OwnServer(Server):
     """A server that the tests start, kill and start again.
 
     :param name: names its folder
-    :param user: the account that it runs as when the tests run as root; the first that exists is taken
+    :param users: the accounts that it may run as when the tests run as root; the first that exists is taken
+    :param durable: commits wait for the disk, as in production; otherwise they reach the operating system only, which is
+        enough to outlive a killed server, and fast
     """
 
-    def __init__(self, name: str, *, users: Sequence[str] = ("nobody",)) -> None:
+    def __init__(self, name: str, *, users: Sequence[str] = ("nobody",), durable: bool = False) -> None:
         self.name = name
+        self.durable = durable
         self.port = _free_port()
         # Not below the test runner's own folders: those are closed to the account that the server runs as.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
@@ -88,16 +93,16 @@ class OwnServer(Server):
         if not self._prepared:
             self.prepare()
             self._prepared = True
-        log = (self.folder / "server.log").open("ab")
-        self._process = subprocess.Popen(
-            self.command(),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            **self._as_account(),
-        )
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_ends_with_this_process(), *self.command()],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as_account(),
+            )
         self._wait()
 
     def stop(self) -> None:
@@ -106,11 +111,14 @@ class OwnServer(Server):
 
     def kill(self) -> None:
         """``kill -9``, as an outage would; :meth:`start` recovers on the same data and port."""
-        self._end(signal.SIGKILL)
+        if self._process is None:
+            return
+        with _killing_children(self._process.pid):
+            self._end(signal.SIGKILL)
 
     def remove(self) -> None:
         """Ends it and removes its folder."""
-        self._end(signal.SIGKILL)
+        self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str | Path) -> None:
@@ -165,6 +173,34 @@ class OwnServer(Server):
             self._process.send_signal(how)
         self._process.wait(timeout=60)
         self._process = None
+
+
+@contextmanager
+def _killing_children(pid: int) -> Iterator[None]:
+    """Kills what a server has forked, too, after the server itself, and waits for its end.
+
+    PostgreSQL's processes outlive their parent while they are busy, and until they end it refuses to start again.
+    """
+    # It cannot fork while it is listed.
+    os.kill(pid, signal.SIGSTOP)
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    children = []
+    for child in listed.read_text().split() if listed.exists() else []:
+        with suppress(ProcessLookupError):
+            children.append(os.pidfd_open(int(child)))
+    yield
+    for handle in children:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        select.select([handle], [], [], 60)
+        os.close(handle)
+
+
+def _ends_with_this_process() -> list[str]:
+    """What to put before a command so that it ends even if this process is killed and can clean up nothing."""
+    setpriv = shutil.which("setpriv")
+    # To PostgreSQL it means to end at once, whoever is connected; to the MySQL family, to end.
+    return [setpriv, "--pdeathsig", "QUIT", "--"] if setpriv else []
 
 
 def _free_port() -> int:

@@ -10,18 +10,17 @@ import sqlalchemy as sa
 
 from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
-# Commits reach the operating system, so they survive a killed server, and nothing waits for the disk.
-FAST = ["--innodb-flush-log-at-trx-commit=2", "--skip-log-bin"]
+FAST = ["--innodb-flush-log-at-trx-commit=2"]
 
 
 class MariaDBServer(OwnServer):
     """A private MariaDB.
 
-    :param programs: the folder of ``mariadbd``
+    :param program: ``mariadbd``
     """
 
-    def __init__(self, program: Path) -> None:
-        super().__init__("mariadb", users=("mysql",))
+    def __init__(self, program: Path, *, durable: bool = False) -> None:
+        super().__init__("mariadb", users=("mysql",), durable=durable)
         self._program = program
         self.url = sa.URL.create(
             "mysql+mysqldb", username="tests", host="127.0.0.1", port=self.port, database="mysql", query={"charset": "utf8mb4"}
@@ -47,11 +46,12 @@ class MariaDBServer(OwnServer):
         return [
             str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
-            "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", *FAST,
+            "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", "--skip-log-bin",
+            *([] if self.durable else FAST),
         ]  # fmt: skip
 
 
-def mariadb_server() -> Server:
+def mariadb_server(*, durable: bool = False) -> Server:
     """The server that tests use.
 
     :raises ServerMissing: there is none; says how to get it
@@ -64,6 +64,6 @@ def mariadb_server() -> Server:
             "no MariaDB: run `make setup` as root, or install mariadb-server, or name a server by "
             "REBUILD_TEST_MARIADB_URL=mysql+mysqldb://..."
         )
-    server = MariaDBServer(Path(found))
+    server = MariaDBServer(Path(found), durable=durable)
     server.start()
     return server

