@@ -46,40 +46,42 @@ $(UV):
 	$(PYTHON) -m venv --clear .tools/uv
 	.tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.tools/runtime: $(UV) uv.lock pyproject.toml packages.txt
+# The stamps stand in .venv, so that whoever removes it gets it again.
+.venv/.runtime: $(UV) uv.lock pyproject.toml packages.txt
 	@$(call packages,packages.txt)
 	echo "Installing the locked Python packages into .venv"
 	$(UV) sync --quiet --locked --no-dev --inexact
 	touch $@
 
-.tools/development: .tools/runtime packages-test.txt
+.venv/.development: .venv/.runtime packages-test.txt
 	@$(call packages,packages-test.txt)
+	echo "Installing what development and tests need besides"
 	$(UV) sync --quiet --locked
 	touch $@
 
 .PHONY: setup
-setup: .tools/development ## install all that development and tests need
+setup: .venv/.development ## install all that development and tests need
 
 .PHONY: demo
-demo: .tools/runtime ## rebuild the example application's tables on SQLite, without a server
+demo: .venv/.runtime ## rebuild the example application's tables on SQLite, without a server
 	@$(BIN)/python -m include.universal.demo
 
 .PHONY: test
-test: .tools/development lint ## run all tests, on servers that they start themselves
+test: .venv/.development lint ## run all tests, on servers that they start themselves
 	@$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: .tools/development ## check style and types
+lint: .venv/.development ## check style and types
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 
 .PHONY: prove
-prove: .tools/development ## clients append and read through 20 rebuilds per database, some killed (ARGS="--engine mysql")
+prove: .venv/.development ## clients append and read through 20 rebuilds per database, some killed (ARGS="--engine mysql")
 	@$(BIN)/python -m tools.prove $(ARGS)
 
 .PHONY: up
-up: .tools/runtime ## start Airflow with its UI on the demo (PORT=8080)
+up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
 

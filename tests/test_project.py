@@ -6,12 +6,13 @@ import ast
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from tools import airflow_settings
+from tools import airflow_settings, airflow_up
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +42,22 @@ def test_the_engine_imports_no_airflow_and_nothing_of_the_example() -> None:
         assert not wrong, path
 
 
+def test_everything_that_tests_use_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert [each for each in project["dependency-groups"]["dev"] if "==" not in each] == []
+
+
+def test_no_airflow_of_ours_touches_a_database_of_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
+    env = airflow_up.environment(tmp_path, 8081)
+    assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow.db"
+
+
+def test_a_fast_test_does_not_import_airflow() -> None:
+    script = "import sys, tests.conftest, include.projection_rebuild.rebuild; raise SystemExit('airflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_settings_file_becomes_connections_pools_and_nothing_more(tmp_path: Path) -> None:
     settings = airflow_settings.read()
     made = settings.environment(tmp_path)
@@ -58,7 +75,7 @@ def test_a_settings_file_that_cannot_be_used_says_so(tmp_path: Path, text: str) 
 
 def test_no_file_carries_a_path_of_a_developers_machine() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    home = str(ROOT)
+    home = re.compile(rf"(?<![\w/.-]){re.escape(str(ROOT))}(?![\w-])")
     for name in tracked:
         if name != "uv.lock" and not name.endswith(".png"):
-            assert home not in (ROOT / name).read_text(errors="replace"), name
+            assert not home.search((ROOT / name).read_text(errors="replace")), name
