@@ -30,11 +30,11 @@ BUSY_CLIENTS = {
     "mysql": "SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%%sleep(60)' AND id <> connection_id()",
 }
 A_TEST_RUN = """
-import sys, time
+import sys
 from tests import servers
 server = getattr(servers, sys.argv[1] + "_server")()
 print(getattr(server, "folder", ""), server.url, flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
@@ -66,7 +66,9 @@ def test_a_server_comes_back_after_a_kill_at_work(kind: str, breakable: Server) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_does_not_outlive_a_killed_test_run(kind: str) -> None:
-    run = subprocess.Popen([sys.executable, "-c", A_TEST_RUN, kind], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-c", A_TEST_RUN, kind], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert run.stdout is not None
     folder, _, url = run.stdout.readline().strip().partition(" ")
     engine = sa.create_engine(url, poolclass=sa.NullPool)

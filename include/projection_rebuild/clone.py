@@ -28,12 +28,16 @@ def clone_tables(context: Context) -> list[str]:
         with context.dialect.transaction(connection):
             context.ledger.move(connection, context.run_id, RunState.PLANNED)
             context.ledger.remove_checkpoints(connection, context.run_id)
-        context.ledger.claim(connection, context.run_id, plan.tables)
-        tables = context.table_sets(plan)
+        tables = context.switched_sets(plan)
+        context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
         for table in reversed(tables):
             _drop_leftover(context, connection, table)
         for table in tables:
             _create(context, connection, table)
+        if context.spec.live_writer.checkpoint:
+            # Small, and filled within the switch: it has all of its indexes from the start.
+            for statement in context.dialect.index_green(connection, tables[-1]):
+                context.dialect.run(connection, statement)
         with context.dialect.transaction(connection):
             context.ledger.reset_checkpoints(connection, context.run_id, plan.projectors)
             context.ledger.move(connection, context.run_id, RunState.CLONED)

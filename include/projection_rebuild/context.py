@@ -46,6 +46,11 @@ class Context:
         """The names of all tables of the run, parents first."""
         return [self.table_set(table) for table in plan.tables]
 
+    def switched_sets(self, plan: Plan) -> list[TableSet]:
+        """The names of all tables that the run switches: its read models, and the positions of their consumers."""
+        consumers = self.spec.live_writer.checkpoint
+        return self.table_sets(plan) + ([self.table_set(consumers.table)] if consumers else [])
+
     @staticmethod
     def plan_of(run: Run) -> Plan:
         """The plan as the ledger keeps it."""

@@ -10,9 +10,10 @@ from include.projection_rebuild.clone import foreign_green
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import PlanError, StepOrderError
 from include.projection_rebuild.ledger import RunState
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan, choose, sort
 from include.projection_rebuild.rows import RowType
-from include.projection_rebuild.spec import RunOptions
+from include.projection_rebuild.spec import LiveWriter, RunOptions
 from include.projection_rebuild.swap import foreign_old
 
 
@@ -23,8 +24,11 @@ def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool]) 
     context.store.refuse_unreadable()
     with context.dialect.connect() as connection:
         refusals = [refusal for kind in kinds for refusal in _refusals(context, connection, kind)]
+        refusals += _contract_refusals(context, connection, projectors)
         if not refusals:
-            refusals += context.dialect.cannot_carry(connection, [context.table_set(kind.table) for kind in kinds])
+            consumers = context.spec.live_writer.checkpoint
+            names = [kind.table for kind in kinds] + ([consumers.table] if consumers else [])
+            refusals += context.dialect.cannot_carry(connection, [context.table_set(name) for name in names])
         if refusals:
             raise PlanError("nothing has been touched; this rebuild is refused:\n" + "\n".join(f"- {each}" for each in refusals))
         made = Plan(
@@ -59,6 +63,41 @@ def _refusals(context: Context, connection: sa.Connection, kind: RowType) -> lis
             f"{table.blue}: the key ({', '.join(kind.key)}) of {kind.row_class.__name__} is neither primary key nor unique; rows "
             "could not be told apart. Add a unique constraint or correct the key"
         )
+    return refusals + _taken_names(context, connection, table)
+
+
+def _contract_refusals(context: Context, connection: sa.Connection, projectors: list[str]) -> list[str]:
+    """Why the live writer's contract cannot be kept as it is declared."""
+    contract = context.spec.live_writer.contract
+    if contract is LiveWriter.TRANSACTIONAL and not context.one_database:
+        return [
+            "live_writer: events and read models are in two databases, where no transaction writes both; declare the contract as "
+            "checkpointed or detached"
+        ]
+    consumers = context.spec.live_writer.checkpoint
+    if consumers is None:
+        return []
+    dialect, table = context.dialect, context.table_set(consumers.table)
+    if not dialect.table_exists(connection, table.schema, table.blue):
+        return [f"live_writer.checkpoint: there is no table {table.blue} beside the read models"]
+    columns = dialect.columns(connection, table.schema, table.blue)
+    missing = [name for name in (consumers.name_column, consumers.position_column) if name not in columns]
+    if missing:
+        return [f"live_writer.checkpoint: {table.blue} has no column {', '.join(missing)}"]
+    query = sa.select(sa.column(consumers.name_column, sa.String)).select_from(sa.table(table.blue, schema=table.schema))
+    there = {str(name) for name in connection.execute(query).scalars()}
+    expected = {consumers.names.get(name, "") for name in projectors}
+    if there != expected:
+        return [
+            f"live_writer.checkpoint: {table.blue} has rows of {sorted(there)}, the projectors of this run are {sorted(expected)}; it is "
+            "switched as a whole, so choose all of its projectors, and name each in live_writer.checkpoint.names"
+        ]
+    return _taken_names(context, connection, table)
+
+
+def _taken_names(context: Context, connection: sa.Connection, table: TableSet) -> list[str]:
+    """Tables in green's or old's place that no run has made."""
+    dialect, refusals = context.dialect, []
     known = context.ledger.exists(connection)
     if dialect.table_exists(connection, table.schema, table.green) and not (
         known and context.ledger.is_our_green(connection, table.green)
@@ -92,7 +131,7 @@ def _findings(context: Context, projectors: list[str]) -> list[str]:
 
 def _statements(context: Context, connection: sa.Connection, made: Plan) -> list[str]:
     """The DDL of a run, in the order in which its steps execute it."""
-    dialect, tables = context.dialect, context.table_sets(made)
+    dialect, tables = context.dialect, context.switched_sets(made)
     statements = [each for table in tables for each in dialect.create_green(connection, table)]
     for table in tables:
         # The indexes that come with the key are part of the statements above.
@@ -114,10 +153,11 @@ def _begin(context: Context, connection: sa.Connection, made: Plan, options: Run
     with context.dialect.transaction(connection):
         record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json")}
         ledger.begin(connection, context.run_id, context.spec.rebuild, record)
-    for table in made.tables:
+    tables = [table.blue for table in context.switched_sets(made)]
+    for table in tables:
         holder = ledger.claimant(connection, table)
         if holder not in (None, context.run_id) and is_over(str(holder)):
             context.log(f"the run {holder} is over and still held {table}; taking its claims over")
             with context.dialect.transaction(connection):
                 ledger.take_over(connection, str(holder), context.run_id)
-    ledger.claim(connection, context.run_id, made.tables)
+    ledger.claim(connection, context.run_id, tables)

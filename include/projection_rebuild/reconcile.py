@@ -35,7 +35,7 @@ def reconcile(context: Context) -> Reconciliation:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
         plan = context.plan_of(run)
         tables = context.table_sets(plan)
-        for statement in context.dialect.after_switch(connection, tables):
+        for statement in context.dialect.after_switch(connection, context.switched_sets(plan)):
             context.dialect.run(connection, statement)
         swapped = SwapResult.model_validate(run.record["swap"])
         findings = [

@@ -90,6 +90,47 @@ class LiveWriter(StrEnum):
     """How the application keeps blue current; decides the protocol of the switch."""
 
     TRANSACTIONAL = "transactional"
+    CHECKPOINTED = "checkpointed"
+    DETACHED = "detached"
+
+
+class ConsumerTable(Section):
+    """The table in which asynchronous consumers keep their positions; it is switched together with the read models.
+
+    :param table: beside the read models; it has rows of the rebuilt projectors only
+    :param names: what each projector is called in ``name_column``
+    """
+
+    table: str
+    name_column: str
+    position_column: str
+    names: dict[str, str] = Field(min_length=1)
+
+
+class LiveWriterSection(Section):
+    """The contract that the application keeps.
+
+    * ``transactional``: the append transaction also writes blue.
+    * ``checkpointed``: a consumer writes blue together with its position in ``checkpoint.table``.
+    * ``detached``: queue jobs or after-commit handlers write blue; ``drain_check`` is SQL on the read models' database that
+      gives 0 when none of them has anything left to do.
+    """
+
+    contract: LiveWriter
+    checkpoint: ConsumerTable | None = None
+    drain_check: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if (self.contract is LiveWriter.CHECKPOINTED) != (self.checkpoint is not None):
+            raise ValueError("`checkpoint` (table, name_column, position_column, names) belongs to the contract checkpointed")
+        if (self.contract is LiveWriter.DETACHED) != (self.drain_check is not None):
+            raise ValueError("`drain_check` (SQL that gives 0 when nothing is left to do) belongs to the contract detached")
+        return self
+
+
+def _parse_live_writer(value: object) -> object:
+    return {"contract": value} if isinstance(value, str) else value
 
 
 class VerifySection(Section):
@@ -188,7 +229,7 @@ class RebuildSpec(Section):
     event_store: EventStoreSection
     read_models: ReadModelsSection
     projectors: tuple[str, ...] = Field(min_length=1)
-    live_writer: LiveWriter
+    live_writer: Annotated[LiveWriterSection, BeforeValidator(_parse_live_writer)]
     verify: VerifySection = VerifySection()
     low_traffic: LowTrafficSection = LowTrafficSection()
     swap: SwapSection = SwapSection()

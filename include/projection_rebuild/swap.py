@@ -21,6 +21,7 @@ from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.retire import drop_retired
+from include.projection_rebuild.spec import LiveWriter
 
 
 class SwapResult(BaseModel):
@@ -48,6 +49,10 @@ class _PauseTooLong(Exception):
     """This attempt has held the writers for as long as it may; it is undone."""
 
 
+class _JobsLeft(Exception):
+    """Jobs of the application did not end within this attempt; it is undone."""
+
+
 def swap(context: Context) -> SwapResult:
     """Switches all tables of the run at once; called again after it has, it says so and does nothing.
 
@@ -57,7 +62,7 @@ def swap(context: Context) -> SwapResult:
     """
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
-        tables = context.table_sets(context.plan_of(run))
+        tables = context.switched_sets(context.plan_of(run))
         if run.state == RunState.SWITCHING:
             run = _find_side(context, connection, run, tables)
         if run.state.at_least(RunState.SWITCHED):
@@ -110,7 +115,9 @@ def _attempt_until_done(context: Context, connection: sa.Connection, tables: lis
     retrying = Retrying(
         stop=stop_after_attempt(bounds.attempts),
         wait=wait_random_exponential(multiplier=0.1, max=10),
-        retry=retry_if_exception(lambda error: isinstance(error, _PauseTooLong) or context.dialect.lock_was_refused(error)),
+        retry=retry_if_exception(
+            lambda error: isinstance(error, (_PauseTooLong, _JobsLeft)) or context.dialect.lock_was_refused(error)
+        ),
     )
     try:
         for attempt in retrying:
@@ -119,7 +126,11 @@ def _attempt_until_done(context: Context, connection: sa.Connection, tables: lis
     except RetryError as error:
         _put_back(context, connection, tables)
         cause = error.last_attempt.exception()
-        why = "the pause grew too long" if isinstance(cause, _PauseTooLong) else "the tables could not be locked in time"
+        reasons: dict[type[BaseException] | type[None], str] = {
+            _PauseTooLong: "the pause grew too long",
+            _JobsLeft: "live_writer.drain_check never gave 0",
+        }
+        why = reasons.get(type(cause), "the tables could not be locked in time")
         raise SwapNotPossible(
             f"no switch within {bounds.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
             "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
@@ -178,12 +189,15 @@ class _Attempt:
         self._projectors.catch_up()
         began = time.monotonic()
         with ExitStack() as held:
-            if dialect.ddl_commits or not self._context.one_database:
+            if self._needs_fence():
                 held.enter_context(self._context.store.fence(bounds.lock_timeout))
+                self._wait_for_jobs(began + bounds.max_pause.total_seconds() / 2)
             held.enter_context(dialect.hold(self._connection, self._tables, bounds.lock_timeout))
+            self._wait_for_jobs(until=began)
             # Where DDL can be rolled back, hold() is the one transaction of drain, ledger and renames.
             with dialect.transaction(self._connection) if dialect.ddl_commits else nullcontext():
                 position = self._drain()
+                self._set_consumers(position)
                 self._announce(position)
             if time.monotonic() - began > bounds.max_pause.total_seconds():
                 raise _PauseTooLong
@@ -191,7 +205,7 @@ class _Attempt:
             if not dialect.ddl_commits:
                 self._mark_switched()
         result = SwapResult(
-            tables=[table.blue for table in self._tables],
+            tables=self._read_models(),
             position=position,
             pause_seconds=time.monotonic() - began,
             attempts=self._number,
@@ -200,9 +214,54 @@ class _Attempt:
             self._mark_switched(swap=result.model_dump())
         return result
 
+    def _read_models(self) -> list[str]:
+        return self._context.plan_of(self._run).tables
+
+    def _needs_fence(self) -> bool:
+        """Whether appends have to wait, beyond what the locks on the read models do."""
+        context = self._context
+        match context.spec.live_writer.contract:
+            case LiveWriter.CHECKPOINTED:
+                # Old and new tables each have a consumer's position of their own; an event that is appended meanwhile is
+                # above both.
+                return False
+            case LiveWriter.DETACHED:
+                # An event that is appended now would be projected by a job at any later time. Where there is but one writer,
+                # the switch itself is the fence.
+                return not (context.one_database and context.dialect.one_writer)
+            case LiveWriter.TRANSACTIONAL:
+                return context.dialect.ddl_commits or not context.one_database
+
+    def _wait_for_jobs(self, until: float) -> None:
+        """Behind the fence no job is added, so the ones that are left come to their end, or the attempt does.
+
+        :param until: by the monotonic clock; a moment that is over: just look
+        """
+        check = self._context.spec.live_writer.drain_check
+        while check and int(self._connection.execute(sa.text(check)).scalar() or 0):
+            if time.monotonic() > until:
+                raise _JobsLeft
+            time.sleep(0.005)
+
+    def _set_consumers(self, position: int) -> None:
+        """Gives the consumers of the new tables the position that those have reached."""
+        consumers = self._context.spec.live_writer.checkpoint
+        if consumers is None:
+            return
+        dialect, table = self._context.dialect, self._tables[-1]
+        blue, green = dialect.qualified(table.schema, table.blue), dialect.qualified(table.schema, table.green)
+        columns = [dialect.quote(name) for name in dialect.columns(self._connection, table.schema, table.blue)]
+        values = [str(int(position)) if name == dialect.quote(consumers.position_column) else name for name in columns]
+        dialect.run(self._connection, f"DELETE FROM {green}")
+        dialect.run(self._connection, f"INSERT INTO {green} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {blue}")
+
     def _drain(self) -> int:
-        """Applies what was appended since the catch-up; nobody can append or project any more until the release."""
-        position = self._context.store.newest()
+        """Applies what was appended since the catch-up; by the contract nobody can project it into blue any more."""
+        if self._context.spec.live_writer.contract is LiveWriter.CHECKPOINTED:
+            # The consumers go on from here, so it must be a settled position; the rest is theirs.
+            position = self._projectors.position
+        else:
+            position = self._context.store.newest()
         self._projectors.drain(position)
         newest = self._context.store.counts(self._counted.position, position)
         stored = Counter(self._counted.by_type) + Counter(newest)
@@ -222,9 +281,7 @@ class _Attempt:
         for table in self._tables:
             identity = context.dialect.identity(self._connection, table.schema, table.blue)
             ledger.retire(self._connection, Retired(table.blue, table.old, context.run_id, identity, now, now + kept))
-        begun = SwapResult(
-            tables=[table.blue for table in self._tables], position=position, pause_seconds=0, attempts=self._number
-        )
+        begun = SwapResult(tables=self._read_models(), position=position, pause_seconds=0, attempts=self._number)
         ledger.move(self._connection, context.run_id, RunState.SWITCHING, swap=begun.model_dump())
 
     def _mark_switched(self, **findings: object) -> None:

@@ -102,7 +102,7 @@ def _documentation(spec: RebuildSpec, path: Path) -> str:
             f"**Rebuilds the read models of {spec.rebuild}** while the application goes on: green tables are filled beside the "
             "live ones, checked, and switched in a quiet moment.",
             "",
-            f"Spec: `{path.name}`. Schedule: `{spec.schedule or 'by hand only'}` ({spec.timezone}). Live writer: `{spec.live_writer}`.",
+            f"Spec: `{path.name}`. Schedule: `{spec.schedule or 'by hand only'}` ({spec.timezone}). Live writer: `{spec.live_writer.contract}`.",
             "",
             "| projector | tables |",
             "| --- | --- |",

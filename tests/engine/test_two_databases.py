@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild.errors import PlanError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
@@ -31,7 +32,8 @@ def test_events_of_one_database_become_rows_of_another(
     stored = events(1_000)
     with store.begin() as connection:
         connection.execute(shop.stored_events.insert(), stored)
-    made = Rebuild(spec(), run_id="two", event_store=store, read_models=models)
+    nobody = {"contract": "detached", "drain_check": "SELECT 0"}
+    made = Rebuild(spec(live_writer=nobody), run_id="two", event_store=store, read_models=models)
     run_to(made, "verify")
     late = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
     with store.begin() as connection:
@@ -46,6 +48,14 @@ def test_events_of_one_database_become_rows_of_another(
         connection.execute(shop.stored_events.insert(), [late])
     store.dispose()
     models.dispose()
+
+
+def test_one_transaction_over_two_databases_is_refused(new_database: Callable[[str], sa.URL]) -> None:
+    store, models = sa.create_engine(new_database("sqlite")), sa.create_engine(new_database("sqlite"))
+    shop.metadata.create_all(store)
+    shop.metadata.create_all(models)
+    with pytest.raises(PlanError, match="two databases"):
+        Rebuild(spec(), run_id="two", event_store=store, read_models=models).plan(RunOptions())
 
 
 @pytest.mark.postgres

@@ -34,6 +34,9 @@ class Dialect(ABC):
     ddl_commits: ClassVar[bool]
     """True where each DDL statement commits by itself, so that a switch cannot be rolled back."""
 
+    one_writer: ClassVar[bool] = False
+    """True where a transaction that writes keeps all others from writing."""
+
     binds: ClassVar[dict[type, Convert]] = PORTABLE_BINDS
 
     def __init__(self, engine: sa.Engine) -> None:

@@ -28,6 +28,7 @@ class SqliteDialect(Dialect):
 
     max_identifier = 1_000
     ddl_commits = False
+    one_writer = True
     binds = TEXT_BINDS
     begin = "BEGIN IMMEDIATE"
     row_lock = ""

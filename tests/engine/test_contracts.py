@@ -1,0 +1,174 @@
+"""The contracts of live writers that project outside the append transaction, each with its writers at work."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.errors import PlanError, SwapNotPossible
+from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.live import project_live
+from include.projection_rebuild.spec import EventStoreSection, RunOptions
+from include.universal.live import unit_of_work
+from tests.engine import shop
+from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to
+
+ALL = (shop.OrderProjector, shop.OrderLineProjector, shop.CustomerTotalProjector)
+TYPES = sorted({each for projector in ALL for each in projector.event_types()})
+CHECKPOINTED = {
+    "contract": "checkpointed",
+    "checkpoint": {
+        "table": "consumers",
+        "name_column": "name",
+        "position_column": "position",
+        "names": dict.fromkeys(PROJECTORS, "shop"),
+    },
+}
+DETACHED = {"contract": "detached", "drain_check": "SELECT count(*) FROM jobs"}
+
+pytestmark = pytest.mark.slow
+
+
+class Application:
+    """One appender, and one worker that projects in transactions of its own."""
+
+    def __init__(self, engine: sa.Engine, work: Callable[[Application], bool]) -> None:
+        self.engine = engine
+        self.store = EventStore(dialect_for(engine), EventStoreSection(conn_id="db"))
+        self.stored = events(20_000)
+        self.appended = 0
+        self.failures: list[str] = []
+        self._work = work
+        self._stop, self._finish = threading.Event(), threading.Event()
+        self._threads = [threading.Thread(target=self._append), threading.Thread(target=self._project)]
+
+    def __enter__(self) -> Application:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._threads[0].join()
+        self._finish.set()
+        self._threads[1].join()
+
+    def append_next(self) -> None:
+        with unit_of_work(self.engine) as connection:
+            made = connection.execute(shop.stored_events.insert().values(**self.stored[self.appended]))
+            if self._work is project_a_job:
+                position = made.inserted_primary_key[0]  # type: ignore[index]
+                connection.exec_driver_sql(f"INSERT INTO jobs (position) VALUES ({position})")
+        self.appended += 1
+
+    def _append(self) -> None:
+        while not self._stop.is_set():
+            self._guard(self.append_next)
+            time.sleep(0.002)
+
+    def _project(self) -> None:
+        while True:
+            last = self._finish.is_set()
+            found = self._guard(lambda: self._work(self))
+            if not found and last:
+                return
+            if not found:
+                time.sleep(random.uniform(0, 0.01))
+
+    def _guard(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            self.failures.append(repr(error)[:300])
+            return True
+
+    def read(self, after: int, upto: int) -> list[Event]:
+        return [event for page, _ in self.store.pages(after, upto, TYPES, size=1_000) for event in page]
+
+
+def consume(application: Application) -> bool:
+    """A consumer that keeps its position in a table, in the transaction of its rows."""
+    lock = "" if application.engine.dialect.name == "sqlite" else " FOR UPDATE"
+    with unit_of_work(application.engine) as connection:
+        position = connection.exec_driver_sql(f"SELECT position FROM consumers WHERE name = 'shop'{lock}").scalar_one()
+        found = application.read(position, application.store.newest())[:20]
+        for event in found:
+            for projector in ALL:
+                project_live(connection, projector, event)
+        if found:
+            connection.exec_driver_sql(f"UPDATE consumers SET position = {found[-1].position} WHERE name = 'shop'")
+    return bool(found)
+
+
+def project_a_job(application: Application) -> bool:
+    """A queue worker: one job, one event, one transaction."""
+    with unit_of_work(application.engine) as connection:
+        position = connection.exec_driver_sql("SELECT min(position) FROM jobs").scalar()
+        if position is None:
+            return False
+        for event in application.read(position - 1, position):
+            for projector in ALL:
+                project_live(connection, projector, event)
+        connection.exec_driver_sql(f"DELETE FROM jobs WHERE position = {position}")
+    return True
+
+
+@pytest.fixture
+def prepared(engine: sa.Engine) -> Iterator[sa.Engine]:
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE consumers (name varchar(20) PRIMARY KEY, position bigint NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO consumers VALUES ('shop', 0)")
+        connection.exec_driver_sql("CREATE TABLE jobs (position bigint PRIMARY KEY)")
+    yield engine
+
+
+@pytest.mark.parametrize(
+    ("contract", "work"),
+    [pytest.param(CHECKPOINTED, consume, id="checkpointed"), pytest.param(DETACHED, project_a_job, id="detached")],
+)
+def test_nothing_is_lost_or_doubled(prepared: sa.Engine, contract: dict[str, Any], work: Callable[[Application], bool]) -> None:
+    bounds = {"attempts": 100}
+    with Application(prepared, work) as application:
+        time.sleep(1)
+        for number in range(4):
+            made = rebuild(prepared, f"run-{number}", live_writer=contract, swap=bounds)
+            run_to(made, "drop", RunOptions(max_count_drift_percent=100))
+            time.sleep(0.2)
+    assert application.failures == []
+    assert application.appended > 100
+    assert actual(prepared) == expected(application.stored[: application.appended])
+
+
+def test_jobs_that_never_end_leave_everything_as_it_was(prepared: sa.Engine) -> None:
+    stored = events(200)
+    with prepared.begin() as connection:
+        connection.execute(shop.stored_events.insert(), stored)
+        connection.exec_driver_sql("INSERT INTO jobs VALUES (1)")
+    made = rebuild(prepared, live_writer=DETACHED, swap={"attempts": 2, "max_pause": "200ms"})
+    run_to(made, "verify")
+    with pytest.raises(SwapNotPossible, match="drain_check"):
+        made.swap()
+    assert actual(prepared)["orders"] == {}
+    with prepared.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM jobs")
+    made.swap()
+    assert actual(prepared) == expected(stored)
+
+
+def test_positions_of_other_consumers_in_the_table_are_refused(prepared: sa.Engine) -> None:
+    with prepared.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO consumers VALUES ('somebody else', 7)")
+    with pytest.raises(PlanError, match="somebody else"):
+        rebuild(prepared, live_writer=CHECKPOINTED).plan(RunOptions())
