@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, dataclass_transform, get_type_hints
@@ -434,8 +434,3 @@ class ProbeRows:
         self.wanted.clear()
         self.wanted_where.clear()
         return found
-
-
-def tables_of(row_classes: Iterable[type]) -> Iterator[str]:
-    """The live names of the tables behind row classes."""
-    return (row_type(each).table for each in row_classes)

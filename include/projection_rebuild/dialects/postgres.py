@@ -20,7 +20,7 @@ from include.projection_rebuild.values import bound
 
 APPLICATION_NAME = "projection_rebuild"
 
-LOCK_NOT_AVAILABLE, DEADLOCK, QUERY_CANCELED = "55P03", "40P01", "57014"
+LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
