@@ -47,16 +47,17 @@ $(UV):
 	.tools/uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 # The stamps stand in .venv, so that whoever removes it gets it again.
-.venv/.runtime: $(UV) uv.lock pyproject.toml packages.txt
+.venv/.runtime: $(UV) locks/runtime.txt packages.txt
 	@$(call packages,packages.txt)
 	echo "Installing the locked Python packages into .venv"
-	$(UV) sync --quiet --locked --no-dev --inexact
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/runtime.txt
 	touch $@
 
-.venv/.development: .venv/.runtime packages-test.txt
+.venv/.development: .venv/.runtime locks/development.txt packages-test.txt
 	@$(call packages,packages-test.txt)
 	echo "Installing what development and tests need besides"
-	$(UV) sync --quiet --locked
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes locks/development.txt
 	touch $@
 
 .PHONY: setup
@@ -84,6 +85,12 @@ prove: .venv/.development ## clients append and read through 20 rebuilds per dat
 up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
+
+.PHONY: lock
+lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move stays
+	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml"
+	$$lock -o locks/runtime.txt
+	$$lock --group dev -c locks/runtime.txt -o locks/development.txt
 
 .PHONY: clean
 clean: ## remove what the demo and Airflow have made
