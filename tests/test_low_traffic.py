@@ -38,6 +38,9 @@ def at(text: str) -> datetime:
         ({"window": "01:00-02:00", "days": ["MON"]}, "2026-03-16 02:00", "2026-03-23 01:00"),
         # The clocks go from 02:00 to 03:00 on 29 March and back at 03:00 on 25 October 2026.
         ({"window": "03:00-04:00"}, "2026-03-29 01:59", "2026-03-29 03:00"),
+        ({"window": "02:30-03:30"}, "2026-03-29 01:59", "2026-03-29 03:00"),
+        ({"window": "02:15-02:45"}, "2026-03-29 01:59", "2026-03-30 02:15"),
+        ({"window": "02:30-03:00"}, "2026-03-29 01:59", "2026-03-30 02:30"),
         ({"window": "01:00-05:00"}, "2026-10-25 04:30", "2026-10-25 04:30"),
         ({}, "2026-03-10 12:00", "2026-03-10 12:00"),
     ],
@@ -74,6 +77,15 @@ def test_appends_are_counted_between_two_looks() -> None:
     assert not busy.quiet and "62 appends per minute (limit 60)" in busy.message
     quiet = judge(limits, AMSTERDAM, look(1_030, minutes=0.5), look(1_000))
     assert quiet.quiet and "60 appends" in quiet.message
+
+
+def test_an_average_over_the_hours_before_the_window_does_not_hide_a_burst() -> None:
+    limits = section(window="01:00-05:00", max_appends_per_minute=60)
+    evening = Traffic(0, 0, at("2026-03-10 18:00"))
+    opening = Traffic(20_000, 0, at("2026-03-11 01:00"))
+    assert not judge(limits, AMSTERDAM, opening, evening).quiet
+    later = Traffic(20_010, 0, at("2026-03-11 01:00") + timedelta(seconds=30))
+    assert judge(limits, AMSTERDAM, later, opening).quiet
 
 
 def test_sessions_are_held_against_their_limit_where_somebody_counts_them() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -53,6 +53,9 @@ def judge(section: LowTrafficSection, zone: ZoneInfo, latest: Traffic, earlier: 
     :param latest: the look, taken just now
     :param earlier: the one before it, from which appends per minute are counted; None: this is the first
     """
+    if earlier is not None and next_opening(section, zone, earlier.at) > earlier.at:
+        # It slept until the window opened: an average over those hours says nothing about now.
+        earlier = None
     opens = next_opening(section, zone, latest.at)
     if opens > latest.at:
         message = f"outside the low-traffic window; it opens at {opens.astimezone(zone):%a %H:%M} ({zone.key})"
@@ -86,7 +89,7 @@ def next_opening(section: LowTrafficSection, zone: ZoneInfo, moment: datetime) -
     """``moment`` itself inside the window, else when it opens next, in UTC. By the clock on the wall of ``zone``.
 
     A window across midnight belongs to the day on which it opens. An opening that the clocks jump over in spring happens
-    right after the jump.
+    right after the jump; a window that they jump over as a whole does not open that night.
     """
     window = section.window
     if window is None:
@@ -94,12 +97,19 @@ def next_opening(section: LowTrafficSection, zone: ZoneInfo, moment: datetime) -
     local = moment.astimezone(zone)
     days = [local.date() + timedelta(days=offset) for offset in range(-1, 9)]
     spans = [_span(window, day, zone) for day in days if WEEKDAYS[day.weekday()] in section.days]
-    return next((max(start, moment) for start, end in spans if end > moment), moment)
+    return next((max(start, moment) for start, end in spans if end > max(start, moment)), moment)
 
 
 def _span(window: Window, day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
     last = day if window.start < window.end else day + timedelta(days=1)
-    start = datetime.combine(day, window.start, zone)
-    end = datetime.combine(last, window.end, zone)
-    utc = ZoneInfo("UTC")
-    return start.astimezone(utc), end.astimezone(utc)
+    return _moment(day, window.start, zone), _moment(last, window.end, zone)
+
+
+def _moment(day: date, clock: time, zone: ZoneInfo) -> datetime:
+    """When the clock on the wall shows a time, in UTC; where it jumps over that time, the moment of the jump."""
+    wall = datetime.combine(day, clock)
+    # The earlier reading of a time that comes twice in autumn; one that is jumped over in spring is reached by the jump.
+    moment = min(wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    while moment.astimezone(zone).replace(tzinfo=None) < wall:
+        moment += timedelta(minutes=1)
+    return moment
