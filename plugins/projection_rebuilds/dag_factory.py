@@ -23,7 +23,7 @@ from projection_rebuilds.operators.rebuild import (
 from projection_rebuilds.params import form
 from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
 from projection_rebuilds.sensors.retention import RetentionSensor
-from projection_rebuilds.specs import read_specs
+from projection_rebuilds.specs import problem, read_specs
 
 POOL = "projection_rebuilds"
 """Bounds how many replays run at once over all rebuilds; ``airflow_settings.yaml`` makes it."""
@@ -38,8 +38,24 @@ RETRIES: dict[str, Any] = {
 
 def rebuild_dags() -> dict[str, DAG]:
     """The DAGs of all usable specs, by id."""
-    dags = (rebuild_dag(spec, path) for path, spec in read_specs().usable.items())
-    return {dag.dag_id: dag for dag in dags}
+    return _build()[0]
+
+
+def _build() -> tuple[dict[str, DAG], list[str]]:
+    """The DAGs that can be made, by id, and what is wrong with the other specs."""
+    specs = read_specs()
+    dags: dict[str, DAG] = {}
+    problems = list(specs.broken.values())
+    for path, spec in specs.usable.items():
+        try:
+            dag = rebuild_dag(spec, path)
+            # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
+            dag.validate()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            problems.append(problem(path, error))
+        else:
+            dags[dag.dag_id] = dag
+    return dags, problems
 
 
 def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
@@ -59,6 +75,8 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
         params=form(spec),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
+        # Airflow would take a DAG that failed halfway, or that only broken_specs() has made, for one of the file's.
+        auto_register=False,
     ) as dag:
         _tasks(spec, str(path))
     return dag
@@ -128,9 +146,9 @@ class _BrokenSpecs(DAG):
 
 def broken_specs() -> DAG | None:
     """A stand-in for all specs that cannot be used, which Airflow turns into an import error; None if all are well."""
-    broken = read_specs().broken
-    if not broken:
+    problems = _build()[1]
+    if not problems:
         return None
     stand_in = _BrokenSpecs(dag_id="projection_rebuild_broken_specs", schedule=None)
-    stand_in.problems = "\n".join(broken.values())
+    stand_in.problems = "\n".join(problems)
     return stand_in

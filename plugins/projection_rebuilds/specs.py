@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import include
-from include.projection_rebuild.errors import SpecError
+from include.projection_rebuild.errors import RebuildError, SpecError
 from include.projection_rebuild.spec import RebuildSpec, load_spec
 
 FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
@@ -34,6 +34,15 @@ def folders() -> list[Path]:
     return [Path(include.__path__[0]) / "rebuilds"]
 
 
+def problem(path: Path, error: BaseException) -> str:
+    """What is wrong with a spec file, in one sentence that names it."""
+    if isinstance(error, SpecError):
+        return str(error)
+    if isinstance(error, RebuildError):
+        return f"{path.name}, projectors: {error}"
+    return f"{path.name} cannot be used: {type(error).__name__}: {error}. Correct the file, or the projectors that it names"
+
+
 def read_specs() -> Specs:
     """Reads every ``*.yaml`` in the folders; one that cannot be used, for whatever reason, stops none of the others."""
     found = Specs()
@@ -44,8 +53,9 @@ def read_specs() -> Specs:
         for path in sorted(folder.glob("*.yaml")):
             try:
                 spec = load_spec(path)
-            except SpecError as error:
-                found.broken[path] = str(error)
+            # A projector's module may do anything when it is imported, end the interpreter included.
+            except (Exception, SystemExit) as error:
+                found.broken[path] = problem(path, error)
                 continue
             if spec.rebuild in names:
                 found.broken[path] = (

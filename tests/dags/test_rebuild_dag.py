@@ -79,7 +79,12 @@ def test_a_dry_run_prints_the_sql_and_stops(new_database: object, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("conf", "words"),
-    [({"projectors": None}, "none is chosen"), ({"projectors": []}, "none is chosen"), ({"drop_after": "soon"}, "drop_after")],
+    [
+        ({"projectors": None}, "none is chosen"),
+        ({"projectors": []}, "none is chosen"),
+        ({"drop_after": "soon"}, "drop_after"),
+        ({"projector": ["ExpenseProjector"]}, "there is no such key"),
+    ],
 )
 def test_params_that_cannot_be_used_are_refused_by_name(
     conf: dict[str, object], words: str, tmp_path: Path, airflow_home: AirflowHome
@@ -92,6 +97,33 @@ def test_params_that_cannot_be_used_are_refused_by_name(
     assert not any(name.endswith("_rebuild") for name in sa.inspect(engine).get_table_names())
 
 
+def test_an_unknown_projector_is_refused_with_the_names_of_the_known_ones(airflow_home: AirflowHome) -> None:
+    state, printed = airflow_home.dags_test("rebuild_universal", {"projectors": ["ExpensProjector"]})
+    assert state == "none"
+    assert "ExpensProjector" in printed and "MonthlySummaryProjector" in printed
+
+
+def test_a_failed_verification_is_not_retried_and_the_next_run_takes_the_tables_over(
+    tmp_path: Path, airflow_home: AirflowHome
+) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/taken_over.db")
+    create_schema(engine)
+    events.append_all(engine, events.generate(300))
+    good = (Path(cdnow.__file__).parents[1] / "rebuilds" / "universal.yaml").read_text(encoding="utf-8")
+    spec = tmp_path / "universal.yaml"
+    never = "  max_count_drift_percent: 5"
+    spec.write_text(good.replace(never, f'{never}\n  assertions: ["SELECT 1"]'), encoding="utf-8")
+    env = {"PROJECTION_REBUILD_SPECS": str(tmp_path), **conn(engine)}
+    state, printed = airflow_home.dags_test("rebuild_universal", NOW, **env)
+    assert state == "failed"
+    assert "green does not pass" in printed and "UP_FOR_RETRY" not in printed.upper()
+    spec.write_text(good, encoding="utf-8")
+    state, printed = airflow_home.dags_test("rebuild_universal", NOW, **env)
+    assert state == "success", printed[-5_000:]
+    assert "taking its claims over" in printed
+    assert independent.actual_tables(engine) == independent.expected_tables(engine)
+
+
 def test_a_broken_spec_is_one_readable_import_error_and_stops_no_other(tmp_path: Path, airflow_home: AirflowHome) -> None:
     good = (Path(cdnow.__file__).parents[1] / "rebuilds" / "universal.yaml").read_text(encoding="utf-8")
     (tmp_path / "good.yaml").write_text(good, encoding="utf-8")
@@ -101,11 +133,14 @@ def test_a_broken_spec_is_one_readable_import_error_and_stops_no_other(tmp_path:
     (tmp_path / "typo.yaml").write_text(
         good.replace("projectors:ExpenseProjector", "projectors:ExpensProjector"), encoding="utf-8"
     )
+    needed = "  - include.universal.projectors:SubscriptionProjector\n"
+    (tmp_path / "gap.yaml").write_text(good.replace(needed, "").replace("universal", "gap", 1), encoding="utf-8")
     specs = {"PROJECTION_REBUILD_SPECS": str(tmp_path)}
     assert airflow_home.airflow("dags", "reserialize", **specs).returncode == 0
     errors = airflow_home.airflow("dags", "list-import-errors", "-o", "plain", **specs).stdout
     assert "broken.yaml" in errors and "Europe/Nowhere" in errors
     assert "typo.yaml" in errors and "ExpensProjector" in errors
+    assert "gap.yaml" in errors and "add it to `projectors`" in errors
     assert "Traceback" not in errors
     listed = airflow_home.airflow("dags", "list", "-o", "plain", **specs).stdout
     assert "rebuild_universal" in listed

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.serialization.decoders import decode_timetable
@@ -23,6 +24,7 @@ from projection_rebuilds.operators.rebuild import CloneTablesOperator, airflow_e
 from projection_rebuilds.runs import ledger_id, run_is_over
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
+DAGS = Path(include.__path__[0]).parent / "dags"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +79,59 @@ def test_broken_specs_raise_what_is_wrong_and_nothing_else(tmp_path: Path, monke
     with pytest.raises(SpecError) as caught:
         stand_in.validate()
     assert "b.yaml" in str(caught.value) and "a.yaml" in str(caught.value) and "c.yaml" in str(caught.value)
+
+
+ALL_PROJECTORS = SPEC.read_text(encoding="utf-8").partition("projectors:\n")[2].partition("\n\n")[0]
+OF_A_USER = """
+import include.universal.projectors as universal
+
+class NotATuple(universal.ExpenseProjector):
+    owns = universal.ExpenseProjector.owns[0]
+
+class ByName(universal.ExpenseProjector):
+    depends_on = ("SubscriptionProjector",)
+
+class Hen(universal.ExpenseProjector):
+    pass
+
+class Egg(universal.MonthlySummaryProjector):
+    depends_on = (Hen,)
+
+Hen.depends_on = (Egg,)
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "words"),
+    [
+        ("  - include.universal.projectors:SubscriptionProjector\n", "", ["SubscriptionProjector", "add it to `projectors`"]),
+        (ALL_PROJECTORS, "  - of_a_user:Hen\n  - of_a_user:Egg", ["circle", "Hen", "Egg"]),
+        (ALL_PROJECTORS, "  - of_a_user:NotATuple", ["not iterable", "projectors"]),
+        (ALL_PROJECTORS, "  - of_a_user:ByName", ["projectors"]),
+        (ALL_PROJECTORS, "  - leaves:Projector", ["SystemExit"]),
+        ("72h", "99999999999d", ["OverflowError"]),
+        ("When it starts", "When it st\xe4rts", ["utf-8"]),
+    ],
+)
+def test_a_spec_that_breaks_in_any_way_hides_no_other(
+    was: str, becomes: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_a_user.py").write_text(OF_A_USER, encoding="utf-8")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    good = SPEC.read_text(encoding="utf-8")
+    assert was in good
+    bad = good.replace(was, becomes, 1).replace("rebuild: universal", "rebuild: bad", 1)
+    (tmp_path / "good.yaml").write_text(good, encoding="utf-8")
+    (tmp_path / "bad.yaml").write_text(bad, encoding="latin-1")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PROJECTION_REBUILD_SPECS", str(tmp_path))
+    bag = DagBag(dag_folder=str(DAGS))
+    assert bag.dags.keys() == {"rebuild_universal"}
+    ((file, message),) = bag.import_errors.items()
+    assert Path(file).name == "projection_rebuild_errors.py"
+    assert "Traceback" not in message
+    for word in ["bad.yaml", *words]:
+        assert word in message
 
 
 @pytest.mark.parametrize(
