@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
 import sqlalchemy as sa
 
+from include.projection_rebuild import external
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import CloneError, StepOrderError
+from include.projection_rebuild.errors import CloneError, SettleTimeout, StepOrderError
+from include.projection_rebuild.event_store import PATIENCE
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.names import TableSet
 
@@ -18,6 +24,7 @@ def clone_tables(context: Context) -> list[str]:
     :raises ClaimRefused: another run has taken the tables over
     """
     with context.dialect.connect() as connection:
+        context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id)
         if run.state == RunState.SWITCHING:
             raise StepOrderError(
@@ -25,32 +32,87 @@ def clone_tables(context: Context) -> list[str]:
             )
         plan = context.plan_of(run)
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
+        program_at_work = context.ledger.open_call(connection, context.run_id)
         with context.dialect.transaction(connection):
             context.ledger.move(connection, context.run_id, RunState.PLANNED)
             context.ledger.remove_checkpoints(connection, context.run_id)
+            if plan.part:
+                context.ledger.forget_parts(connection, context.run_id)
         tables = context.switched_sets(plan)
+        if program_at_work:
+            wait_for_programs(context, connection, tables)
         context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
-        for table in reversed(tables):
-            _drop_leftover(context, connection, table)
-        for table in tables:
-            _create(context, connection, table)
+        remake(context, connection, tables)
         if context.spec.live_writer.checkpoint:
             # Small, and filled within the switch: it has all of its indexes from the start.
             for statement in context.dialect.index_green(connection, tables[-1]):
                 context.dialect.run(connection, statement)
+        # Where the shards of all projectors end, so that each one's can be joined.
+        head = context.store.settled_head() if plan.shards else 0
         with context.dialect.transaction(connection):
-            context.ledger.reset_checkpoints(connection, context.run_id, plan.projectors)
-            context.ledger.move(connection, context.run_id, RunState.CLONED)
+            context.ledger.set_checkpoints(connection, context.run_id, dict.fromkeys(plan.projectors, (0, 0)))
+            context.ledger.set_shards(connection, context.run_id, plan.shards, head)
+            # An empty green has nothing of what an attempt at the switch had drained into the last one.
+            fresh = plan.model_copy(update={"already": [] if plan.part else None})
+            context.ledger.move(connection, context.run_id, RunState.CLONED, plan=fresh.model_dump(mode="json"))
     return [table.green for table in tables]
 
 
-def _drop_leftover(context: Context, connection: sa.Connection, table: TableSet) -> None:
+def remake(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+    """Puts empty green tables in the place of those that are there."""
+    for table in reversed(tables):
+        drop_leftover(context, connection, table)
+    for table in tables:
+        _create(context, connection, table)
+
+
+def drop_leftover(context: Context, connection: sa.Connection, table: TableSet) -> None:
+    """Frees green's name from what an earlier attempt, or a run that is over, has left.
+
+    :raises CloneError: no run has made that table
+    """
     if not context.dialect.table_exists(connection, table.schema, table.green):
         return
-    if not context.ledger.is_our_green(connection, table.green):
+    made_by = context.ledger.green_run(connection, table.green)
+    if made_by is None:
         raise CloneError(foreign_green(table))
+    if made_by != context.run_id and context.ledger.open_call(connection, made_by):
+        # It is over, but a worker of it may live, and ends its program when it sees that.
+        context.ledger.fence_workers(connection, made_by)
+        wait_for_programs(context, connection, [table])
     context.log(f"dropping {table.green}, left by an earlier attempt")
-    context.dialect.run(connection, context.dialect.drop_table(table.schema, table.green))
+    for statement in context.dialect.drop_table(connection, table, table.green):
+        context.dialect.run(connection, statement)
+    # It may have been an old table that a rollback was about to take back.
+    context.ledger.forget_retired(connection, [table.green])
+
+
+def wait_for_programs(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+    """Returns once nothing of a program whose worker has just lost its checkpoint appears in green tables any more.
+
+    :raises SettleTimeout: somebody still writes one of them
+    """
+    time.sleep(external.take_over())
+    for table in tables:
+        if context.dialect.table_exists(connection, table.schema, table.green):
+            _wait_for_writers(context, table)
+
+
+def _wait_for_writers(context: Context, table: TableSet) -> None:
+    """A statement outlives the client that has sent it: until it has ended, what it writes may still appear."""
+    dialect, deadline = context.dialect, time.monotonic() + PATIENCE.total_seconds()
+    while True:
+        try:
+            with dialect.fence(table.schema, table.green, timedelta(seconds=1)):
+                return
+        except sa.exc.DBAPIError as error:
+            if not dialect.lock_was_refused(error):
+                raise
+        if time.monotonic() > deadline:
+            raise SettleTimeout(
+                f"somebody still writes {table.green} after {PATIENCE.total_seconds():g} s: look for what the program's connections are "
+                "executing, end it, then retry"
+            )
 
 
 def foreign_green(table: TableSet) -> str:

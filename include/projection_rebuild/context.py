@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import Ledger, Run
-from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.ledger import Checkpoint, Ledger, Run
+from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.spec import RebuildSpec, RunOptions
@@ -22,6 +22,7 @@ class Context:
     :param store: the event store, perhaps in another database
     :param schema: the schema of read models and ledger
     :param one_database: whether events and read models commit in the same database
+    :param progress: told now and then how far a replay is, with its events per second
     """
 
     spec: RebuildSpec
@@ -33,18 +34,20 @@ class Context:
     one_database: bool
     projectors: dict[str, type[Projector]]
     log: Callable[[str], None]
+    progress: Callable[[Checkpoint, float], None]
 
     def projector(self, name: str) -> type[Projector]:
         """A projector of the spec by its name."""
         return self.projectors[name]
 
-    def table_set(self, table: str) -> TableSet:
-        """The blue, green and old names of a live table."""
-        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier)
+    def table_set(self, table: str, plan: Plan | None = None) -> TableSet:
+        """The blue, green and old names of a live table, with the structure that a plan gives it."""
+        form = Form(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
+        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, form=form)
 
     def table_sets(self, plan: Plan) -> list[TableSet]:
         """The names of all tables of the run, parents first."""
-        return [self.table_set(table) for table in plan.tables]
+        return [self.table_set(table, plan) for table in plan.tables]
 
     def switched_sets(self, plan: Plan) -> list[TableSet]:
         """The names of all tables that the run switches: its read models, and the positions of their consumers."""

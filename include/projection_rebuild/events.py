@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Event:
@@ -16,14 +19,14 @@ class Event:
     :param payload: the decoded payload
     :param recorded_at: when it was recorded, as ISO 8601 text; :attr:`recorded_time` parses it
     :param version: the event's place within its stream, where the store keeps one
+    :param type_version: which version of its type it is, where the store keeps one; 1 otherwise
     :param metadata: the decoded metadata, empty unless the projector asks for it (``needs_metadata``)
     """
 
-    __slots__ = ("metadata", "payload", "position", "recorded_at", "stream", "type", "version")
+    __slots__ = ("metadata", "payload", "position", "recorded_at", "stream", "type", "type_version", "version")
 
     def __init__(
         self,
-        *,
         position: int,
         stream: str,
         type: str,
@@ -31,6 +34,7 @@ class Event:
         recorded_at: str = "",
         version: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        type_version: int | str = 1,
     ) -> None:
         self.position = position
         self.stream = stream
@@ -38,7 +42,8 @@ class Event:
         self.payload = payload
         self.recorded_at = recorded_at
         self.version = version
-        self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
+        self.metadata: Mapping[str, Any] = NOTHING if metadata is None else metadata
+        self.type_version = type_version
 
     def __getitem__(self, name: str) -> Any:
         """A field of the payload: ``event["amount_cents"]``."""
@@ -47,6 +52,19 @@ class Event:
     def get(self, name: str, default: Any = None) -> Any:
         """A field of the payload, or a default where an old event does not have it."""
         return self.payload.get(name, default)
+
+    def evolved(self, type: str | None = None, payload: Mapping[str, Any] | None = None) -> Event:
+        """The event with another type or payload, for an upcaster; everything else stays."""
+        return Event(
+            position=self.position,
+            stream=self.stream,
+            type=self.type if type is None else type,
+            payload=self.payload if payload is None else payload,
+            recorded_at=self.recorded_at,
+            version=self.version,
+            metadata=self.metadata,
+            type_version=self.type_version,
+        )
 
     @property
     def recorded_time(self) -> datetime:
@@ -57,3 +75,16 @@ class Event:
     def __repr__(self) -> str:
         # Without the payload: an event's text ends up in logs and tracebacks.
         return f"<Event {self.type} at {self.position}>"
+
+
+class Undecodable(Event):
+    """An event whose payload, metadata or version cannot be read; whoever is to project it is told so.
+
+    :param cause: the kind of error, without its text, which may quote the payload
+    """
+
+    __slots__ = ("cause",)
+
+    def __init__(self, *, position: int, stream: str, type: str, cause: str) -> None:
+        super().__init__(position=position, stream=stream, type=type, payload={})
+        self.cause = cause

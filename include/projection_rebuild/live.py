@@ -7,21 +7,29 @@ import sqlalchemy as sa
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.projector import Projector
+from include.projection_rebuild.reading import Reading
 from include.projection_rebuild.rows import RowBuffer
-from include.projection_rebuild.tables import BlueTables
+from include.projection_rebuild.tables import BlueTables, GreenTables
 
 
 def project_live(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
     """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
 
+    The event goes through the projector's upcasters as in a replay.
+
     :param connection: a connection with the caller's transaction on it
     :param projector: the class that a rebuild replays as well
     :param event: the event as it was appended, with its position
     :param schema: the schema of the tables; None: the connection's own
+    :raises PoisonEvent: the event cannot be decoded or brought up to date
     """
-    if event.type not in projector.event_types():
+    if event.type not in projector.stored_types():
         return
-    tables = BlueTables(dialect_for(connection.engine), connection, schema)
-    buffer = RowBuffer(tables)
-    projector().project(event, buffer)
+    dialect = dialect_for(connection.engine)
+    tables = BlueTables(dialect, connection, schema)
+    buffer = RowBuffer(tables, classes=projector.owns)
+    # What is only looked at is not locked.
+    handlers = Reading(projector, GreenTables(dialect, connection, schema, str)).of(projector())
+    for each in projector.upcasters.current(event):
+        handlers.project(each, buffer)
     tables.write(buffer.changes())

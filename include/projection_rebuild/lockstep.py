@@ -7,16 +7,24 @@ deletes ahead of its children's.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import partial
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import StepOrderError
+from include.projection_rebuild.external import ExternalProjector
+from include.projection_rebuild.external_replay import ExternalReplay
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.reading import reading_of
 from include.projection_rebuild.replay import ProjectorReplay
+from include.projection_rebuild.rows import RowBuffer
+
+POSITIONS = 10_000
+"""How far the projectors go in one transaction: their rows are in memory all at once."""
 
 
 class Lockstep:
@@ -33,21 +41,49 @@ class Lockstep:
         missing = [name for name in plan.projectors if name not in checkpoints]
         if missing:
             raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
-        works = [ProjectorReplay(context, context.projector(name), checkpoints[name], connection) for name in plan.projectors]
+        works: list[ProjectorReplay] = []
+        self.programs: list[ExternalReplay] = []
+        for name in plan.projectors:
+            projector = context.projector(name)
+            if issubclass(projector, ExternalProjector):
+                self.programs.append(ExternalReplay(context, projector, checkpoints[name], connection))
+            else:
+                part = partial.open_part(context, connection, plan, checkpoints[name])
+                reading = reading_of(context, connection, plan, projector)
+                works.append(ProjectorReplay(context, projector, checkpoints[name], connection, plan.already, part, reading))
+        owners: dict[type, Callable[[], RowBuffer]] = {
+            each: lambda work=work: work.rows  # type: ignore[misc]
+            for work in works
+            for each in work.projector.owns
+        }
+        for work in works:
+            work.reading.lean_on(owners)
+        # Whoever reads another one's rows is folded after it; rows are written parents first.
+        self._to_be_folded = works
         self._works = sorted(works, key=lambda work: min(plan.tables.index(table) for table in work.projector.tables()))
+
+    @property
+    def _everyone(self) -> list[ProjectorReplay | ExternalReplay]:
+        return [*self._works, *self.programs]
 
     @property
     def position(self) -> int:
         """Up to here every projector has come."""
-        return min(work.checkpoint.position for work in self._works)
+        return min(work.checkpoint.position for work in self._everyone)
 
-    def catch_up(self) -> None:
-        """Rounds of settle and replay, each projector to the same head, until the backlog is small."""
-        behind = None
-        while behind is None or behind > self._context.spec.swap.small_backlog:
-            head = self._context.store.settled_head()
-            behind = head - self.position
+    def catch_up(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Rounds of settle and replay, each projector to the same head, until the backlog is small.
+
+        :param stopped: asked while a program is at work
+        """
+        for head in self._context.store.heads(lambda: self.position, self._context.spec.swap.small_backlog):
             self._replay_to(head)
+            for program in self.programs:
+                program.replay_to(head, stopped, lambda now: None, lambda: None)
+
+    def programs_behind(self, position: int) -> list[ExternalReplay]:
+        """The programs that have events left up to a position."""
+        return [program for program in self.programs if program.outstanding(position)]
 
     def miscounted(self, stored: Mapping[str, int]) -> list[str]:
         """Projectors that have not handled as many events as there are.
@@ -58,48 +94,75 @@ class Lockstep:
         :param stored: how many events of each type the store holds up to :attr:`position`
         """
         found = []
-        for work in self._works:
-            there = sum(stored.get(each, 0) for each in work.projector.event_types())
-            if there != work.checkpoint.events:
+        for work in self._everyone:
+            there = sum(stored.get(each, 0) for each in work.projector.stored_types())
+            if there != work.checkpoint.events + work.dead_letters:
+                aside = f" and set aside {work.dead_letters:,}" if work.dead_letters else ""
                 found.append(
-                    f"{work.projector.name()} has handled {work.checkpoint.events:,} events, the store holds {there:,} of its types up "
+                    f"{work.projector.name()} has handled {work.checkpoint.events:,} events{aside}, the store holds {there:,} of its types up "
                     f"to position {work.checkpoint.position:,}; run clone_tables and what follows it again"
                 )
         return found
 
+    def dead_letters(self) -> dict[str, int]:
+        """How many events each projector has set aside; those that have none are left out."""
+        return {work.projector.name(): work.dead_letters for work in self._works if work.dead_letters}
+
+    def too_many_dead_letters(self) -> list[str]:
+        """Why what has been set aside stands in the way of a switch."""
+        letters, allowed = self.dead_letters(), self._context.spec.verify.max_dead_letters
+        if sum(letters.values()) <= allowed:
+            return []
+        said = ", ".join(f"{name} {count:,}" for name, count in letters.items())
+        return [
+            f"events have been set aside: {said}; verify.max_dead_letters allows {allowed:,}. They are listed in projection_rebuild_dead_letters. "
+            "Correct the handlers and clear the replay tasks, which drive them again"
+        ]
+
     def _replay_to(self, head: int) -> None:
         # The projectors may have stopped at different positions; whoever is behind comes up first.
         for bound in self._bounds(head):
-            counts = self._fold(bound)
+            folded = self._fold(bound)
             with self._context.dialect.transaction(self._connection):
-                moved = self._write(counts, bound, head)
+                moved = self._write(folded, bound, head)
             self._committed(moved)
 
     def _bounds(self, head: int) -> list[int]:
-        size = self._context.spec.replay.batch_events
-        return [*range(self.position + size, head, size), head]
+        size = min(self._context.spec.replay.batch_events, POSITIONS)
+        first = min((work.checkpoint.position for work in self._works), default=head)
+        return [*range(first + size, head, size), head]
 
-    def drain(self, position: int) -> None:
-        """Applies everything up to a position in the caller's transaction."""
-        self._committed(self._write(self._fold(position), position, position))
+    def drain(self, position: int) -> list[int]:
+        """Applies everything up to a position in the caller's transaction.
 
-    def _fold(self, bound: int) -> dict[ProjectorReplay, int]:
-        """Folds each projector's events up to ``bound``; those that are there already have none."""
-        counts: dict[ProjectorReplay, int] = {}
-        for work in self._works:
+        :returns: the positions of the events that were applied, in order
+        """
+        folded = self._fold(position)
+        self._committed(self._write(folded, position, position))
+        for program in self.programs:
+            # Whatever it has left has been seen to before.
+            program.pass_over(position, position)
+        return sorted({each for positions in folded.values() for each in positions})
+
+    def _fold(self, bound: int) -> dict[ProjectorReplay, list[int]]:
+        """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
+        folded: dict[ProjectorReplay, list[int]] = {}
+        for work in self._to_be_folded:
             with closing(work.pages_to(bound)) as pages:
                 for events, _ in pages:
                     work.fold(events)
-                    counts[work] = counts.get(work, 0) + len(events)
-        return counts
+                    folded.setdefault(work, []).extend(event.position for event in events)
+        return {work: folded[work] for work in self._works if work in folded}
 
-    def _write(self, counts: dict[ProjectorReplay, int], bound: int, head: int) -> dict[ProjectorReplay, Checkpoint]:
+    def _write(self, folded: dict[ProjectorReplay, list[int]], bound: int, head: int) -> dict[ProjectorReplay, Checkpoint]:
         began = time.monotonic()
-        moved = {work: work.advance(count, bound, head, time.monotonic() - began) for work, count in counts.items()}
-        for work in reversed(counts):
+        moved = {work: work.advance(len(events), bound, head, time.monotonic() - began) for work, events in folded.items()}
+        for work in reversed(folded):
             work.tables.delete(work.changes())
-        for work in counts:
+        for work in folded:
             work.tables.put(work.changes())
+            if not work.projector.has_handlers():
+                work.run_sets(bound)
         return moved
 
     def _committed(self, moved: dict[ProjectorReplay, Checkpoint]) -> None:

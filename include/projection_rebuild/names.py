@@ -1,4 +1,4 @@
-"""The names of blue, green and old tables; imports nothing of the engine."""
+"""The names of blue, green and old tables, and another structure where green has one; imports nothing of the engine."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def derived(name: str, suffix: str, limit: int) -> str:
 
 
 @dataclass(frozen=True)
+class Form:
+    """The structure that a green table has instead of its blue one's.
+
+    :param definition: of the table under its live name, as its dialect keeps it
+    :param views: name and query of the views that are defined anew for it, under live names
+    """
+
+    definition: str
+    views: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class TableSet:
     """One read model of a run by all of its names.
 
@@ -30,14 +42,16 @@ class TableSet:
     :param blue: the live name
     :param green: the table that is being rebuilt
     :param old: the live table after the switch
+    :param form: the structure that green has; None: that of blue
     """
 
     schema: str | None
     blue: str
     green: str
     old: str
+    form: Form | None = None
 
     @classmethod
-    def of(cls, table: str, *, schema: str | None, limit: int) -> TableSet:
+    def of(cls, table: str, *, schema: str | None, limit: int, form: Form | None = None) -> TableSet:
         """The names for a live table in a database whose identifiers have at most ``limit`` bytes."""
-        return cls(schema, table, derived(table, GREEN_SUFFIX, limit), derived(table, OLD_SUFFIX, limit))
+        return cls(schema, table, derived(table, GREEN_SUFFIX, limit), derived(table, OLD_SUFFIX, limit), form)

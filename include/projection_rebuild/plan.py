@@ -3,13 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.projector import Projector
+from include.projection_rebuild.findings import Carried, Finding
+from include.projection_rebuild.parts import Part
+from include.projection_rebuild.projector import Projector, needs
 from include.projection_rebuild.spec import RunOptions
+
+UNSHOWN = (
+    "rows, locks, what an earlier run has left, and on MySQL and MariaDB the ALTERs that give foreign keys and constraints "
+    "their places and names after the RENAME"
+)
+"""What the SQL of a dry run leaves out: it hangs on what is found when it is done."""
+
+
+class Space(BaseModel):
+    """Room on the disk of the read models, in bytes.
+
+    :param needed: what the tables of the run take now, indexes included; their doubles take about as much beside them
+    :param free: what the database can still grow by; None where the server does not tell
+    """
+
+    needed: int
+    free: int | None
+
+    def describe(self) -> str:
+        """Both, for a person."""
+        free = "the server does not tell how much is free" if self.free is None else f"{_size(self.free)} are free"
+        return f"about {_size(self.needed)} for the doubles of the tables, as much as these take now; {free}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
+
+
+class Forecast(BaseModel):
+    """What to expect of one projector's replay.
+
+    :param events: those that it handles
+    :param events_per_second: of one worker in its last replay; None: there is no record of one
+    :param shards: into how many shards it is divided, each with a worker of its own
+    """
+
+    projector: str
+    events: int
+    events_per_second: float | None
+    shards: int = 1
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def seconds(self) -> float | None:
+        """How long it will take, its shards beside each other; None: nobody knows yet."""
+        return self.events / (self.events_per_second * self.shards) if self.events_per_second else None
+
+    def describe(self) -> str:
+        """One line for a log."""
+        if self.seconds is None:
+            return f"{self.projector}: {self.events:,} events; how long they take will be known after a first run"
+        divided = f" in {self.shards} shards at once" if self.shards > 1 else ""
+        return (
+            f"{self.projector}: {self.events:,} events, about {_span(self.seconds)}{divided} by its last rate "
+            f"({self.events_per_second:,.0f}/s{' each' if divided else ''})"
+        )
+
+
+def _span(seconds: float) -> str:
+    return str(timedelta(seconds=max(1, round(seconds))))
 
 
 class Plan(BaseModel):
@@ -19,8 +86,18 @@ class Plan(BaseModel):
     :param tables: their tables by live name, parents before the tables that refer to them
     :param events: about how many events the store holds
     :param head: the newest position when the plan was made
+    :param shards: into how many shards a projector is divided; those that are not have no entry
     :param findings: what an operator should know; none of it stops the run
-    :param sql: for a dry run, every statement that would be executed before the replay and at the switch
+    :param space: what the doubles need on the disk; None for a rollback, which needs nothing more
+    :param forms: the structure of each table that gets another one, as its dialect keeps it
+    :param views: the views that are defined anew with it, by name
+    :param difference: what changes in the structure, in words
+    :param forecasts: for a dry run, what to expect of each projector's replay
+    :param carried: for a dry run, what hangs on the tables and will be as it was
+    :param sql: for a dry run, every statement that would define, rename or drop something, but for what :data:`UNSHOWN` says
+    :param part: the part that is rebuilt, the rest being copied from blue; None: everything
+    :param rolls_back: for a rollback, the run whose switch is taken back
+    :param already: positions above the checkpoints whose events green holds all the same: in a rollback, and after an undone switch
     """
 
     rebuild: str
@@ -30,23 +107,53 @@ class Plan(BaseModel):
     schema_name: str | None
     events: int
     head: int
-    findings: list[str] = []
+    shards: dict[str, int] = {}
+    findings: list[Finding] = []
+    space: Space | None = None
+    forms: dict[str, str] = {}
+    views: dict[str, str] = {}
+    difference: list[str] = []
+    forecasts: list[Forecast] = []
+    carried: list[Carried] = []
     sql: list[str] = []
     dry_run: bool = False
+    part: Part | None = None
+    rolls_back: str | None = None
+    already: list[int] | None = None
 
     def describe(self) -> str:
         """The plan as a person reads it in a log."""
         lines = [
-            f"Rebuild {self.rebuild}: {len(self.projectors)} projectors, {len(self.tables)} tables, about {self.events:,} events",
+            f"{self._what()}: {len(self.projectors)} projectors, {len(self.tables)} tables, about {self.events:,} events",
             "  projectors: " + " -> ".join(self.projectors),
             "  tables:     " + ", ".join(self.tables),
+            *([f"  part:       {self.part.describe()}; all other rows are copied"] if self.part else []),
+            *(["  shards:     " + ", ".join(f"{name} {count}" for name, count in self.shards.items())] if self.shards else []),
+            *self._replay(),
+            *([f"  space:      {self.space.describe()}"] if self.space else []),
             *(f"  note:       {each}" for each in self.findings),
         ]
+        if self.forms:
+            lines += ["  New structure:", *(f"    {each}" for each in self.difference or ["nothing differs"])]
+        if self.carried:
+            lines += ["  Carried over:", *(f"    {each}" for each in self.carried)]
         if self.sql:
-            lines += ["  SQL, in this order:", *(f"    {each};" for each in self.sql)]
+            lines += [f"  SQL, in this order, without {UNSHOWN}:", *(f"    {each};" for each in self.sql)]
         if self.dry_run:
             lines.append("  Dry run: nothing has been touched.")
         return "\n".join(lines)
+
+    def _replay(self) -> list[str]:
+        """What there is to replay, and how long it will take."""
+        lines = [f"  replay:     {each.describe()}" for each in self.forecasts]
+        known = [each.seconds for each in self.forecasts if each.seconds is not None]
+        if lines and len(known) == len(lines):
+            most = " at most, as only a part is replayed" if self.part else ""
+            lines.append(f"  time:       about {_span(sum(known))}{most} if one follows the other; less with several workers")
+        return lines
+
+    def _what(self) -> str:
+        return f"Rollback of the run {self.rolls_back}" if self.rolls_back else f"Rebuild {self.rebuild}"
 
 
 def order(projectors: Mapping[str, type[Projector]]) -> list[str]:
@@ -54,26 +161,29 @@ def order(projectors: Mapping[str, type[Projector]]) -> list[str]:
 
     :raises PlanError: a cycle, with its names; or a dependency that the spec does not list
     """
-    names = {projector: name for name, projector in projectors.items()}
-    graph: dict[str, list[str]] = {}
+    there = {*projectors.values(), *(member for projector in projectors.values() for member in projector.composed_of)}
     for name, projector in projectors.items():
         for needed in projector.depends_on:
-            if needed not in names:
+            if needed not in there:
                 raise PlanError(f"{name} depends on {needed.__name__}, which is not in the spec; add it to `projectors`")
-        graph[name] = [names[needed] for needed in projector.depends_on]
-    return sort(graph, "the projectors depend on each other in a circle")
+    circle = "the projectors depend on each other in a circle"
+    return sort(
+        needs(projectors),
+        circle,
+        "take one of these out of its `depends_on` or `reads`, or let them go in one pass (`composed_of`)",
+    )
 
 
-def sort(graph: Mapping[str, Sequence[str]], circle: str) -> list[str]:
+def sort(graph: Mapping[str, Sequence[str]], circle: str, remedy: str) -> list[str]:
     """A stable topological order of ``{name: names before it}``.
 
-    :raises PlanError: a cycle; says ``circle`` and its names
+    :raises PlanError: a cycle; says ``circle``, its names, and the remedy
     """
     sorter = TopologicalSorter({name: [each for each in before if each in graph] for name, before in graph.items()})
     try:
         sorter.prepare()
     except CycleError as error:
-        raise PlanError(f"{circle}: {' -> '.join(reversed(error.args[1]))}") from None
+        raise PlanError(f"{circle}: {' -> '.join(reversed(error.args[1]))}; {remedy}") from None
     rank = {name: at for at, name in enumerate(graph)}
     sorted_names: list[str] = []
     while sorter.is_active():
@@ -84,19 +194,17 @@ def sort(graph: Mapping[str, Sequence[str]], circle: str) -> list[str]:
 
 
 def choose(projectors: Mapping[str, type[Projector]], options: RunOptions) -> list[str]:
-    """The names of the projectors to rebuild, in their order.
+    """The names of the projectors to rebuild, in their order; names that are not known are left out.
 
-    :raises PlanError: an unknown name; lists those that are known
+    :raises PlanError: see :func:`order`
     """
     ordered = order(projectors)
     if options.projectors is None:
         return ordered
-    unknown = [name for name in options.projectors if name not in projectors]
-    if unknown:
-        raise PlanError(f"projectors: {', '.join(unknown)} is unknown; this spec has {', '.join(ordered)}")
     chosen = set(options.projectors)
     if options.rebuild_dependents:
+        needed = needs(projectors)
         for name in ordered:
-            if any(needed.name() in chosen for needed in projectors[name].depends_on):
+            if chosen.intersection(needed[name]):
                 chosen.add(name)
     return [name for name in ordered if name in chosen]

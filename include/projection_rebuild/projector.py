@@ -7,12 +7,19 @@ the application's own transaction: :mod:`include.projection_rebuild.live`). It n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Any, ClassVar, TypeVar
+from uuid import UUID
 
 from include.projection_rebuild.errors import ProjectorError
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.findings import Finding
+from include.projection_rebuild.partition import Partition
+from include.projection_rebuild.parts import ByAggregate, ByPeriod
 from include.projection_rebuild.rows import Rows, RowType, row_type
+from include.projection_rebuild.upcasting import Upcasters
+from include.projection_rebuild.values import plain_type
 
 Handler = Callable[[Any, Event, Rows], None]
 H = TypeVar("H", bound=Handler)
@@ -55,8 +62,33 @@ class Projector:
     depends_on: ClassVar[tuple[type[Projector], ...]] = ()
     """Projectors whose tables must be filled before this one's (foreign keys point that way)."""
 
+    reads: ClassVar[tuple[type, ...]] = ()
+    """Row classes of other projectors' tables that handlers look at and never change. In a rebuild their owners go first."""
+
+    composed_of: ClassVar[tuple[type[Projector], ...]] = ()
+    """Projectors that go in one pass: event by event, each in turn, so that each sees the rows of the others as they are at that
+    very event. Stands in a spec in place of them; owns what they own, and has no handlers of its own."""
+
+    part: ClassVar[ByAggregate | ByPeriod | None] = None
+    """By what its rows can be told apart, so that some of them can be rebuilt and the others copied; None: only all at once."""
+
+    partition_by: ClassVar[str] = ""
+    """The field of the payload (text or a whole number) that says whose rows an event touches: no event touches rows of two of
+    them, and each row class has an attribute of this name that holds it. Then replays can be divided into shards. Empty: by stream, where
+    each row class names the attribute that holds it (``@row(..., stream="id")``); otherwise events need their total order."""
+
     needs_metadata: ClassVar[bool] = False
     """Whether handlers read ``event.metadata``; reading it costs, so it is left out unless asked for."""
+
+    version: ClassVar[str] = ""
+    """What the author calls this state of the code; kept in the record of each run, beside a hash of the source."""
+
+    reads_events: ClassVar[tuple[str, ...]] = ()
+    """The event types that :meth:`statements` read, where there are no handlers that tell."""
+
+    upcasters: ClassVar[Upcasters] = Upcasters()
+    """What brings old events to the versions that the handlers know, in a replay and live; usually one object for all of an
+    application's projectors."""
 
     _handlers: ClassVar[dict[str, Handler]] = {}
 
@@ -69,6 +101,41 @@ class Projector:
                 if known is not None and known in vars(cls).values():
                     raise ProjectorError(f"{cls.__name__} has two handlers for {event_type}; keep one")
                 cls._handlers[event_type] = method
+        if "composed_of" in vars(cls):
+            cls._compose()
+
+    @classmethod
+    def _compose(cls) -> None:
+        """Becomes what its members are together.
+
+        :raises ProjectorError: it has something of its own, or its members cannot go together
+        """
+        members, own = cls.composed_of, [each for each in vars(cls).values() if hasattr(each, "__handles__")]
+        if own or "owns" in vars(cls):
+            raise ProjectorError(
+                f"{cls.__name__} is composed_of others, and has only what they have; take its own handlers and `owns` away"
+            )
+        if silent := [each.__name__ for each in members if not each.has_handlers()]:
+            raise ProjectorError(
+                f"{cls.__name__}: {', '.join(silent)} has no handlers, only SQL; nothing of it goes event by event"
+            )
+        if len({id(each.upcasters) for each in members if each.upcasters is not Projector.upcasters}) > 1:
+            raise ProjectorError(f"{cls.__name__}: its members have different upcasters; give them one object")
+        cls.owns = tuple(row_class for each in members for row_class in each.owns)
+        cls.reads = tuple(dict.fromkeys(row for each in members for row in each.reads if row not in cls.owns))
+        needed = (other for each in members for other in each.depends_on if other not in members)
+        cls.depends_on = tuple(dict.fromkeys(needed))
+        cls.needs_metadata = any(each.needs_metadata for each in members)
+        cls.upcasters = next(
+            (each.upcasters for each in members if each.upcasters is not Projector.upcasters), Projector.upcasters
+        )
+        instances = tuple(each() for each in members)
+
+        def in_turn(self: Projector, event: Event, rows: Rows) -> None:
+            for each in instances:
+                each.project(event, rows)
+
+        cls._handlers = {event_type: in_turn for each in members for event_type in each.event_types()}
 
     @classmethod
     def name(cls) -> str:
@@ -81,14 +148,53 @@ class Projector:
         return tuple(row_type(each) for each in cls.owns)
 
     @classmethod
+    def partition(cls) -> Partition | None:
+        """How events and rows can be divided; None: not at all.
+
+        :raises ProjectorError: a row class lacks the attribute
+        """
+        field = cls.partition_by
+        if not field:
+            streams = {kind.row_class: kind.stream for kind in cls.kinds() if kind.stream is not None}
+            return Partition(None, streams) if len(streams) == len(cls.owns) else None
+        missing = [kind.row_class.__name__ for kind in cls.kinds() if field not in kind.attributes]
+        if missing:
+            raise ProjectorError(f"{cls.__name__}.partition_by: {', '.join(missing)} has no attribute {field}")
+        return Partition(field, dict.fromkeys(cls.owns, field))
+
+    @classmethod
     def tables(cls) -> tuple[str, ...]:
         """The live names of the owned tables."""
         return tuple(kind.table for kind in cls.kinds())
 
     @classmethod
     def event_types(cls) -> tuple[str, ...]:
-        """The event types that have a handler, sorted."""
-        return tuple(sorted(cls._handlers))
+        """The event types that concern it, sorted: those that have a handler, or without handlers those that it reads."""
+        return tuple(sorted({*cls._handlers, *cls.reads_events}))
+
+    @classmethod
+    def stored_types(cls) -> tuple[str, ...]:
+        """The event types that have to be read from the store, sorted: those handled, and those that upcasters make into them."""
+        return tuple(sorted(cls.upcasters.sources(cls.event_types())))
+
+    @classmethod
+    def has_handlers(cls) -> bool:
+        """Whether there are handlers; without, its rows come by :meth:`statements` alone."""
+        return bool(cls._handlers)
+
+    @classmethod
+    def statements(cls, database: str) -> Sequence[str]:
+        """SQL that does for a range of events what the handlers do, for authors who know how; none by default.
+
+        In it, ``{events}`` stands for the events that are to be projected, each exactly once: a relation with the columns
+        ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and ``metadata``, in no order. The live name of an owned
+        table in braces stands for the table to write. The statements are executed one after the other, in one transaction
+        with the checkpoint, for one range after the other: what is there already has to be added to.
+
+        :param database: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``
+        :returns: none where the handlers are to be used
+        """
+        return ()
 
     def project(self, event: Event, rows: Rows) -> None:
         """Runs the handler of one event; an event of a type without a handler changes nothing."""
@@ -120,18 +226,62 @@ def _refuse_unusable(projector: type[Projector], path: str) -> None:
     if not projector.owns:
         raise ProjectorError(f"{path}: it owns no table; set `owns` to its row classes")
     projector.kinds()
+    projector.partition()
     if not projector.event_types():
         raise ProjectorError(f"{path}: it handles no event; mark its handlers with @handles(...)")
+    if projector.reads_events and projector.has_handlers():
+        raise ProjectorError(f"{path}: `reads_events` is for a projector without handlers; handlers tell their types themselves")
+    _refuse_part(projector, path)
 
 
-def refuse_shared_tables(projectors: Iterable[type[Projector]]) -> None:
-    """A table has exactly one owner.
+def _refuse_part(projector: type[Projector], path: str) -> None:
+    if projector.part is None:
+        return
+    told = projector.part.rows
+    if missing := [each.__name__ for each in projector.owns if each not in told]:
+        raise ProjectorError(f"{path}: `part` does not say by what the rows of {', '.join(missing)} are told apart; add them")
+    for row_class in projector.owns:
+        kind, attribute = row_type(row_class), told[row_class]
+        if attribute not in kind.attributes:
+            raise ProjectorError(f"{path}: `part` names {attribute!r}, which is no column of {row_class.__name__}")
+        found = plain_type(kind.types[kind.column(attribute)])
+        if found not in (str, int, date, UUID):
+            raise ProjectorError(
+                f"{path}: `part` names {row_class.__name__}.{attribute}, which is no str, int, date or UUID; name a column that is"
+            )
 
-    :raises ProjectorError: two of the projectors claim the same table
-    """
+
+def needs(projectors: Mapping[str, type[Projector]]) -> dict[str, list[str]]:
+    """By name, the projectors that have to be replayed before each: those that it depends on, and the owners of what it reads."""
+    names = {projector: name for name, projector in projectors.items()}
+    names |= {member: name for name, projector in projectors.items() for member in projector.composed_of}
+    owners = {table: name for name, projector in projectors.items() for table in projector.tables()}
+    found: dict[str, list[str]] = {}
+    for name, projector in projectors.items():
+        before = [names[needed] for needed in projector.depends_on if needed in names]
+        before += [owners[table] for each in projector.reads if (table := row_type(each).table) in owners]
+        found[name] = [each for each in dict.fromkeys(before) if each != name]
+    return found
+
+
+def foreign_readings(projectors: Mapping[str, type[Projector]]) -> Iterator[str]:
+    """What is read otherwise than its owner writes it."""
+    owners = {kind.table: (name, kind) for name, projector in projectors.items() for kind in projector.kinds()}
+    for name, projector in projectors.items():
+        for each in projector.reads:
+            owner, kind = owners.get(row_type(each).table, (name, row_type(each)))
+            if each in projector.owns:
+                yield f"{name} reads {each.__name__}, which it owns; take it out of `reads`"
+            elif kind.row_class is not each:
+                yield f"{name} reads {kind.table} by {each.__name__}; use {kind.row_class.__name__}, by which {owner} writes it"
+
+
+def shared_tables(projectors: Iterable[type[Projector]]) -> Iterator[Finding]:
+    """A table has exactly one owner; those that have two."""
     owners: dict[str, str] = {}
     for projector in projectors:
         for table in projector.tables():
-            if table in owners:
-                raise ProjectorError(f"the table {table} is owned by {owners[table]} and {projector.name()}; give it one owner")
-            owners[table] = projector.name()
+            owner = owners.setdefault(table, projector.name())
+            if owner != projector.name():
+                problem = f"it is owned by {owner} and {projector.name()}"
+                yield Finding(about=f"the table {table}", problem=problem, remedy="give it one owner", refuses=True)

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import clone, planning, reconcile, replay, retire, swap, verify
+from include.projection_rebuild import (
+    clone,
+    control,
+    gate,
+    housekeeping,
+    overview,
+    planning,
+    reconcile,
+    record,
+    retire,
+    rollback,
+    shards,
+    stages,
+    swap,
+    throttle,
+    verify,
+)
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import StepOrderError
+from include.projection_rebuild.errors import VerificationFailed
 from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import Ledger, RunState
-from include.projection_rebuild.low_traffic import Traffic
+from include.projection_rebuild.housekeeping import Housekeeping, Leftover
+from include.projection_rebuild.ledger import Checkpoint, Ledger, Note, Wait
+from include.projection_rebuild.low_traffic import Verdict, Waiting
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.progress import ReplayResult
 from include.projection_rebuild.report import Report
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from include.projection_rebuild.spec import RebuildSpec, RunOptions, ThrottleSection
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +49,7 @@ class Rebuild:
     :param event_store: the database that holds the events
     :param read_models: the database that holds the tables and the ledger; may be the same
     :param log: where progress goes, a line at a time
+    :param progress: told now and then how far a replay is, with its events per second
     :raises ProjectorError: a projector of the spec cannot be used
     """
 
@@ -41,8 +61,11 @@ class Rebuild:
         event_store: sa.Engine,
         read_models: sa.Engine,
         log: Callable[[str], None] = _logger.info,
+        progress: Callable[[Checkpoint, float], None] = lambda checkpoint, rate: None,
     ) -> None:
-        event_store, read_models = _silenced(event_store), _silenced(read_models)
+        shared = event_store is read_models
+        read_models = _of_our_own(read_models)
+        event_store = read_models if shared else _of_our_own(event_store)
         dialect = dialect_for(read_models)
         with dialect.connect() as connection:
             schema = spec.read_models.db_schema or dialect.default_schema(connection)
@@ -56,53 +79,120 @@ class Rebuild:
             one_database=_same_database(event_store, read_models),
             projectors=spec.load_projectors(),
             log=log,
+            progress=progress,
         )
 
-    def plan(self, options: RunOptions, *, is_over: Callable[[str], bool] = lambda run_id: False) -> Plan:
+    def plan(self, options: RunOptions, *, is_over: Callable[[str], bool] = lambda run_id: False, by: str = "") -> Plan:
         """Decides what is rebuilt, refuses what cannot be, and claims the tables. Calling it again begins the run anew.
 
         :param is_over: whether another run, that still holds a table, has ended; its claim is then taken over
+        :param by: who starts it, for the record
         :raises PlanError: nothing has been touched; the message names reason and remedy
         :raises ClaimRefused: another run works on one of the tables
         """
-        return planning.plan(self._context, options, is_over)
+        return planning.plan(self._context, options, is_over, by)
+
+    def plan_rollback(
+        self,
+        options: RunOptions,
+        *,
+        of: str | None = None,
+        is_over: Callable[[str], bool] = lambda run_id: False,
+        by: str = "",
+    ) -> Plan:
+        """Decides which switch is taken back, refuses what cannot be, and claims the tables; :meth:`bring_back` and
+        :meth:`swap` are next. Of the options, dry run, retention, reason and "swap now" count.
+
+        :param of: the run whose switch it is; None: the last one of these tables
+        :param is_over: as for :meth:`plan`
+        :param by: as for :meth:`plan`
+        :raises PlanError: nothing has been touched; the message names the reasons
+        :raises ClaimRefused: another run works on one of the tables
+        """
+        return rollback.plan_rollback(self._context, options, of, is_over, by)
+
+    def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> int:
+        """See :func:`include.projection_rebuild.rollback.bring_back`."""
+        record.note_code(self._context, self.chosen())
+        return rollback.bring_back(self._context, stopped)
 
     def clone_tables(self) -> list[str]:
         """See :func:`include.projection_rebuild.clone.clone_tables`."""
         return clone.clone_tables(self._context)
 
-    def replay(self, projector: str, *, stopped: Callable[[], bool] = lambda: False) -> replay.ReplayResult:
+    def replay(self, projector: str, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
         """See :func:`include.projection_rebuild.replay.replay`."""
-        return replay.replay(self._context, projector, stopped)
+        record.note_code(self._context, [projector])
+        return shards.replay_all(self._context, projector, stopped)
 
-    def verify(self) -> verify.Verification:
-        """See :func:`include.projection_rebuild.verify.verify`."""
-        return verify.verify(self._context)
-
-    def traffic(self) -> Traffic:
-        """One look at what the application is doing, for the low-traffic gate."""
+    def shards(self) -> list[tuple[str, int]]:
+        """The shards of this run, each as its projector and its number."""
         with self._context.dialect.connect() as connection:
-            sessions = self._context.dialect.active_sessions(connection)
-        return Traffic(head=self._context.store.newest(), active_sessions=sessions, at=datetime.now(UTC))
+            counts = self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).shards
+        return [(projector, number) for projector, count in counts.items() for number in range(count)]
 
-    def swap(self) -> swap.SwapResult:
+    def replay_shard(self, projector: str, shard: int, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
+        """See :func:`include.projection_rebuild.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
+        are not done.
+
+        :param shard: from 0
+        """
+        record.note_code(self._context, [projector])
+        return shards.replay_shard(self._context, projector, shard, stopped)
+
+    def replay_in_stage(
+        self, projector: str, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
+    ) -> ReplayResult | stages.Closed:
+        """See :func:`include.projection_rebuild.stages.replay_in_stage`."""
+        record.note_code(self._context, [projector])
+        return stages.replay_in_stage(self._context, projector, stopped, now)
+
+    def replay_stages(
+        self, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
+    ) -> stages.Closed | None:
+        """See :func:`include.projection_rebuild.stages.replay_stages`."""
+        return stages.replay_stages(self._context, stopped, now)
+
+    def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> verify.Verification:
+        """See :func:`include.projection_rebuild.verify.verify`."""
+        try:
+            found = verify.verify(self._context, stopped)
+        except VerificationFailed:
+            record.keep(self._context)
+            raise
+        record.keep(self._context)
+        return found
+
+    def look_at_traffic(self, waiting: Waiting) -> Verdict:
+        """See :func:`include.projection_rebuild.gate.look_at_traffic`."""
+        return gate.look_at_traffic(self._context, waiting)
+
+    def stand_down(self, reason: str) -> None:
+        """See :func:`include.projection_rebuild.control.stand_down`."""
+        control.stand_down(self._context, reason)
+        record.keep(self._context)
+
+    def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> swap.SwapResult:
         """See :func:`include.projection_rebuild.swap.swap`."""
-        return swap.swap(self._context)
+        result = swap.swap(self._context, stopped)
+        record.keep(self._context)
+        return result
 
     def reconcile(self) -> reconcile.Reconciliation:
         """See :func:`include.projection_rebuild.reconcile.reconcile`."""
-        return reconcile.reconcile(self._context)
+        found = reconcile.reconcile(self._context)
+        record.keep(self._context)
+        return found
 
-    def drop_due(self) -> datetime:
-        """When the tables that this run retired may go, in UTC; now if there are none."""
-        with self._context.dialect.connect() as connection:
-            self._context.ledger.run(connection, self._context.run_id, at_least=RunState.SWITCHED)
-            retired = self._context.ledger.retired(connection, run_id=self._context.run_id)
-        return max((each.drop_after for each in retired), default=datetime.now(UTC))
+    def drop_due(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> datetime:
+        """See :func:`include.projection_rebuild.retire.drop_due`."""
+        return retire.drop_due(self._context, is_over)
 
-    def drop_old(self) -> list[str]:
+    def drop_old(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> list[str]:
         """See :func:`include.projection_rebuild.retire.drop_old`."""
-        return retire.drop_old(self._context)
+        dropped = retire.drop_old(self._context, is_over)
+        record.keep(self._context)
+        return dropped
 
     def options(self) -> RunOptions:
         """What was chosen for this run."""
@@ -114,26 +204,84 @@ class Rebuild:
         with self._context.dialect.connect() as connection:
             return self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).projectors
 
+    def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
+        """See :func:`include.projection_rebuild.housekeeping.survey`."""
+        return housekeeping.survey(self._context, is_over, rebuilds)
+
+    def keep_house(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
+        """See :func:`include.projection_rebuild.housekeeping.keep_house`."""
+        return housekeeping.keep_house(self._context, is_over, rebuilds)
+
     def report(self) -> Report:
         """What the run has done so far, given up or not.
 
         :raises StepOrderError: there is no such run
         """
+        return record.report(self._context)
+
+    def history(self, limit: int = 50) -> list[Report]:
+        """See :func:`include.projection_rebuild.record.history`."""
+        return record.history(self._context, limit)
+
+    def swap_now(self, *, by: str, reason: str = "") -> None:
+        """See :func:`include.projection_rebuild.control.swap_now`."""
+        control.swap_now(self._context, by, reason)
+
+    def pause(self, *, by: str, reason: str = "") -> None:
+        """See :func:`include.projection_rebuild.control.pause`."""
+        control.pause(self._context, by, reason)
+
+    def resume(self, *, by: str) -> None:
+        """See :func:`include.projection_rebuild.control.resume`."""
+        control.resume(self._context, by)
+
+    def set_limits(self, given: Mapping[str, Any] | None, *, by: str) -> ThrottleSection:
+        """See :func:`include.projection_rebuild.control.set_limits`."""
+        return control.set_limits(self._context, given, by)
+
+    def limits(self) -> ThrottleSection:
+        """The thresholds that count now for the replays of this run."""
+        return throttle.limits(self._context, self.notes())
+
+    def waits(self) -> list[Wait]:
+        """The workers of the run that rest or wait now, each with its reason."""
         with self._context.dialect.connect() as connection:
-            run = self._context.ledger.find_run(connection, self._context.run_id)
-            if run is None:
-                raise StepOrderError(f"the ledger has no run {self._context.run_id}")
-            return Report.of(run, self._context.ledger.checkpoints(connection, self._context.run_id))
+            return self._context.ledger.waits(connection, self._context.run_id)
+
+    def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
+        """See :func:`include.projection_rebuild.control.decide`."""
+        control.decide(self._context, approved, by, reason)
+
+    def approval_needed(self) -> bool:
+        """See :func:`include.projection_rebuild.control.approval_needed`."""
+        return control.approval_needed(self._context)
+
+    def decided(self) -> Note | None:
+        """See :func:`include.projection_rebuild.control.decided`."""
+        return control.decided(self._context)
+
+    def notes(self) -> dict[str, Note]:
+        """What was said about the run while it went on, by name: see :mod:`include.projection_rebuild.control`."""
+        with self._context.dialect.connect() as connection:
+            return self._context.ledger.notes(connection, self._context.run_id)
+
+    def look(self) -> overview.Look:
+        """What is going on with this rebuild now, in whatever run; only reads, and never a table of the application."""
+        return overview.look(self._context)
+
+    def tables(self) -> list[overview.TableSeen]:
+        """Which of the spec's tables there are, blue, green and old, with their rows and bytes by the database's statistics."""
+        return overview.tables(self._context)
 
     def abandon(self) -> None:
-        """Gives up a run that will not go on: its claims are free again, its green tables stay for inspection.
+        """See :func:`include.projection_rebuild.control.abandon`."""
+        control.abandon(self._context)
+        record.keep(self._context)
 
-        :raises StepOrderError: there is no such run
-        """
-        with self._context.dialect.connect() as connection, self._context.dialect.transaction(connection):
-            self._context.ledger.move(connection, self._context.run_id, RunState.ABANDONED)
-            self._context.ledger.remove_checkpoints(connection, self._context.run_id)
-            self._context.ledger.release(connection, self._context.run_id)
+    def close(self) -> None:
+        """Closes the connections; the object can be used again all the same."""
+        self._context.dialect.engine.dispose()
+        self._context.store.dialect.engine.dispose()
 
     def cancel_query(self) -> None:
         """Ends the statements that this object's connections are executing; callable from another thread."""
@@ -141,11 +289,12 @@ class Rebuild:
         self._context.store.dialect.cancel_all()
 
 
-def _silenced(engine: sa.Engine) -> sa.Engine:
-    """The same engine, whose errors do not quote the values of their statements: rows and payloads never reach a log."""
-    ours: sa.Engine = engine.execution_options()
-    ours.hide_parameters = True
-    return ours
+def _of_our_own(engine: sa.Engine) -> sa.Engine:
+    """The same database over connections of our own, whose session settings are nobody else's.
+
+    Their errors do not quote the values of their statements: rows and payloads never reach a log.
+    """
+    return sa.Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True)
 
 
 def _same_database(one: sa.Engine, other: sa.Engine) -> bool:

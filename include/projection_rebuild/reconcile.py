@@ -2,51 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import sqlalchemy as sa
 from pydantic import BaseModel
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.swap import SwapResult
+from include.projection_rebuild.errors import FenceLost
+from include.projection_rebuild.ledger import IN_PIECES, Run, RunState
+from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.retire import when_free
+from include.projection_rebuild.spec import LiveWriter
+from include.projection_rebuild.swap import LeftBehind, SwapResult, switched_already
+
+AT_WORK = timedelta(seconds=1)
+"""The longest that a statement after the switch may hold others up."""
 
 
 class Reconciliation(BaseModel):
     """What was found after the switch.
 
     :param appended_since: events of the run's types since F; the live projectors have projected them into the new tables
+    :param late: events at or below F that were committed after the switch
     :param rows: each table's rows now
+    :param findings: what is not as it should be; a person has to look at it
     """
 
     appended_since: int
+    late: int = 0
     rows: dict[str, int]
     findings: list[str]
 
     def describe(self) -> str:
         """Lines for a log."""
         counts = ", ".join(f"{table} {rows:,}" for table, rows in self.rows.items())
-        return "\n".join([f"{self.appended_since:,} events since the switch; rows now: {counts}", *self.findings])
+        late = f" and {self.late:,} that were being appended during it" if self.late else ""
+        return "\n".join([f"{self.appended_since:,} events since the switch{late}; rows now: {counts}", *self.findings])
 
 
 def reconcile(context: Context) -> Reconciliation:
     """Finishes the switch and records what is found; can be called again at any time.
 
     :raises StepOrderError: the run has not switched
+    :raises FenceLost: all is done and recorded, but events may be missing from the new tables
     """
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
         plan = context.plan_of(run)
         tables = context.table_sets(plan)
-        for statement in context.dialect.after_switch(connection, context.switched_sets(plan)):
-            context.dialect.run(connection, statement)
+        findings = _put_right(context, connection, plan)
         swapped = SwapResult.model_validate(run.record["swap"])
-        findings = [
+        findings += [
             f"{name} stopped at {checkpoint.position:,} and not at {swapped.position:,}, the position of the switch"
             for name, checkpoint in context.ledger.checkpoints(connection, context.run_id).items()
             if checkpoint.position != swapped.position
         ]
-        types = {each for name in plan.projectors for each in context.projector(name).event_types()}
+        late = _late(context, plan, run)
+        if late and context.spec.live_writer.contract is LiveWriter.CHECKPOINTED:
+            findings.append(
+                f"{late:,} events appeared at or below position {swapped.position:,} after the switch, where no consumer looks any more: "
+                "their ids were handed out long before their INSERT. Rebuild these projectors again"
+            )
+        if swapped.in_doubt:
+            findings.append(in_doubt(swapped))
         since = context.store.counts(swapped.position, context.store.newest())
         found = Reconciliation(
-            appended_since=sum(count for event_type, count in since.items() if event_type in types),
+            appended_since=_of_run(context, plan, since),
+            late=late,
             rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
             findings=findings,
         )
@@ -55,4 +80,78 @@ def reconcile(context: Context) -> Reconciliation:
                 context.ledger.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found.model_dump())
                 # From here on only the retention waits, and that must not block the next rebuild.
                 context.ledger.release(connection, context.run_id)
+                if plan.part:
+                    context.ledger.forget_parts(connection, context.run_id)
+    if swapped.in_doubt:
+        raise FenceLost(in_doubt(swapped))
     return found
+
+
+def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> None:
+    """Brings dead runs of this rebuild to their end that were stopped within or right after their switch.
+
+    Until then the live tables may lack foreign keys, and the retired ones are all that is known of them.
+    """
+    ledger = context.ledger
+    if not ledger.exists(connection):
+        return
+    tables = [table for projector in context.projectors.values() for table in projector.tables()]
+    for holder in sorted({holder for table in tables if (holder := ledger.claimant(connection, table)) is not None}):
+        run = ledger.find_run(connection, holder)
+        if holder == context.run_id or run is None or run.state not in IN_PIECES or not is_over(holder):
+            continue
+        plan = context.plan_of(run)
+        if run.rebuild != context.spec.rebuild or not set(plan.projectors) <= set(context.projectors):
+            continue
+        context.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
+        dead = replace(context, run_id=holder)
+        if switched_already(dead, connection, dead.switched_sets(plan)):
+            try:
+                context.log(reconcile(dead).describe())
+            except FenceLost as error:
+                # It is recorded, and this run is what it asks for.
+                context.log(str(error))
+
+
+def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+    """Does what could not be done within the switch; what the rows do not allow is a finding, and done by a later call."""
+    findings = []
+    switched = context.switched_sets(plan)
+    for statement in context.dialect.after_switch(connection, switched):
+        try:
+            when_free(context, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
+        except sa.exc.IntegrityError as error:
+            findings.append(
+                f"{type(error.orig).__name__} in {statement}: rows have lost their parents since verification. New rows are checked; correct "
+                "the others, then run reconcile again"
+            )
+    if not context.dialect.validates_keys:
+        # Keys that were added without a look at the rows.
+        lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
+        findings += [
+            f"{table.blue} has rows that have lost their parents since verification, by the foreign key {each}. Correct them, then run "
+            "reconcile again"
+            for table in lives
+            for each in context.dialect.orphans(connection, table, lives)
+        ]
+    return findings
+
+
+def _of_run(context: Context, plan: Plan, counts: Mapping[str, int]) -> int:
+    types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
+    return sum(count for event_type, count in counts.items() if event_type in types)
+
+
+def _late(context: Context, plan: Plan, run: Run) -> int:
+    """Events up to F that the switch did not see; an append transaction that was open then has projected into the new tables."""
+    left = LeftBehind.model_validate(run.record["left_behind"])
+    position = SwapResult.model_validate(run.record["swap"]).position
+    return _of_run(context, plan, context.store.counts(0, position)) - _of_run(context, plan, left.events)
+
+
+def in_doubt(swapped: SwapResult) -> str:
+    """What to do when nothing held appends back for a moment of the switch."""
+    return (
+        f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above position {swapped.position:,} were "
+        "appended around that moment, and some of them may be missing from the new tables: trigger the rebuild of these projectors again"
+    )

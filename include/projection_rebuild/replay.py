@@ -3,138 +3,395 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import timedelta
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import partial
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import HandlerError, Interrupted, StepOrderError
+from include.projection_rebuild.errors import (
+    HandlerError,
+    Interrupted,
+    PartError,
+    PoisonEvent,
+    ProjectorError,
+    RowError,
+    StepOrderError,
+    TooManyDeadLetters,
+)
+from include.projection_rebuild.event_store import EVERYTHING, Only
 from include.projection_rebuild.events import Event
-from include.projection_rebuild.ledger import Checkpoint, RunState
+from include.projection_rebuild.external import ExternalProjector, OnRetry
+from include.projection_rebuild.external_replay import ExternalReplay
+from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState
+from include.projection_rebuild.memory import Memory, collect, collector_off
+from include.projection_rebuild.ownership import Ownership
+from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
+from include.projection_rebuild.reading import Projects, Reading, readable_to, reading_of
 from include.projection_rebuild.rows import Changes, ProbeRows, RowBuffer, Unknown
-from include.projection_rebuild.tables import GreenTables
+from include.projection_rebuild.sets import SetError, Sets, why_not
+from include.projection_rebuild.spec import OnError
+from include.projection_rebuild.tables import GreenTables, WriteError, is_about_data
+from include.projection_rebuild.throttle import Throttle
 
-LOG_EVERY = 5.0
-"""Seconds between two lines of progress."""
+PAGE_EVENTS = 2_000
+"""Events that are decoded at once: few, so that they take no memory to speak of."""
 
-
-@dataclass(frozen=True)
-class ReplayResult:
-    """What one call of :func:`replay` did.
-
-    :param events: events handled in this call
-    :param position: every event up to here is in green
-    :param resumed_from: the checkpoint at which it began; 0: from the beginning
-    """
-
-    projector: str
-    events: int
-    position: int
-    seconds: float
-    resumed_from: int
-
-    @property
-    def rate(self) -> float:
-        """Events per second."""
-        return self.events / self.seconds if self.seconds else 0.0
-
-    def describe(self) -> str:
-        """One line for a log."""
-        return (
-            f"{self.projector}: {self.events:,} events in {self.seconds:.1f} s ({self.rate:,.0f}/s), from position "
-            f"{self.resumed_from:,} to {self.position:,}"
-        )
+KEPT_EVENTS = 10_000
+"""Events per transaction where each may have to be set aside: they stay in memory until it is committed."""
 
 
 class ProjectorReplay:
     """One projector on its green tables: the rows in memory, and the checkpoint they belong to.
 
     :param connection: where rows are loaded and written; the caller opens the transactions
+    :param already: positions above the checkpoint that green holds all the same; None: green began empty
+    :param part: what is being replayed first, if that is not everything
+    :param reading: what its handlers look at beside its own rows
+    :param ownership: whose rows it may touch, if it is a shard; None: all
     """
 
-    def __init__(self, context: Context, projector: type[Projector], checkpoint: Checkpoint, connection: sa.Connection) -> None:
+    def __init__(
+        self,
+        context: Context,
+        projector: type[Projector],
+        checkpoint: Checkpoint,
+        connection: sa.Connection,
+        already: Collection[int] | None = None,
+        part: partial.OpenPart | None = None,
+        reading: Reading | None = None,
+        ownership: Ownership | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.projector = projector
         self._context = context
-        self._instance = projector()
+        self._bounds = context.spec.replay
+        self._part = part
+        self.reading = reading or Reading(projector, GreenTables(context.dialect, connection, context.schema, str))
+        self._instance: Projects = self.reading.of(part.of(projector()) if part else projector())
         self._connection = connection
         self._tables = GreenTables(context.dialect, connection, context.schema, lambda name: context.table_set(name).green)
-        self._buffer = RowBuffer(self._tables, complete=checkpoint.position == 0)
+        self._tables.learn(projector.kinds())
+        self._began_empty = already is None
+        self._ownership = ownership
+        self._already = frozenset(already or ())
+        self._memory = Memory(self._bounds.max_memory)
+        self._sets_aside = self._bounds.on_error is OnError.DEAD_LETTER
+        self._most_events = min(self._bounds.batch_events, KEPT_EVENTS) if self._sets_aside else self._bounds.batch_events
+        self._buried = {each.position: each for each in self.recorded_dead_letters()}
+        # What has been folded and set aside since the last commit; known only where events may be set aside.
+        self._folded: list[Event] = []
+        self._new: dict[int, DeadLetter] = {}
+        reason = why_not(context, projector)
+        # A part is a choice among rows, and a shard among events, that is told by handlers.
+        told = ownership is not None or (part is not None and checkpoint.position < part.settled)
+        self._sets = Sets(context, projector, self._already) if reason is None and not told else None
+        if self._sets is None and not projector.has_handlers():
+            raise ProjectorError(
+                f"{projector.name()} has no handlers, and its SQL cannot be used: {reason or 'none for this database'}"
+            )
+        self._begin_at_checkpoint()
+
+    def _begin_at_checkpoint(self) -> None:
+        """What is in memory and not committed, if anything, is forgotten."""
+        self._buffer = RowBuffer(
+            self._tables,
+            complete=self.checkpoint.position == 0 and self._began_empty,
+            classes=self.projector.owns,
+            asking=self._ownership.asking if self._ownership else None,
+        )
+        if self._ownership:
+            self._ownership.begin()
+        self._folded.clear()
+        self._reached = self.checkpoint.position
+        self._pending = 0
+        self._since = time.monotonic()
 
     def pages_to(self, position: int) -> Generator[tuple[list[Event], int], None, None]:
-        """The projector's events above its checkpoint; see :meth:`EventStore.pages`."""
-        return self._context.store.pages(
-            self.checkpoint.position,
-            position,
-            self.projector.event_types(),
-            size=self._context.spec.replay.batch_events,
+        """The projector's events above what is folded that green does not hold; see :meth:`EventStore.pages`."""
+        # The tables of others may have gone on since it was here last.
+        self.reading.renew()
+        after = self._reached
+        if self._part and after < self._part.settled:
+            yield from self._pages(after, min(position, self._part.settled), self._part.only)
+            after = self._part.settled
+        yield from self._pages(after, position)
+
+    def _pages(self, after: int, upto: int, only: Only = EVERYTHING) -> Generator[tuple[list[Event], int], None, None]:
+        pages = self._context.store.pages(
+            after,
+            upto,
+            self.projector.stored_types(),
+            size=min(self._bounds.batch_events, PAGE_EVENTS),
             metadata=self.projector.needs_metadata,
+            only=only,
+            shard=self._ownership.shard if self._ownership else None,
+            seen=self._ownership.seen if self._ownership else None,
+        )
+        with closing(pages):
+            for events, reached in pages:
+                yield [event for event in events if event.position not in self._already] if self._already else events, reached
+
+    def replay_to(self, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        """Replays up to a settled position. What is folded is committed when it is enough: see :class:`ReplaySection`.
+
+        :param throttle: looked at between transactions; nothing is read meanwhile
+        :raises Interrupted: the worker was asked to stop; what was folded is committed
+        :raises PoisonEvent: an event cannot be projected; everything before it is committed
+        """
+        self._replay_by_sets(head, throttle, progress)
+        try:
+            self._replay_to(head, head, throttle, progress)
+            # Where there was nothing to replay, the head may be another one all the same.
+            self._commit(head, throttle)
+        except PoisonEvent as error:
+            # What its handler had done until it failed cannot be told from the rest; so all of it is done again, up to there.
+            self._begin_at_checkpoint()
+            self._replay_to(error.position - 1, head, throttle, progress)
+            raise
+
+    def _replay_to(self, position: int, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        while self._reached < position:
+            if verdict := throttle.look():
+                self._commit(head, throttle)
+                throttle.rest(verdict)
+            self._since = self._since if self._pending else time.monotonic()
+            with closing(self.pages_to(position)) as pages:
+                for events, reached in pages:
+                    if throttle.stopped():
+                        self._commit(head, throttle)
+                        raise self._interrupted()
+                    self.fold(events)
+                    self._reached, self._pending = reached, self._pending + len(events)
+                    if reached == position or self._is_enough():
+                        self._commit(head, throttle)
+                        progress(self.checkpoint)
+                    if throttle.is_due():
+                        break
+
+    def _replay_by_sets(self, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        """The projector's own SQL, where it has any, range by range; what it cannot take is left to the handlers."""
+        if self._sets is None:
+            return
+        while self._sets is not None and self._reached < head:
+            if verdict := throttle.look():
+                throttle.rest(verdict)
+            if throttle.stopped():
+                raise self._interrupted()
+            bound, self._since = self._sets.bound(self._reached, head), time.monotonic()
+            try:
+                count = self._sets.count(self._connection, self._reached, bound)
+                with self._context.dialect.transaction(self._connection):
+                    moved = self.advance(count, bound, head, 0.0)
+                    self._context.dialect.allow_memory(self._connection, self._bounds.max_memory)
+                    self.run_sets(bound)
+                    seconds = time.monotonic() - self._since
+                    moved = self._context.ledger.took(self._connection, self._context.run_id, moved, seconds)
+                    written = time.monotonic()
+            except SetError as error:
+                if not self.projector.has_handlers():
+                    raise
+                # They tell which event it is, or set it aside.
+                self._context.log(f"{error}; from position {self._reached:,} on, its handlers do the work")
+                self._sets = None
+            else:
+                throttle.committed(time.monotonic() - written)
+                self.committed(moved)
+                progress(moved)
+        self._begin_at_checkpoint()
+
+    def run_sets(self, bound: int) -> None:
+        """Executes the projector's own SQL for the events from its checkpoint to a position, in the caller's transaction.
+
+        :raises SetError: it cannot take them
+        """
+        if self._sets is not None:
+            self._sets.run(self._connection, self.checkpoint.position, bound)
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there")
+
+    def _is_enough(self) -> bool:
+        """Whether what is folded has to be committed before more is."""
+        most_rows = self._context.dialect.rows_per_transaction
+        return (
+            self._pending >= self._most_events
+            or time.monotonic() - self._since >= self._bounds.commit_every.total_seconds()
+            or (most_rows is not None and self._buffer.touched >= most_rows)
+            or self._memory_is_full()
         )
 
-    def replay_to(self, head: int, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:
-        """Replays up to a settled position, one transaction per page.
+    def _memory_is_full(self) -> bool:
+        most, rows = self._bounds.max_rows_in_memory, len(self._buffer)
+        return (most is not None and rows > most) or self._memory.is_full(rows)
 
-        :raises Interrupted: ``stopped`` said so, between two transactions
-        :raises HandlerError: a handler failed; everything before its event is committed
-        """
-        started = time.monotonic()
-        with closing(self.pages_to(head)) as pages:
-            for events, reached in pages:
-                if stopped():
-                    raise Interrupted(
-                        f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there"
-                    )
-                self._replay_page(events, reached, head, started)
-                started = time.monotonic()
-                progress(self.checkpoint)
-
-    def _replay_page(self, events: Sequence[Event], reached: int, head: int, started: float) -> None:
+    def _commit(self, head: int, throttle: Throttle) -> None:
+        """Writes what is folded, if anything is."""
+        if (self._reached, head) == (self.checkpoint.position, self.checkpoint.head):
+            return
         try:
-            self.fold(events)
-        except HandlerError as error:
-            # What its handler had done until it failed is forgotten; what came before the event is committed.
-            self._buffer.forget()
-            before = [event for event in events if event.position < error.position]
-            if before:
-                self._replay_page(before, before[-1].position, head, started)
-            raise
+            self._write(self._pending, self._reached, head, throttle)
+        except (WriteError, RowError) as error:
+            if not self._sets_aside:
+                raise
+            self._write_in_parts(list(self._folded), error, self._reached, head, throttle)
+        collect()
+
+    def _write(self, events: int, reached: int, head: int, throttle: Throttle) -> None:
+        """One transaction: the checkpoint, and the rows that belong to it."""
+        asked = self._ownership.check(self._buffer) if self._ownership else []
+        changes = self.changes()
         with self._context.dialect.transaction(self._connection):
-            moved = self.advance(len(events), reached, head, time.monotonic() - started)
-            changes = self.changes()
+            moved = self.advance(events, reached, head, time.monotonic() - self._since)
+            self._context.ledger.note_asked(self._connection, self._context.run_id, self.projector.name(), asked)
             self._tables.delete(changes)
             self._tables.put(changes)
+            written = time.monotonic()
+        throttle.committed(time.monotonic() - written)
         self.committed(moved)
+
+    def _write_in_parts(
+        self, events: Sequence[Event], error: WriteError | RowError, reached: int, head: int, throttle: Throttle
+    ) -> None:
+        """Finds the event whose rows are refused, by halves, and sets it aside."""
+        self.forget()
+        if len(events) > 1:
+            half = len(events) // 2
+            parts = [(events[:half], events[half - 1].position), (events[half:], reached)]
+        else:
+            self._bury(events[0], getattr(error, "cause", type(error).__name__))
+            parts = [(events, reached)]
+        seen = frozenset(self._ownership.seen) if self._ownership else frozenset()
+        for some, position in parts:
+            if self._ownership:
+                # They come from memory: what is committed is forgotten, and no page is read again.
+                self._ownership.seen.update(seen)
+            self.fold(some)
+            try:
+                self._write(len(some), position, head, throttle)
+            except (WriteError, RowError) as refused:
+                self._write_in_parts(some, refused, position, head, throttle)
 
     def fold(self, events: Sequence[Event]) -> None:
         """Applies events to the rows in memory; touches the database only to load rows.
 
-        :raises HandlerError: a handler failed; the rows in memory are of no use any more
+        Where the spec says so, an event that cannot be projected is set aside, and nothing of it stays in memory.
+
+        :raises PoisonEvent: an event cannot be projected; the rows in memory are of no use any more
         """
+        if not self._sets_aside:
+            self._fold(events)
+            return
+        self._folded += events
+        wanted = events
+        while True:
+            try:
+                self._fold([event for event in wanted if event.position not in self._new])
+            except PoisonEvent as error:
+                # Handlers leave rows half-changed, so all that is not committed is folded anew, without this event.
+                self._unfold()
+                self._bury(error, error.cause)
+                wanted = self._folded
+            else:
+                return
+
+    def _fold(self, stored: Sequence[Event]) -> None:
+        events = self.projector.upcasters.bring_up_to_date(stored)
         self._load_ahead(events)
+        project, rows = self._instance.project, self._buffer
         for event in events:
             try:
-                self._instance.project(event, self._buffer)
+                project(event, rows)
+            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, PartError):
+                # A row could not be loaded: that is no fault of the handler's, and a retry can help.
+                raise
             except Exception as error:
                 # Without the chain: an exception's text may quote the payload.
                 raise HandlerError(self.projector.name(), event.type, event.position, error) from None
 
+    def _bury(self, event: Event | PoisonEvent, error: str) -> None:
+        event_type = event.type if isinstance(event, Event) else event.event_type
+        letter, limit = (
+            DeadLetter(self.projector.name(), event.position, event_type, error),
+            self._context.spec.replay.max_dead_letters,
+        )
+        if self.dead_letters >= limit:
+            raise TooManyDeadLetters(
+                f"{letter.projector} cannot project more than {limit} events, the last one {event_type} at position {event.position} "
+                f"({error}); they are listed in projection_rebuild_dead_letters. Correct the handlers and retry the task: it drives them "
+                "again and goes on. Or raise replay.max_dead_letters",
+                event_type=event_type,
+                position=event.position,
+                cause=error,
+            )
+        self._new[event.position] = letter
+        self._context.log(f"{letter.projector}: set aside the event {event_type} at position {event.position} ({error})")
+
+    @property
+    def dead_letters(self) -> int:
+        """How many events below the checkpoint, and of those folded since, have been set aside."""
+        return len(self._buried) + len(self._new)
+
+    def recorded_dead_letters(self) -> list[DeadLetter]:
+        """What the ledger has of this projector, in order."""
+        return self._context.ledger.dead_letters(self._connection, self._context.run_id, self.projector.name())
+
+    def drive_again(self, letter: DeadLetter, event: Event) -> bool:
+        """Projects an event that was set aside, and takes it out of the ledger, in one transaction.
+
+        :returns: whether it could be projected; if not, all is as before
+        """
+        try:
+            self._fold([event])
+            with self._context.dialect.transaction(self._connection):
+                moved = self.advance(1, self.checkpoint.position, self.checkpoint.head, 0.0)
+                self._context.ledger.forget_dead_letter(self._connection, self._context.run_id, letter)
+                changes = self.changes()
+                self._tables.delete(changes)
+                self._tables.put(changes)
+        except (PoisonEvent, WriteError, RowError):
+            self.forget()
+            return False
+        del self._buried[letter.position]
+        self.committed(moved)
+        return True
+
+    def forget(self) -> None:
+        """Drops what has not been committed."""
+        self._unfold()
+        self._folded.clear()
+
+    def _unfold(self) -> None:
+        self._buffer.forget()
+        if self._ownership:
+            self._ownership.asking.clear()
+
     def advance(self, events: int, reached: int, head: int, seconds: float) -> Checkpoint:
         """Moves the checkpoint, in the caller's transaction and before any row is written.
 
+        :param events: how many events were folded, those set aside among them
         :raises FencedOut: another worker has moved it
         """
-        return self._context.ledger.advance(
-            self._connection, self._context.run_id, self.checkpoint, position=reached, head=head, events=events, seconds=seconds
+        ledger, run_id = self._context.ledger, self._context.run_id
+        set_aside = [each for position, each in self._new.items() if position <= reached]
+        handled = events - len(set_aside)
+        moved = ledger.advance(
+            self._connection, run_id, self.checkpoint, position=reached, head=head, events=handled, seconds=seconds
         )
+        ledger.bury(self._connection, run_id, set_aside)
+        return moved
 
     def changes(self) -> list[Changes]:
         """What has to be written, in the order of the owned tables."""
         order = self.projector.tables()
         return sorted(self._buffer.changes(), key=lambda change: order.index(change.kind.table))
+
+    @property
+    def rows(self) -> RowBuffer:
+        """The rows in memory, for whoever reads this projector's."""
+        return self._buffer
 
     @property
     def tables(self) -> GreenTables:
@@ -144,13 +401,29 @@ class ProjectorReplay:
     def committed(self, moved: Checkpoint) -> None:
         """The transaction that moved the checkpoint and wrote the rows has been committed."""
         self.checkpoint = moved
+        for position in [each for each in self._new if each <= moved.position]:
+            self._buried[position] = self._new.pop(position)
+        self._folded.clear()
+        self._reached, self._pending, self._since = moved.position, 0, time.monotonic()
         self._buffer.settle()
-        if len(self._buffer) > self._context.spec.replay.max_rows_in_memory:
+        if self._ownership:
+            self._ownership.begin()
+        if self._memory_is_full():
+            if self._buffer.is_complete:
+                self._say_that_rows_are_loaded_again()
             self._buffer.forget()
+
+    def _say_that_rows_are_loaded_again(self) -> None:
+        most = self._bounds.max_rows_in_memory
+        limit = f"replay.max_memory ({self._bounds.max_memory} MiB)" if most is None else f"replay.max_rows_in_memory ({most:,})"
+        self._context.log(
+            f"{self.projector.name()}: its rows take more than {limit} at position {self._reached:,}; from here on those that events touch "
+            "are loaded again, which takes several times as long. A higher limit or more `replay.shards` would keep them"
+        )
 
     def _load_ahead(self, events: Sequence[Event]) -> None:
         """Finds out which rows the handlers will ask for, and loads them in a few statements instead of one each."""
-        if self._buffer.is_complete:
+        if self._buffer.is_complete and not self.projector.reads:
             return
         probe = ProbeRows(self._buffer)
         # A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one.
@@ -163,17 +436,26 @@ class ProjectorReplay:
                     continue
                 except Exception:  # noqa: S112 - a probe sees rows out of order; the real pass decides what is an error
                     continue
-            if not probe.load_wanted():
+            try:
+                if not any([probe.load_wanted(), self.reading.load_wanted()]):
+                    return
+            except sa.exc.DBAPIError as error:
+                if error.orig is None or not is_about_data(error.orig):
+                    raise
+                # Something that is no key to the database; the real pass tells of which event.
                 return
 
 
-def replay(context: Context, name: str, stopped: Callable[[], bool]) -> ReplayResult:
+def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Callable[[], bool] = lambda: False) -> ReplayResult:
     """Brings one projector's green tables up to the head, from its checkpoint on, and builds their indexes.
 
+    :param closed: whether its time is over; then it stops, but a program that would have to begin anew only between two calls
+    :raises Interrupted: it has stopped
     :raises StepOrderError: the tables are not cloned
     """
     projector = context.projector(name)
     with context.dialect.connect() as connection:
+        context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
         first = context.ledger.checkpoints(connection, context.run_id).get(name)
         if run.state.at_least(RunState.SWITCHED):
@@ -182,55 +464,102 @@ def replay(context: Context, name: str, stopped: Callable[[], bool]) -> ReplayRe
             return ReplayResult(name, 0, position, 0.0, position)
         if first is None:
             raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
+        plan = context.plan_of(run)
+        first = partial.prepare(context, connection, plan, first)
         context.log(f"{name}: {'resuming at' if first.position else 'beginning, checkpoint at'} position {first.position:,}")
-        work = ProjectorReplay(context, projector, first, connection)
-        _catch_up(context, work, stopped, ProgressLog(context, first))
-        for table in map(context.table_set, projector.tables()):
-            for statement in context.dialect.index_green(connection, table):
-                context.dialect.run(connection, statement)
-            context.dialect.run(connection, context.dialect.analyze(table.schema, table.green))
+        progress = ProgressLog(context, first, name)
+        throttle = Throttle(context, name, connection, lambda: stopped() or closed())
+        if issubclass(projector, ExternalProjector):
+            cut = stopped if projector.on_retry is OnRetry.RESTART else throttle.stopped
+            began, last = _replay_program(context, projector, first, connection, throttle, progress, cut)
+            index(context, connection, projector)
+            return ReplayResult(name, last.events - began.events, last.position, last.seconds - began.seconds, began.position)
+        part = partial.open_part(context, connection, plan, first)
+        work = ProjectorReplay(
+            context, projector, first, connection, plan.already, part, reading_of(context, connection, plan, projector)
+        )
+        drive_again(context, work)
+        bound = readable_to(context, connection, plan, projector)
+        heads = context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog)
+        with collector_off():
+            for head in heads if bound is None else [max(bound, first.position)]:
+                work.replay_to(head, throttle, progress)
+        if throttle.stopped():
+            raise Interrupted(f"{name} was stopped before its indexes were made; a retry makes those that are left")
+        index(context, connection, projector)
     last = work.checkpoint
     return ReplayResult(name, last.events - first.events, last.position, last.seconds - first.seconds, first.position)
 
 
-def _catch_up(
-    context: Context, work: ProjectorReplay, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]
-) -> None:
-    """Rounds of settle and replay, until what appeared meanwhile is a small backlog."""
-    behind = None
-    while behind is None or behind > context.spec.swap.small_backlog:
-        head = context.store.settled_head()
-        behind = head - work.checkpoint.position
-        work.replay_to(head, stopped, progress)
+def index(context: Context, connection: sa.Connection, projector: type[Projector]) -> None:
+    """Builds the indexes that a projector's green tables still lack, and their statistics."""
+    plan = context.plan_of(context.ledger.run(connection, context.run_id))
+    for table in (context.table_set(each, plan) for each in projector.tables()):
+        for statement in context.dialect.index_green(connection, table):
+            context.dialect.run(connection, statement)
+        for statement in context.dialect.analyze(connection, table):
+            context.dialect.run(connection, statement)
 
 
-class ProgressLog:
-    """Lines of progress, at most one every few seconds.
+def _replay_program(
+    context: Context,
+    projector: type[ExternalProjector],
+    first: Checkpoint,
+    connection: sa.Connection,
+    throttle: Throttle,
+    progress: ProgressLog,
+    cut: Callable[[], bool],
+) -> tuple[Checkpoint, Checkpoint]:
+    """Where it began, perhaps anew, and where it has come.
 
-    The total is an estimate from the share of positions done, so that nobody has to count a large store.
+    :param cut: whether a call at work is cut short
     """
 
-    def __init__(self, context: Context, first: Checkpoint) -> None:
-        self._log = context.log
-        self._first = first
-        self._started = self._spoken = time.monotonic()
+    def rest() -> None:
+        if verdict := throttle.look():
+            throttle.rest(verdict)
 
-    def __call__(self, now: Checkpoint) -> None:
-        """Says how far the replay is."""
-        moment = time.monotonic()
-        if moment - self._spoken >= LOG_EVERY or now.position >= now.head:
-            self._spoken = moment
-            self._log(progress_line(now, self._first, moment - self._started))
+    work = ExternalReplay(context, projector, first, connection)
+    work.begin_anew()
+    began = work.checkpoint
+    try:
+        for head in context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog):
+            work.replay_to(head, throttle.stopped, progress, rest, cut)
+    finally:
+        work.cut_short()
+    return began, work.checkpoint
 
 
-def progress_line(now: Checkpoint, first: Checkpoint, seconds: float) -> str:
-    """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``."""
-    share = now.position / now.head if now.head else 1.0
-    rate = (now.events - first.events) / seconds if seconds else 0.0
-    covered = now.position - first.position
-    left = timedelta(seconds=round(seconds * (now.head - now.position) / covered)) if covered else None
-    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events / share):,}" if share else "?"
-    return (
-        f"{now.projector}: {share:.1%}, {now.events:,} of {total} events, {rate:,.0f}/s, {left if left is not None else '?'} left, "
-        f"at position {now.position:,} of {now.head:,}"
-    )
+def drive_again(context: Context, work: ProjectorReplay) -> None:
+    """Projects the events that an earlier attempt has set aside, where that is still right.
+
+    Events of one stream go in their order: one whose stream has gone on without it cannot come late.
+    """
+    letters = work.recorded_dead_letters()
+    if not letters:
+        return
+    left = {each.position for each in letters}
+    events = {each.position: each for each in context.store.find(sorted(left), metadata=work.projector.needs_metadata)}
+    streams = sorted({each.stream for each in events.values()})
+    later = context.store.last_positions(streams, work.checkpoint.position, work.projector.stored_types(), without=left)
+    stuck: set[str] = set()
+    for letter in letters:
+        event = events.get(letter.position)
+        if event is None or event.stream in stuck:
+            continue
+        if not event.stream:
+            context.log(
+                f"{letter.projector}: the event at position {letter.position} stays set aside, since it has no stream, so that nobody knows which "
+                "later events had to wait for it; to have it, clear clone_tables and what follows"
+            )
+            continue
+        if later.get(event.stream, 0) > event.position:
+            context.log(
+                f"{letter.projector}: the event at position {letter.position} stays set aside, since later events of its stream have been "
+                "projected without it; to have it, clear clone_tables and what follows"
+            )
+        elif work.drive_again(letter, event):
+            context.log(f"{letter.projector}: the event at position {letter.position}, set aside before, has been projected")
+            left.discard(letter.position)
+            continue
+        stuck.add(event.stream)

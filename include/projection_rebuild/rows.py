@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date, datetime
+from decimal import Decimal
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar, dataclass_transform, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Protocol, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from include.projection_rebuild.errors import ProjectorError, RowError
 
@@ -19,31 +23,92 @@ R = TypeVar("R")
 Key = tuple[Any, ...]
 Values = tuple[Any, ...]
 
+UNCHANGING = frozenset({str, int, float, bool, bytes, Decimal, date, datetime, UUID, NoneType})
+"""Types of values of which nobody can change anything."""
+
 
 @dataclass(frozen=True)
 class RowType:
     """What a row class stands for.
 
     :param table: the read model's table, by its live name
-    :param columns: the columns that the projector writes, in the order of the class
+    :param attributes: the columns that the projector writes by the names that handlers know, in the order of the class
+    :param key_attributes: the attributes that identify a row
+    :param lookups: further attributes by which handlers look rows up
+    :param stream: the attribute that holds the stream of the events that make the row, if one does
+    :param columns: the attributes' columns as the database names them, in the same order
     :param key: the columns that identify a row; unique in the table
-    :param lookups: further columns by which handlers look rows up
     :param types: the Python type of each column, as annotated
+    :ivar values: gives a row's values
+    :ivar key_of: gives a row's key
+    :ivar snapshot: gives a row's values as they are now, whatever is changed within them later
     """
 
     row_class: type
     table: str
+    attributes: tuple[str, ...]
+    key_attributes: tuple[str, ...]
+    lookups: tuple[str, ...]
+    stream: str | None
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    lookups: tuple[str, ...]
     types: dict[str, Any] = field(hash=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", _tuple_getter(self.columns))
-        object.__setattr__(self, "key_of", _tuple_getter(self.key))
+        object.__setattr__(self, "values", _tuple_getter(self.attributes))
+        object.__setattr__(self, "key_of", _tuple_getter(self.key_attributes))
+        object.__setattr__(self, "_changing", tuple(self._changing_attributes()))
+        object.__setattr__(self, "snapshot", self._deep_values if self._changing else self.values)
+
+    def column(self, attribute: str) -> str:
+        """The database's name of an attribute's column."""
+        return self.columns[self.attributes.index(attribute)]
+
+    def copy_of(self, row: R) -> R:
+        """A row of its own."""
+        # Each row that a probe touches: the module `copy` takes several times as long.
+        made = object.__new__(type(row))
+        for name, value in zip(self.attributes, self.snapshot(row), strict=True):
+            setattr(made, name, value)
+        return made
+
+    def set_apart(self, row: object) -> None:
+        """Gives a row values that nobody else holds and could change: those of JSON columns."""
+        for name in self._changing:
+            setattr(row, name, _apart(getattr(row, name)))
+
+    def _deep_values(self, row: object) -> Values:
+        return tuple(
+            _apart(value) if name in self._changing else value
+            for name, value in zip(self.attributes, self.values(row), strict=True)
+        )
+
+    def _changing_attributes(self) -> Iterator[str]:
+        for attribute, column in zip(self.attributes, self.columns, strict=False):
+            if not _never_changes(self.types.get(column, str)):
+                yield attribute
 
     values: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
     key_of: Callable[[Any], Key] = field(init=False, repr=False, compare=False)
+    snapshot: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
+    _changing: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+
+def _never_changes(annotation: Any) -> bool:
+    """Whether values of a column are what they are, so that a row changes only by setting its attribute."""
+    if get_origin(annotation) in (UnionType, Union):
+        return all(map(_never_changes, get_args(annotation)))
+    return annotation in UNCHANGING
+
+
+def _apart(value: Any) -> Any:
+    """A value's equal that shares nothing with it that could change."""
+    kind = type(value)
+    if kind is dict:
+        return {key: _apart(each) for key, each in value.items()}
+    if kind is list:
+        return [_apart(each) for each in value]
+    return value if kind in UNCHANGING else copy.deepcopy(value)
 
 
 def _tuple_getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
@@ -55,7 +120,14 @@ def _tuple_getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 
 
 @dataclass_transform()
-def row(table: str, *, key: str | Sequence[str], lookups: Sequence[str] = ()) -> Callable[[type[R]], type[R]]:
+def row(
+    table: str,
+    *,
+    key: str | Sequence[str],
+    lookups: Sequence[str] = (),
+    stream: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Callable[[type[R]], type[R]]:
     """Makes a class of annotated columns into a row of ``table``.
 
     .. code-block:: python
@@ -69,22 +141,52 @@ def row(table: str, *, key: str | Sequence[str], lookups: Sequence[str] = ()) ->
     Columns of the table that the class leaves out take their default in the database.
 
     :param table: the table's live name; which table is written is decided by the engine
-    :param key: the column or columns that identify a row
-    :param lookups: columns by which handlers call :meth:`Rows.where`
-    :raises ProjectorError: a key or lookup is not a column of the class
+    :param key: the attribute or attributes that identify a row
+    :param lookups: attributes by which handlers call :meth:`Rows.where`
+    :param stream: the attribute that holds the stream of all events that make and change the row; then it can be replayed in
+        shards (see :attr:`Projector.partition_by`)
+    :param columns: ``{attribute: column}`` for columns whose names are not those of the class
+    :raises ProjectorError: a key, lookup, stream or renamed column is not an attribute of the class, or two are the same column
     """
 
     def decorate(cls: type[R]) -> type[R]:
         made = dataclass(slots=True)(cls)
-        columns = tuple(f.name for f in fields(made))  # type: ignore[arg-type]
+        attributes = tuple(f.name for f in fields(made))  # type: ignore[arg-type]
         keys = (key,) if isinstance(key, str) else tuple(key)
-        for name in (*keys, *lookups):
-            if name not in columns:
-                raise ProjectorError(f"{cls.__name__}: {name!r} is not among its columns {list(columns)}")
-        made.__row__ = RowType(made, table, columns, keys, tuple(lookups), get_type_hints(made))  # type: ignore[attr-defined]
+        for name in (*keys, *lookups, *([stream] if stream else []), *(columns or ())):
+            if name not in attributes:
+                raise ProjectorError(f"{cls.__name__}: {name!r} is not among its columns {list(attributes)}")
+        names = _column_names(cls, attributes, columns or {})
+        types = {names[attribute]: annotated for attribute, annotated in get_type_hints(made).items() if attribute in names}
+        made.__row__ = RowType(  # type: ignore[attr-defined]
+            row_class=made,
+            table=table,
+            attributes=attributes,
+            key_attributes=keys,
+            lookups=tuple(lookups),
+            stream=stream,
+            columns=tuple(names.values()),
+            key=tuple(names[name] for name in keys),
+            types=types,
+        )
         return made
 
     return decorate
+
+
+def _column_names(cls: type, attributes: Sequence[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    """``{attribute: column}`` of a class, in its order."""
+    names = {each: renamed.get(each, each) for each in attributes}
+    owners: dict[str, str] = {}
+    for attribute, name in names.items():
+        if not isinstance(name, str) or not name:
+            raise ProjectorError(f"{cls.__name__}: columns[{attribute!r}] is {name!r}; give the column's name in the table")
+        if name in owners:
+            raise ProjectorError(
+                f"{cls.__name__}: {owners[name]} and {attribute} are both the column {name!r}; correct @row(..., columns={{...}})"
+            )
+        owners[name] = attribute
+    return names
 
 
 def row_type(row_class: type) -> RowType:
@@ -127,7 +229,7 @@ class RowSource(Protocol):
         """The rows that exist among these keys, as values in the order of ``kind.columns``."""
 
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> Iterable[Values]:
-        """The rows whose column has one of these values."""
+        """The rows whose column has one of these values; ``column`` as the handlers name it."""
 
     def create(self, kind: RowType, values: Values) -> None:
         """Told that a row is wanted whether it is there or not; live, it is put in at once if it is missing."""
@@ -135,11 +237,15 @@ class RowSource(Protocol):
 
 @dataclass
 class Changes:
-    """What a buffer holds for one table since its last :meth:`RowBuffer.settle`: three lists of values or keys."""
+    """What a buffer holds for one table since its last :meth:`RowBuffer.settle`: lists of values or keys.
+
+    :param before: what the updated rows were, in the same order
+    """
 
     kind: RowType
     inserted: list[Values] = field(default_factory=list)
     updated: list[Values] = field(default_factory=list)
+    before: list[Values] = field(default_factory=list)
     deleted: list[Key] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -162,8 +268,32 @@ class _TableState:
 
     def put(self, key: Key, row: Any) -> None:
         self.rows[key] = row
+        if self.index:
+            for name, index in self.index.items():
+                index[getattr(row, name)].add(key)
+
+    def drop(self, key: Key) -> None:
+        row = self.rows.pop(key)
         for name, index in self.index.items():
-            index[getattr(row, name)].add(key)
+            value = getattr(row, name)
+            index[value].discard(key)
+            if not index[value]:
+                del index[value]
+        if not self.complete:
+            self.absent.add(key)
+
+
+@dataclass
+class Asking:
+    """What handlers asked for that was not there, and by what they looked rows up."""
+
+    missed: set[tuple[type, Key]] = field(default_factory=set)
+    looked_up: set[tuple[type, str, Any]] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self.missed.clear()
+        self.looked_up.clear()
 
 
 class RowBuffer:
@@ -171,10 +301,21 @@ class RowBuffer:
 
     :param source: where unknown rows are loaded from; None: what is not here does not exist
     :param complete: True if the source is known to be empty so far, so that nothing has to be looked up
+    :param classes: those that handlers may ask for; None: any
+    :param asking: where to note what was asked for; None: nowhere
     """
 
-    def __init__(self, source: RowSource | None = None, *, complete: bool = False) -> None:
+    def __init__(
+        self,
+        source: RowSource | None = None,
+        *,
+        complete: bool = False,
+        classes: Collection[type] | None = None,
+        asking: Asking | None = None,
+    ) -> None:
+        self._asking = asking
         self._source = source
+        self._classes = classes
         self._complete = complete or source is None
         self._tables: dict[type, _TableState] = {}
 
@@ -188,6 +329,8 @@ class RowBuffer:
             raise RowError(f"{table.kind.table} already has the row that is to be added; use get or get_or_add")
         if key not in table.before:
             table.before[key] = None
+        if table.absent:
+            table.absent.discard(key)
         table.put(key, row)
 
     def get(self, row_class: type[R], *key: Any) -> R:
@@ -202,34 +345,36 @@ class RowBuffer:
         table = self._tables.get(row_class) or self._table(row_class)
         found: R | None = table.rows.get(key)
         if found is None:
-            if not self._is_unknown(table, key):
-                return None
-            found = self._load(table, key)
+            found = self._load(table, key) if self._is_unknown(table, key) else None
             if found is None:
+                if self._asking is not None:
+                    self._asking.missed.add((row_class, key))
                 return None
         if key not in table.before:
-            table.before[key] = table.kind.values(found)
+            table.before[key] = table.kind.snapshot(found)
         return found
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         """See :meth:`Rows.get_or_add`."""
-        table = self._table(row_class)
-        if self._source is not None and self._is_unknown(table, key):
-            made = row_class(**dict(zip(table.kind.key, key, strict=True)), **defaults)
-            # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
-            self._source.create(table.kind, table.kind.values(made))
-        found = self.find(row_class, *key)
+        table = self._tables.get(row_class) or self._table(row_class)
+        found: R | None = table.rows.get(key)
         if found is None:
-            found = row_class(**dict(zip(table.kind.key, key, strict=True)), **defaults)
-            self.add(found)
+            if self._source is not None and self._is_unknown(table, key):
+                made = row_class(**dict(zip(table.kind.key_attributes, key, strict=True)), **defaults)
+                # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
+                self._source.create(table.kind, table.kind.values(made))
+            found = self.find(row_class, *key)
+            if found is None:
+                found = row_class(**dict(zip(table.kind.key_attributes, key, strict=True)), **defaults)
+                self.add(found)
+        elif key not in table.before:
+            table.before[key] = table.kind.snapshot(found)
         return found
 
     def remove(self, row_class: type, *key: Any) -> None:
         """See :meth:`Rows.remove`."""
         if self.find(row_class, *key) is not None:
-            table = self._table(row_class)
-            del table.rows[key]
-            table.absent.add(key)
+            self._table(row_class).drop(key)
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
         """See :meth:`Rows.where`. In the order of the keys, so that a replay gives the same result each time.
@@ -242,10 +387,16 @@ class RowBuffer:
                 f"{table.kind.table} is looked up by {list(column)}; declare the one column in @row(..., lookups=[...])"
             )
         name, value = next(iter(column.items()))
+        if self._asking is not None:
+            self._asking.looked_up.add((row_class, name, value))
         self._look_up(table, name, value)
-        # The index keeps the keys of removed rows; find() gives nothing for them.
-        found = (self.find(row_class, *key) for key in sorted(table.index[name][value]))
-        return [each for each in found if each is not None]
+        rows, before = table.rows, table.before
+        # One that was given another value, and removed then, is still there by this one.
+        found = sorted(key for key in table.index[name].get(value, ()) if key in rows)
+        for key in found:
+            if key not in before:
+                before[key] = table.kind.snapshot(rows[key])
+        return [rows[key] for key in found]
 
     # What the engine calls ------------------------------------------------------------------------------------
 
@@ -286,9 +437,25 @@ class RowBuffer:
         """Whether what is not here does not exist, so that nothing ever has to be loaded."""
         return self._complete
 
+    def touched_values(self) -> Iterator[tuple[RowType, list[Values]]]:
+        """By table, what the touched rows were before, and what they are now."""
+        for table in self._tables.values():
+            values_of, rows = table.kind.values, table.rows
+            were = [before for before in table.before.values() if before is not None]
+            yield table.kind, were + [values_of(rows[key]) for key in table.before if key in rows]
+
+    def has_touched(self, row_class: type, key: Key) -> bool:
+        """Whether a row has been added, found or removed since the last :meth:`settle`."""
+        return key in self._table(row_class).before
+
+    @property
+    def touched(self) -> int:
+        """The number of rows that have been added, asked for or removed since the last :meth:`settle`."""
+        return sum(len(table.before) for table in self._tables.values())
+
     def __len__(self) -> int:
-        """The number of rows held in memory."""
-        return sum(len(table.rows) for table in self._tables.values())
+        """How many rows, and keys and lookups without a row, are held in memory."""
+        return sum(len(table.rows) + len(table.absent) + len(table.looked_up) for table in self._tables.values())
 
     def all(self, row_class: type[R]) -> list[R]:
         """Every row that is held of a class, by key; for tests and small tools."""
@@ -300,6 +467,11 @@ class RowBuffer:
     def _table(self, row_class: type) -> _TableState:
         table = self._tables.get(row_class)
         if table is None:
+            if self._classes is not None and row_class not in self._classes:
+                raise RowError(
+                    f"a handler asks for {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to look at "
+                    "its rows"
+                )
             table = self._tables[row_class] = _TableState(row_type(row_class), self._complete)
         return table
 
@@ -333,30 +505,33 @@ class RowBuffer:
 
 def _changes(table: _TableState) -> Changes | None:
     made = Changes(table.kind)
-    values_of = table.kind.values
+    rows, values_of, key_of = table.rows, table.kind.values, table.kind.key_of
+    index = table.index
     for key, before in table.before.items():
-        row = table.rows.get(key)
+        row = rows.get(key)
         if row is None:
             if before is not None:
                 made.deleted.append(key)
-        elif before is None:
-            _refuse_moved(table, key, row)
-            made.inserted.append(values_of(row))
-        elif before != (values := values_of(row)):
-            _refuse_moved(table, key, row)
+            continue
+        values = values_of(row)
+        if before == values:
+            continue
+        # Key and lookup columns say where a row is kept, so a handler may not change them under the buffer.
+        if key_of(row) != key or (index and any(key not in keys[getattr(row, name)] for name, keys in index.items())):
+            raise _moved(table.kind)
+        if before is None:
+            made.inserted.append(values)
+        else:
             made.updated.append(values)
+            made.before.append(before)
     return made if len(made) else None
 
 
-def _refuse_moved(table: _TableState, key: Key, row: Any) -> None:
-    """Key and lookup columns say where a row is kept, so a handler may not change them under the buffer."""
-    kind = table.kind
-    moved = kind.key_of(row) != key or any(key not in index[getattr(row, name)] for name, index in table.index.items())
-    if moved:
-        raise RowError(
-            f"a handler changed a key or lookup column ({', '.join((*kind.key, *kind.lookups))}) of a row of "
-            f"{kind.table}; remove the row and add another"
-        )
+def _moved(kind: RowType) -> RowError:
+    return RowError(
+        f"a handler changed a key or lookup column ({', '.join((*kind.key_attributes, *kind.lookups))}) of a row of "
+        f"{kind.table}; remove the row and add another"
+    )
 
 
 class Unknown(Exception):
@@ -381,7 +556,10 @@ class ProbeRows:
         self._scratch.clear()
 
     def add(self, row: object) -> None:
-        self._scratch[type(row), row_type(type(row)).key_of(row)] = row
+        kind = row_type(type(row))
+        # It may hold a part of the event, which the handler goes on changing.
+        kind.set_apart(row)
+        self._scratch[type(row), kind.key_of(row)] = row
 
     def get(self, row_class: type[R], *key: Any) -> R:
         found = self.find(row_class, *key)
@@ -398,8 +576,8 @@ class ProbeRows:
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         found = self.find(row_class, *key)
         if found is None:
-            found = row_class(**dict(zip(row_type(row_class).key, key, strict=True)), **defaults)
-            self._scratch[row_class, key] = found
+            found = row_class(**dict(zip(row_type(row_class).key_attributes, key, strict=True)), **defaults)
+            self.add(found)
         return found
 
     def remove(self, row_class: type, *key: Any) -> None:
@@ -412,13 +590,13 @@ class ProbeRows:
         if not table.complete and (name, value) not in table.looked_up:
             self.wanted_where[row_class, name].add(value)
             raise Unknown
-        return [copy.copy(each) for each in self._buffer.where(row_class, **column)]
+        return [table.kind.copy_of(each) for each in self._buffer.where(row_class, **column)]
 
     def _copy(self, row_class: type, key: Key) -> Any:
         table = self._buffer._table(row_class)
         found = table.rows.get(key)
         if found is not None:
-            return copy.copy(found)
+            return table.kind.copy_of(found)
         if table.complete or key in table.absent or key in table.before:
             return None
         self.wanted[row_class].add(key)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Mapping
-from datetime import time, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import datetime, time, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
+import sqlalchemy as sa
 import yaml
 from croniter import croniter
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,8 +26,12 @@ from pydantic import (
     model_validator,
 )
 
+from include.projection_rebuild import external
 from include.projection_rebuild.errors import ProjectorError, SpecError
-from include.projection_rebuild.projector import Projector, load_projector, refuse_shared_tables
+from include.projection_rebuild.external import OnRetry
+from include.projection_rebuild.parts import Part
+from include.projection_rebuild.presets import Preset, completed
+from include.projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -44,6 +51,21 @@ def _duration_text(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_duration_text, when_used="json")]
+
+
+def parse_moment(value: object) -> object:
+    """ISO 8601 as a datetime, such as ``2026-01-31`` or ``2026-01-31T22:00:00+01:00``; anything else is refused."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        raise ValueError("write a date or a time as ISO 8601, such as 2026-01-31 or 2026-01-31T22:00:00+01:00") from None
+
+
+Moment = Annotated[datetime, BeforeValidator(parse_moment)]
+MOST_SHARDS = 64
+ShardCount = Annotated[int, Field(ge=1, le=MOST_SHARDS)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Weekday = Literal["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 WEEKDAYS: tuple[Weekday, ...] = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
@@ -55,10 +77,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _known_zone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError(f"{value!r} is no time zone; for example Europe/Amsterdam")
+    return value
+
+
+ZoneName = Annotated[str, AfterValidator(_known_zone)]
+
+
 class EventColumns(Section):
     """The names of the event store's columns; the defaults are those of Spatie's ``stored_events``.
 
-    ``version``, ``metadata`` and ``recorded_at`` may be null where a store has no such column.
+    ``version``, ``type_version``, ``metadata`` and ``recorded_at`` may be null where a store has no such column.
     """
 
     position: str = "id"
@@ -67,16 +98,44 @@ class EventColumns(Section):
     payload: str = "event_properties"
     recorded_at: str | None = "created_at"
     version: str | None = "aggregate_version"
+    type_version: str | None = None
     metadata: str | None = "meta_data"
 
 
 class EventStoreSection(Section):
-    """Where events are read."""
+    """Where events are read.
+
+    :param preset: whose tables these are; gives defaults for all that follows
+    :param only: column values that an event must have to be one; None: NULL
+    :param wait_for_holes: how long to wait for positions that are missing below the newest one, where they are handed out before
+        the INSERT; null: they are not
+    :param mapper: for pyeventsourcing, ``package.module:name`` of what gives its mapper, or the application
+    """
 
     conn_id: str
+    preset: Preset | None = None
     table: str = "stored_events"
     db_schema: str | None = Field(default=None, alias="schema")
     columns: EventColumns = EventColumns()
+    only: dict[str, str | int | bool | None] = {}
+    wait_for_holes: Duration | None = None
+    mapper: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_preset(cls, given: Any) -> Any:
+        return completed(given) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _fits_its_preset(self) -> Self:
+        python = self.preset is Preset.PYEVENTSOURCING
+        if python and "table" not in self.model_fields_set:
+            raise ValueError(
+                "name event_store.table: the application's name in lower case and _events, such as bankaccounts_events"
+            )
+        if self.mapper is not None and not python:
+            raise ValueError("event_store.mapper belongs to the preset pyeventsourcing")
+        return self
 
 
 class ReadModelsSection(Section):
@@ -138,11 +197,13 @@ class VerifySection(Section):
 
     :param max_count_drift_percent: how far a table's row count may be from blue's, in percent of blue's
     :param tables: other tolerances for single tables
+    :param max_dead_letters: how many events of the run may be set aside as dead letters
     :param assertions: SQL that must return no row, or 0, on green; ``{table}`` stands for a table's green name
     """
 
     max_count_drift_percent: Percent = 5.0
     tables: dict[str, Percent] = {}
+    max_dead_letters: int = Field(default=0, ge=0)
     assertions: tuple[str, ...] = ()
 
 
@@ -168,23 +229,87 @@ def _parse_window(value: object) -> object:
     return value
 
 
-class LowTrafficSection(Section):
-    """When the switch may happen. A limit that is null is not looked at.
+WindowText = Annotated[Window | None, BeforeValidator(_parse_window)]
+GiveUp = Literal["fail", "swap", "skip"]
 
-    :param window: wall-clock time in the spec's time zone; null: at any time
+
+class Windows(Section):
+    """When something may happen.
+
+    :param window: wall-clock time; null: at any time
     :param days: the weekdays on which the window opens
+    :param windows: windows of their own for each weekday, instead of ``window`` and ``days``
+    """
+
+    window: WindowText = None
+    days: tuple[Weekday, ...] = WEEKDAYS
+    windows: dict[Weekday, tuple[Annotated[Window, BeforeValidator(_parse_window)], ...]] = {}
+
+    @model_validator(mode="after")
+    def _opens(self) -> Self:
+        if self.windows and (self.window or self.days != WEEKDAYS):
+            raise ValueError("`windows` has the windows of each weekday; leave out `window` and `days`")
+        if (self.windows and not any(self.windows.values())) or not (self.windows or self.days):
+            raise ValueError("no window ever opens; name at least one, or leave out all of them")
+        return self
+
+    def windows_on(self, day: Weekday) -> tuple[Window, ...]:
+        """The windows that open on a weekday."""
+        if self.windows:
+            return self.windows.get(day, ())
+        return (self.window,) if self.window and day in self.days else ()
+
+    @property
+    def any_time(self) -> bool:
+        """Whether there is no window to wait for."""
+        return self.window is None and not self.windows
+
+
+class StageSection(Windows):
+    """A wave of a rebuild that takes several nights; it begins when the one before it is done, and works in its windows only.
+
+    :param name: for log and graph
+    :param projectors: the names of those that are replayed in it
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")
+    projectors: tuple[str, ...] = Field(min_length=1)
+
+
+class LowTrafficSection(Windows):
+    """When the switch may happen. A limit that is null is not looked at. The windows are those of :class:`Windows`.
+
+    :param timezone: of the windows; null: the spec's
+    :param quiet_for: how long everything must have been within its limits, at each look
     :param max_appends_per_minute: appends to the event store, counted between two looks
     :param max_active_sessions: sessions of the read-model database that are executing something, ours left out
-    :param give_up_after: how long to wait before the task fails
+    :param max_reads_per_minute: reads of the live tables by the database's own statistics, counted between two looks
+    :param max_transaction_age: of the oldest query or open transaction of others that has touched the live tables
+    :param max_replica_lag: how far the slowest replica of the read-model database is behind
+    :param give_up_after: how long to wait before ``give_up`` says what happens
+    :param give_up: ``fail``: the task fails; ``skip``: the run ends without a switch; ``swap``: it switches all the same, at the end of
+        the window if that comes before
+    :param warn_after: how long to wait before somebody is told
     :param look_every: the time between two looks
     """
 
-    window: Annotated[Window | None, BeforeValidator(_parse_window)] = None
-    days: tuple[Weekday, ...] = WEEKDAYS
+    timezone: ZoneName | None = None
+    quiet_for: Duration = timedelta(0)
     max_appends_per_minute: int | None = Field(default=None, ge=0)
     max_active_sessions: int | None = Field(default=None, ge=0)
+    max_reads_per_minute: int | None = Field(default=None, ge=0)
+    max_transaction_age: Duration | None = None
+    max_replica_lag: Duration | None = None
     give_up_after: Duration = timedelta(hours=6)
+    give_up: GiveUp = "fail"
+    warn_after: Duration = timedelta(hours=2)
     look_every: Duration = timedelta(seconds=30)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.look_every < timedelta(seconds=1):
+            raise ValueError("`look_every` is at least 1s")
+        return self
 
 
 class SwapSection(Section):
@@ -194,30 +319,211 @@ class SwapSection(Section):
     :param lock_timeout: the longest wait for the locks in one attempt; readers queue behind a waiting lock
     :param attempts: how often it is tried before the task fails
     :param small_backlog: the number of outstanding events below which the switch begins
+    :param wait_for_snapshots: how long to wait for transactions that read from a snapshot older than the green tables; after the
+        switch they would find these empty. 0s: do not wait
+    :param approval: whether a person has to approve it, once green is verified
+    :param approval_timeout: how long to wait for that person; null: as long as it takes
     """
 
     max_pause: Duration = timedelta(seconds=2)
     lock_timeout: Duration = timedelta(milliseconds=100)
-    attempts: int = Field(default=20, ge=1)
+    attempts: int = Field(default=100, ge=1)
     small_backlog: int = Field(default=500, ge=1)
+    wait_for_snapshots: Duration = timedelta(seconds=60)
+    approval: bool = False
+    approval_timeout: Duration | None = None
 
 
 class RetentionSection(Section):
-    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the switch."""
+    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the switch.
+
+    :param keep_green: how long green tables that never went live stay for inspection, once their run is over
+    """
 
     keep_old: bool = True
     drop_after: Duration = timedelta(hours=72)
+    keep_green: Duration = timedelta(hours=72)
+
+
+class NotifierSection(Section):
+    """One notifier of Airflow.
+
+    :param notifier: the import path of its class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``
+    :param arguments: what it is made with; templates where the notifier has them
+    """
+
+    notifier: str
+    arguments: dict[str, Any] = {}
+
+
+Notifiers = tuple[NotifierSection, ...]
+
+
+class NotifySection(Section):
+    """Who is told, of what.
+
+    :param failure: a task has failed for good; also of a failed verification, where that has no notifiers of its own
+    :param verification_failed: green must not replace blue
+    :param waiting_too_long: the gate waits for longer than ``low_traffic.warn_after``
+    :param approval_wanted: a person has to decide
+    :param swapped: the switch is done
+    :param rolled_back: the switch of a rollback is done
+    :param deadline_missed: the run has not switched by its ``deadline``
+    """
+
+    failure: Notifiers = ()
+    verification_failed: Notifiers = ()
+    waiting_too_long: Notifiers = ()
+    approval_wanted: Notifiers = ()
+    swapped: Notifiers = ()
+    rolled_back: Notifiers = ()
+    deadline_missed: Notifiers = ()
+
+
+class OnError(StrEnum):
+    """What becomes of an event that cannot be projected."""
+
+    FAIL = "fail"
+    DEAD_LETTER = "dead_letter"
+
+
+class StructureSection(Section):
+    """Another structure for the rebuilt tables than the one that they have; what it does not speak of goes on as it was.
+
+    :param metadata: ``package.module:name`` of an SQLAlchemy MetaData, or of the base class of declarative models
+    :param ddl: a file of statements that make tables and indexes, beside the spec file
+    :param views: new queries for views that the new structure would break, by name
+    """
+
+    metadata: str | None = None
+    ddl: Path | None = None
+    views: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.metadata is None) == (self.ddl is None):
+            raise ValueError("name the new structure by `metadata` (package.module:name) or by `ddl` (a file), one of the two")
+        return self
+
+    def load(self) -> sa.MetaData | str:
+        """The metadata, or the text of the file.
+
+        :raises SpecError: it cannot be imported or read, or is something else
+        """
+        if self.ddl is not None:
+            try:
+                return self.ddl.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SpecError(f"structure.ddl: {self.ddl.name} cannot be read: {type(error).__name__}") from None
+        module_name, _, name = str(self.metadata).partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        except Exception as error:
+            raise SpecError(f"structure.metadata: importing {module_name} failed with {type(error).__name__}: {error}") from None
+        found = getattr(found, "metadata", found)
+        if not isinstance(found, sa.MetaData):
+            raise SpecError(f"structure.metadata: {self.metadata} is no MetaData; write it as package.module:name")
+        return found
 
 
 class ReplaySection(Section):
     """How events are replayed.
 
-    :param batch_events: events per transaction
-    :param max_rows_in_memory: rows kept between batches; beyond it they are loaded again when needed
+    What has been folded in memory is committed, with its checkpoint, as soon as one of the first four is reached.
+
+    :param batch_events: events per transaction at most
+    :param commit_every: the time between two transactions: what a retry has to do again at most
+    :param max_memory: MiB that the rows of one projector may take in its worker, beyond what this takes anyway; then they are
+        written and forgotten, and loaded again when needed
+    :param max_rows_in_memory: the same as a number of rows; null: only ``max_memory`` counts
+    :param shards: into how many parts a projector that can be divided is replayed; or the same by projector
+    :param set_based: whether projectors that give SQL are replayed by it, instead of by their handlers
+    :param on_error: whether a replay ends at an event that cannot be projected, or sets it aside in the ledger and goes on
+    :param max_dead_letters: how many events may be set aside per projector before the replay ends all the same
     """
 
-    batch_events: int = Field(default=10_000, ge=1)
-    max_rows_in_memory: int = Field(default=200_000, ge=0)
+    batch_events: int = Field(default=1_000_000, ge=1)
+    commit_every: Duration = timedelta(seconds=5)
+    max_memory: int = Field(default=128, ge=1)
+    max_rows_in_memory: int | None = Field(default=None, ge=0)
+    shards: ShardCount | dict[str, ShardCount] = 1
+    set_based: bool = True
+    on_error: OnError = OnError.FAIL
+    max_dead_letters: int = Field(default=100, ge=1)
+
+    def shards_of(self, projector: str) -> int:
+        """Into how many parts a projector is replayed, if it can be divided."""
+        return self.shards if isinstance(self.shards, int) else self.shards.get(projector, 1)
+
+
+class ThrottleSection(Section):
+    """When a replay slows down for the sake of the databases. A limit that is null is not looked at.
+
+    Above a limit the replay rests for as long as it works; above twice the limit it waits until it is kept again.
+
+    :param max_active_sessions: sessions that are executing something, ours left out
+    :param max_replica_lag: how far replicas are behind; PostgreSQL tells, elsewhere ``replica_lag`` has to
+    :param replica_lag: SQL on the read models' database that gives the lag in seconds
+    :param max_commit_latency: what one of our own commits takes
+    :param look_every: the time between two looks
+    """
+
+    max_active_sessions: int | None = Field(default=None, ge=0)
+    max_replica_lag: Duration | None = None
+    replica_lag: str | None = None
+    max_commit_latency: Duration | None = None
+    look_every: Duration = timedelta(seconds=1)
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Limits that are given while a run goes on.
+
+        :raises SpecError: names each key that cannot be used
+        """
+        return _validate(cls, given, "the limits")
+
+
+class ProgramSection(Section):
+    """A projector that is a program.
+
+    :param command: program and arguments; ``{from} {after} {to} {suffix} {schema} {run} {projector}`` are filled in
+    :param tables: the tables that it fills, each with the columns that tell its rows apart
+    :param event_types: the stored types that it handles
+    :param depends_on: projectors listed before it that are replayed first
+    :param on_retry: what a call that was cut short means for the next one
+    :param batch_positions: the longest range of positions for one call; null: up to the head
+    :param directory: where it is started
+    :param environment: variables for it, beside those of the worker
+    :param connections: whether it is told the two databases' URLs, passwords included, in its environment
+    :param show_output: whether its output goes to the log; it may hold anything
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")
+    command: tuple[str, ...] = Field(min_length=1)
+    tables: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(min_length=1)
+    event_types: tuple[str, ...] = Field(min_length=1)
+    depends_on: tuple[str, ...] = ()
+    on_retry: OnRetry = OnRetry.RESTART
+    batch_positions: int | None = Field(default=None, ge=1)
+    directory: str | None = None
+    environment: dict[str, str] = {}
+    connections: bool = False
+    show_output: bool = False
+
+    def load(self, loaded: Mapping[str, type[Projector]]) -> type[Projector]:
+        """The program as a projector class.
+
+        :param loaded: those before it, by name
+        :raises ProjectorError: it depends on another one
+        """
+        if unknown := [each for each in self.depends_on if each not in loaded]:
+            raise ProjectorError(
+                f"{self.name} depends on {', '.join(unknown)}; a program depends on projectors that are listed before it"
+            )
+        how = self.model_dump(
+            include={"command", "on_retry", "batch_positions", "directory", "environment", "connections", "show_output"}
+        )
+        return external.made_of(self.name, self.tables, self.event_types, [loaded[each] for each in self.depends_on], **how)
 
 
 class RebuildSpec(Section):
@@ -225,16 +531,21 @@ class RebuildSpec(Section):
 
     rebuild: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
     schedule: str | None = None
-    timezone: str = "UTC"
+    timezone: ZoneName = "UTC"
     event_store: EventStoreSection
     read_models: ReadModelsSection
-    projectors: tuple[str, ...] = Field(min_length=1)
+    projectors: tuple[str | ProgramSection, ...] = Field(min_length=1)
     live_writer: Annotated[LiveWriterSection, BeforeValidator(_parse_live_writer)]
     verify: VerifySection = VerifySection()
     low_traffic: LowTrafficSection = LowTrafficSection()
     swap: SwapSection = SwapSection()
     retention: RetentionSection = RetentionSection()
+    notify: NotifySection = NotifySection()
+    deadline: Duration | None = None
     replay: ReplaySection = ReplaySection()
+    throttle: ThrottleSection = ThrottleSection()
+    stages: tuple[StageSection, ...] = ()
+    structure: StructureSection | None = None
 
     @field_validator("schedule")
     @classmethod
@@ -243,31 +554,44 @@ class RebuildSpec(Section):
             raise ValueError(f'{value!r} is no cron expression; for example "0 2 * * SUN", or null for manual runs only')
         return value
 
-    @field_validator("timezone")
-    @classmethod
-    def _zone(cls, value: str) -> str:
-        if value not in available_timezones():
-            raise ValueError(f"{value!r} is no time zone; for example Europe/Amsterdam")
-        return value
-
     @property
     def zone(self) -> ZoneInfo:
-        """The time zone of the schedule and of the low-traffic window."""
+        """The time zone of the schedule."""
         return ZoneInfo(self.timezone)
+
+    @property
+    def window_zone(self) -> ZoneInfo:
+        """The time zone of the low-traffic windows."""
+        return ZoneInfo(self.low_traffic.timezone or self.timezone)
+
+    def stage_of(self, projector: str) -> StageSection | None:
+        """The stage in which a projector is replayed; None: it is not bound to any."""
+        return next((each for each in self.stages if projector in each.projectors), None)
+
+    def begins_at_once(self, projector: str) -> bool:
+        """Whether no stage has to be done before it is replayed."""
+        return self.stage_of(projector) in (None, *self.stages[:1])
 
     def load_projectors(self) -> dict[str, type[Projector]]:
         """The projector classes by name, in the order of the spec.
 
-        :raises ProjectorError: one cannot be imported or used, two share a table or a name
+        :raises ProjectorError: one cannot be imported or used, two share a name
         """
         loaded: dict[str, type[Projector]] = {}
-        for path in self.projectors:
-            projector = load_projector(path)
+        for each in self.projectors:
+            projector = load_projector(each) if isinstance(each, str) else each.load(loaded)
             if projector.name() in loaded:
-                raise ProjectorError(f"{path}: there is already a projector named {projector.name()}; rename one")
+                raise ProjectorError(
+                    f"{each if isinstance(each, str) else each.name}: there is already a projector named {projector.name()}; rename one"
+                )
             loaded[projector.name()] = projector
-        refuse_shared_tables(loaded.values())
         return loaded
+
+
+MOST_AGGREGATES = 5_000
+"""Aggregates that can be named one by one; for more, a time or a whole rebuild is the better choice."""
+
+AggregateName = Annotated[str, Field(min_length=1, max_length=510)]
 
 
 class RunOptions(Section):
@@ -275,9 +599,15 @@ class RunOptions(Section):
 
     :param projectors: names of the projectors to rebuild; None: all of the spec
     :param rebuild_dependents: also those that depend on the chosen ones
+    :param since: only a part: what events recorded from here on concern; without an offset, in the spec's time zone
+    :param until: only a part: what events recorded before here concern
+    :param aggregates: only a part: what the events of these streams concern
     :param max_count_drift_percent: the tolerance of the count check for all tables
+    :param shards: into how many parts each projector that can be divided is replayed
     :param keep_old: whether the retired tables are kept
     :param drop_after: how long they are kept
+    :param approval: whether a person has to approve the switch
+    :param replay_now: do not wait for the windows of stages
     :param swap_now: do not wait for low traffic
     :param dry_run: plan, print the SQL, and stop
     :param reason: why, in free words; for the record
@@ -285,9 +615,15 @@ class RunOptions(Section):
 
     projectors: tuple[str, ...] | None = None
     rebuild_dependents: bool = False
+    since: Moment | None = None
+    until: Moment | None = None
+    aggregates: Annotated[tuple[AggregateName, ...], Field(max_length=MOST_AGGREGATES)] | None = None
     max_count_drift_percent: Percent | None = None
+    shards: ShardCount | None = None
     keep_old: bool | None = None
     drop_after: Duration | None = None
+    approval: bool | None = None
+    replay_now: bool = False
     swap_now: bool = False
     dry_run: bool = False
     reason: str = ""
@@ -296,7 +632,22 @@ class RunOptions(Section):
     def _not_empty(self) -> Self:
         if self.projectors is not None and not self.projectors:
             raise ValueError("projectors: none is chosen; choose at least one, or leave the field out for all")
+        if self.aggregates is not None and not self.aggregates:
+            raise ValueError("aggregates: none is given; give at least one, or leave the field out for all")
         return self
+
+    def part(self, zone: ZoneInfo) -> Part | None:
+        """The part that is to be rebuilt; None: everything.
+
+        :param zone: of times that were given without an offset
+        :raises SpecError: the part ends before it begins
+        """
+        if self.since is None and self.until is None and self.aggregates is None:
+            return None
+        since, until = (each if each is None or each.tzinfo else each.replace(tzinfo=zone) for each in (self.since, self.until))
+        if since is not None and until is not None and since >= until:
+            raise SpecError(f"since, until: {since.isoformat()} is not before {until.isoformat()}; correct one of them")
+        return Part(since=since, until=until, aggregates=None if self.aggregates is None else sorted(set(self.aggregates)))
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
@@ -340,7 +691,49 @@ def load_spec(path: Path) -> RebuildSpec:
         raise SpecError(f"{path.name} is not a mapping; start it with `rebuild: <name>`")
     spec = _validate(RebuildSpec, given, path.name)
     try:
-        spec.load_projectors()
+        shared = [*shared_tables(spec.load_projectors().values())]
     except ProjectorError as error:
         raise SpecError(f"{path.name}, projectors: {error}") from error
-    return spec
+    if shared:
+        raise SpecError(f"{path.name}, projectors: {' | '.join(map(str, shared))}")
+    if otherwise := [*foreign_readings(spec.load_projectors())]:
+        raise SpecError(f"{path.name}, projectors: {' | '.join(otherwise)}")
+    if wrong := [*_misplaced(spec)]:
+        raise SpecError(f"{path.name}, stages: {' | '.join(wrong)}")
+    return _beside(path, spec)
+
+
+def _misplaced(spec: RebuildSpec) -> Iterator[str]:
+    """What of the stages does not fit the projectors."""
+    if not spec.stages:
+        return
+    projectors = spec.load_projectors()
+    places: dict[str, int] = {}
+    names = [stage.name for stage in spec.stages]
+    if len(set(names)) < len(names):
+        yield "two have the same name; rename one"
+    for at, stage in enumerate(spec.stages):
+        for name in stage.projectors:
+            if name not in projectors:
+                yield f"{stage.name} names {name}, which is none of the projectors; they are {', '.join(projectors)}"
+            elif places.setdefault(name, at) != at or stage.projectors.count(name) > 1:
+                yield f"{name} is named twice; leave it in one stage"
+    if missing := [name for name in projectors if name not in places]:
+        yield f"{', '.join(missing)} is in none of them; add it to one"
+    for name, needed in ((name, each) for name, before in needs(projectors).items() for each in before):
+        if places.get(needed, 0) > places.get(name, len(names)):
+            yield f"{name} is in an earlier stage than {needed}, on which it depends; move one of them"
+
+
+def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
+    """With the file of the new structure looked for beside the spec file, and both seen to be there."""
+    structure = spec.structure
+    if structure is None:
+        return spec
+    if structure.ddl is not None:
+        structure = structure.model_copy(update={"ddl": path.parent / structure.ddl})
+    try:
+        structure.load()
+    except SpecError as error:
+        raise SpecError(f"{path.name}, {error}") from None
+    return spec.model_copy(update={"structure": structure})

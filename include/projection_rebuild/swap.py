@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -16,11 +17,14 @@ from pydantic import BaseModel
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError, SwapNotPossible, VerificationFailed
+from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy
+from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
+from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.retire import drop_retired
+from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.retire import drop_retired, drop_within
 from include.projection_rebuild.spec import LiveWriter
 
 
@@ -30,12 +34,14 @@ class SwapResult(BaseModel):
     :param position: F, the head that green was drained to; later events were projected live
     :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
     :param attempts: how many attempts it took
+    :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
     """
 
     tables: list[str]
     position: int
     pause_seconds: float
     attempts: int
+    in_doubt: int = 0
 
     def describe(self) -> str:
         """One line for a log."""
@@ -45,32 +51,69 @@ class SwapResult(BaseModel):
         )
 
 
+class LeftBehind(BaseModel):
+    """What the tables hold that a switch has retired; a rollback goes on from there.
+
+    :param settled: every event up to here
+    :param above: and the events at these positions; others below F were still being appended, and went to the new tables
+    :param events: how many events of each type that is in all
+    """
+
+    settled: int
+    above: list[int]
+    events: dict[str, int]
+
+
 class _PauseTooLong(Exception):
     """This attempt has held the writers for as long as it may; it is undone."""
+
+
+class _ProgramsBehind(Exception):
+    """A projector that is a program has events left, and cannot be called while the tables are held; this attempt is undone."""
 
 
 class _JobsLeft(Exception):
     """Jobs of the application did not end within this attempt; it is undone."""
 
 
-def swap(context: Context) -> SwapResult:
+def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
     """Switches all tables of the run at once; called again after it has, it says so and does nothing.
 
-    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held
+    :param stopped: asked before each attempt
+    :raises Interrupted: ``stopped`` said so
+    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held; or rows have lost their
+        parents since verification
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified
     """
     with context.dialect.connect() as connection:
+        context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
         tables = context.switched_sets(context.plan_of(run))
-        if run.state == RunState.SWITCHING:
-            run = _find_side(context, connection, run, tables)
-        if run.state.at_least(RunState.SWITCHED):
-            return SwapResult.model_validate(run.record["swap"])
-        _clear_old_names(context, connection, tables)
-        result = _attempt_until_done(context, connection, tables)
+        if done := switched_already(context, connection, tables):
+            _finish_at_once(context, connection, tables, time.monotonic() + context.spec.swap.max_pause.total_seconds())
+            return done
+        _superseded(context, connection, tables)
+        for statement in context.dialect.before_switch(connection, tables):
+            context.dialect.run(connection, statement)
+        # Refuses what has been changed, before anybody is held or anything is dropped.
+        context.dialect.switch(connection, tables)
+        try:
+            result = _attempt_until_done(context, connection, tables, stopped)
+        except CloneError:
+            # Changed since then. Where DDL commits by itself the ledger says already that the switch has begun.
+            switched_already(context, connection, tables)
+            raise
     context.log(result.describe())
     return result
+
+
+def switched_already(context: Context, connection: sa.Connection, tables: list[TableSet]) -> SwapResult | None:
+    """What an earlier attempt did, if it came past the switch, however it ended."""
+    run = context.ledger.run(connection, context.run_id)
+    if run.state == RunState.SWITCHING:
+        run = _find_side(context, connection, run, tables)
+    return SwapResult.model_validate(run.record["swap"]) if run.state.at_least(RunState.SWITCHED) else None
 
 
 def _find_side(context: Context, connection: sa.Connection, run: Run, tables: list[TableSet]) -> Run:
@@ -79,64 +122,183 @@ def _find_side(context: Context, connection: sa.Connection, run: Run, tables: li
     with context.dialect.transaction(connection):
         if left:
             context.log("the last switch did not happen; trying again")
-            for table in tables:
-                context.ledger.forget_retired(connection, table.old)
-            context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+            context.ledger.forget_retired(connection, [table.old for table in tables])
+            _back_to_settled(context, connection, run)
         else:
             context.log("the last switch had happened before its task was stopped")
-            context.ledger.move(connection, context.run_id, RunState.SWITCHED)
-            for table in tables:
-                context.ledger.forget_green(connection, table.green)
+            _mark_switched(context, connection, tables, swap=_after_a_crash(context, run).model_dump())
     return context.ledger.run(connection, context.run_id)
 
 
-def _clear_old_names(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
-    """Frees the names that blue is about to take: what an earlier run retired goes now, whatever else is refused."""
+def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> None:
+    """Green was drained beyond the settled head, past appends that were still open: those are looked for once more."""
+    left = LeftBehind.model_validate(run.record["left_behind"])
+    plan = context.plan_of(run)
+    plan = plan.model_copy(update={"already": sorted({*(plan.already or ()), *left.above})})
+    context.ledger.put_back(connection, context.run_id, left.settled)
+    context.ledger.move(connection, context.run_id, RunState.VERIFIED, plan=plan.model_dump(mode="json"))
+
+
+def _after_a_crash(context: Context, run: Run) -> SwapResult:
+    """A statement that waits may go on when its client is gone, while the fence ends: what was appended then is in doubt."""
+    announced = SwapResult.model_validate(run.record["swap"])
+    if context.dialect.holds_tables or not _needs_fence(context, context.plan_of(run)) or _is_polite(announced.attempts):
+        return announced
+    doubtful = _appended_since(context, context.plan_of(run), announced.position)
+    return announced.model_copy(update={"in_doubt": doubtful})
+
+
+def _mark_switched(context: Context, connection: sa.Connection, tables: list[TableSet], **findings: object) -> None:
+    greens = [table.green for table in tables]
+    context.ledger.forget_greens(connection, greens)
+    # In a rollback, green was a retired table; it is live now.
+    context.ledger.forget_retired(connection, greens)
+    context.ledger.move(connection, context.run_id, RunState.SWITCHED, **findings)
+
+
+def _finish_at_once(context: Context, connection: sa.Connection, tables: list[TableSet], until: float) -> None:
+    """What could not be part of the switch follows while the writers are still held; what cannot be had in time, reconcile does.
+
+    :param until: by the monotonic clock, when the writers have waited long enough
+    """
+    dialect, shortest = context.dialect, context.spec.swap.lock_timeout
+    try:
+        for statement in dialect.after_switch(connection, tables) if dialect.ddl_commits else []:
+            left = timedelta(seconds=max(0, until - time.monotonic()))
+            dialect.run_at_work(connection, tables, statement, max(shortest, left))
+    except (sa.exc.DBAPIError, TablesBusy) as error:
+        if not isinstance(error, TablesBusy) and not dialect.lock_was_refused(error):
+            raise
+        context.log("the names of constraints could not be put right at once; reconcile does it")
+
+
+def _superseded(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[Retired]:
+    """What earlier runs have retired under the names that blue is about to take, children first.
+
+    :raises StepOrderError: somebody else's table is there
+    """
+    found = []
     for table in reversed(tables):
         if not context.dialect.table_exists(connection, table.schema, table.old):
-            context.ledger.forget_retired(connection, table.old)
+            context.ledger.forget_retired(connection, [table.old])
             continue
         known = context.ledger.retired(connection, old=table.old)
         if not known:
-            raise StepOrderError(foreign_old(table))
-        context.log(f"dropping {table.old}, retired by the run {known[0].run_id}: its name is needed")
-        if not drop_retired(context, connection, known[0]):
-            raise StepOrderError(foreign_old(table))
+            raise StepOrderError(foreign_old(table.old))
+        found.append(known[0])
+    return found
 
 
-def foreign_old(table: TableSet) -> str:
+def _drops_within(context: Context) -> bool:
+    """Whether superseded tables go in the transaction of the switch, so that they stay if it fails.
+
+    Elsewhere a drop commits by itself, or all writers would wait for it, and a large table takes long.
+    """
+    return not context.dialect.ddl_commits and not context.dialect.one_writer
+
+
+def foreign_old(old: str) -> str:
     """The refusal of a table in old's place that no run has retired."""
-    return f"there is a table {table.old} that no rebuild has retired; rename or drop it yourself, the switch needs its name"
+    return f"there is a table {old} that no rebuild has retired; rename or drop it yourself, the switch needs its name"
 
 
-def _attempt_until_done(context: Context, connection: sa.Connection, tables: list[TableSet]) -> SwapResult:
-    counted = _count_ahead(context, connection)
+def _attempt_until_done(
+    context: Context, connection: sa.Connection, tables: list[TableSet], stopped: Callable[[], bool]
+) -> SwapResult:
+    counted = _count_ahead(context, connection, stopped)
+    _wait_for_snapshots(context, connection)
+    _wait_for_maintenance(context, connection, tables, stopped)
+    _refuse_orphans(context, connection, stopped)
+    if not _drops_within(context):
+        # As late as can be: a switch that is refused before costs nobody his rollback.
+        for each in _superseded(context, connection, tables):
+            context.log(f"dropping {each.old}, retired by the run {each.run_id}: its name is needed")
+            if not drop_retired(context, connection, each):
+                raise StepOrderError(foreign_old(each.old))
     bounds = context.spec.swap
     retrying = Retrying(
         stop=stop_after_attempt(bounds.attempts),
-        wait=wait_random_exponential(multiplier=0.1, max=10),
+        wait=wait_random_exponential(multiplier=0.05, max=2),
         retry=retry_if_exception(
-            lambda error: isinstance(error, (_PauseTooLong, _JobsLeft)) or context.dialect.lock_was_refused(error)
+            lambda error: (
+                isinstance(error, (_PauseTooLong, _JobsLeft, _ProgramsBehind, TablesBusy, FenceDied))
+                or context.dialect.lock_was_refused(error)
+                or context.dialect.was_cut(error)
+            )
         ),
     )
     try:
         for attempt in retrying:
             with attempt:
-                return _Attempt(context, connection, tables, counted, attempt.retry_state.attempt_number).run()
+                context.dialect.renew(connection)
+                # The last one may have failed after its switch, where that commits by itself.
+                if done := switched_already(context, connection, tables):
+                    return done
+                if stopped():
+                    raise Interrupted(
+                        "the switch was stopped between two attempts; blue is live and untouched, a retry tries again"
+                    )
+                return _Attempt(context, connection, tables, counted, attempt.retry_state.attempt_number).run(stopped)
     except RetryError as error:
-        _put_back(context, connection, tables)
-        cause = error.last_attempt.exception()
-        reasons: dict[type[BaseException] | type[None], str] = {
-            _PauseTooLong: "the pause grew too long",
-            _JobsLeft: "live_writer.drain_check never gave 0",
-        }
-        why = reasons.get(type(cause), "the tables could not be locked in time")
+        context.dialect.renew(connection)
+        if done := switched_already(context, connection, tables):
+            return done
+        why = _reason(context, error.last_attempt.exception())
+        if at_work := _maintenance(context, connection, tables):
+            why += f" (now at work there: {'; '.join(at_work)})"
         raise SwapNotPossible(
             f"no switch within {bounds.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
             "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
         ) from None
     raise AssertionError("tenacity ends in a result or an error")
 
+
+def _reason(context: Context, cause: BaseException | None) -> str:
+    """Why an attempt has failed."""
+    reasons: dict[type[BaseException] | type[None], str] = {
+        _PauseTooLong: "the pause grew too long",
+        _JobsLeft: "live_writer.drain_check never gave 0",
+        _ProgramsBehind: "events were appended faster than a program that has to handle them can be called",
+        FenceDied: "the connection that holds appends back was cut",
+    }
+    if cause is not None and context.dialect.was_cut(cause):
+        return "the connection that held the tables was cut, by the server if nothing was heard of it for swap.max_pause"
+    return reasons.get(type(cause), "the tables could not be locked in time")
+
+
+def _needs_fence(context: Context, plan: Plan) -> bool:
+    """Whether appends have to wait, beyond what the locks on the read models do."""
+    programs = any(issubclass(context.projector(name), ExternalProjector) for name in plan.projectors)
+    match context.spec.live_writer.contract:
+        case LiveWriter.CHECKPOINTED:
+            # Old and new tables each have a consumer's position of their own; an event that is appended meanwhile is
+            # above both.
+            return False
+        case LiveWriter.DETACHED:
+            # An event that is appended now would be projected by a job at any later time. Where there is but one writer,
+            # the switch itself is the fence.
+            return not (context.one_database and context.dialect.one_writer)
+        case LiveWriter.TRANSACTIONAL if programs:
+            # What a program has committed cannot be undone with an attempt, so there must be no append in flight below it.
+            return not (context.one_database and context.dialect.one_writer)
+        case LiveWriter.TRANSACTIONAL:
+            return not (context.one_database and context.dialect.holds_tables)
+
+
+def _is_polite(attempt: int) -> bool:
+    """Only every fifth attempt waits in the queue: tables that are always being read never have a free moment."""
+    return attempt % 5 != 0
+
+
+def _appended_since(context: Context, plan: Plan, position: int) -> int:
+    """Events above F that may have been projected into the tables that are retired now, where no fence held them back."""
+    types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
+    counts = context.store.counts(position, context.store.settled_head())
+    return sum(count for event_type, count in counts.items() if event_type in types)
+
+
+MAINTENANCE = timedelta(minutes=2)
+"""For how long a switch waits for a vacuum of its tables; whoever retries the step may wait longer."""
 
 RECOUNTED = 10_000
 """Positions below the head whose events are counted once more while the writers are held."""
@@ -150,20 +312,94 @@ class _Counted:
     by_type: dict[str, int]
 
 
-def _count_ahead(context: Context, connection: sa.Connection) -> _Counted:
+def _count_ahead(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> _Counted:
     """The long count, taken before anybody waits; within the switch only the newest events are left to be counted."""
     projectors = Lockstep(context, connection, context.plan_of(context.ledger.run(connection, context.run_id)))
-    projectors.catch_up()
+    projectors.catch_up(stopped)
     position = max(0, projectors.position - RECOUNTED)
     return _Counted(position, context.store.counts(0, position))
 
 
-def _put_back(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
-    """Takes back the announcement of a switch that did not happen."""
-    with context.dialect.transaction(connection):
-        for table in tables:
-            context.ledger.forget_retired(connection, table.old)
-        context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+def _refuse_orphans(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> None:
+    """Looks once more at the foreign keys to tables beside the run: nothing has held these to green since it was verified.
+
+    :raises VerificationFailed: rows of green have lost their parents
+    """
+    plan = context.plan_of(context.ledger.run(connection, context.run_id))
+    tables = context.table_sets(plan)
+    for look in range(LOOKS):
+        if look:
+            # What was deleted together with a parent may just not have come to green yet.
+            Lockstep(context, connection, plan).catch_up(stopped)
+        found = [f"{table.blue}, {each}" for table in tables for each in context.dialect.orphans(connection, table, tables)]
+        if not found:
+            return
+    raise VerificationFailed(
+        "rows of green have lost their parents since verification, blue is live and untouched; the foreign keys:\n"
+        + "\n".join(found)
+        + "\nIf an event tells of it, correct its projector and begin again; otherwise bring the parents back, then retry"
+    )
+
+
+LOOKS = 3
+"""How often orphans have to be seen."""
+
+
+def _wait_for_snapshots(context: Context, connection: sa.Connection) -> None:
+    """Lets transactions end that began before green was filled: they would find it empty, and take that for an answer.
+
+    :raises SwapNotPossible: one is still open after ``swap.wait_for_snapshots``
+    """
+    patience = context.spec.swap.wait_for_snapshots
+    if not patience:
+        return
+    deadline = time.monotonic() + patience.total_seconds()
+    older, spoken = context.dialect.snapshots(connection), False
+    while older:
+        if time.monotonic() > deadline:
+            raise SwapNotPossible(
+                f"after {patience.total_seconds():g} s there are still transactions that read from a snapshot older than the green tables; "
+                f"after the switch they would find these empty: {'; '.join(sorted(older.values()))}. Blue is live and untouched, green "
+                "stays. Wait for them or end them, then retry; or change swap.wait_for_snapshots (0s: switch all the same)"
+            )
+        if not spoken:
+            context.log(f"waiting for transactions that are older than the green tables: {'; '.join(sorted(older.values()))}")
+            spoken = True
+        # InnoDB makes its list of transactions anew only when nobody has read it for a tenth of a second.
+        time.sleep(0.15)
+        now = context.dialect.snapshots(connection)
+        older = {each: what for each, what in older.items() if each in now}
+
+
+def _maintenance(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:
+    """What holds the tables of the switch, or the event store, until it has ended by itself."""
+    names = [name for each in tables for name in (each.blue, each.green)]
+    found = context.dialect.maintenance(connection, context.schema, names)
+    fenced = _needs_fence(context, context.plan_of(context.ledger.run(connection, context.run_id)))
+    return found + (context.store.maintenance() if fenced else [])
+
+
+def _wait_for_maintenance(
+    context: Context, connection: sa.Connection, tables: list[TableSet], stopped: Callable[[], bool]
+) -> None:
+    """No attempt could succeed while a vacuum goes on: it holds its table for minutes, and nobody is to wait behind us for so long.
+
+    :raises SwapNotPossible: it is still going on after :data:`MAINTENANCE`
+    :raises Interrupted: ``stopped`` said so
+    """
+    deadline, spoken = time.monotonic() + MAINTENANCE.total_seconds(), False
+    while at_work := _maintenance(context, connection, tables):
+        if stopped():
+            raise Interrupted("the switch was stopped before its first attempt; blue is live and untouched, a retry tries again")
+        if time.monotonic() > deadline:
+            raise SwapNotPossible(
+                f"tables of the switch are still being maintained: {'; '.join(at_work)}. Blue is live and untouched, green stays. "
+                "Retry when it is done, or end it"
+            )
+        if not spoken:
+            context.log(f"waiting until the tables have been maintained: {'; '.join(at_work)}")
+            spoken = True
+        time.sleep(0.5)
 
 
 class _Attempt:
@@ -178,59 +414,105 @@ class _Attempt:
         self._counted = counted
         self._number = number
         self._run = context.ledger.run(connection, context.run_id)
-        self._projectors = Lockstep(context, connection, context.plan_of(self._run))
+        self._plan = context.plan_of(self._run)
+        self._projectors = Lockstep(context, connection, self._plan)
 
-    def run(self) -> SwapResult:
+    def run(self, stopped: Callable[[], bool]) -> SwapResult:
         """Catches up without holding anybody, then holds, drains and renames.
 
+        :param stopped: asked while a program is at work and nobody is held
         :raises Exception: whatever the database refuses; nothing has changed then
         """
         dialect, bounds = self._context.dialect, self._context.spec.swap
-        self._projectors.catch_up()
+        self._projectors.catch_up(stopped)
+        retired = self._to_be_retired()
+        superseded = _superseded(self._context, self._connection, self._tables) if _drops_within(self._context) else []
+        # What can be worked out before anybody is held, where the catalogs take long to read; what comes after it makes it fail.
+        ahead = [] if dialect.ddl_commits or dialect.one_writer else dialect.switch(self._connection, self._tables)
         began = time.monotonic()
-        with ExitStack() as held:
-            if self._needs_fence():
-                held.enter_context(self._context.store.fence(bounds.lock_timeout))
-                self._wait_for_jobs(began + bounds.max_pause.total_seconds() / 2)
-            held.enter_context(dialect.hold(self._connection, self._tables, bounds.lock_timeout))
-            self._wait_for_jobs(until=began)
+        with self._programs_finished(stopped), ExitStack() as held:
+            # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the event store waits for
+            # a table, a FLUSH of the store waits for him, and our reading of the store for the FLUSH.
+            held.enter_context(self._context.store.in_a_hurry(bounds.lock_timeout))
+            manners = self._hold(held, began)
             # Where DDL can be rolled back, hold() is the one transaction of drain, ledger and renames.
             with dialect.transaction(self._connection) if dialect.ddl_commits else nullcontext():
-                position = self._drain()
+                position, left_behind = self._drain()
+                self._drop_superseded(superseded)
                 self._set_consumers(position)
-                self._announce(position)
+                self._announce(position, left_behind, retired)
             if time.monotonic() - began > bounds.max_pause.total_seconds():
                 raise _PauseTooLong
-            dialect.run_switch(self._connection, dialect.switch(self._connection, self._tables), bounds.lock_timeout)
+            statements = ahead or dialect.switch(self._connection, self._tables)
+            fenced = dialect.run_switch(self._connection, self._tables, statements, manners)
             if not dialect.ddl_commits:
-                self._mark_switched()
+                _mark_switched(self._context, self._connection, self._tables)
+            _finish_at_once(self._context, self._connection, self._tables, began + bounds.max_pause.total_seconds())
         result = SwapResult(
             tables=self._read_models(),
             position=position,
             pause_seconds=time.monotonic() - began,
             attempts=self._number,
+            in_doubt=0 if fenced else _appended_since(self._context, self._plan, position),
         )
+        for each in superseded:
+            self._context.log(f"dropped {each.old}, retired by the run {each.run_id}: its name was needed")
         with dialect.transaction(self._connection):
-            self._mark_switched(swap=result.model_dump())
+            _mark_switched(self._context, self._connection, self._tables, swap=result.model_dump())
+            self._note_rollback()
         return result
 
-    def _read_models(self) -> list[str]:
-        return self._context.plan_of(self._run).tables
+    @contextmanager
+    def _programs_finished(self, stopped: Callable[[], bool]) -> Iterator[None]:
+        """A program that is still at work when an attempt is given up comes to its end; by then nobody is held any more."""
+        try:
+            yield
+        finally:
+            for program in self._projectors.programs:
+                program.finish(stopped, lambda now: None)
 
-    def _needs_fence(self) -> bool:
-        """Whether appends have to wait, beyond what the locks on the read models do."""
-        context = self._context
-        match context.spec.live_writer.contract:
-            case LiveWriter.CHECKPOINTED:
-                # Old and new tables each have a consumer's position of their own; an event that is appended meanwhile is
-                # above both.
-                return False
-            case LiveWriter.DETACHED:
-                # An event that is appended now would be projected by a job at any later time. Where there is but one writer,
-                # the switch itself is the fence.
-                return not (context.one_database and context.dialect.one_writer)
-            case LiveWriter.TRANSACTIONAL:
-                return context.dialect.ddl_commits or not context.one_database
+    def _call_programs(self, until: float) -> None:
+        """Behind the fence and before the tables are held: the newest position is settled, and a program may take its time to it.
+
+        :param until: by the monotonic clock, how long
+        """
+        position = self._context.store.newest()
+        for program in self._projectors.programs_behind(position):
+            program.start(position, position)
+            while not program.is_done(0.01):
+                if time.monotonic() > until:
+                    raise _PauseTooLong
+
+    def _hold(self, held: ExitStack, began: float) -> Manners:
+        """Takes the fence, where there has to be one, and the tables; the jobs have ended then.
+
+        Behind a fence the last jobs can end, but clients that have read the tables wait there and do not let go of them. With the
+        tables taken first those clients come to their end, but no job does. So every other attempt begins with the tables.
+        """
+        dialect, bounds = self._context.dialect, self._context.spec.swap
+        manners = Manners(timeout=bounds.lock_timeout, polite=_is_polite(self._number), longest=bounds.max_pause)
+        tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
+        if not _needs_fence(self._context, self._plan):
+            held.enter_context(tables)
+            self._wait_for_jobs(until=began)
+            return manners
+        if tables_first := self._number % 2 == 0:
+            held.enter_context(tables)
+        fence = held.enter_context(self._context.store.fence(bounds.lock_timeout, bounds.max_pause))
+        half = began + bounds.max_pause.total_seconds() / 2
+        self._wait_for_jobs(until=began if tables_first else half)
+        if not tables_first:
+            self._call_programs(until=half)
+            held.enter_context(tables)
+            self._wait_for_jobs(until=began)
+        return replace(manners, fence=fence)
+
+    def _note_rollback(self) -> None:
+        if self._plan.rolls_back:
+            self._context.ledger.note(self._connection, self._plan.rolls_back, rolled_back_by=self._context.run_id)
+
+    def _read_models(self) -> list[str]:
+        return self._plan.tables
 
     def _wait_for_jobs(self, until: float) -> None:
         """Behind the fence no job is added, so the ones that are left come to their end, or the attempt does.
@@ -238,10 +520,15 @@ class _Attempt:
         :param until: by the monotonic clock; a moment that is over: just look
         """
         check = self._context.spec.live_writer.drain_check
-        while check and int(self._connection.execute(sa.text(check)).scalar() or 0):
-            if time.monotonic() > until:
-                raise _JobsLeft
-            time.sleep(0.005)
+        if check is None:
+            return
+        # On a connection of its own: one that holds the tables may not look at others on MySQL.
+        with self._context.dialect.connect() as connection:
+            self._context.dialect.limit_lock_wait(connection, self._context.spec.swap.lock_timeout)
+            while int(connection.execute(sa.text(check)).scalar() or 0):
+                if time.monotonic() > until:
+                    raise _JobsLeft
+                time.sleep(0.005)
 
     def _set_consumers(self, position: int) -> None:
         """Gives the consumers of the new tables the position that those have reached."""
@@ -255,36 +542,64 @@ class _Attempt:
         dialect.run(self._connection, f"DELETE FROM {green}")
         dialect.run(self._connection, f"INSERT INTO {green} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {blue}")
 
-    def _drain(self) -> int:
+    def _drain(self) -> tuple[int, LeftBehind]:
         """Applies what was appended since the catch-up; by the contract nobody can project it into blue any more."""
-        if self._context.spec.live_writer.contract is LiveWriter.CHECKPOINTED:
-            # The consumers go on from here, so it must be a settled position; the rest is theirs.
-            position = self._projectors.position
-        else:
+        settled = position = self._projectors.position
+        above: list[int] = []
+        # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is theirs.
+        if self._context.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
             position = self._context.store.newest()
-        self._projectors.drain(position)
-        newest = self._context.store.counts(self._counted.position, position)
-        stored = Counter(self._counted.by_type) + Counter(newest)
+            if self._projectors.programs_behind(position):
+                raise _ProgramsBehind
+            above = self._projectors.drain(position)
+        if self._projectors.programs:
+            # The fence has settled it.
+            settled, above = position, []
+        stored = Counter(self._counted.by_type) + Counter(self._context.store.counts(self._counted.position, position))
         if missed := self._projectors.miscounted(stored):
             raise VerificationFailed(
                 "events appeared below what had been read; blue is live and untouched:\n" + "\n".join(missed)
             )
-        return position
+        if aside := self._projectors.too_many_dead_letters():
+            raise VerificationFailed("blue is live and untouched:\n" + "\n".join(aside))
+        if abandoned := self._context.dialect.abandoned(self._connection, self._tables):
+            raise VerificationFailed("blue is live and untouched:\n" + "\n".join(abandoned))
+        return position, LeftBehind(settled=settled, above=above, events=dict(stored))
 
-    def _announce(self, position: int) -> None:
-        """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
-        context, ledger = self._context, self._context.ledger
+    def _drop_superseded(self, superseded: list[Retired]) -> None:
+        for each in superseded:
+            if not drop_within(self._context, self._connection, each):
+                raise StepOrderError(foreign_old(each.old))
+
+    def _to_be_retired(self) -> list[Retired]:
+        context = self._context
         options, now = context.options_of(self._run), datetime.now(UTC)
         keep_old = context.spec.retention.keep_old if options.keep_old is None else options.keep_old
-        kept = (options.drop_after or context.spec.retention.drop_after) if keep_old else timedelta(0)
-        ledger.holds(self._connection, context.run_id, [table.blue for table in self._tables])
-        for table in self._tables:
-            identity = context.dialect.identity(self._connection, table.schema, table.blue)
-            ledger.retire(self._connection, Retired(table.blue, table.old, context.run_id, identity, now, now + kept))
-        begun = SwapResult(tables=self._read_models(), position=position, pause_seconds=0, attempts=self._number)
-        ledger.move(self._connection, context.run_id, RunState.SWITCHING, swap=begun.model_dump())
+        chosen = context.spec.retention.drop_after if options.drop_after is None else options.drop_after
+        kept = chosen if keep_old else timedelta(0)
+        return [
+            Retired(
+                table.blue,
+                table.old,
+                context.run_id,
+                context.dialect.identity(self._connection, table.schema, table.blue),
+                now,
+                now + kept,
+            )
+            for table in self._tables
+        ]
 
-    def _mark_switched(self, **findings: object) -> None:
-        for table in self._tables:
-            self._context.ledger.forget_green(self._connection, table.green)
-        self._context.ledger.move(self._connection, self._context.run_id, RunState.SWITCHED, **findings)
+    def _announce(self, position: int, left_behind: LeftBehind, retired: list[Retired]) -> None:
+        """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
+        context, ledger = self._context, self._context.ledger
+        ledger.holds(self._connection, context.run_id, [table.blue for table in self._tables])
+        ledger.owns_greens(self._connection, context.run_id, [table.green for table in self._tables])
+        ledger.retire(self._connection, retired)
+        begun = SwapResult(tables=self._read_models(), position=position, pause_seconds=0, attempts=self._number)
+        ledger.move(
+            self._connection,
+            context.run_id,
+            RunState.SWITCHING,
+            swap=begun.model_dump(),
+            left_behind=left_behind.model_dump(),
+        )

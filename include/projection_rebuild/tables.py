@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +15,14 @@ from include.projection_rebuild.rows import Changes, Key, RowType, Values
 
 
 class WriteError(RebuildError):
-    """The database refused rows; names table and reason, never a value."""
+    """The database refused rows; names table and reason, never a value.
+
+    :param cause: the kind of the error
+    """
+
+    def __init__(self, message: str, cause: str) -> None:
+        self.cause = cause
+        super().__init__(message)
 
 
 class GreenTables:
@@ -27,6 +36,7 @@ class GreenTables:
         self._connection = connection
         self._schema = schema
         self._name_of = name_of
+        self._uniques: dict[RowType, list[tuple[int, ...]]] = {}
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
         """See :class:`~include.projection_rebuild.rows.RowSource`."""
@@ -34,7 +44,9 @@ class GreenTables:
 
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> Iterable[Values]:
         """See :class:`~include.projection_rebuild.rows.RowSource`."""
-        return self._dialect.select_where(self._connection, self._schema, self._name_of(kind.table), kind, column, values)
+        return self._dialect.select_where(
+            self._connection, self._schema, self._name_of(kind.table), kind, kind.column(column), values
+        )
 
     def create(self, kind: RowType, values: Values) -> None:
         """Nobody else writes green: a missing row is made in memory."""
@@ -53,8 +65,23 @@ class GreenTables:
         :raises WriteError: the database refused rows (a duplicate, a value that does not fit, no parent)
         """
         for change in changes:
-            self._do("update", change.kind, self._dialect.update_many, change.updated)
+            free, tied = split(change, self._unique(change))
+            self._do("update", change.kind, self._dialect.update_many, free)
+            self._do("update", change.kind, self._dialect.update_rows, tied)
             self._do("insert into", change.kind, self._dialect.load_rows, change.inserted)
+
+    def learn(self, kinds: Iterable[RowType]) -> None:
+        """Looks up the unique keys of the tables, at a time when nobody waits."""
+        for kind in kinds:
+            found = self._dialect.unique_keys(self._connection, self._schema, self._name_of(kind.table))
+            # What holds the rows' key as well is unique by that alone, and what handlers do not write does not change.
+            others = [key for key in found if key and key <= {*kind.columns} and not key >= {*kind.key}]
+            self._uniques[kind] = [tuple(kind.columns.index(name) for name in sorted(key)) for key in others]
+
+    def _unique(self, change: Changes) -> Sequence[tuple[int, ...]]:
+        if change.updated and change.kind not in self._uniques:
+            self.learn([change.kind])
+        return self._uniques.get(change.kind, ())
 
     def _do(self, what: str, kind: RowType, verb: Callable[..., None], rows: Sequence[Any]) -> None:
         if not rows:
@@ -64,12 +91,13 @@ class GreenTables:
             verb(self._connection, self._schema, table, kind, rows)
         except Exception as error:
             cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-            if not _is_about_data(cause):
+            if not is_about_data(cause):
                 raise
             # Without the driver's text and without the chain: both quote values.
             raise WriteError(
-                f"cannot {what} {table} ({len(rows)} rows): {type(cause).__name__} {_code(cause)}. A handler adds a row twice, or "
-                "gives a value that the column does not take; nothing of this batch was written"
+                f"cannot {what} {table} ({len(rows)} rows): {type(cause).__name__} {code_of(cause)}. A handler adds a row twice, or "
+                "gives a value that the column does not take; nothing of this batch was written",
+                type(cause).__name__,
             ) from None
 
 
@@ -85,7 +113,9 @@ class BlueTables(GreenTables):
 
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> Iterable[Values]:
         """Loads and locks."""
-        return self._dialect.select_where(self._connection, self._schema, kind.table, kind, column, values, lock=True)
+        return self._dialect.select_where(
+            self._connection, self._schema, kind.table, kind, kind.column(column), values, lock=True
+        )
 
     def create(self, kind: RowType, values: Values) -> None:
         """Puts a missing row in at once, so that two transactions that both miss it wait for each other."""
@@ -100,10 +130,56 @@ class BlueTables(GreenTables):
             self._dialect.insert_rows(self._connection, self._schema, change.kind.table, change.kind, change.inserted)
 
 
-def _is_about_data(cause: BaseException) -> bool:
-    return type(cause).__name__ in {"IntegrityError", "DataError", "UniqueViolation"} or _code(cause)[:2] in {"22", "23"}
+def split(change: Changes, unique: Iterable[Sequence[int]]) -> tuple[list[Values], list[Values]]:
+    """The updated rows that may be written in any order; and those of which one takes over what is unique from another, each of them
+    after the one that has it. Where they go round in a circle there is no such order.
+
+    :param unique: places of the columns of unique keys
+    """
+    waits: dict[int, set[int]] = {}
+    for key in unique:
+        pairs = [
+            (_compared(before, key), _compared(after, key)) for before, after in zip(change.before, change.updated, strict=True)
+        ]
+        holders = {before: number for number, (before, after) in enumerate(pairs) if before != after}
+        for number, (before, after) in enumerate(pairs):
+            if before != after and None not in after and after in holders:
+                waits.setdefault(number, set()).add(holders[after])
+    try:
+        tied = [*TopologicalSorter(waits).static_order()]
+    except CycleError:
+        tied = sorted({*waits, *chain.from_iterable(waits.values())})
+    free = [row for number, row in enumerate(change.updated) if number not in {*tied}] if tied else change.updated
+    return free, [change.updated[number] for number in tied]
 
 
-def _code(cause: BaseException) -> str:
+def _compared(values: Values, key: Sequence[int]) -> tuple[Any, ...]:
+    """As a database may compare them: letters of either case may be equal, and blanks at the end nothing."""
+    found = (values[at] for at in key)
+    return tuple(value.casefold().rstrip() if isinstance(value, str) else _hashable(value) for value in found)
+
+
+def _hashable(value: Any) -> Any:
+    return repr(value) if isinstance(value, (dict, list)) else value
+
+
+_REFUSED_VALUES = {
+    *("1292", "1300", "1366", "1411", "1416"),  # a text that is no date or time, no UTF-8, no number, no geometry
+    *("1365", "1690"),  # what cannot be worked out: a division by zero, a number that is too large
+    *("3140", "3141", "3144", "3146", "3156", "3157"),  # what is no JSON to MySQL
+    *("4035", "4036", "4037", "4038", "4039", "4040"),  # and to MariaDB
+    *("3819", "4025", "1526"),  # a CHECK on MySQL and on MariaDB; no partition for it
+}
+"""What MySQL and MariaDB say of values that they refuse, where their driver makes an operational error of it."""
+
+
+def is_about_data(cause: BaseException) -> bool:
+    code = code_of(cause)
+    named = type(cause).__name__ in {"IntegrityError", "DataError", "UniqueViolation"}
+    return named or code[:2] in {"22", "23"} or code in _REFUSED_VALUES
+
+
+def code_of(cause: BaseException) -> str:
+    """What the database calls an error."""
     found = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
     return str(found or (cause.args[0] if cause.args and isinstance(cause.args[0], int) else ""))

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from include.projection_rebuild.rows import RowType, Values
+from include.projection_rebuild.rows import Key, RowType, Values
 
 Convert = Callable[[Any], Any]
 
@@ -64,8 +64,8 @@ TEXT_BINDS: dict[type, Convert] = PORTABLE_BINDS | {
 """For SQLite, which knows neither decimals nor times."""
 
 
-def _converters(kind: RowType, by_type: dict[type, Convert]) -> list[tuple[int, Convert]]:
-    wanted = ((at, plain_type(kind.types[name])) for at, name in enumerate(kind.columns))
+def _converters(kind: RowType, columns: Sequence[str], by_type: dict[type, Convert]) -> list[tuple[int, Convert]]:
+    wanted = ((at, plain_type(kind.types[name])) for at, name in enumerate(columns))
     return [(at, by_type[found]) for at, found in wanted if found in by_type]
 
 
@@ -84,9 +84,22 @@ def _convert(rows: Sequence[Values], converters: list[tuple[int, Convert]]) -> S
 
 def bound(kind: RowType, rows: Sequence[Values], by_type: dict[type, Convert]) -> Sequence[Values]:
     """Rows as a driver takes them."""
-    return _convert(rows, _converters(kind, by_type))
+    return _convert(rows, _converters(kind, kind.columns, by_type))
+
+
+def bound_keys(kind: RowType, columns: Sequence[str], keys: Sequence[Key], by_type: dict[type, Convert]) -> Sequence[Key]:
+    """Values of some columns, by which rows are looked for, as a driver takes them.
+
+    Handlers may ask for anything: what is not of its column's type goes as it is.
+    """
+    lenient = {each: _if_of(each, convert) for each, convert in by_type.items()}
+    return _convert(keys, _converters(kind, columns, lenient))
+
+
+def _if_of(of: type, convert: Convert) -> Convert:
+    return lambda value: convert(value) if isinstance(value, of) else value
 
 
 def loaded(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
     """Rows as the row class promises them."""
-    return _convert(rows, _converters(kind, _LOADED))
+    return _convert(rows, _converters(kind, kind.columns, _LOADED))

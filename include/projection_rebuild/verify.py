@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from pydantic import BaseModel
 
+from include.projection_rebuild import partial
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import RebuildError, VerificationFailed
+from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.replay import replay
 from include.projection_rebuild.rows import RowType
 from include.projection_rebuild.spec import RunOptions
 
@@ -24,6 +30,7 @@ class TableComparison(BaseModel):
 
     :param drift_percent: how far green's count is from blue's, in percent of blue's
     :param samples: keys of rows that are not the same, a few of each kind, never their contents
+    :param not_compared: columns that blue does not have; without its key, rows are only counted
     """
 
     table: str
@@ -36,6 +43,7 @@ class TableComparison(BaseModel):
     only_blue: int
     only_green: int
     samples: dict[str, list[str]] = {}
+    not_compared: list[str] = []
 
     def describe(self) -> str:
         """One line for a log."""
@@ -43,14 +51,23 @@ class TableComparison(BaseModel):
             f"{self.table}: {self.blue_rows:,} -> {self.green_rows:,} rows (drift {self.drift_percent:.2f} %, allowed "
             f"{self.tolerance_percent:g} %); {self.identical:,} identical, {self.differing:,} differ, {self.only_blue:,} only in "
             f"blue, {self.only_green:,} only in green"
+            + (f"; new and not compared: {', '.join(self.not_compared)}" if self.not_compared else "")
         )
 
 
 class Verification(BaseModel):
-    """What was found; ``failures`` decide."""
+    """What was found; ``failures`` decide.
+
+    :param at: when it was found, in UTC; it tells one verification of a run from another
+    :param seconds: how long it took
+    :param dead_letters: how many events were set aside, by projector
+    """
 
     tables: list[TableComparison]
     failures: list[str]
+    at: datetime | None = None
+    seconds: float = 0.0
+    dead_letters: dict[str, int] = {}
 
     @property
     def passed(self) -> bool:
@@ -59,40 +76,70 @@ class Verification(BaseModel):
 
     def describe(self) -> str:
         """All findings as lines for a log."""
-        return "\n".join([each.describe() for each in self.tables] + [f"FAILED: {each}" for each in self.failures])
+        aside = [f"{name} has set {count:,} events aside" for name, count in self.dead_letters.items()]
+        return "\n".join([*(each.describe() for each in self.tables), *aside, *(f"FAILED: {each}" for each in self.failures)])
 
 
-def verify(context: Context) -> Verification:
+def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Verification:
     """Adds the foreign keys to green, compares it with blue, and records what was found.
 
+    :param stopped: asked while a program is at work
+    :raises ProgramFailed: a program has; a retry makes its tables anew where they have to be
     :raises VerificationFailed: green must not replace blue; the message lists why. Blue is untouched
     """
+    began = time.monotonic()
     with context.dialect.connect() as connection:
+        context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
         if run.state.at_least(RunState.SWITCHING):
             return Verification.model_validate(run.record["verification"])
         plan, options = context.plan_of(run), context.options_of(run)
-        failures = _check_replays(context, connection, plan)
+        _begin_anew(context, connection, plan, stopped)
+        failures, dead_letters = _check_replays(context, connection, plan), {}
         if not failures:
             # To one position, so that every row of a child finds the parent that was there at its time.
             projectors = Lockstep(context, connection, plan)
-            projectors.catch_up()
+            projectors.catch_up(stopped)
             failures = projectors.miscounted(context.store.counts(0, projectors.position))
+            failures += projectors.too_many_dead_letters()
+            dead_letters = projectors.dead_letters()
         failures += _constrain(context, connection, plan)
-        tables = [_compare(context, connection, kind, options) for kind in _kinds(context, plan)]
+        tables = [
+            _compare(context, connection, kind, context.table_set(kind.table, plan), options)
+            for kind in _kinds(context, connection, plan)
+        ]
         failures += [failure for each in tables for failure in _check_counts(each)]
         failures += _check_assertions(context, connection, plan)
-        found = Verification(tables=tables, failures=failures)
+        found = Verification(
+            tables=tables,
+            failures=failures,
+            dead_letters=dead_letters,
+            at=datetime.now(UTC),
+            seconds=time.monotonic() - began,
+        )
         state = RunState.VERIFIED if found.passed else RunState.CLONED
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, state, verification=found.model_dump())
+            context.ledger.move(connection, context.run_id, state, verification=found.model_dump(mode="json"))
     if not found.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
     return found
 
 
-def _kinds(context: Context, plan: Plan) -> list[RowType]:
+def _begin_anew(context: Context, connection: sa.Connection, plan: Plan, stopped: Callable[[], bool]) -> None:
+    """A program whose call was cut short since its replay is replayed again, since nobody is held yet; then a retry goes on."""
+    for name in [] if plan.rolls_back else plan.projectors:
+        if context.ledger.open_call(connection, context.run_id, name):
+            context.log(replay(context, name, stopped).describe())
+
+
+def _kinds(context: Context, connection: sa.Connection, plan: Plan) -> list[RowType]:
     by_table = {kind.table: kind for name in plan.projectors for kind in context.projector(name).kinds()}
+    for name in plan.projectors:
+        if issubclass(context.projector(name), ExternalProjector):
+            # What a program writes is not known; so all of it is compared.
+            for kind in context.projector(name).kinds():
+                columns = context.dialect.columns(connection, context.schema, kind.table)
+                by_table[kind.table] = replace(kind, columns=tuple(columns))
     return [by_table[table] for table in plan.tables]
 
 
@@ -101,7 +148,8 @@ def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> l
     checkpoints = context.ledger.checkpoints(connection, context.run_id)
     for name in plan.projectors:
         checkpoint = checkpoints.get(name)
-        if checkpoint is None or checkpoint.position < checkpoint.head:
+        copied = checkpoint is not None and (plan.part is None or partial.is_copied(context, connection, checkpoint))
+        if checkpoint is None or checkpoint.position < checkpoint.head or not copied:
             failures.append(f"{name} is not replayed to the end; run its replay task again")
     return failures
 
@@ -141,14 +189,17 @@ def tolerance(context: Context, options: RunOptions, table: str) -> float:
     return context.spec.verify.tables.get(table, context.spec.verify.max_count_drift_percent)
 
 
-def _compare(context: Context, connection: sa.Connection, kind: RowType, options: RunOptions) -> TableComparison:
-    table = context.table_set(kind.table)
+def _compare(context: Context, connection: sa.Connection, kind: RowType, table: TableSet, options: RunOptions) -> TableComparison:
     dialect = context.dialect
     blue_rows = dialect.row_count(connection, table.schema, table.blue)
     green_rows = dialect.row_count(connection, table.schema, table.green)
     drift = abs(green_rows - blue_rows) / blue_rows * 100 if blue_rows else (100.0 if green_rows else 0.0)
-    conditions = _Conditions(context, kind, table)
-    counts = {what: int(connection.exec_driver_sql(f"SELECT count(*) {rest}", ()).scalar_one()) for what, rest in conditions}
+    both = [dialect.columns(connection, table.schema, name) for name in (table.blue, table.green)] if table.form else []
+    there = [name for name in kind.columns if all(name in columns for columns in both)]
+    conditions = _Conditions(context, kind, table, there)
+    # Without a common key no row is known to be the same as another.
+    counts = {"only_blue": blue_rows, "only_green": green_rows, "differing": 0}
+    counts |= {what: int(connection.exec_driver_sql(f"SELECT count(*) {rest}", ()).scalar_one()) for what, rest in conditions}
     samples = {
         what: [" / ".join(map(str, key)) for key in connection.exec_driver_sql(conditions.keys(what, rest), ())]
         for what, rest in conditions
@@ -166,20 +217,28 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, options
         only_blue=counts["only_blue"],
         only_green=counts["only_green"],
         samples=samples,
+        not_compared=[name for name in kind.columns if name not in there],
     )
 
 
 class _Conditions:
-    """The three kinds of difference between two tables, as the FROM and WHERE of a query."""
+    """The three kinds of difference between two tables, as the FROM and WHERE of a query.
 
-    def __init__(self, context: Context, kind: RowType, table: TableSet) -> None:
+    :param there: the columns that blue has; without all of the key there is nothing to ask
+    """
+
+    def __init__(self, context: Context, kind: RowType, table: TableSet, there: Sequence[str]) -> None:
         dialect = context.dialect
         blue, green = dialect.qualified(table.schema, table.blue), dialect.qualified(table.schema, table.green)
         keys = [dialect.quote(name) for name in kind.key]
-        rest = [dialect.quote(name) for name in kind.columns if name not in kind.key]
-        match = " AND ".join(f"b.{key} = g.{key}" for key in keys)
+        rest = [dialect.quote(name) for name in kind.columns if name not in kind.key and name in there]
+        pairs = [(f"b.{key}", f"g.{key}") for key in keys]
+        match = " AND ".join(dialect.same(*pair) if table.form else " = ".join(pair) for pair in pairs)
         differs = " OR ".join(dialect.differs(f"b.{name}", f"g.{name}") for name in rest) or "1 = 0"
         self._keys = keys
+        self._parts: dict[str, str] = {}
+        if not set(kind.key) <= set(there):
+            return
         self._parts = {
             "only_blue": f"FROM {blue} b WHERE NOT EXISTS (SELECT 1 FROM {green} g WHERE {match})",
             "only_green": f"FROM {green} g WHERE NOT EXISTS (SELECT 1 FROM {blue} b WHERE {match})",

@@ -1,20 +1,22 @@
-"""The databases that a rebuild works on: one file per family, chosen by the engine's driver."""
+"""The databases that a rebuild works on: one file per family, chosen by the engine's driver, and imported when it is asked for.
+
+So whoever has but one of them needs the driver of that one only.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import sqlalchemy as sa
 
 from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.dialects.postgres import PostgresDialect
-from include.projection_rebuild.dialects.sqlite import SqliteDialect
 from include.projection_rebuild.errors import RebuildError
 
-_DIALECTS: dict[tuple[str, str], type[Dialect]] = {
-    ("postgresql", "psycopg"): PostgresDialect,
-    ("mysql", "mysqldb"): MySQLDialect,
-    ("mariadb", "mysqldb"): MySQLDialect,
-    ("sqlite", "pysqlite"): SqliteDialect,
+_DIALECTS = {
+    ("postgresql", "psycopg"): ("postgres", "PostgresDialect"),
+    ("mysql", "mysqldb"): ("mysql", "MySQLDialect"),
+    ("mariadb", "mysqldb"): ("mysql", "MySQLDialect"),
+    ("sqlite", "pysqlite"): ("sqlite", "SqliteDialect"),
 }
 
 
@@ -27,7 +29,9 @@ def dialect_for(engine: sa.Engine) -> Dialect:
     if found is None:
         known = ", ".join(f"{name}+{driver}" for name, driver in _DIALECTS)
         raise RebuildError(f"{engine.dialect.name}+{engine.dialect.driver} is not supported; use one of {known}")
-    return found(engine)
+    module, name = found
+    made: Dialect = getattr(import_module(f"{__name__}.{module}"), name)(engine)
+    return made
 
 
-__all__ = ["Dialect", "MySQLDialect", "PostgresDialect", "SqliteDialect", "dialect_for"]
+__all__ = ["Dialect", "dialect_for"]

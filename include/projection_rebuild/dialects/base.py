@@ -7,19 +7,123 @@ the catalogs each time, so that after a crash they return just what is still mis
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, loaded
+from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
 KEYS_PER_STATEMENT = 500
 """Row keys in one IN list: far below every database's limit on bound values, and enough to make round trips cheap."""
+
+
+class TablesBusy(Exception):
+    """Somebody uses the tables, and has not been asked to wait; trying again can help."""
+
+
+class FenceDied(Exception):
+    """The connection that held appends back is gone; nothing has been switched."""
+
+
+@dataclass(frozen=True)
+class Fence:
+    """Appends are held back.
+
+    :param holds: whether the fence is still there, asked over its own connection
+    """
+
+    holds: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a switch gets at its tables.
+
+    :param timeout: the longest wait
+    :param polite: look for a moment, and switch if nobody uses the tables, so that nobody ever queues behind the switch;
+        otherwise wait in the queue, which gets through where readers never leave a gap
+    :param fence: what holds the appends back meanwhile, if something has to
+    :param longest: for how long the tables may be held; past it the server should give them up by itself
+    """
+
+    timeout: timedelta
+    polite: bool = True
+    fence: Fence | None = None
+    longest: timedelta = timedelta(seconds=2)
+
+    @property
+    def look(self) -> float:
+        """Seconds for which a polite switch looks: whoever waits at the fence and has read the tables does not let go of them."""
+        return self.timeout.total_seconds() / 5
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a preflight looks at.
+
+    :param schema: that of the tables and of the ledger
+    :param tables: those of the run that exist
+    :param keys: by live name, the columns by which handlers tell rows apart
+    :param ledger: the names of our own tables, which may not exist yet
+    """
+
+    schema: str | None
+    tables: Sequence[TableSet]
+    keys: Mapping[str, Sequence[str]]
+    ledger: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """About how large a table is.
+
+    :param rows: its rows
+    :param size: its bytes, indexes included
+    """
+
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Keys in a table of the ledger, ``part_id`` and ``part_key``.
+
+    :param part_id: which of them
+    """
+
+    schema: str | None
+    table: str
+    part_id: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Tables of a new structure, made empty and apart from the live ones, under their live names.
+
+    :param connection: where they are; may be another database than that of the live ones
+    :param schema: the schema that holds them
+    :param forms: what the dialect needs to make each of them once more, by name; only tables of the run
+    :param unchanged: those of them that are like the live ones in every word
+    :param views: the views that are defined anew, by name, in the dialect's own words
+    :param refusals: what hangs on the live tables and would not work with the new ones, each with its remedy
+    :param elsewhere: begins the names of the schemas whose tables stand for those of other schemas, there with the rest of that name
+    """
+
+    connection: sa.Connection
+    schema: str | None
+    forms: dict[str, str]
+    unchanged: set[str]
+    views: dict[str, str]
+    refusals: list[str]
+    elsewhere: str = ""
 
 
 class Dialect(ABC):
@@ -34,15 +138,34 @@ class Dialect(ABC):
     ddl_commits: ClassVar[bool]
     """True where each DDL statement commits by itself, so that a switch cannot be rolled back."""
 
+    @property
+    def flavour(self) -> str:
+        """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
+        return self.engine.dialect.name
+
+    @property
+    def holds_tables(self) -> bool:
+        """Whether :meth:`hold` keeps everybody from the blue tables until they are switched.
+
+        Otherwise a switch waits by itself, and goes on even if its process, and the fence with it, has died.
+        """
+        return True
+
+    validates_keys: ClassVar[bool] = False
+    """True where :meth:`after_switch` has all rows read for the foreign keys that came with the switch."""
+
     one_writer: ClassVar[bool] = False
     """True where a transaction that writes keeps all others from writing."""
+
+    rows_per_transaction: ClassVar[int | None] = None
+    """How many rows a replay writes at once at most; None: as many as it likes."""
 
     binds: ClassVar[dict[type, Convert]] = PORTABLE_BINDS
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._quote = engine.dialect.identifier_preparer.quote_identifier
-        self._sessions: set[int] = set()
+        self._sessions: dict[sa.Connection, int] = {}
         self._mark = "?" if engine.dialect.paramstyle == "qmark" else "%s"
 
     # Naming -----------------------------------------------------------------------------------------------------
@@ -63,17 +186,23 @@ class Dialect(ABC):
     @contextmanager
     def connect(self) -> Iterator[sa.Connection]:
         """A connection set up for our work: READ COMMITTED, UTC, each statement committed unless in a transaction."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            self.set_up(connection)
-            session = self.session_id(connection)
-            if session is None:
-                yield connection
-                return
-            self._sessions.add(session)
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _closed_at_error(connection):
+            self._sign_on(connection)
             try:
                 yield connection
             finally:
-                self._sessions.discard(session)
+                self._sessions.pop(connection, None)
+
+    def renew(self, connection: sa.Connection) -> None:
+        """If the server has ended this connection, another one takes its place."""
+        if connection.invalidated:
+            connection.rollback()
+            self._sign_on(connection)
+
+    def _sign_on(self, connection: sa.Connection) -> None:
+        self.set_up(connection)
+        if (session := self.session_id(connection)) is not None:
+            self._sessions[connection] = session
 
     @abstractmethod
     def set_up(self, connection: sa.Connection) -> None:
@@ -85,12 +214,13 @@ class Dialect(ABC):
         self._execute(connection, self.begin)
         try:
             yield
+            # Within: where it is refused (SQLite, for a reader's sake), the transaction is still open.
+            self._execute(connection, "COMMIT")
         except BaseException:
             # On a lost connection the server has rolled back by itself; the error that matters is the first one.
-            with suppress(sa.exc.DBAPIError):
+            with suppress(sa.exc.SQLAlchemyError):
                 self._execute(connection, "ROLLBACK")
             raise
-        self._execute(connection, "COMMIT")
 
     begin: ClassVar[str] = "BEGIN"
 
@@ -98,12 +228,30 @@ class Dialect(ABC):
         """Executes one of the statements that the verbs below return."""
         self._execute(connection, statement)
 
+    def run_as_it_stands(self, connection: sa.Connection, statement: str) -> sa.CursorResult[*tuple[Any, ...]]:
+        """Executes a statement that has no bound values and whose percent signs are not doubled."""
+        return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+    def allow_memory(self, connection: sa.Connection, mib: int) -> None:  # noqa: B027 - most databases have no such setting
+        """Lets each sort and hash of the transaction take so much memory of the server, where that can be said."""
+
     def _execute(self, connection: sa.Connection, statement: str, *values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
         return connection.exec_driver_sql(statement, tuple(values))
 
     @abstractmethod
     def lock_was_refused(self, error: BaseException) -> bool:
         """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
+
+    def was_cut(self, error: BaseException) -> bool:
+        """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.
+
+        Never where DDL commits by itself: what a connection has left there may still be waiting to be done.
+        """
+        return not self.ddl_commits and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+
+    @abstractmethod
+    def was_denied(self, error: BaseException) -> bool:
+        """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
 
     @abstractmethod
     def session_id(self, connection: sa.Connection) -> int | None:
@@ -115,7 +263,7 @@ class Dialect(ABC):
 
     def cancel_all(self) -> None:
         """Ends every statement that connections of this object are executing; callable from another thread."""
-        for session in list(self._sessions):
+        for session in list(self._sessions.values()):
             self.cancel(session)
 
     @abstractmethod
@@ -159,6 +307,12 @@ class Dialect(ABC):
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         """About how many rows there are, from statistics, without reading the table."""
 
+    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+        """About how large a table is now, from statistics, also while it is being filled; None if there is no such table."""
+        if not self.table_exists(connection, schema, table):
+            return None
+        return Extent(self.row_estimate(connection, schema, table), self.table_bytes(connection, schema, table))
+
     @abstractmethod
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         """What stays the same when a table is renamed, and differs for a new table of its name.
@@ -171,18 +325,89 @@ class Dialect(ABC):
         """Objects on the blue tables that a rebuild would lose or break, each with its reason and remedy."""
 
     @abstractmethod
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        """What hangs on the blue tables, by name; all of it will be there after a rebuild as it was before."""
+
+    @abstractmethod
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
         """The tables that foreign keys of this table point to, itself left out."""
+
+    @abstractmethod
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        """The whole schema in the database's own words, object by object, without the ledger: what a rebuild must not change."""
 
     @abstractmethod
     def active_sessions(self, connection: sa.Connection) -> int | None:
         """Sessions of this database that are executing a statement, ours left out; None where nobody counts them."""
 
+    def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
+        """How often the blue tables have been read since the server began to count; None where nobody counts.
+
+        What is counted differs: scans on PostgreSQL, rows on MySQL and MariaDB.
+        """
+        return None
+
+    def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        """Seconds since the oldest query or transaction of others began that has touched a blue table; 0: there is none.
+
+        None where nobody knows.
+        """
+        return None
+
+    def replica_lag(self, connection: sa.Connection) -> float | None:
+        """Seconds by which the slowest replica of this server is behind; 0: there is none. None where nobody knows."""
+        return None
+
+    # Preflight --------------------------------------------------------------------------------------------------
+
+    def too_old(self, connection: sa.Connection) -> list[Finding]:
+        """Whether the server lacks what the other verbs need; nothing else can be asked of it then."""
+        oldest, version = self._oldest(), tuple(connection.dialect.server_version_info or ())
+        if version >= oldest:
+            return []
+        said, needed = (".".join(map(str, each)) for each in (version, oldest))
+        problem = f"this is version {said}; rebuilds need {needed} or a newer one"
+        return [Finding(about="server", problem=problem, remedy="upgrade it", refuses=True)]
+
+    @abstractmethod
+    def _oldest(self) -> tuple[int, ...]:
+        """The first server version that has all that is used."""
+
+    @abstractmethod
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        """What of the server's settings, our rights and the tables' keys is in the way of a rebuild, or weakens it."""
+
+    @abstractmethod
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        """Rights that reading, settling and fencing the event store need, and that we do not have."""
+
+    @abstractmethod
+    def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
+        """About how many bytes a table takes with its indexes."""
+
+    def free_bytes(self, connection: sa.Connection) -> int | None:
+        """How many bytes the database can still grow by; None where the server does not tell."""
+        return None
+
+    # Another structure ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> AbstractContextManager[Trial]:
+        """Executes what makes a new structure, apart from everything that is live, and forgets it with the context.
+
+        :param statements: with live names, to be executed as they stand
+        :param views: new queries for views over the tables
+        """
+
     # Making green -----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statements that make an empty green table like blue, with its key, without secondary indexes and foreign keys."""
+        """Statements that make an empty green table like blue, or of its form, with its key, without secondary indexes and foreign keys."""
 
     @abstractmethod
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
@@ -197,31 +422,99 @@ class Dialect(ABC):
         return []
 
     @abstractmethod
-    def analyze(self, schema: str | None, table: str) -> str:
-        """The statement that refreshes a table's statistics."""
+    def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        """Statements that give green fresh statistics, of the kinds that blue has."""
 
-    def drop_table(self, schema: str | None, table: str) -> str:
-        """The statement that drops a table and nothing beside it."""
-        return f"DROP TABLE {self.qualified(schema, table)}"
+    def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
+        """Statements that drop a table with what a rebuild has hung on it, and nothing of anybody else.
+
+        :param name: green's or old's
+        """
+        return [f"DROP TABLE {self.qualified(table.schema, name)}"]
 
     # Switching --------------------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def hold(self, connection: sa.Connection, tables: Sequence[TableSet], timeout: timedelta) -> AbstractContextManager[None]:
-        """Holds the blue tables for the switch, in one transaction where DDL can be rolled back; commits at the end."""
+    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """Statements that take long and are done while nobody waits: the last of what green needs to take blue's place."""
+        return []
 
     @abstractmethod
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Statements that rename blue to old and green to blue, all tables at once, with what hangs on their names."""
+    def hold(
+        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
+    ) -> AbstractContextManager[None]:
+        """Holds the blue tables for the switch, in one transaction where DDL can be rolled back; commits at the end.
 
-    def run_switch(self, connection: sa.Connection, statements: Sequence[str], timeout: timedelta) -> None:
-        """Executes the statements of :meth:`switch`; none of them waits longer than ``timeout`` for a lock."""
+        Where :attr:`holds_tables` is False, nothing is held, and a fence has to keep the writers from the tables.
+
+        :param beside: our own tables in the same schema, which are written meanwhile
+        :raises TablesBusy: as an error that :meth:`lock_was_refused` knows
+        """
+
+    @abstractmethod
+    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """Statements that give retired tables, and what hangs on their names, the names of green ones: a switch's other half."""
+
+    @abstractmethod
+    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
+        """Open transactions of others that go on reading from one snapshot: how each is told from later ones, and its description.
+
+        Empty where such a transaction keeps seeing the tables of its time, or where we may not know.
+        """
+
+    def maintenance(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> list[str]:
+        """Who holds a lock on these tables that lasts as long as some maintenance does, and is in a switch's way; described."""
+        return []
+
+    def abandoned(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """Rows of tables outside the run that would lose their parents by the switch, once all is drained, each kind with its remedy.
+
+        Only where nothing else holds their foreign keys against green.
+        """
+        return []
+
+    @abstractmethod
+    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        """Statements that rename blue to old and green to blue, all tables at once, with what hangs on their names.
+
+        :param planned: for a plan: green may be missing, or be another run's in the making
+        :raises CloneError: blue has been changed since green was made like it
+        """
+
+    def run_switch(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
+    ) -> bool:
+        """Executes the statements of :meth:`switch`.
+
+        :returns: whether the fence held until the tables were switched; False: it may have died just before
+        :raises TablesBusy: nothing has changed; as after an error that :meth:`lock_was_refused` knows
+        :raises FenceDied: nothing has changed
+        """
         for statement in statements:
             self._execute(connection, statement)
+        self._still_fenced(manners)
+        return True
+
+    def _still_fenced(self, manners: Manners) -> None:
+        if manners.fence is not None and not manners.fence.holds():
+            raise FenceDied
 
     @abstractmethod
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Statements that put right, once nobody waits any more, what could not be renamed within the switch."""
+        """Statements that put right what could not be renamed within the switch; those that are left, after a crash.
+
+        Where DDL commits by itself they are first tried while the writers are still held.
+        """
+
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """What :meth:`after_switch` will return, as far as the live tables tell it before there are others."""
+        return []
+
+    def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
+        """Executes a statement of :meth:`after_switch`. Others may queue behind it, so it takes no longer than ``timeout``.
+
+        :raises TablesBusy: as after an error that :meth:`lock_was_refused` knows, trying again can help
+        """
+        self.run(connection, statement)
 
     # Rows -------------------------------------------------------------------------------------------------------
 
@@ -229,9 +522,12 @@ class Dialect(ABC):
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
     ) -> None:
         """Inserts rows in the caller's transaction; a key that is there already is the database's error."""
+        self._insert(connection, schema, table, kind, bound(kind, rows, self.binds))
+
+    def _insert(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+        """Rows as the driver takes them."""
         marks = ", ".join([self._mark] * len(kind.columns))
-        statement = f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})"
-        self._many(connection, statement, bound(kind, rows, self.binds))
+        self._many(connection, f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})", rows)
 
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
         """Inserts many rows the fastest way that this database has, in the caller's transaction."""
@@ -241,13 +537,16 @@ class Dialect(ABC):
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
     ) -> None:
         """Sets the columns of rows that exist, found by their key."""
+        if set(kind.columns) > set(kind.key):
+            self._many(connection, *self._update(schema, table, kind, rows))
+
+    def _update(self, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> tuple[str, list[Values]]:
+        """The statement, and its values for each row."""
         changed = [name for name in kind.columns if name not in kind.key]
-        if not changed:
-            return
         order = [kind.columns.index(name) for name in (*changed, *kind.key)]
         sets = ", ".join(f"{self.quote(name)} = {self._mark}" for name in changed)
         statement = f"UPDATE {self.qualified(schema, table)} SET {sets} WHERE {self._key_match(kind)}"
-        self._many(connection, statement, [tuple(row[at] for at in order) for row in bound(kind, rows, self.binds)])
+        return statement, [tuple(row[at] for at in order) for row in bound(kind, rows, self.binds)]
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
@@ -257,7 +556,8 @@ class Dialect(ABC):
 
     def delete_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Sequence[Key]) -> None:
         """Deletes rows by their key."""
-        self._many(connection, f"DELETE FROM {self.qualified(schema, table)} WHERE {self._key_match(kind)}", keys)
+        statement = f"DELETE FROM {self.qualified(schema, table)} WHERE {self._key_match(kind)}"
+        self._many(connection, statement, bound_keys(kind, kind.key, keys, self.binds))
 
     def select_rows(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Iterable[Key], *, lock: bool = False
@@ -265,7 +565,8 @@ class Dialect(ABC):
         """The rows that exist among these keys; ``lock``: against other writers until the transaction ends."""
         left = f"({self._list(kind.key)})" if len(kind.key) > 1 else self.quote(kind.key[0])
         mark = "(" + ", ".join([self._mark] * len(kind.key)) + ")" if len(kind.key) > 1 else self._mark
-        yield from self._select(connection, schema, table, kind, left, mark, list(keys), lock)
+        wanted = bound_keys(kind, kind.key, list(keys), self.binds)
+        yield from self._select(connection, schema, table, kind, left, mark, wanted, lock)
 
     def select_where(
         self,
@@ -279,9 +580,8 @@ class Dialect(ABC):
         lock: bool = False,
     ) -> Iterator[Values]:
         """The rows whose column has one of these values."""
-        yield from self._select(
-            connection, schema, table, kind, self.quote(column), self._mark, [(value,) for value in values], lock
-        )
+        wanted = bound_keys(kind, [column], [(value,) for value in values], self.binds)
+        yield from self._select(connection, schema, table, kind, self.quote(column), self._mark, wanted, lock)
 
     def insert_if_absent(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, row: Values) -> None:
         """Inserts one row unless its key is there; waits for a concurrent writer of that key."""
@@ -303,7 +603,7 @@ class Dialect(ABC):
         kind: RowType,
         left: str,
         mark: str,
-        wanted: list[tuple[Any, ...]],
+        wanted: Sequence[Key],
         lock: bool,
     ) -> Iterator[Values]:
         head = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {left} IN "
@@ -329,6 +629,53 @@ class Dialect(ABC):
     def differs(self, left: str, right: str) -> str:
         """A condition: two columns differ, NULL being equal to NULL."""
 
+    def same(self, left: str, right: str) -> str:
+        """A condition: two columns are equal, whose types may be different ones."""
+        return f"{left} = {right}"
+
+    # Parts ------------------------------------------------------------------------------------------------------
+
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+        """Copies every row of blue whose column is not listed to green, with all of its columns, in the caller's transaction."""
+        columns = self._list(self._stored_columns(connection, table))
+        blue, green = self.qualified(table.schema, table.blue), self.qualified(table.schema, table.green)
+        self._execute(
+            connection,
+            f"INSERT INTO {green} ({columns}){self.overriding} SELECT {columns} FROM {blue} b WHERE NOT "
+            + self._is_listed("b", column, listed),
+            listed.part_id,
+        )
+
+    overriding: ClassVar[str] = ""
+
+    def delete_listed(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+        """Deletes the rows of green whose column is listed, in the caller's transaction."""
+        green = self.qualified(table.schema, table.green)
+        self._execute(connection, f"DELETE FROM {green} WHERE " + self._is_listed(green, column, listed), listed.part_id)
+
+    def distinct(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> set[str]:
+        """The values of a column, as text."""
+        text = self.as_text(self.quote(column))
+        found = self._execute(connection, f"SELECT DISTINCT {text} FROM {self.qualified(schema, table)}").scalars()
+        return {str(value) for value in found if value is not None}
+
+    def _is_listed(self, row: str, column: str, listed: Listed) -> str:
+        keys = self.qualified(listed.schema, listed.table)
+        text = self.as_text(f"{row}.{self.quote(column)}")
+        return f"EXISTS (SELECT 1 FROM {keys} k WHERE k.part_id = {self._mark} AND k.part_key = {text})"
+
+    @abstractmethod
+    def as_text(self, expression: str) -> str:
+        """A column as the text that Python makes of its value, for the types ``str``, ``int``, ``date`` and ``UUID``."""
+
+    @abstractmethod
+    def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        """Blue's columns without those that the database works out from others."""
+
+    @abstractmethod
+    def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
+        """A condition: a column that holds a time, or its text (UTC where it has no offset), lies before a moment."""
+
     # The event store --------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -339,10 +686,57 @@ class Dialect(ABC):
         """
 
     @abstractmethod
-    def fence(self, schema: str | None, table: str, timeout: timedelta) -> AbstractContextManager[None]:
-        """Holds appends back as long as the context lasts; within it every append is visible or has not begun."""
+    def fence(
+        self, schema: str | None, table: str, timeout: timedelta, longest: timedelta = timedelta(seconds=2)
+    ) -> AbstractContextManager[Fence]:
+        """Holds appends back as long as the context lasts; within it every append is visible or has not begun.
+
+        :param timeout: the longest wait for it
+        :param longest: for how long it may stand; past it the server should give it up by itself, should we be gone without a word
+        """
+
+    def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
+        """A query's rows as the driver makes them, so many at a time.
+
+        Where the database can, it makes the next ones while the caller works on some.
+        """
+        # All at once, and past SQLAlchemy's rows: a statement that stays open would be in the way of a writer in the same file.
+        with connection.execute(query) as result:
+            cursor: Any = result.cursor
+            rows = cursor.fetchall()
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+    @abstractmethod
+    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
+        """A field of a JSON object, as text; null where there is none."""
+
+    @abstractmethod
+    def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
+        """A number below ``count``, always the same for the same text."""
+
+    def is_in_shard(self, text: sa.ColumnElement[str], number: int, count: int) -> sa.ColumnElement[bool]:
+        """Whether a text is of one of ``count`` shards."""
+        return self.shard_number(text, count) == number
+
+    def _still_there(self, connection: sa.Connection) -> bool:
+        try:
+            self._execute(connection, "SELECT 1")
+        except sa.exc.SQLAlchemyError:
+            return False
+        return True
 
     def newest_position(self, connection: sa.Connection, schema: str | None, table: str, position_column: str) -> int:
         """The highest position that is visible now."""
         statement = f"SELECT max({self.quote(position_column)}) FROM {self.qualified(schema, table)}"
         return int(self._execute(connection, statement).scalar() or 0)
+
+
+@contextmanager
+def _closed_at_error(connection: sa.Connection) -> Iterator[None]:
+    """A connection whose work failed does not go back to the pool: what it may still hold (a lock, a setting) ends with it."""
+    try:
+        yield
+    except BaseException:
+        connection.invalidate()
+        raise

@@ -3,53 +3,138 @@
 from __future__ import annotations
 
 import math
+import os
 import random
-import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import sqlalchemy as sa
+from MySQLdb.cursors import SSCursor
+from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import CloneError, SettleTimeout
-from include.projection_rebuild.names import TableSet, derived
+from include.projection_rebuild.bulk import FORMATS, as_text, slices
+from include.projection_rebuild.dialects import mysql_preflight as preflight
+from include.projection_rebuild.dialects import mysql_structure as structure
+from include.projection_rebuild.dialects import mysql_text as text
+from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
+from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
+from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
+from include.projection_rebuild.findings import Carried, Finding
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.values import bound
+from include.projection_rebuild.values import PORTABLE_BINDS, bound
 
 LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT = 1205, 1213, 1317, 1969, 3572
-ACCESS_DENIED = 1227
+ACCESS_DENIED, TABLE_ACCESS_DENIED, NO_SUCH_THREAD, NO_SUCH_TABLE = 1227, 1142, 1094, 1146
+SYNTAX_ERROR = 1064
 
-_NAME = r"`((?:[^`]|``)*)`"
-_FOREIGN_KEY = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY (\(.*?\)) REFERENCES (?:{_NAME}\.)?{_NAME} (\(.*?\))(.*)")
-_PLAIN_KEY = re.compile(rf"(?:FULLTEXT |SPATIAL |VECTOR )?KEY {_NAME} ")
+DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 1370})
+"""Databases, tables and columns that do not exist or may not be used, and views over such."""
 
+HOLDING = "projection_rebuild_holds_tables"
 
-@dataclass(frozen=True)
-class _ForeignKey:
-    name: str
-    columns: str
-    parent_schema: str | None
-    parent: str
-    parent_columns: str
-    actions: str
+GLANCES = (0.001, 0.003)
+"""Seconds between two looks whether the tables are in use."""
+
+# READ COMMITTED takes a new snapshot for each statement, and a statement by itself cannot come to another table later.
+_MARIADB_SNAPSHOTS = """
+SELECT t.trx_mysql_thread_id, t.trx_started FROM information_schema.INNODB_TRX t
+  JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id AND (p.DB = DATABASE() OR p.DB IS NULL)
+ WHERE t.trx_isolation_level = 'REPEATABLE READ' AND NOT t.trx_autocommit_non_locking AND p.ID <> CONNECTION_ID()"""
+
+# Not INNODB_TRX: MySQL fails to show there the statements of others in which a character takes four bytes.
+_MYSQL_SNAPSHOTS = """
+SELECT t.PROCESSLIST_ID, e.EVENT_ID FROM performance_schema.events_transactions_current e
+  JOIN performance_schema.threads t ON t.THREAD_ID = e.THREAD_ID AND (t.PROCESSLIST_DB = DATABASE() OR t.PROCESSLIST_DB IS NULL)
+ WHERE e.STATE = 'ACTIVE' AND e.ISOLATION_LEVEL = 'REPEATABLE READ' AND e.AUTOCOMMIT = 'NO' AND t.PROCESSLIST_ID <> CONNECTION_ID()"""
+
+_LISTS_LOCKS = """
+SELECT @@performance_schema AND (SELECT COUNT(*) = 2 FROM (
+  SELECT NAME FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl' AND ENABLED = 'YES' UNION ALL
+  SELECT NAME FROM performance_schema.setup_consumers WHERE NAME = 'global_instrumentation' AND ENABLED = 'YES') enabled)
+   AND (SELECT VARIABLE_VALUE = 0 FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Performance_schema_metadata_lock_lost')"""
+"""Whether MySQL keeps a list of the locks on tables, and has not run out of room for one."""
+
+_WRITERS = """
+SELECT OBJECT_INSTANCE_BEGIN, OWNER_THREAD_ID, OWNER_EVENT_ID FROM performance_schema.metadata_locks
+ WHERE OBJECT_TYPE = 'TABLE' AND LOWER(OBJECT_SCHEMA) = LOWER(COALESCE(%s, DATABASE())) AND LOWER(OBJECT_NAME) = LOWER(%s)
+   AND LOCK_STATUS <> 'PENDING' AND LOCK_TYPE NOT IN ('SHARED', 'SHARED_HIGH_PRIO', 'SHARED_READ', 'SHARED_READ_ONLY')"""
+
+UNCHECKED = ("SET SESSION foreign_key_checks = 0", "SET SESSION foreign_key_checks = 1")
+"""What stands around statements that add foreign keys without reading the table: its rows have been looked at before."""
+
+TABLE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
+
+_SQL_MODE = "REGEXP_REPLACE(@@SESSION.sql_mode, 'TRADITIONAL|NO_ZERO_IN_DATE|NO_ZERO_DATE', '')"
+"""Without what forbids defaults that older tables have."""
+
+_AS_IT_STANDS = (
+    "SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    "SET SESSION sql_mode = @projection_rebuild_mode",
+)
+"""What stands around a statement that copies rows into a table like theirs."""
+
+_BACKTICKS = (
+    "SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = REGEXP_REPLACE(@@SESSION.sql_mode, 'ANSI_QUOTES|ANSI', '')",
+    "SET SESSION sql_mode = @projection_rebuild_mode",
+)
+"""What stands around a statement that is to show names in backticks, whatever the server's mode says."""
+
+FILES_REFUSED = (1148, 3948, 2068, 4166)
+"""What server or client say where files of the client's are not to be loaded."""
+
+MANY_ROWS = 200
+"""From here on a file is worth its trouble."""
+
+MANY_UPDATES = 20
+"""From here on it is worth a look whether there is a faster way."""
+
+LONGEST_MESSAGE = 64 * 1024
+"""Bytes in one message of several statements, as the driver does it for those that insert; a single one may be longer."""
+
+_FORMATS = {**FORMATS, bool: lambda value: "1" if value else "0"}
+
+LiveAndOld = tuple[text.Definition, text.Definition]
 
 
 class MySQLDialect(Dialect):
     """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11."""
 
-    max_identifier = 64
+    max_identifier = text.LONGEST_NAME
     ddl_commits = True
     begin = "START TRANSACTION"
+    # The driver would leave an offset out; columns know none, and our sessions are in UTC.
+    binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value}
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__(engine)
+        self._takes_files = True
+        self._takes_many = True
 
     @property
     def is_mariadb(self) -> bool:
         """Whether the server is MariaDB; known from the first connection on."""
         return bool(getattr(self.engine.dialect, "is_mariadb", False))
+
+    @property
+    def flavour(self) -> str:
+        return "mariadb" if self.is_mariadb else "mysql"
+
+    @property
+    def holds_tables(self) -> bool:
+        """MariaDB has no RENAME of locked tables."""
+        return not self.is_mariadb
+
+    def quote(self, name: str) -> str:
+        # In backticks, which are right in any sql_mode.
+        return "`" + name.replace("`", "``").replace("%", "%%") + "`"
 
     # Connections ------------------------------------------------------------------------------------------------
 
@@ -59,25 +144,60 @@ class MySQLDialect(Dialect):
         self._execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         self._execute(connection, "SET SESSION time_zone = '+00:00'")
         # A value that does not fit is an error, never a silent cut.
-        self._execute(connection, "SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')")
+        self._execute(connection, f"SET SESSION sql_mode = CONCAT({_SQL_MODE}, ',STRICT_ALL_TABLES')")
+        self._execute(connection, UNCHECKED[1])
+        self._execute(
+            connection, "SET SESSION innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT, wait_timeout = DEFAULT"
+        )
 
     def lock_was_refused(self, error: BaseException) -> bool:
         return _number(error) in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
+
+    def was_denied(self, error: BaseException) -> bool:
+        return _number(error) in DENIED
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return int(self._execute(connection, "SELECT CONNECTION_ID()").scalar_one())
 
     def cancel(self, session_id: int) -> None:
-        with self.connect() as connection:
-            self._execute(connection, f"KILL QUERY {session_id}")
+        try:
+            with self.connect() as connection:
+                self._execute(connection, f"KILL QUERY {session_id}")
+        except sa.exc.DBAPIError as error:
+            if _number(error) != NO_SUCH_THREAD:
+                raise
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"SET SESSION lock_wait_timeout = {max(1, math.ceil(timeout.total_seconds()))}")
 
     # Looking at tables ------------------------------------------------------------------------------------------
 
+    def table_exists(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
+        return self._table_fact(connection, schema, table, "TABLE_TYPE") in TABLE_TYPES
+
+    def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
+        # SQLAlchemy's reflection stumbles over a backtick in a name.
+        query = """SELECT COLUMN_NAME FROM information_schema.COLUMNS
+                   WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION"""
+        return [name for (name,) in self._execute(connection, query, schema, table)]
+
+    def unique_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[set[str]]:
+        query = """SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS
+                   WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s AND NON_UNIQUE = 0"""
+        keys: dict[str, set[str | None]] = {}
+        for index, column, prefix in self._execute(connection, query, schema, table):
+            keys.setdefault(index, set()).add(column if prefix is None else None)
+        # A part that is an expression has no column, and a prefix says nothing about the whole value.
+        return [{name for name in names if name is not None} for names in keys.values() if None not in names]
+
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
+
+    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+        if not self.is_mariadb:
+            # MySQL would show what it saw up to a day ago.
+            self._execute(connection, "SET SESSION information_schema_stats_expiry = 0")
+        return super().extent(connection, schema, table)
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # InnoDB's own number stays through renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
@@ -86,8 +206,10 @@ class MySQLDialect(Dialect):
         catalog = "INNODB_SYS_TABLES" if self.is_mariadb else "INNODB_TABLES"
         database = schema or self._execute(connection, "SELECT DATABASE()").scalar_one()
         name = f"{_file_name(database)}/{_file_name(table)}"
+        # Each partition is a table of its own there.
+        query = f"SELECT MIN(TABLE_ID) FROM information_schema.{catalog} WHERE NAME = %s OR LEFT(NAME, %s) IN (%s, %s)"
         try:
-            found = self._execute(connection, f"SELECT TABLE_ID FROM information_schema.{catalog} WHERE NAME = %s", name).scalar()
+            found = self._execute(connection, query, name, len(name) + 3, f"{name}#p#", f"{name}#P#").scalar()
         except sa.exc.DBAPIError as error:
             if _number(error) == ACCESS_DENIED:
                 return None
@@ -95,120 +217,523 @@ class MySQLDialect(Dialect):
         return None if found is None else str(found)
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        checks = (
+            self._triggers,
+            self._children,
+            self._histories,
+            self._long_names,
+            self._named_checks,
+            self._taken,
+            self._taken_anew,
+        )
         names = {each.blue for each in tables}
-        return [finding for table in tables for finding in self._findings(connection, table, names)]
+        return [finding for table in tables for check in checks for finding in check(connection, table, names)]
 
-    def _findings(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
-        triggers = """SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
-                      WHERE EVENT_OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND EVENT_OBJECT_TABLE = %s"""
-        for (name,) in self._execute(connection, triggers, table.schema, table.blue):
-            yield f"{table.blue}: the trigger {name} would stay on the retired table; drop it before the rebuild and make it again after"
-        keys = """SELECT DISTINCT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.KEY_COLUMN_USAGE
-                  WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
-        for child, name in self._execute(connection, keys, table.schema, table.blue):
-            if child not in run:
+    def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        query = """SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
+                   WHERE EVENT_OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND EVENT_OBJECT_TABLE = %s"""
+        for (name,) in self._execute(connection, query, table.schema, table.blue):
+            yield (
+                f"{table.blue}: the trigger {name} cannot be moved to the new table: its name is the schema's, this server renames no "
+                "triggers, and each of its statements commits by itself, so that for a moment it would fire twice or not at all. Let "
+                "the projector or the application do what it does; or drop it before the rebuild, and make it again after"
+            )
+
+    def _children(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        query = """SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME
+                   FROM information_schema.KEY_COLUMN_USAGE
+                   WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
+        for beside, schema, child, name in self._execute(connection, query, table.schema, table.blue):
+            if not beside or child not in run:
                 yield (
-                    f"{table.blue}: the foreign key {name} of {child} would follow the retired table; rebuild {child} in the "
-                    "same run (choose its projector too, or 'rebuild dependents'), or drop the foreign key"
+                    f"{table.blue}: the foreign key {name} of {child if beside else f'{schema}.{child}'} follows a rename, and no statement "
+                    f"renames {table.blue} and points it to the new table at once: until a second one, inserts would fail or rows lose "
+                    f"their parents. Rebuild {child} in the same run (choose its projector too, or 'rebuild dependents'), or drop the "
+                    "foreign key"
                 )
-        engine = self._table_fact(connection, table.schema, table.blue, "ENGINE")
+
+    def _histories(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        engine, kind = (self._table_fact(connection, table.schema, table.blue, fact) for fact in ("ENGINE", "TABLE_TYPE"))
         if engine != "InnoDB":
             yield f"{table.blue}: its storage engine {engine} has no transactions; convert it to InnoDB"
+        if kind == "SYSTEM VERSIONED":
+            yield (
+                f"{table.blue}: the history of its rows (WITH SYSTEM VERSIONING) would stay on the retired table, since no event says "
+                "when a row was changed; drop the versioning, or keep the history in a table that is not rebuilt"
+            )
+
+    def _long_names(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        """Names of the server's own kind are changed in a rename, and have to fit then too."""
+        blue = self._definition(connection, table.schema, table.blue)
+        for kind, names in (("ibfk", blue.foreign_keys()), ("chk", [] if self.is_mariadb else blue.checks())):
+            longest = table.old if kind == "ibfk" else max(table.old, table.green, key=len)
+            for name in (each.name for each in names):
+                number = text.generated(name, table.blue, kind)
+                if number and len(f"{longest}_{kind}_{number}") > text.LONGEST_NAME:
+                    yield (
+                        f"{table.blue}: the constraint {name} would be called {longest}_{kind}_{number} after a rename, which is too long "
+                        "a name here; give it a name of your own"
+                    )
+                elif kind == "ibfk" and text.meanwhile(name) is None:
+                    yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {name}; give it a shorter one"
+
+    def _named_checks(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        if self.is_mariadb:
+            return
+        for check in self._wanted(connection, table).checks():
+            if not text.generated(check.name, table.blue, "chk"):
+                yield (
+                    f"{table.blue}: the name of the constraint {check.name} is the schema's, and MySQL would move it to the new table only by "
+                    "copying that table at the switch, while writers wait and transactions that are older than the copy fail (1412). Rename "
+                    f"it once, at a time of your choice: names of MySQL's own kind, like {table.blue}_chk_1, follow a table; or drop it"
+                )
+
+    def _taken(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        for name in (table.green, table.old):
+            kind = self._table_fact(connection, table.schema, name, "TABLE_TYPE")
+            if kind is not None and kind not in TABLE_TYPES:
+                yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {str(kind).lower()} of this name; rename it"
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        query = partial(self._execute, connection)
+        return [
+            each
+            for table in tables
+            for each in carried_over(query, table, self._definition(connection, table.schema, table.blue))
+        ]
+
+    def _taken_anew(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        """Names of foreign keys are the schema's; a new structure may want one that is somebody else's."""
+        query = """SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS
+                   WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND CONSTRAINT_NAME = %s AND CONSTRAINT_TYPE = 'FOREIGN KEY'"""
+        for key in self._wanted(connection, table).foreign_keys() if table.form else []:
+            holders = {of for (of,) in self._execute(connection, query, table.schema, key.name)}
+            if others := holders - {table.blue, table.green, table.old}:
+                yield (
+                    f"{table.blue}: the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has; give "
+                    "another one"
+                )
+            if text.meanwhile(key.name) is None:
+                yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {key.name}; give it a shorter one"
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        return {key.parent for key in self._foreign_keys(connection, schema, table) if key.parent_schema in (None, schema)} - {
-            table
-        }
+        keys = self._definition(connection, schema, table).foreign_keys()
+        return {key.parent for key in keys if key.parent_schema in (None, schema)} - {table}
+
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        return definitions(partial(self._execute, connection), lambda name: self.qualified(schema, name), schema)
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
-        query = """SELECT COUNT(*) FROM information_schema.PROCESSLIST
+        # Those of other workers of ours cannot be told from the application's.
+        query = """SELECT ID FROM information_schema.PROCESSLIST
                    WHERE COMMAND IN ('Query', 'Execute') AND DB = DATABASE() AND ID <> CONNECTION_ID()"""
-        return int(self._execute(connection, query).scalar_one())
+        return len(set(self._execute(connection, query).scalars()) - set(self._sessions.values()))
+
+    def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
+        names = [each.blue for each in tables]
+        marks = ", ".join(["%s"] * len(names))
+        waits = f"""SELECT SUM(COUNT_READ) FROM performance_schema.table_io_waits_summary_by_table
+                    WHERE OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND OBJECT_NAME IN ({marks})"""
+        # MariaDB counts here with `userstat` on, and above only with a performance schema.
+        statistics = f"""SELECT SUM(ROWS_READ) FROM information_schema.TABLE_STATISTICS
+                         WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME IN ({marks})"""
+        for query in (waits, statistics) if self.is_mariadb else (waits,):
+            found = self._if_allowed(connection, query, tables[0].schema, *names)
+            if found is not None:
+                return int(found)
+        return None
+
+    def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        names = [each.blue for each in tables]
+        marks = ", ".join(["%s"] * len(names))
+        age = "SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), NOW()), 0) FROM information_schema.INNODB_TRX x"
+        if self.is_mariadb:
+            # Nobody tells there who has touched which table; so it is the oldest transaction of the database.
+            query = f"""{age} JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id
+                        WHERE p.DB = COALESCE(%s, DATABASE()) AND p.ID <> CONNECTION_ID()"""
+            found = self._if_allowed(connection, query, tables[0].schema)
+        else:
+            query = f"""{age} JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id
+                        JOIN performance_schema.metadata_locks l ON l.OWNER_THREAD_ID = t.THREAD_ID
+                        WHERE l.OBJECT_TYPE = 'TABLE' AND l.OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND l.OBJECT_NAME IN ({marks})
+                        AND t.PROCESSLIST_ID <> CONNECTION_ID()"""
+            found = self._if_allowed(connection, query, tables[0].schema, *names)
+        return None if found is None else float(found)
+
+    def _if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Any:
+        """The one value of a query; None without the privilege to look."""
+        try:
+            return self._execute(connection, query, *values).scalar()
+        except sa.exc.DBAPIError as error:
+            if _number(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
+                raise
+            return None
+
+    # Preflight --------------------------------------------------------------------------------------------------
+
+    def _oldest(self) -> tuple[int, ...]:
+        return preflight.OLDEST_MARIADB if self.is_mariadb else preflight.OLDEST_MYSQL
+
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        look = preflight.Preflight(partial(self._execute, connection), mariadb=self.is_mariadb)
+        return [*look.of_server(), *look.of_tables(surroundings), *self._files(connection)]
+
+    def _files(self, connection: sa.Connection) -> Iterator[Finding]:
+        """Whether rows may be written by LOAD DATA; both sides have to allow it. Told by how a file for no table is refused."""
+        with suppress(sa.exc.DBAPIError):
+            try:
+                self._execute(connection, f"LOAD DATA LOCAL INFILE '{os.devnull}' INTO TABLE projection_rebuild_no_such_table")
+            except sa.exc.DBAPIError as error:
+                if _number(error) not in FILES_REFUSED:
+                    raise
+                yield Finding(
+                    about="server",
+                    problem="LOAD DATA LOCAL is not allowed, so that rows are written by INSERT, which takes about twice as long",
+                    remedy="SET GLOBAL local_infile = 1, and local_infile = 1 in the connection",
+                )
+
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        look = preflight.Preflight(partial(self._execute, connection), mariadb=self.is_mariadb)
+        return list(look.of_events(schema, table))
+
+    def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
+        return int(self._execute(connection, preflight.SIZE, schema, table).scalar_one())
+
+    # Another structure ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> Iterator[Trial]:
+        query = partial(self._execute, connection)
+        live = tables[0].schema or str(query("SELECT DATABASE()").scalar_one())
+        with structure.tried(query, live, [_raw(each) for each in statements]) as place:
+            there = [each for each in tables if self.table_exists(connection, place, each.blue)]
+            forms = {each.blue: self._shown(connection, place, each.blue) for each in there}
+            unchanged = {
+                each.blue
+                for each in there
+                if text.Definition(forms[each.blue]).same_as(self._definition(connection, each.schema, each.blue))
+            }
+            refusals = list(structure.refusals(query, live, place, list(forms), views))
+            yield Trial(connection, place, forms, unchanged, {}, refusals)
+
+    def _wanted(self, connection: sa.Connection, table: TableSet) -> text.Definition:
+        """The table that green is to be, under its live name: that of its form, or blue."""
+        if table.form is None:
+            return self._definition(connection, table.schema, table.blue)
+        return text.Definition(table.form.definition)
 
     # Making green -----------------------------------------------------------------------------------------------
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        blue, green = self.qualified(table.schema, table.blue), self.qualified(table.schema, table.green)
-        made = [f"CREATE TABLE {green} LIKE {blue}"]
-        late = self._late_indexes(connection, table.schema, table.blue)
-        if late:
-            made.append(f"ALTER TABLE {green} " + ", ".join(f"DROP INDEX {self.quote(name)}" for name in late))
-        return made
+        # Not LIKE: it gives other names to constraints, fails where these are too long, and its foreign keys' indexes are
+        # the server's own, to be dropped and renamed as it likes.
+        wanted = self._wanted(connection, table)
+        rows = wanted.rows() if self.is_mariadb else map(text.as_written, wanted.rows())
+        clauses = [*map(_raw, rows), *(self._check(self._name_on_green(each.name, table), each) for each in wanted.checks())]
+        head = f"CREATE TABLE {self.qualified(table.schema, table.green)}"
+        body = ",\n  ".join(clauses)
+        return [f"{head} (\n  {body}\n{_raw(wanted.options_from_one())}"]
+
+    def _name_on_green(self, check: str, table: TableSet) -> str:
+        """On MySQL the name of a CHECK is the schema's, but one of the server's own kind follows a rename; others are refused."""
+        number = text.generated(check, table.blue, "chk")
+        return check if self.is_mariadb or number is None else f"{table.green}_chk_{number}"
+
+    def _check(self, name: str, check: text.Check) -> str:
+        return f"CONSTRAINT {self.quote(name)} CHECK {_raw(check.rule)}"
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = self._late_indexes(connection, table.schema, table.green)
-        missing = [
-            definition
-            for name, definition in self._late_indexes(connection, table.schema, table.blue).items()
-            if name not in there
-        ]
-        if not missing:
-            return []
-        adds = ", ".join(f"ADD {definition}" for definition in missing)
-        return [f"ALTER TABLE {self.qualified(table.schema, table.green)} {adds}"]
+        there = {index.name for index in self._definition(connection, table.schema, table.green).indexes()}
+        late = self._wanted(connection, table).late_indexes()
+        missing = [index for index in late if index.name not in there]
+        plain = [f"ADD {_raw(index.clause)}" for index in missing if index.kind != "FULLTEXT"]
+        # InnoDB builds one of these at a time.
+        fulltext = [f"ADD {_raw(index.clause)}" for index in missing if index.kind == "FULLTEXT"]
+        head = f"ALTER TABLE {self.qualified(table.schema, table.green)}"
+        return [f"{head} {adds}" for adds in ([", ".join(plain)] if plain else []) + fulltext]
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
+        """Foreign keys among greens. Those to other tables come with the switch: green's rows, which lag behind, would keep the
+        application from deleting there what its own rows do not need any more."""
         greens = {each.blue: each.green for each in run}
-        there = {
-            (key.columns, key.parent, key.parent_columns, key.actions)
-            for key in self._foreign_keys(connection, table.schema, table.green)
-        }
-        taken = self._constraint_names(connection, table.schema)
-        made = []
-        for key in self._foreign_keys(connection, table.schema, table.blue):
-            parent = greens.get(key.parent, key.parent) if key.parent_schema in (None, table.schema) else key.parent
-            if (key.columns, parent, key.parent_columns, key.actions) in there:
-                continue
-            made.append(
-                f"ALTER TABLE {self.qualified(table.schema, table.green)} ADD CONSTRAINT "
-                f"{self.quote(self._free_name(key.name, table, taken))} FOREIGN KEY {key.columns} REFERENCES "
-                f"{self.qualified(key.parent_schema or table.schema, parent)} {key.parent_columns}{key.actions}"
-            )
-        return made
+        wanted = self._wanted(connection, table)
+        green = self._definition(connection, table.schema, table.green)
+        there = {key.to(key.parent) for key in green.foreign_keys()}
+        adds = [
+            f"ADD {self._foreign_key(key, table.schema, greens[key.parent])}"
+            for key in wanted.foreign_keys()
+            if self._beside(key, table.schema, greens) and key.to(greens[key.parent]) not in there
+        ]
+        if not adds:
+            return []
+        head = f"ALTER TABLE {self.qualified(table.schema, table.green)}"
+        return [UNCHECKED[0], f"{head} {', '.join([*adds, *self._kept(green)])}", UNCHECKED[1]]
 
-    def _free_name(self, name: str, table: TableSet, taken: set[str]) -> str:
-        """Names of foreign keys are the schema's. The server's own (``t_ibfk_1``) follow a rename; others take a free one."""
-        if name.startswith(f"{table.blue}_ibfk_"):
-            return table.green + name.removeprefix(table.blue)
-        stem = re.sub(r"_rb[0-9]$", "", name)
-        candidates = (stem, *(derived(stem, f"_rb{number}", self.max_identifier) for number in range(1, 10)))
-        return next(each for each in candidates if each not in taken)
+    def _beside(self, key: text.ForeignKey, schema: str | None, tables: Container[str]) -> bool:
+        return key.parent_schema in (None, schema) and key.parent in tables
 
-    def analyze(self, schema: str | None, table: str) -> str:
-        return f"ANALYZE TABLE {self.qualified(schema, table)}"
+    def _foreign_key(self, key: text.ForeignKey, schema: str | None, parent: str, name: str | None = None) -> str:
+        return (
+            f"CONSTRAINT {self.quote(name or _meanwhile(key.name))} FOREIGN KEY {_raw(key.columns)} REFERENCES "
+            f"{self.qualified(key.parent_schema or schema, parent)} {_raw(key.parent_columns)}{_raw(key.actions)}"
+        )
+
+    def _kept(self, definition: text.Definition) -> list[str]:
+        """Indexes that the server has made for a foreign key go and come with it; one that was renamed is the user's own, and stays
+        where it is."""
+        plain = (self.quote(index.name) for index in definition.indexes() if not index.kind)
+        return [f"RENAME INDEX {name} TO {name}" for name in plain]
+
+    def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
+        greens = {each.blue: each.green for each in run}
+        found = []
+        for key in self._wanted(connection, table).foreign_keys():
+            parent = greens[key.parent] if self._beside(key, table.schema, greens) else key.parent
+            match = " AND ".join(f"p.{self.quote(to)} = c.{self.quote(own)}" for own, to in key.pairs())
+            given = " AND ".join(f"c.{self.quote(own)} IS NOT NULL" for own, _ in key.pairs())
+            lost = self._execute(
+                connection,
+                f"SELECT COUNT(*) FROM {self.qualified(table.schema, table.green)} c WHERE {given} AND NOT EXISTS "
+                f"(SELECT 1 FROM {self.qualified(key.parent_schema or table.schema, parent)} p WHERE {match})",
+            ).scalar_one()
+            if lost:
+                found.append(f"{key.name} to {key.parent}, {lost:,} rows")
+        return found
+
+    def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        green = self.qualified(table.schema, table.green)
+        if self.is_mariadb:
+            return [f"ANALYZE TABLE {green}{' PERSISTENT FOR ALL' if self._persistent(connection, table) else ''}"]
+        query = """SELECT COLUMN_NAME, HISTOGRAM->>'$."number-of-buckets-specified"', HISTOGRAM->>'$."auto-update"'
+                   FROM information_schema.COLUMN_STATISTICS
+                   WHERE SCHEMA_NAME = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s ORDER BY COLUMN_NAME"""
+        there = self._wanted(connection, table).columns()
+        histograms = [each for each in self._execute(connection, query, table.schema, table.blue) if each[0] in there]
+        return [
+            f"ANALYZE TABLE {green}",
+            *(
+                f"ANALYZE TABLE {green} UPDATE HISTOGRAM ON {self.quote(column)} WITH {int(buckets)} BUCKETS"
+                + (" AUTO UPDATE" if automatic == "true" else "")
+                for column, buckets, automatic in histograms
+            ),
+        ]
+
+    def _persistent(self, connection: sa.Connection, table: TableSet) -> bool:
+        """Whether there are statistics that the server itself keeps beside those of the storage engine."""
+        query = "SELECT COUNT(*) FROM mysql.column_stats WHERE db_name = COALESCE(%s, DATABASE()) AND table_name = %s"
+        try:
+            return bool(self._execute(connection, query, table.schema, table.blue).scalar_one())
+        except sa.exc.DBAPIError as error:
+            if _number(error) == TABLE_ACCESS_DENIED:
+                return False
+            raise
 
     # Switching --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def hold(self, connection: sa.Connection, tables: Sequence[TableSet], timeout: timedelta) -> Iterator[None]:
-        """Holds nothing: the fence holds the writers, and RENAME TABLE itself waits for the readers."""
-        self.limit_lock_wait(connection, timeout)
-        yield
+    def hold(
+        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
+    ) -> Iterator[None]:
+        self.limit_lock_wait(connection, manners.timeout)
+        if not self.holds_tables:
+            yield
+            return
+        self._limit_silence(connection, manners.longest)
+        # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
+        used = [(each.schema, name) for each in tables for name in (each.blue, each.green)]
+        used += self._parents_beside(connection, tables)
+        names = [*used, *((tables[0].schema, name) for name in beside)]
+        locks = ", ".join(f"{self.qualified(schema, name)} WRITE" for schema, name in names)
+        try:
+            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
+            with self._killed_after(connection, manners.timeout):
+                # With nothing in between: whoever comes between look and lock may end up in a deadlock, and as its victim.
+                if manners.polite:
+                    self._wait_until_unused(connection, used, manners.look)
+                self._execute(connection, f"LOCK TABLES {locks}")
+            connection.info[HOLDING] = True
+            yield
+        except BaseException:
+            # If the connection is gone, so are its locks; the error that matters is this one.
+            with suppress(sa.exc.SQLAlchemyError):
+                self._let_go(connection)
+            raise
+        self._let_go(connection)
 
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        made = []
+    def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
+        run = {each.blue for each in tables}
+        definitions = [(each, self._definition(connection, each.schema, each.blue)) for each in tables]
+        definitions += [(each, self._wanted(connection, each)) for each in tables if each.form]
+        keys = [(each, key) for each, definition in definitions for key in definition.foreign_keys()]
+        found = {
+            (key.parent_schema or each.schema, key.parent): None for each, key in keys if not self._beside(key, each.schema, run)
+        }
+        return list(found)
+
+    def _let_go(self, connection: sa.Connection) -> None:
+        connection.info.pop(HOLDING, None)
+        try:
+            self._execute(connection, "UNLOCK TABLES")
+        except sa.exc.DBAPIError as error:
+            if not self.lock_was_refused(error):
+                raise
+            # A kill that came late has struck it, and strikes but once.
+            self._execute(connection, "UNLOCK TABLES")
+        self._limit_silence(connection, None)
+
+    def _limit_silence(self, connection: sa.Connection, longest: timedelta | None) -> None:
+        """After which the server ends this connection, and its locks with it: its process may hang, or be gone without a word."""
+        seconds = "DEFAULT" if longest is None else max(1, math.ceil(1.5 * longest.total_seconds()))
+        self._execute(connection, f"SET SESSION wait_timeout = {seconds}")
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        if not connection.info.get(HOLDING):
+            with super().transaction(connection):
+                yield
+            return
+        # START TRANSACTION would give the locked tables up.
+        self._execute(connection, "SET autocommit = 0")
+        try:
+            yield
+        except BaseException:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "ROLLBACK")
+                self._execute(connection, "SET autocommit = 1")
+            raise
+        self._execute(connection, "COMMIT")
+        self._execute(connection, "SET autocommit = 1")
+
+    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        renames = [f"{self.qualified(each.schema, each.old)} TO {self.qualified(each.schema, each.green)}" for each in tables]
+        return [f"RENAME TABLE {', '.join(renames)}"]
+
+    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
+        try:
+            query = _MARIADB_SNAPSHOTS if self.is_mariadb else _MYSQL_SNAPSHOTS
+            return {(session, which): f"session {session}" for session, which in self._execute(connection, query)}
+        except sa.exc.DBAPIError as error:
+            if _number(error) in (ACCESS_DENIED, TABLE_ACCESS_DENIED):
+                return {}
+            raise
+
+    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        # Where green is only planned, what makes it gives it everything.
+        made = [table for table in tables if self.table_exists(connection, table.schema, table.green)]
+        statements = [each for table in made for each in self.index_green(connection, table)]
+        return statements + [each for table in made for each in self.constrain_green(connection, table, tables)]
+
+    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        counters = []
         for table in tables:
-            counter = self._auto_increment(connection, table.schema, table.blue)
-            if counter > self._auto_increment(connection, table.schema, table.green):
-                made.append(f"ALTER TABLE {self.qualified(table.schema, table.green)} AUTO_INCREMENT = {counter}")
+            blue, green = (self._definition(connection, table.schema, name) for name in (table.blue, table.green))
+            if not planned:
+                self._refuse_changes(table, tables, blue, green)
+            wanted = blue if table.form is None else self._wanted(connection, table)
+            if blue.counter not in (0, green.counter) and wanted.counts:
+                counters.append(self._counter(table, table.green, blue.counter))
         renames = [
             f"{self.qualified(each.schema, before)} TO {self.qualified(each.schema, after)}"
             for each in tables
             for before, after in ((each.blue, each.old), (each.green, each.blue))
         ]
-        return [*made, f"RENAME TABLE {', '.join(renames)}"]
+        return [*counters, f"RENAME TABLE {', '.join(renames)}"]
 
-    def run_switch(self, connection: sa.Connection, statements: Sequence[str], timeout: timedelta) -> None:
-        # A RENAME that waits for a long reader makes every later reader wait, and MySQL's own time-out is a second
-        # at least; ended by KILL QUERY, it leaves everything as it was.
-        for statement in statements:
-            with self._killed_after(connection, timeout):
+    def _refuse_changes(self, table: TableSet, run: Sequence[TableSet], blue: text.Definition, green: text.Definition) -> None:
+        """Foreign keys that blue has been given meanwhile are not looked for: they come after the switch, from the retired table."""
+        if table.form is not None:
+            # Another structure on purpose.
+            return
+        wanted, there = blue.parts(), green.parts()
+        wanted |= {f"constraint {each.name}": each.rule for each in blue.checks()}
+        names = {self._name_on_green(each.name, table): each.name for each in blue.checks()}
+        there |= {f"constraint {names.get(each.name, each.name)}": each.rule for each in green.checks()}
+        changed = [what for what in wanted | there if wanted.get(what) != there.get(what)]
+        lives = {each.green: each.blue for each in run}
+        kept = {key.to(key.parent) for key in blue.foreign_keys()}
+        changed += [
+            f"foreign key {text.final(key.name)}"
+            for key in green.foreign_keys()
+            if key.to(lives.get(key.parent, key.parent)) not in kept
+        ]
+        if changed:
+            raise changed_since(table.blue, table.green, changed)
+
+    def _counter(self, table: TableSet, name: str, counter: int) -> str:
+        """AUTO_INCREMENT goes on from where it was; the server itself sees to it that it is above all rows."""
+        return f"ALTER TABLE {self.qualified(table.schema, name)} AUTO_INCREMENT = {counter}"
+
+    def run_switch(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
+    ) -> bool:
+        self._still_fenced(manners)
+        if self.holds_tables:
+            for statement in statements:
                 self._execute(connection, statement)
+            return True
+        *counters, rename = statements
+        for statement in counters:
+            with self._killed_after(connection, manners.timeout):
+                self._execute(connection, statement)
+        if manners.polite:
+            if manners.fence:
+                self._without_waiting(connection, rename, manners.look)
+            else:
+                # Nobody is held meanwhile, and there is time to look for the moment, and whether an ALTER has come before it.
+                seconds = manners.longest.total_seconds() / 4
+                self._without_waiting(connection, rename, seconds, again=lambda: self.switch(connection, tables))
+        else:
+            # The server's own watchdog: it works even if this process is gone.
+            self._execute(connection, f"SET STATEMENT max_statement_time = {manners.timeout.total_seconds():.3f} FOR {rename}")
+        return manners.fence is None or manners.fence.holds()
+
+    def _without_waiting(
+        self, connection: sa.Connection, statement: str, seconds: float, again: Callable[[], object] = lambda: None
+    ) -> None:
+        """On MariaDB: again and again, until it gets its locks at once. A second is the shortest wait there but none at all.
+
+        :param again: called before each further try
+        """
+        deadline = time.monotonic() + seconds
+        self._execute(connection, "SET SESSION lock_wait_timeout = 0")
+        refused = False
+        while True:
+            try:
+                if refused:
+                    again()
+                self._execute(connection, statement)
+                return
+            except sa.exc.DBAPIError as error:
+                if not self.lock_was_refused(error) or time.monotonic() > deadline:
+                    raise
+            refused = True
+            time.sleep(random.uniform(*GLANCES))  # noqa: S311 - spreads retries, guards nothing
+
+    def _wait_until_unused(self, connection: sa.Connection, names: Sequence[tuple[str | None, str]], seconds: float) -> None:
+        """Looks for a moment in which no transaction has touched the tables: its deadlock with us would be its error."""
+        marks = ", ".join(["(COALESCE(%s, DATABASE()), %s)"] * len(names))
+        query = f"""SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE OBJECT_TYPE = 'TABLE'
+                    AND (OBJECT_SCHEMA, OBJECT_NAME) IN ({marks}) AND OWNER_THREAD_ID <> PS_CURRENT_THREAD_ID()"""
+        values = [value for name in names for value in name]
+        deadline = time.monotonic() + seconds
+        try:
+            while self._execute(connection, query, *values).scalar_one():
+                if time.monotonic() > deadline:
+                    raise TablesBusy
+                time.sleep(random.uniform(*GLANCES))  # noqa: S311 - spreads retries, guards nothing
+        except sa.exc.DBAPIError as error:
+            # Without the privilege to look there is only waiting in the queue.
+            if _number(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
+                raise
 
     @contextmanager
     def _killed_after(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
         session = self.session_id(connection)
-        watchdog = threading.Timer(timeout.total_seconds(), self.cancel, [session])
+        watchdog = threading.Timer(timeout.total_seconds(), self._cancel_in_time, [session])
         watchdog.start()
         try:
             yield
@@ -217,18 +742,142 @@ class MySQLDialect(Dialect):
             watchdog.join()
             self._swallow_late_kill(connection)
 
+    def _cancel_in_time(self, session: Any) -> None:
+        # A server that cannot be reached has ended the statement already.
+        with suppress(sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error):
+            self.cancel(session)
+
     def _swallow_late_kill(self, connection: sa.Connection) -> None:
         """A kill that came just after its statement had ended strikes the next one; this is that one."""
+        if connection.invalidated:
+            return
         try:
             self._execute(connection, "SELECT 1")
         except sa.exc.DBAPIError as error:
             if not self.lock_was_refused(error):
                 raise
 
+    def _separated(self, tables: Mapping[TableSet, LiveAndOld]) -> list[str]:
+        """The live tables get the foreign keys to tables beside the run, and the old ones, whose rows hold up deletes there, lose
+        theirs. In this order, so that what is missing can always be read from the catalogs."""
+        counters, adds, drops = [], [], []
+        for table, (live, old) in tables.items():
+            if old.counter > live.counter and live.counts:
+                counters.append(self._counter(table, table.blue, old.counter))
+            if missing := self._missing(live, old, table, tables):
+                clauses = [f"ADD {self._foreign_key(key, table.schema, key.parent)}" for key in missing]
+                adds.append(self._in_place(table.schema, table.blue, live, clauses))
+            if keys := old.foreign_keys():
+                clauses = [f"DROP FOREIGN KEY {self.quote(key.name)}" for key in keys]
+                drops.append(self._in_place(table.schema, table.old, old, clauses))
+        return [*counters, *([UNCHECKED[0], *adds, *drops, UNCHECKED[1]] if drops else [])]
+
+    def _live_and_old(self, connection: sa.Connection, table: TableSet) -> LiveAndOld:
+        live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))
+        return live, old
+
+    def _missing(
+        self, live: text.Definition, old: text.Definition, table: TableSet, tables: Iterable[TableSet]
+    ) -> list[text.ForeignKey]:
+        """Foreign keys that the old table has and the live one has not, by the names and parents that they have there."""
+        there = {key.to(key.parent) for key in live.foreign_keys()}
+        if table.form is not None:
+            return [key for key in text.Definition(table.form.definition).foreign_keys() if key.to(key.parent) not in there]
+        lives = {each.old: each.blue for each in tables}
+        found = []
+        for key in old.foreign_keys():
+            number = text.generated(key.name, table.old, "ibfk")
+            name = f"{table.blue}_ibfk_{number}" if number else text.final(key.name)
+            parent = lives[key.parent] if self._beside(key, table.schema, lives) else key.parent
+            found.append(replace(key, name=name, parent=parent))
+        return [key for key in found if key.to(key.parent) not in there]
+
+    def _in_place(self, schema: str | None, table: str, definition: text.Definition, parts: Sequence[str]) -> str:
+        changes = ", ".join([*parts, *self._kept(definition)])
+        return f"ALTER TABLE {self.qualified(schema, table)} {changes}, ALGORITHM = INPLACE"
+
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return []
+        """Constraints get their names back, which the old tables had until now."""
+        # Read once: the writers wait.
+        shown = {table: self._live_and_old(connection, table) for table in tables}
+        made = self._separated(shown)
+        for table, (live, old) in shown.items():
+            made += self._foreign_keys_renamed(table, live, self._missing(live, old, table, tables))
+        return made
+
+    def _foreign_keys_renamed(self, table: TableSet, live: text.Definition, added: list[text.ForeignKey]) -> list[str]:
+        keys = [key for key in live.foreign_keys() if key.name != text.final(key.name)]
+        keys += [replace(key, name=_meanwhile(key.name)) for key in added]
+        if not keys:
+            return []
+        drops = [f"DROP FOREIGN KEY {self.quote(key.name)}" for key in keys]
+        adds = [f"ADD {self._foreign_key(key, table.schema, key.parent, text.final(key.name))}" for key in keys]
+        return [UNCHECKED[0], self._in_place(table.schema, table.blue, live, [*drops, *adds]), UNCHECKED[1]]
+
+    def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
+        if not statement.startswith("ALTER"):
+            self._execute(connection, statement)
+            return
+        # Its last step waits for row locks, where no KILL ends it and nobody sees a deadlock.
+        self._execute(connection, "SET SESSION innodb_lock_wait_timeout = 1")
+        if connection.info.get(HOLDING):
+            self._execute(connection, statement)
+        elif self.is_mariadb:
+            self._soon(connection, statement, timeout / 2)
+        else:
+            # Whoever holds one of the tables and wants another would be the victim of a deadlock with us.
+            used = [(each.schema, name) for each in tables for name in (each.blue, each.old)]
+            self._wait_until_unused(connection, used + self._parents_beside(connection, tables), timeout.total_seconds() / 2)
+            self.limit_lock_wait(connection, timeout)
+            with self._killed_after(connection, timeout / 2):
+                self._execute(connection, statement)
+
+    def _soon(self, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
+        try:
+            self._without_waiting(connection, statement, timeout.total_seconds())
+        except sa.exc.DBAPIError as error:
+            if not self.lock_was_refused(error):
+                raise
+            # Tables that are always being read never have a free moment.
+            self.limit_lock_wait(connection, timeout)
+            self._execute(connection, f"SET STATEMENT max_statement_time = {timeout.total_seconds():.3f} FOR {statement}")
 
     # Rows -------------------------------------------------------------------------------------------------------
+
+    def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+        # A file's 1 is a letter to a BIT column.
+        by_file = len(rows) >= MANY_ROWS and self._takes_files and not self._definition(connection, schema, table).has_bits
+        for some in slices(bound(kind, rows, self.binds)):
+            lines = as_text(some, _FORMATS) if by_file and len(some) >= MANY_ROWS and self._takes_files else None
+            if lines is None or not self._load_text(connection, self.qualified(schema, table), kind, lines, len(some)):
+                self._insert(connection, schema, table, kind, some)
+
+    def _load_text(self, connection: sa.Connection, target: str, kind: RowType, lines: str, count: int) -> bool:
+        """Rows by LOAD DATA, in the caller's transaction.
+
+        :returns: whether they are in the table; if not, none of them is
+        """
+        self._execute(connection, "SAVEPOINT projection_rebuild_load")
+        with NamedTemporaryFile(prefix="projection_rebuild_") as file:
+            file.write(lines.encode())
+            file.flush()
+            path = file.name.replace("\\", "/").replace("'", "''").replace("%", "%%")
+            try:
+                loaded = self._execute(
+                    connection,
+                    # In hexadecimal, which is right in any sql_mode.
+                    f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {target} CHARACTER SET utf8mb4 "
+                    f"FIELDS TERMINATED BY 0x09 ESCAPED BY 0x5C LINES TERMINATED BY 0x0A ({self._list(kind.columns)})",
+                ).rowcount
+            except sa.exc.DBAPIError as error:
+                if _number(error) not in FILES_REFUSED:
+                    raise
+                self._takes_files, loaded = False, 0
+        # The server forgives in a file of the client's what it refuses elsewhere: it leaves rows out and cuts values, and warns.
+        if loaded == count and not self._execute(connection, "SELECT @@warning_count").scalar_one():
+            return True
+        self._execute(connection, "ROLLBACK TO SAVEPOINT projection_rebuild_load")
+        return False
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
@@ -236,14 +885,49 @@ class MySQLDialect(Dialect):
         changed = [name for name in kind.columns if name not in kind.key]
         if not changed:
             return
+        if len(rows) < MANY_UPDATES or not self._has_one_key(connection, schema, table):
+            self._update_in_one_go(connection, schema, table, kind, rows)
+            return
         # The driver sends one statement for many rows only for INSERT. Each row is there, so each one is an update.
         marks = ", ".join([self._mark] * len(kind.columns))
-        sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed)
+        # And of that one it does not format what follows the values, so that percent signs are not doubled there.
+        sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed).replace("%%", "%")
         statement = (
             f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks}) "
             f"ON DUPLICATE KEY UPDATE {sets}"
         )
         self._many(connection, statement, bound(kind, rows, self.binds))
+
+    def _has_one_key(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
+        """Whether an INSERT can only meet the row that is meant, and uses up no number."""
+        shown = self._definition(connection, schema, table)
+        keys = [each for each in shown.clauses if each.startswith(("PRIMARY KEY", "UNIQUE KEY"))]
+        return len(keys) == 1 and not shown.counts
+
+    def _update_in_one_go(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
+        """As :meth:`update_rows`, with many statements in each message to the server."""
+        if not self._takes_many:
+            self.update_rows(connection, schema, table, kind, rows)
+            return
+        statement, values = self._update(schema, table, kind, rows)
+        driver: Any = connection.connection.driver_connection
+        head = statement.encode()
+        statements = [head % tuple(map(driver.literal, row)) for row in values]
+        with closing(driver.cursor()) as cursor:
+            for message in _messages(statements):
+                try:
+                    cursor.execute(message)
+                    while cursor.nextset():
+                        pass
+                except self.engine.dialect.loaded_dbapi.ProgrammingError as error:
+                    if _number(error) != SYNTAX_ERROR:
+                        raise
+                    # The connection, or something on the way, takes one statement at a time; and has executed none of these.
+                    self._takes_many = False
+                    self.update_rows(connection, schema, table, kind, rows)
+                    return
 
     def _absent_insert(self, into: str, kind: RowType) -> str:
         same = self.quote(kind.key[0])
@@ -254,37 +938,114 @@ class MySQLDialect(Dialect):
     def differs(self, left: str, right: str) -> str:
         return f"NOT ({left} <=> {right})"
 
+    # Parts ------------------------------------------------------------------------------------------------------
+
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+        # What stands in blue is right by definition: an id of 0, or a day that today's mode would refuse. READ COMMITTED makes it a
+        # consistent read, which locks nothing of blue.
+        self._execute(connection, _AS_IT_STANDS[0])
+        try:
+            super().copy_others(connection, table, column, listed)
+        finally:
+            self._execute(connection, _AS_IT_STANDS[1])
+
+    def as_text(self, expression: str) -> str:
+        return f"CONVERT({expression} USING utf8mb4) COLLATE utf8mb4_bin"
+
+    def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        query = """SELECT COLUMN_NAME FROM information_schema.COLUMNS
+                   WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s AND COALESCE(GENERATION_EXPRESSION, '') = ''
+                   ORDER BY ORDINAL_POSITION"""
+        return [name for (name,) in self._execute(connection, query, table.schema, table.blue)]
+
+    def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
+        kind = mysql.DATETIME(fsp=6)
+        return sa.cast(column, kind) < sa.literal(moment.astimezone(UTC).replace(tzinfo=None), kind)
+
     # The event store --------------------------------------------------------------------------------------------
 
     def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
-        deadline = time.monotonic() + patience.total_seconds()
+        began = time.monotonic()
         with self.connect() as connection:
             highest = self.newest_position(connection, schema, table, position_column)
+            writers = self._writers(connection, schema, table)
+            while writers and time.monotonic() - began < patience.total_seconds():
+                time.sleep(random.uniform(0.005, 0.02))  # noqa: S311 - spreads looks, guards nothing
+                writers &= self._writers(connection, schema, table) or set()
+        if writers is None:
+            self._wait_at_the_fence(schema, table, began, patience)
+        elif writers:
+            raise _not_settled(table, patience)
+        return highest
+
+    def _writers(self, connection: sa.Connection, schema: str | None, table: str) -> set[tuple[int, ...]] | None:
+        """The locks of transactions that may append: each takes its lock before its position, and keeps it to the end.
+
+        None where nobody keeps a list of them, or may look into it.
+        """
+        if self.is_mariadb:
+            return None
+        try:
+            # Whoever appends through a view has locked a table of another name.
+            if not (self.table_exists(connection, schema, table) and self._execute(connection, _LISTS_LOCKS).scalar()):
+                return None
+            return {(*lock,) for lock in self._execute(connection, _WRITERS, schema, table)}
+        except sa.exc.DBAPIError as error:
+            if _number(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
+                raise
+            return None
+
+    def _wait_at_the_fence(self, schema: str | None, table: str, began: float, patience: timedelta) -> None:
+        """A fence waits for readers too, and whoever comes later waits behind it. So it waits for a moment and rests for longer; the
+        longer somebody keeps it from its lock, the longer it may take both."""
         while True:
+            waited = time.monotonic() - began
+            left = patience.total_seconds() - waited
             try:
-                with self.fence(schema, table, timedelta(seconds=1)):
-                    return highest
+                with self.fence(schema, table, timedelta(seconds=min(1, max(0.1, waited / 20)))):
+                    return
             except sa.exc.DBAPIError as error:
                 if not self.lock_was_refused(error):
                     raise
-                if time.monotonic() > deadline:
-                    raise SettleTimeout(
-                        f"transactions that append to {table} did not end within {patience.total_seconds():.0f} s; look for "
-                        "long transactions in information_schema.INNODB_TRX, then retry"
-                    ) from error
-                time.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads retries, guards nothing
+                if left < 0:
+                    raise _not_settled(table, patience) from error
+            time.sleep(max(0, min(10, waited, left)) + random.uniform(0.02, 0.1))  # noqa: S311 - spreads retries, guards nothing
 
     @contextmanager
-    def fence(self, schema: str | None, table: str, timeout: timedelta) -> Iterator[None]:
+    def fence(
+        self, schema: str | None, table: str, timeout: timedelta, longest: timedelta = timedelta(seconds=2)
+    ) -> Iterator[Fence]:
         # FLUSH TABLES waits for appends in flight and does not starve under new ones, as LOCK TABLES ... READ does.
         with self.connect() as connection:
             self.limit_lock_wait(connection, timeout)
+            self._limit_silence(connection, longest)
             with self._killed_after(connection, timeout):
                 self._execute(connection, f"FLUSH TABLES {self.qualified(schema, table)} WITH READ LOCK")
             try:
-                yield
+                yield Fence(lambda: self._still_there(connection))
             finally:
-                self._execute(connection, "UNLOCK TABLES")
+                try:
+                    self._execute(connection, "UNLOCK TABLES")
+                    self._limit_silence(connection, None)
+                except sa.exc.SQLAlchemyError:
+                    # Then the lock goes with the connection that holds it; the error that matters is another one.
+                    connection.invalidate()
+
+    def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
+        # Unbuffered, and without SQLAlchemy's rows.
+        compiled = query.compile(dialect=self.engine.dialect, compile_kwargs={"render_postcompile": True})
+        driver: Any = connection.connection.driver_connection
+        with closing(driver.cursor(SSCursor)) as cursor:
+            cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
+            while page := list(cursor.fetchmany(size)):
+                yield page
+
+    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
+        path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return sa.func.json_unquote(sa.func.json_extract(payload, path), type_=sa.Text)
+
+    def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
+        return sa.func.mod(sa.func.crc32(text), count, type_=sa.BigInteger)
 
     # Catalogs ---------------------------------------------------------------------------------------------------
 
@@ -293,52 +1054,56 @@ class MySQLDialect(Dialect):
                     WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
         return self._execute(connection, query, schema, table).scalar()
 
-    def _definition(self, connection: sa.Connection, schema: str | None, table: str) -> str:
-        if self._table_fact(connection, schema, table, "TABLE_NAME") is None:
-            # A green table that is only planned.
-            return ""
-        return str(self._execute(connection, f"SHOW CREATE TABLE {self.qualified(schema, table)}").one()[1])
+    def _definition(self, connection: sa.Connection, schema: str | None, table: str) -> text.Definition:
+        """What a table is; nothing, for one that is only planned or has gone."""
+        return text.Definition(self._shown(connection, schema, table))
 
-    def _clauses(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
-        """The columns, keys and constraints of a table, one a line as the server writes them."""
-        lines = self._definition(connection, schema, table).splitlines()[1:]
-        return [line.strip().removesuffix(",").replace("%", "%%") for line in lines if line.startswith("  ")]
+    def _shown(self, connection: sa.Connection, schema: str | None, table: str) -> str:
+        statement = f"SHOW CREATE TABLE {self.qualified(schema, table)}"
+        try:
+            shown = str(self._execute(connection, statement).one()[1])
+        except sa.exc.DBAPIError as error:
+            if _number(error) == NO_SUCH_TABLE:
+                return ""
+            raise
+        if shown.startswith('CREATE TABLE "'):
+            self._execute(connection, _BACKTICKS[0])
+            shown = str(self._execute(connection, statement).one()[1])
+            self._execute(connection, _BACKTICKS[1])
+        return shown
 
-    def _late_indexes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, str]:
-        """Indexes that are built after the replay: all but unique ones, and the one that AUTO_INCREMENT needs."""
-        clauses = self._clauses(connection, schema, table)
-        counters = [re.match(_NAME, each) for each in clauses if "AUTO_INCREMENT" in each]
-        counted = {f"(`{found[1]}`" for found in counters if found}
-        return {
-            found[1].replace("``", "`").replace("%%", "%"): clause
-            for clause in clauses
-            if (found := _PLAIN_KEY.match(clause)) and not any(clause[found.end() :].startswith(each) for each in counted)
-        }
 
-    def _foreign_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[_ForeignKey]:
-        keys = []
-        for clause in self._clauses(connection, schema, table):
-            if not clause.startswith("CONSTRAINT ") or " FOREIGN KEY " not in clause:
-                continue
-            found = _FOREIGN_KEY.fullmatch(clause)
-            if found is None:
-                raise CloneError(
-                    f"{table}: a foreign key cannot be read from SHOW CREATE TABLE; leave the table out and report it"
-                )
-            names = [name.replace("``", "`").replace("%%", "%") if name else None for name in (found[1], found[3], found[4])]
-            keys.append(_ForeignKey(str(names[0]), found[2], names[1], str(names[2]), found[5], found[6]))
-        return keys
+def _messages(statements: Iterable[bytes]) -> Iterator[bytes]:
+    """Statements together, as many as go into one message."""
+    some: list[bytes] = []
+    size = 0
+    for each in statements:
+        if some and size + len(each) > LONGEST_MESSAGE:
+            yield b";".join(some)
+            some, size = [], 0
+        some.append(each)
+        size += len(each) + 1
+    if some:
+        yield b";".join(some)
 
-    def _constraint_names(self, connection: sa.Connection, schema: str | None) -> set[str]:
-        query = (
-            "SELECT CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE())"
-        )
-        return {name for (name,) in self._execute(connection, query, schema)}
 
-    def _auto_increment(self, connection: sa.Connection, schema: str | None, table: str) -> int:
-        # Not from information_schema: MySQL serves that from a cache that is a day old.
-        found = re.search(r"\bAUTO_INCREMENT=(\d+)", self._definition(connection, schema, table).rpartition("\n")[2])
-        return int(found[1]) if found else 0
+def _raw(clause: str) -> str:
+    """What the server has written, for a driver that formats its statements."""
+    return clause.replace("%", "%%")
+
+
+def _meanwhile(name: str) -> str:
+    made = text.meanwhile(name)
+    if made is None:
+        raise CloneError(f"{name}: there is no name of {text.LONGEST_NAME} letters like this one; give it a shorter one")
+    return made
+
+
+def _not_settled(table: str, patience: timedelta) -> SettleTimeout:
+    return SettleTimeout(
+        f"transactions that append to {table} did not end within {patience.total_seconds():.0f} s; look for long transactions in "
+        "information_schema.INNODB_TRX, then retry"
+    )
 
 
 def _number(error: BaseException) -> int | None:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import SettleTimeout
-from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from include.projection_rebuild.bulk import FORMATS, as_text, slices
+from include.projection_rebuild.dialects import postgres_limits as limits
+from include.projection_rebuild.dialects import postgres_preflight as preflight
+from include.projection_rebuild.dialects import postgres_structure as structure
+from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, Trial
+from include.projection_rebuild.dialects.postgres_carried import carried_over
+from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog
+from include.projection_rebuild.dialects.postgres_clone import Clone
+from include.projection_rebuild.dialects.postgres_dump import dumped
+from include.projection_rebuild.dialects.postgres_rehearsal import Rehearsal
+from include.projection_rebuild.dialects.postgres_switch import Switch, counted_on, dropping
+from include.projection_rebuild.errors import CloneError, SettleTimeout
+from include.projection_rebuild.findings import Carried, Finding
+from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import bound
 
@@ -22,126 +36,90 @@ APPLICATION_NAME = "projection_rebuild"
 
 LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
 
+DENIED = ("42", "3D", "3F")
+"""Classes of errors: access rules and names that do not exist, of which databases and schemas are classes of their own."""
+
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
 
 FEW_ROWS = 20
 """Up to here a statement per row is cheaper than a temporary table."""
 
+_FORMATS = {**FORMATS, bool: lambda value: "t" if value else "f"}
+
 _FIND = """SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s"""
 
-_INDEXES = """
-SELECT i.relname, con.oid IS NOT NULL AND con.contype = 'p', con.oid IS NOT NULL,
-       CASE WHEN con.oid IS NOT NULL THEN pg_catalog.pg_get_constraintdef(con.oid)
-            ELSE substr(pg_catalog.pg_get_indexdef(i.oid), 1 + length(
-                 'CREATE ' || CASE WHEN x.indisunique THEN 'UNIQUE ' ELSE '' END || 'INDEX ' || pg_catalog.quote_ident(i.relname)
-                 || ' ON ' || x.indrelid::regclass::text || ' USING ')) END,
-       x.indisunique
-  FROM pg_catalog.pg_index x
-  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-  LEFT JOIN pg_catalog.pg_constraint con ON con.conindid = i.oid AND con.conrelid = x.indrelid AND con.contype IN ('p', 'u', 'x')
- WHERE x.indrelid = %s AND x.indisvalid
- ORDER BY 2 DESC, 1"""
+# A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may have come in one
+# message with its BEGIN). READ COMMITTED gives its
+# snapshot up after each statement, and takes another one with another xmin, or is a statement by itself.
+_SNAPSHOTS = """
+SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_catalog.pg_stat_activity
+ WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_xmin IS NOT NULL
+   AND (state LIKE 'idle in transaction%%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
 
-_FOREIGN_KEYS = """
-SELECT k.conname, pg_catalog.pg_get_constraintdef(k.oid), k.conrelid::regclass::text, k.confrelid::regclass::text,
-       cn.nspname, c.relname, pn.nspname, p.relname
-  FROM pg_catalog.pg_constraint k
-  JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
-  JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
- WHERE k.contype = 'f' AND {side} = %s ORDER BY k.conname, 3"""
+# What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way to whoever waits, but
+# only after deadlock_timeout.
+_MAINTENANCE = """
+SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(a.query, '') || ')', '') || ' on ' || c.relname
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+   AND n.nspname = %s AND c.relname = ANY (%s) ORDER BY 1"""
 
-_OPTIONS = """
-SELECT c.relpersistence, c.reloptions, pg_catalog.pg_get_userbyid(c.relowner), pg_catalog.obj_description(c.oid, 'pg_class')
-  FROM pg_catalog.pg_class c WHERE c.oid = %s"""
-
-_GRANTS = """
-SELECT a.privilege_type, CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.is_grantable, NULL
-  FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a WHERE c.oid = %(table)s AND a.grantee <> c.relowner
-UNION ALL
-SELECT a.privilege_type, CASE WHEN a.grantee = 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee) END, a.is_grantable, t.attname
-  FROM pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a WHERE t.attrelid = %(table)s AND NOT t.attisdropped
- ORDER BY 4, 2, 1"""
-
-_SEQUENCES = """
-SELECT a.attname, a.attidentity <> '', s.relname, n.nspname
-  FROM pg_catalog.pg_depend d
-  JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-  JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
-  JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
- WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-   AND d.refobjid = %s AND d.deptype IN ('a', 'i') ORDER BY a.attnum"""
-
-# What hangs on a table by its OID, and would stay on the retired one.
-_CANNOT_CARRY = {
-    "view or materialized view": """
-        SELECT DISTINCT v.relname FROM pg_catalog.pg_depend d
-          JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_catalog.pg_rewrite'::regclass
-          JOIN pg_catalog.pg_class v ON v.oid = r.ev_class AND v.oid <> d.refobjid
-         WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = %s""",
-    "trigger": "SELECT tgname FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgrelid = %s",
-    "rule": "SELECT rulename FROM pg_catalog.pg_rewrite WHERE rulename <> '_RETURN' AND ev_class = %s",
-    "row security policy": "SELECT polname FROM pg_catalog.pg_policy WHERE polrelid = %s",
-    "publication": """
-        SELECT p.pubname FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
-         WHERE r.prrelid = %s""",
-    "extended statistics object": "SELECT stxname FROM pg_catalog.pg_statistic_ext WHERE stxrelid = %s",
-    "parent or child by inheritance or partitioning": """
-        SELECT c.relname FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c
-            ON c.oid IN (i.inhrelid, i.inhparent) WHERE %s IN (i.inhrelid, i.inhparent)""",
-    "replica identity": "SELECT relreplident FROM pg_catalog.pg_class WHERE relreplident <> 'd' AND oid = %s",
-    "enabled row security": "SELECT relname FROM pg_catalog.pg_class WHERE (relrowsecurity OR relforcerowsecurity) AND oid = %s",
-    "invalid index": """
-        SELECT i.relname FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
-         WHERE NOT x.indisvalid AND x.indrelid = %s""",
-}
+# An INSERT has its lock before it takes a number from a sequence, and a transaction id perhaps much later. Prepared transactions are
+# of no session.
+_APPENDING = """
+WITH RECURSIVE store(oid) AS (
+    SELECT %s::pg_catalog.regclass::oid
+    UNION
+    SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN store s ON i.inhparent = s.oid
+)
+SELECT l.virtualtransaction, l.pid IS NULL FROM pg_catalog.pg_locks l JOIN store s ON l.relation = s.oid
+ WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"""
 
 
-@dataclass(frozen=True)
-class _Index:
-    """A valid index; ``definition`` is what follows USING, or a constraint's definition."""
-
-    name: str
-    primary: bool
-    constraint: bool
-    definition: str
-    unique: bool
-
-
-@dataclass(frozen=True)
-class _ForeignKey:
-    name: str
-    definition: str
-    child_text: str
-    parent_text: str
-    child_schema: str
-    child: str
-    parent_schema: str
-    parent: str
-
-    def pointing_to(self, parent: str) -> str:
-        """The definition with another parent table."""
-        return self.definition.replace(f" REFERENCES {self.parent_text}(", f" REFERENCES {parent}(", 1).replace("%", "%%")
+_LEFT = """SELECT pg_catalog.set_config('lock_timeout', greatest(1, {limit} - extract(milliseconds FROM
+ pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()))::integer::text, false)"""
 
 
 class PostgresDialect(Dialect):
     """See :class:`Dialect`; statements as they were checked on PostgreSQL 15 and 18."""
 
-    max_identifier = 63
+    max_identifier = MAX_IDENTIFIER
     ddl_commits = False
+    validates_keys = True
 
     # Connections ------------------------------------------------------------------------------------------------
 
     def set_up(self, connection: sa.Connection) -> None:
-        self._execute(connection, f"SET application_name = {APPLICATION_NAME}")
-        self._execute(connection, "SET TimeZone = 'UTC'")
-        self._execute(connection, "SET default_transaction_isolation = 'read committed'")
-        self._execute(connection, "SET lock_timeout = 0")
+        # One round trip: connections are opened within the switch, too.
+        settings = {
+            "application_name": APPLICATION_NAME,
+            "TimeZone": "UTC",
+            "default_transaction_isolation": "read committed",
+            "lock_timeout": "0",
+            "default_tablespace": "",
+        }
+        self._execute(
+            connection,
+            "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings)),
+            *(word for setting in settings.items() for word in setting),
+        )
+
+    def allow_memory(self, connection: sa.Connection, mib: int) -> None:
+        # The server's default, 4 MB, is meant for many small queries at a time.
+        self._execute(connection, f"SET LOCAL work_mem = '{mib}MB'")
 
     def lock_was_refused(self, error: BaseException) -> bool:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, DEADLOCK)
+
+    def was_denied(self, error: BaseException) -> bool:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return (getattr(cause, "sqlstate", None) or "").startswith(DENIED)
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return int(self._execute(connection, "SELECT pg_catalog.pg_backend_pid()").scalar_one())
@@ -151,14 +129,20 @@ class PostgresDialect(Dialect):
             self._execute(connection, "SELECT pg_catalog.pg_cancel_backend(%s)", session_id)
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
-        wait = min(timeout, LONGEST_LOCK_WAIT)
-        self._execute(connection, f"SET lock_timeout = {max(1, round(wait.total_seconds() * 1000))}")
+        self._execute(connection, f"SET lock_timeout = {_milliseconds(timeout)}")
 
     # Looking at tables ------------------------------------------------------------------------------------------
 
     def default_schema(self, connection: sa.Connection) -> str | None:
         found = self._execute(connection, "SELECT pg_catalog.current_schema()").scalar()
         return None if found is None else str(found)
+
+    def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
+        # SQLAlchemy's reflection warns of each type that it does not know.
+        query = (
+            "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        )
+        return [name for (name,) in self._execute(connection, query, self._oid(connection, schema, table))]
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         found = self._execute(
@@ -167,147 +151,202 @@ class PostgresDialect(Dialect):
         # -1: never analyzed. Then the pages are few or the table is new, and a count is what is left.
         return int(found) if found is not None and found >= 0 else self.row_count(connection, schema, table)
 
+    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+        # The server counts what is written while it is written; what ANALYZE found is left where those counts were reset.
+        query = """SELECT coalesce(nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0))::bigint,
+                   pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s"""
+        found = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
+        return None if found is None else Extent(int(found[0]), int(found[1]))
+
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)
         return str(oid) if oid else None
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return [
-            f"{table.blue}: the {what} {name} would stay on the retired table; drop it before the rebuild and make it again after"
-            for table in tables
-            for what, query in _CANNOT_CARRY.items()
-            for (name,) in self._execute(
-                connection, query, *[self._oid(connection, table.schema, table.blue)] * query.count("%s")
-            )
-        ]
+        with Catalog.of(connection) as catalog:
+            return limits.refusals(catalog, Switch(catalog, tables))
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        with Catalog.of(connection) as catalog:
+            return list(carried_over(catalog, Switch(catalog, tables)))
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        return {key.parent for key in self._foreign_keys(connection, schema, table) if key.parent_schema == schema} - {table}
+        oid = self._oid(connection, schema, table)
+        with Catalog.of(connection) as catalog:
+            keys = catalog.foreign_keys([oid]) if oid else []
+        return {key.parent_name for key in keys if key.child_oid == oid and key.parent_schema == schema} - {table}
+
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        return dumped(connection)
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
         query = """SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()
                    AND state = 'active' AND backend_type = 'client backend' AND application_name <> %s"""
         return int(self._execute(connection, query, APPLICATION_NAME).scalar_one())
 
+    def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
+        query = """SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_catalog.pg_stat_all_tables
+                   WHERE schemaname = %s AND relname = ANY(%s)"""
+        found = self._execute(connection, query, tables[0].schema, [each.blue for each in tables]).scalar_one()
+        return None if found is None else int(found)
+
+    def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        query = """SELECT coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - min(a.xact_start)), 0)
+                   FROM pg_catalog.pg_locks l
+                   JOIN pg_catalog.pg_class c ON c.oid = l.relation
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+                   WHERE l.locktype = 'relation' AND n.nspname = %s AND c.relname = ANY(%s) AND a.pid <> pg_catalog.pg_backend_pid()
+                   AND a.datname = pg_catalog.current_database() AND a.application_name <> %s"""
+        names = [each.blue for each in tables]
+        return float(self._execute(connection, query, tables[0].schema, names, APPLICATION_NAME).scalar_one())
+
+    def replica_lag(self, connection: sa.Connection) -> float | None:
+        # Whoever may not see a replica's state sees its row all the same. One that has caught up has no lag to show.
+        query = """SELECT count(*), count(state), coalesce(extract(epoch FROM max(replay_lag)), 0)
+                   FROM pg_catalog.pg_stat_replication"""
+        replicas, seen, lag = self._execute(connection, query).one()
+        return None if seen < replicas else float(lag)
+
+    # Preflight --------------------------------------------------------------------------------------------------
+
+    def _oldest(self) -> tuple[int, ...]:
+        return preflight.OLDEST
+
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        query = partial(self._execute, connection)
+        longest = _milliseconds(LONGEST_LOCK_WAIT)
+        return [*preflight.of_server(query, longest), *preflight.of_tables(query, surroundings)]
+
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        return list(preflight.of_events(partial(self._execute, connection), schema, table, columns))
+
+    def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
+        return int(self._execute(connection, preflight.SIZE, schema, table).scalar_one())
+
+    # Another structure ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> Iterator[Trial]:
+        schema = tables[0].schema
+
+        def execute(statement: str) -> None:
+            self._execute_all(connection, [statement])
+
+        with Catalog.of(connection) as catalog:
+            path, preparing = catalog.session_path, structure.preparing(catalog, schema, statements)
+        with structure.made_apart(execute, preparing):
+            with Catalog.of(connection) as catalog:
+                structure.refuse_touched(catalog)
+                found = {each.blue: structure.read(catalog, each, statements) for each in tables}
+                forms = {name: each.as_text() for name, each in found.items() if each}
+                formed = [replace(each, form=Form(forms[each.blue])) if each.blue in forms else each for each in tables]
+                rehearsal = Rehearsal(catalog, execute, Switch(catalog, formed), schema, views)
+                unchanged = {each.blue for each in formed if each.form and structure.unchanged(catalog, each)}
+                refusals = list(rehearsal.refusals())
+            # The live tables are the ones that are meant without a schema again.
+            self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
+            yield Trial(connection, structure.PLACE, forms, unchanged, rehearsal.anew, refusals, structure.ELSEWHERE)
+
     # Making green -----------------------------------------------------------------------------------------------
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        blue, green = self.qualified(table.schema, table.blue), self.qualified(table.schema, table.green)
-        oid = self._oid(connection, table.schema, table.blue)
-        persistence, options, owner, comment = self._execute(connection, _OPTIONS, oid).one()
-        unlogged = "UNLOGGED " if persistence == "u" else ""
-        storage = f" WITH ({', '.join(options)})" if options else ""
-        made = [
-            f"CREATE {unlogged}TABLE {green} (LIKE {blue} INCLUDING ALL EXCLUDING INDEXES){storage}",
-            f"ALTER TABLE {green} OWNER TO {self.quote(owner)}",
-        ]
-        if comment:
-            made.append(f"COMMENT ON TABLE {green} IS {self._literal(comment)}")
-        made += self._grants(connection, oid, green)
-        # Unique ones from the start: rows are found by them, and a duplicate shows where it arises.
-        made += [
-            self._index_statement(table, each) for each in self._indexes(connection, table.schema, table.blue) if each.unique
-        ]
-        return made
-
-    def _grants(self, connection: sa.Connection, oid: int | None, green: str) -> Iterator[str]:
-        for privilege, grantee, grantable, column in connection.exec_driver_sql(_GRANTS, {"table": oid}):
-            to = self.quote(grantee) if grantee else "PUBLIC"
-            what = f"{privilege} ({self.quote(column)})" if column else privilege
-            yield f"GRANT {what} ON TABLE {green} TO {to}{' WITH GRANT OPTION' if grantable else ''}"
+        with self._clone(connection, table) as clone:
+            return _doubled(clone.create())
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = {each.name for each in self._indexes(connection, table.schema, table.green)}
-        return [
-            self._index_statement(table, each)
-            for each in self._indexes(connection, table.schema, table.blue)
-            if derived(each.name, GREEN_SUFFIX, self.max_identifier) not in there
-        ]
-
-    def _index_statement(self, table: TableSet, index: _Index) -> str:
-        green = self.qualified(table.schema, table.green)
-        name = self.quote(derived(index.name, GREEN_SUFFIX, self.max_identifier))
-        if index.constraint:
-            return f"ALTER TABLE {green} ADD CONSTRAINT {name} {index.definition}"
-        return f"CREATE {'UNIQUE ' if index.unique else ''}INDEX {name} ON {green} USING {index.definition}"
+        with self._clone(connection, table) as clone:
+            return _doubled(clone.indexes())
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
-        greens = {(each.schema, each.blue): each for each in run}
-        there = {key.name for key in self._foreign_keys(connection, table.schema, table.green)}
-        made = []
-        for key in self._foreign_keys(connection, table.schema, table.blue):
-            if key.name in there:
-                continue
-            target = greens.get((key.parent_schema, key.parent))
-            parent = self.qualified(target.schema, target.green) if target else key.parent_text
-            made.append(
-                f"ALTER TABLE {self.qualified(table.schema, table.green)} ADD CONSTRAINT {self.quote(key.name)} {key.pointing_to(parent)}"
-            )
-        return made
+        with self._clone(connection, table) as clone:
+            return _doubled(clone.foreign_keys(run))
 
-    def analyze(self, schema: str | None, table: str) -> str:
-        return f"ANALYZE {self.qualified(schema, table)}"
+    def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
+        # Foreign keys from and to tables outside the run come within the switch, and are validated after it.
+        with Catalog.of(connection) as catalog:
+            queries = list(Switch(catalog, run).orphans(table))
+        return [
+            f"{key.name} of {key.child}"
+            for key, query in queries
+            if self._execute(connection, query.replace("%", "%%")).first() is not None
+        ]
+
+    def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        # A new table counts as full of rows that are not visible to all: autovacuum would come just then, and index-only scans
+        # would read the table.
+        return [f"VACUUM (ANALYZE) {self.qualified(table.schema, table.green)}"]
+
+    def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            found = catalog.find(table.schema, name)
+            return _doubled(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
 
     # Switching --------------------------------------------------------------------------------------------------
 
+    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            return _doubled(Switch(catalog, tables).prepare())
+
     @contextmanager
-    def hold(self, connection: sa.Connection, tables: Sequence[TableSet], timeout: timedelta) -> Iterator[None]:
+    def hold(
+        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
+    ) -> Iterator[None]:
+        with Catalog.of(connection) as catalog:
+            switch = Switch(catalog, tables)
+            views, names = switch.locks(), switch.locked_tables()
         # In another order at each attempt: against readers that lock the tables the other way round, a fixed one starves.
-        names = [self.qualified(each.schema, each.blue) for each in tables] + self._children_outside(connection, tables)
         random.shuffle(names)
-        self.limit_lock_wait(connection, timeout)
+        self.limit_lock_wait(connection, manners.timeout)
         with self.transaction(connection):
-            self._execute(connection, f"LOCK TABLE {', '.join(names)} IN ACCESS EXCLUSIVE MODE")
+            first, *others = [*views, *(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE" for name in names)]
+            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all of them.
+            limit = _milliseconds(manners.timeout)
+            bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
+            self._execute_all(connection, [_longest_silence(manners.longest), first, *bounded, f"SET lock_timeout = {limit}"])
             yield
 
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        made: list[str] = []
-        for table in tables:
-            made += self._move_index_names(connection, table)
-            made += self._move_sequences(connection, table)
-        for table in tables:
-            made.append(f"ALTER TABLE {self.qualified(table.schema, table.blue)} RENAME TO {self.quote(table.old)}")
-            made.append(f"ALTER TABLE {self.qualified(table.schema, table.green)} RENAME TO {self.quote(table.blue)}")
-        return made + [
-            f"ALTER TABLE {key.child_text} DROP CONSTRAINT {self.quote(key.name)}, ADD CONSTRAINT {self.quote(key.name)} "
-            f"{key.pointing_to(self.qualified(key.parent_schema, key.parent)).removesuffix(' NOT VALID')} NOT VALID"
-            for key in self._keys_from_outside(connection, tables)
-        ]
+    def run_switch(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
+    ) -> bool:
+        self._execute_all(connection, [statement.replace("%%", "%") for statement in statements])
+        self._still_fenced(manners)
+        return True
 
-    def _move_index_names(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
-        for index in self._indexes(connection, table.schema, table.blue):
-            green = derived(index.name, GREEN_SUFFIX, self.max_identifier)
-            old = derived(index.name, OLD_SUFFIX, self.max_identifier)
-            yield f"ALTER INDEX {self.qualified(table.schema, index.name)} RENAME TO {self.quote(old)}"
-            yield f"ALTER INDEX {self.qualified(table.schema, green)} RENAME TO {self.quote(index.name)}"
+    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            return _doubled(Switch(catalog, tables).take_back())
 
-    def _move_sequences(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
-        greens = {column: sequence for column, _, sequence, _ in self._sequences(connection, table.schema, table.green)}
-        for column, identity, blue, schema in self._sequences(connection, table.schema, table.blue):
-            if not identity:
-                yield (
-                    f"ALTER SEQUENCE {self.qualified(schema, blue)} OWNED BY "
-                    f"{self.qualified(table.schema, table.green)}.{self.quote(column)}"
-                )
-                continue
-            # The name that LIKE gives, where green is only planned.
-            green = greens.get(column, derived(f"{table.green}_{column}", "_seq", self.max_identifier))
-            live, made = self.qualified(schema, blue), self.qualified(table.schema, green)
-            # Whichever counted further: ids go on from there, and no id is handed out twice.
-            yield (
-                f"SELECT pg_catalog.setval({self._literal(made)}, last_value, is_called) FROM "
-                f"(SELECT last_value, is_called FROM {live} UNION ALL SELECT last_value, is_called FROM {made}) s "
-                "ORDER BY last_value DESC, is_called DESC LIMIT 1"
-            )
-            yield f"ALTER SEQUENCE {live} RENAME TO {self.quote(derived(blue, OLD_SUFFIX, self.max_identifier))}"
-            yield f"ALTER SEQUENCE {made} RENAME TO {self.quote(blue)}"
+    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
+        return {
+            (pid, started, xmin): f"session {pid} ({state}, since {started})"
+            for pid, started, xmin, state in self._execute(connection, _SNAPSHOTS)
+        }
+
+    def maintenance(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> list[str]:
+        return list(self._execute(connection, _MAINTENANCE, schema, list(tables)).scalars())
+
+    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            switch = Switch(catalog, tables)
+            if planned:
+                return _doubled(switch.statements())
+            switch.refuse_changes()
+            # First: what is changed from here on makes it fail.
+            unchanged = switch.unchanged()
+            return _doubled([*unchanged, *switch.statements()])
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return [
-            f"ALTER TABLE {key.child_text} VALIDATE CONSTRAINT {self.quote(key.name)}"
-            for key in self._keys_from_outside(connection, tables)
-            if key.definition.endswith("NOT VALID")
-        ]
+        with Catalog.of(connection) as catalog:
+            return _doubled(Switch(catalog, tables).finish())
+
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            return _doubled(Switch(catalog, tables).planned_finish())
 
     # Rows -------------------------------------------------------------------------------------------------------
 
@@ -339,15 +378,49 @@ class PostgresDialect(Dialect):
         # psycopg formats no percent signs in a COPY without values, so the doubling is taken back.
         statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN".replace("%%", "%")
         driver: Any = connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in bound(kind, rows, self.binds):
-                copy.write_row(row)
+        for some in slices(bound(kind, rows, self.binds)):
+            text = as_text(some, _FORMATS)
+            with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                if text is not None:
+                    copy.write(text)
+                    continue
+                # Types that only the driver knows how to write.
+                for row in some:
+                    copy.write_row(row)
 
     # Comparing --------------------------------------------------------------------------------------------------
 
     def differs(self, left: str, right: str) -> str:
         # As text: json and some other types know no equality.
         return f"{left}::text IS DISTINCT FROM {right}::text"
+
+    def same(self, left: str, right: str) -> str:
+        return f"{left}::text = {right}::text"
+
+    # Parts ------------------------------------------------------------------------------------------------------
+
+    overriding = " OVERRIDING SYSTEM VALUE"
+
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+        super().copy_others(connection, table, column, listed)
+        # Rows that are replayed get ids that none of the copied ones has.
+        with Catalog.of(connection) as catalog:
+            blue = catalog.find(table.schema, table.blue)
+            counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
+        for statement in _doubled(counting):
+            self._execute(connection, statement)
+
+    def as_text(self, expression: str) -> str:
+        return f"({expression})::text"
+
+    def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        query = """SELECT attname FROM pg_catalog.pg_attribute
+                   WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum"""
+        return [name for (name,) in self._execute(connection, query, self._oid(connection, table.schema, table.blue))]
+
+    def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
+        kind = sa.DateTime(timezone=True)
+        return sa.cast(column, kind) < sa.literal(moment, kind)
 
     # The event store --------------------------------------------------------------------------------------------
 
@@ -357,8 +430,9 @@ class PostgresDialect(Dialect):
                      FROM {self.qualified(schema, table)}"""
         with self.connect() as connection:
             highest, horizon = self._execute(connection, head).one()
+            appending = {each for each, _ in self._appending(connection, schema, table)}
             deadline = time.monotonic() + patience.total_seconds()
-            while not self._appends_ended(connection, schema, table, horizon):
+            while not self._appends_ended(connection, schema, table, horizon, appending):
                 if time.monotonic() > deadline:
                     raise SettleTimeout(
                         f"transactions that may have appended to {table} did not end within {patience.total_seconds():.0f} s; "
@@ -367,15 +441,28 @@ class PostgresDialect(Dialect):
                 time.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads retries, guards nothing
         return int(highest)
 
-    def _appends_ended(self, connection: sa.Connection, schema: str | None, table: str, horizon: int) -> bool:
-        """Either way proves it: a lock that conflicts with every writer, or no transaction from before is left."""
+    def _appending(self, connection: sa.Connection, schema: str | None, table: str) -> list[tuple[str, bool]]:
+        """The transactions that write to a table, and whether they are prepared ones."""
+        name = self.qualified(schema, table).replace("%%", "%")
+        return [(transaction, prepared) for transaction, prepared in self._execute(connection, _APPENDING, name)]
+
+    def _appends_ended(
+        self, connection: sa.Connection, schema: str | None, table: str, horizon: int, appending: set[str]
+    ) -> bool:
+        """Either way proves it: a lock that conflicts with every writer, or no transaction from before is left.
+
+        :param horizon: the first transaction id that was not given out
+        :param appending: the transactions that wrote to the table, some of them perhaps without an id
+        """
         oldest = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
-        if self._execute(connection, oldest).scalar_one() >= horizon:
+        if self._execute(connection, oldest).scalar_one() >= horizon and not any(
+            prepared or transaction in appending for transaction, prepared in self._appending(connection, schema, table)
+        ):
             return True
+        lock = f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE".replace("%%", "%")
         try:
-            with self.transaction(connection):
-                self._execute(connection, "SET LOCAL lock_timeout = 100")
-                self._execute(connection, f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE")
+            # One message is one transaction: should we hang, the server has let go all the same.
+            self._execute_all(connection, ["SET LOCAL lock_timeout = 100", lock])
         except sa.exc.DBAPIError as error:
             if self.lock_was_refused(error):
                 return False
@@ -383,12 +470,46 @@ class PostgresDialect(Dialect):
         return True
 
     @contextmanager
-    def fence(self, schema: str | None, table: str, timeout: timedelta) -> Iterator[None]:
+    def fence(
+        self, schema: str | None, table: str, timeout: timedelta, longest: timedelta = timedelta(seconds=2)
+    ) -> Iterator[Fence]:
         with self.connect() as connection:
             self.limit_lock_wait(connection, timeout)
-            with self.transaction(connection):
-                self._execute(connection, f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE")
-                yield
+            self._execute(connection, self.begin)
+            self._execute(connection, _longest_silence(longest))
+            self._execute(connection, f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE")
+            try:
+                yield Fence(lambda: self._still_there(connection))
+            finally:
+                try:
+                    self._execute(connection, "ROLLBACK")
+                except sa.exc.SQLAlchemyError:
+                    # Then the lock has gone with the connection that held it; the error that matters is another one.
+                    connection.invalidate()
+
+    def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
+        # Not by a cursor of the server's, which would need a transaction; and with a plan of its own for each range.
+        compiled = query.compile(dialect=self.engine.dialect, compile_kwargs={"render_postcompile": True})
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor() as cursor, closing(cursor.stream(str(compiled), compiled.params, size=size)) as rows:
+            while page := list(islice(rows, size)):
+                yield page
+
+    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
+        return sa.func.pg_catalog.jsonb_extract_path_text(sa.cast(payload, JSONB), field, type_=sa.Text)
+
+    def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
+        # The hash of hash partitions, which stays what it is.
+        hashed = sa.func.pg_catalog.hashtextextended(sa.collate(text, "C"), 0, type_=sa.BigInteger)
+        return hashed.op("&")(sa.literal(2**31 - 1, sa.BigInteger)) % count
+
+    def is_in_shard(self, text: sa.ColumnElement[str], number: int, count: int) -> sa.ColumnElement[bool]:
+        # The planner takes a comparison for one row in 200, and would read and sort the whole table for each page. This is one in two to it.
+        return sa.case((super().is_in_shard(text, number, count), sa.true()), else_=sa.false())
+
+    def _execute_all(self, connection: sa.Connection, statements: Sequence[str]) -> None:
+        # All in one round trip, and as they stand: without values the driver formats nothing.
+        self.run_as_it_stands(connection, ";\n".join(statements))
 
     # Catalogs ---------------------------------------------------------------------------------------------------
 
@@ -396,44 +517,25 @@ class PostgresDialect(Dialect):
         found: int | None = self._execute(connection, _FIND, schema, table).scalar()
         return found
 
-    def _literal(self, text: str) -> str:
-        # With doubled percent signs: the driver formats every statement.
-        return "'" + text.replace("'", "''").replace("%", "%%") + "'"
-
     @contextmanager
-    def _qualified_definitions(self, connection: sa.Connection) -> Iterator[None]:
-        """Within it pg_get_*def() qualify every name, so that a definition means the same in any session."""
-        path = self._execute(connection, "SELECT pg_catalog.current_setting('search_path')").scalar_one()
-        self._execute(connection, "SELECT pg_catalog.set_config('search_path', '', false)")
-        yield
-        self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, false)", path)
+    def _clone(self, connection: sa.Connection, table: TableSet) -> Iterator[Clone]:
+        with Catalog.of(connection) as catalog:
+            blue = catalog.find(table.schema, table.blue)
+            if blue is None:
+                raise CloneError(f"there is no table {table.blue} any more; create it (it may be empty) and plan the run anew")
+            yield Clone(catalog, table, blue)
 
-    def _indexes(self, connection: sa.Connection, schema: str | None, table: str) -> list[_Index]:
-        with self._qualified_definitions(connection):
-            found = self._execute(connection, _INDEXES, self._oid(connection, schema, table)).all()
-        return [
-            _Index(name, primary, constraint, definition.replace("%", "%%"), unique)
-            for name, primary, constraint, definition, unique in found
-        ]
 
-    def _foreign_keys(
-        self, connection: sa.Connection, schema: str | None, table: str, side: str = "k.conrelid"
-    ) -> list[_ForeignKey]:
-        with self._qualified_definitions(connection):
-            found = self._execute(connection, _FOREIGN_KEYS.format(side=side), self._oid(connection, schema, table)).all()
-        return [_ForeignKey(*each) for each in found]
+def _milliseconds(timeout: timedelta) -> int:
+    """What is waited for a lock at most."""
+    return max(1, round(min(timeout, LONGEST_LOCK_WAIT).total_seconds() * 1000))
 
-    def _keys_from_outside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[_ForeignKey]:
-        ours = {(each.schema, name) for each in tables for name in (each.blue, each.green, each.old)}
-        return [
-            key
-            for table in tables
-            for key in self._foreign_keys(connection, table.schema, table.blue, side="k.confrelid")
-            if (key.child_schema, key.child) not in ours
-        ]
 
-    def _children_outside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return sorted({key.child_text for key in self._keys_from_outside(connection, tables)})
+def _longest_silence(longest: timedelta) -> str:
+    """Past it the server ends this transaction, should we hang or be gone without a word."""
+    return f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(longest.total_seconds() * 1000))}"
 
-    def _sequences(self, connection: sa.Connection, schema: str | None, table: str) -> list[tuple[str, bool, str, str]]:
-        return [tuple(each) for each in self._execute(connection, _SEQUENCES, self._oid(connection, schema, table))]
+
+def _doubled(statements: Iterable[str]) -> list[str]:
+    """With doubled percent signs: the driver formats every statement."""
+    return [statement.replace("%", "%%") for statement in statements]

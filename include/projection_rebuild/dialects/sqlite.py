@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterator, Sequence
+import json
+import zlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import CloneError
-from include.projection_rebuild.names import GREEN_SUFFIX, TableSet, derived
+from include.projection_rebuild.dialects import sqlite_preflight as preflight
+from include.projection_rebuild.dialects import sqlite_text as text
+from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Surroundings, Trial
+from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
+from include.projection_rebuild.errors import CloneError, changed_since
+from include.projection_rebuild.findings import Carried, Finding, named
+from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 from include.projection_rebuild.values import TEXT_BINDS
 
 BUSY_TIMEOUT_MS = 10_000
 
-_NAME = r'(?:"(?:[^"]|"")*"|\[[^\]]*\]|`(?:[^`]|``)*`|\'(?:[^\']|\'\')*\'|[^\s(]+)'
-_TABLE_HEAD = re.compile(rf"\s*CREATE\s+TABLE\s+{_NAME}", re.IGNORECASE)
-_INDEX_HEAD = re.compile(rf"\s*CREATE\s+(UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}", re.IGNORECASE)
+
+@dataclass(frozen=True)
+class _Stored:
+    """A row of sqlite_master that has a statement of its own."""
+
+    name: str
+    sql: str
 
 
 class SqliteDialect(Dialect):
@@ -29,6 +40,8 @@ class SqliteDialect(Dialect):
     max_identifier = 1_000
     ddl_commits = False
     one_writer = True
+    # A tenth of a second: the application's writers wait for as long.
+    rows_per_transaction = 20_000
     binds = TEXT_BINDS
     begin = "BEGIN IMMEDIATE"
     row_lock = ""
@@ -41,10 +54,19 @@ class SqliteDialect(Dialect):
         # bound to a name when its table is renamed.
         self._execute(connection, "PRAGMA legacy_alter_table = 1")
         self._execute(connection, "PRAGMA foreign_keys = 0")
+        # SQLite has no hash of its own.
+        driver: Any = connection.connection.driver_connection
+        driver.create_function("projection_rebuild_crc", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
+        # A switch that was given up may have left it on.
+        self._execute(connection, "PRAGMA writable_schema = 0")
 
     def lock_was_refused(self, error: BaseException) -> bool:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         return getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+    def was_denied(self, error: BaseException) -> bool:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return getattr(cause, "sqlite_errorname", None) in ("SQLITE_ERROR", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM")
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
@@ -57,6 +79,16 @@ class SqliteDialect(Dialect):
 
     # Looking at tables ------------------------------------------------------------------------------------------
 
+    def unique_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[set[str]]:
+        # SQLAlchemy's reflection warns of every index over an expression.
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})")
+        keys: list[set[str | None]] = [{each.name for each in columns if each.pk}]
+        for index in self._execute(connection, f"PRAGMA index_list({self.quote(table)})").all():
+            if index.unique and not index.partial:
+                parts = self._execute(connection, f"PRAGMA index_info({self.quote(index.name)})")
+                keys.append({part.name for part in parts})
+        return [{name for name in names if name is not None} for names in keys if None not in names]
+
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return self.row_count(connection, schema, table)
 
@@ -65,55 +97,148 @@ class SqliteDialect(Dialect):
         # VACUUM may move the page, and then a drop is refused, never wrong.
         query = "SELECT rootpage, sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         found = self._execute(connection, query, table).one_or_none()
-        if found is None:
-            return None
-        body = _TABLE_HEAD.sub("", found[1], count=1)
-        return f"{found[0]}:{hashlib.sha256(body.encode()).hexdigest()[:16]}"
+        return None if found is None else f"{found[0]}:{hashlib.sha256(text.body(found[1]).encode()).hexdigest()[:16]}"
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        found = [
-            f"{table.blue}: the trigger {name} would stay on the retired table; drop it before the rebuild and make it again after"
-            for table in tables
-            for (name,) in self._execute(
-                connection, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", table.blue
-            )
-        ]
+        return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
+
+    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
         for table in tables:
-            sql = self._table_sql(connection, table.blue)
-            if re.match(r"\s*CREATE\s+VIRTUAL", sql, re.IGNORECASE):
-                found.append(f"{table.blue}: a virtual table cannot be renamed together with its content; leave it out")
-        return found
+            if text.table_name(self._table(connection, table.blue).sql) is None:
+                yield f"{table.blue}: a virtual table cannot be renamed together with its content; leave it out"
+
+    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+        """Names of indexes are the database's, and views have the same names as tables."""
+        query = "SELECT type, tbl_name FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        for table in tables:
+            ours = {table.blue, table.green, table.old}
+            wanted = [table.green, table.old]
+            for index in self._indexes(connection, table.blue):
+                wanted += [self._green(index.name), self._old(index.name)]
+            if table.form is not None:
+                wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, self._green(index.name))]
+            for name in dict.fromkeys(wanted):
+                for kind, of in self._execute(connection, query, name):
+                    if of not in ours or kind == "view":
+                        yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {kind} of this name; rename it"
+
+    def _defended(self, connection: sa.Connection) -> Iterator[str]:
+        self._execute(connection, "PRAGMA writable_schema = 1")
+        if not self._execute(connection, "PRAGMA writable_schema").scalar():
+            yield (
+                "this build of SQLite keeps its schema from being edited (its defensive mode), so that definitions could not stay as "
+                "they are; run the rebuild with a Python whose SQLite allows PRAGMA writable_schema"
+            )
+        self._execute(connection, "PRAGMA writable_schema = 0")
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
+
+    def _carried(self, connection: sa.Connection, blue: _Stored) -> Iterator[Carried]:
+        generated = {2: " (generated)", 3: " (generated)"}
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(blue.name)})").all()
+        tables = self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+        mentions = "SELECT name FROM sqlite_master WHERE type = ? AND tbl_name <> ? AND instr(lower(sql), lower(?)) ORDER BY name"
+        yield from named(
+            blue.name,
+            {
+                "columns": [each.name + generated.get(each.hidden, "") for each in columns],
+                "options": text.options(blue.sql),
+                "indexes": [each.name for each in self._indexes(connection, blue.name)],
+                "foreign keys to": [parent for parent, _ in self._foreign_keys(connection, blue.name)],
+                "foreign keys from": [
+                    child
+                    for child in tables
+                    for parent, _ in self._foreign_keys(connection, child)
+                    if parent == blue.name and child != blue.name
+                ],
+                "triggers": [each.name for each in self._stored(connection, "trigger", blue.name)],
+                "views that may read it": self._execute(connection, mentions, "view", blue.name, blue.name).scalars().all(),
+                "triggers elsewhere that may use it": self._execute(connection, mentions, "trigger", blue.name, blue.name)
+                .scalars()
+                .all(),
+            },
+        )
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
         keys = self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})")
         return {each[2] for each in keys} - {table}
 
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        query = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name NOT LIKE 'projection\\_rebuild%' ESCAPE '\\'"
+        return {f"{kind} {name}": sql or "" for kind, name, sql in self._execute(connection, query)}
+
     def active_sessions(self, connection: sa.Connection) -> int | None:
         return None
+
+    # Preflight --------------------------------------------------------------------------------------------------
+
+    def _oldest(self) -> tuple[int, ...]:
+        return preflight.OLDEST
+
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        query = partial(self._execute, connection)
+        return [*preflight.of_server(query), *preflight.of_tables(query, self.quote, surroundings)]
+
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        # Whoever may open the file may read it, and an append that is visible is settled.
+        return []
+
+    def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
+        return preflight.size(partial(self._execute, connection), table)
+
+    def free_bytes(self, connection: sa.Connection) -> int | None:
+        return preflight.free(partial(self._execute, connection))
+
+    # Another structure ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> Iterator[Trial]:
+        memory = sa.create_engine("sqlite://")
+        try:
+            with memory.connect() as apart:
+                for statement in statements:
+                    self._execute(apart, statement)
+                wanted = [each for each in tables if self._find(apart, each.blue)]
+                forms = {each.blue: self._written(apart, each.blue) for each in wanted}
+                unchanged = {name for name, form in forms.items() if form == self._written(connection, name)}
+                refusals = list(rehearse(connection, list(forms), statements, views))
+                yield Trial(apart, None, forms, unchanged, dict(views), refusals)
+        finally:
+            memory.dispose()
+
+    def _written(self, connection: sa.Connection, table: str) -> str:
+        indexes = [(index.name, index.sql) for index in self._indexes(connection, table)]
+        return json.dumps([self._table(connection, table).sql, indexes])
+
+    def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[_Stored, list[_Stored]]:
+        """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
+        if table.form is None:
+            return self._table(connection, table.blue), self._indexes(connection, table.blue)
+        sql, indexes = json.loads(table.form.definition)
+        return _Stored(table.blue, sql), [_Stored(*each) for each in indexes]
 
     # Making green -----------------------------------------------------------------------------------------------
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        sql, replaced = _TABLE_HEAD.subn(
-            lambda _: f"CREATE TABLE {self.quote(table.green)}", self._table_sql(connection, table.blue), count=1
-        )
-        if not replaced:
+        # Its foreign keys point to greens, there or not: a foreign key of green to a live table would keep the application
+        # from deleting there what green still has. The switch puts the live names in.
+        wanted, _ = self._wanted(connection, table)
+        if text.table_name(wanted.sql) is None:
             raise CloneError(f"the definition of {table.blue} in sqlite_master is not a CREATE TABLE; it cannot be copied")
-        return [sql]
+        return [text.with_table_name(text.with_parents(wanted.sql, self._quoted(self._green)), self.quote(table.green))]
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = {name for name, _ in self._indexes(connection, table.green)}
+        there = {index.name for index in self._indexes(connection, table.green)}
         return [
-            self._index_statement(sql, derived(name, GREEN_SUFFIX, self.max_identifier), table.green)
-            for name, sql in self._indexes(connection, table.blue)
-            if derived(name, GREEN_SUFFIX, self.max_identifier) not in there
+            text.with_index_names(index.sql, self.quote(self._green(index.name)), self.quote(table.green))
+            for index in self._wanted(connection, table)[1]
+            if self._green(index.name) not in there
         ]
-
-    def _index_statement(self, sql: str, name: str, table: str) -> str:
-        def head(found: re.Match[str]) -> str:
-            return f"CREATE {found[1] or ''}INDEX {self.quote(name)} ON {self.quote(table)}"
-
-        return _INDEX_HEAD.sub(head, sql, count=1)
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         # A foreign key is part of the table's text and names its parent as it will be called after the switch.
@@ -122,60 +247,148 @@ class SqliteDialect(Dialect):
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         # PRAGMA foreign_key_check would look for parents under the names in the definition, which are still blue.
         greens = {each.blue: each.green for each in run}
-        keys: dict[int, list[Any]] = {}
-        for key in self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table.green)})"):
-            keys.setdefault(key[0], []).append(key)
         found = []
-        for parts in keys.values():
-            parent = parts[0][2]
-            # A key that names no columns points to the parent's primary key.
-            implied = sa.inspect(connection).get_pk_constraint(parent)["constrained_columns"]
-            pairs = [(each[3], each[4] or implied[at]) for at, each in enumerate(parts)]
-            match = " AND ".join(f"p.{self.quote(to)} = c.{self.quote(own)}" for own, to in pairs)
-            given = " AND ".join(f"c.{self.quote(own)} IS NOT NULL" for own, _ in pairs)
-            lost = self._execute(
-                connection,
-                f"SELECT count(*) FROM {self.quote(table.green)} c WHERE {given} AND NOT EXISTS "
-                f"(SELECT 1 FROM {self.quote(greens.get(parent, parent))} p WHERE {match})",
-            ).scalar_one()
+        for parent, pairs in (
+            self._foreign_keys(connection, table.blue) if table.form is None else self._form_keys(connection, table)
+        ):
+            lost = self._lost(connection, table.green, greens.get(parent, parent), pairs)
             if lost:
                 found.append(f"({', '.join(own for own, _ in pairs)}) to {parent}, {lost:,} rows")
         return found
 
-    def analyze(self, schema: str | None, table: str) -> str:
-        return f"ANALYZE {self.quote(table)}"
+    def _lost(self, connection: sa.Connection, child: str, parent: str, pairs: list[tuple[str, str]], unless: str = "") -> int:
+        """Rows of a child that have no parent; not those that have none in the table ``unless`` either."""
+        match = " AND ".join(f"p.{self.quote(to)} = c.{self.quote(own)}" for own, to in pairs)
+        given = " AND ".join(f"c.{self.quote(own)} IS NOT NULL" for own, _ in pairs)
+        query = (
+            f"SELECT count(*) FROM {self.quote(child)} c WHERE {given} AND NOT EXISTS "
+            f"(SELECT 1 FROM {self.quote(parent)} p WHERE {match})"
+        )
+        if unless:
+            query += f" AND EXISTS (SELECT 1 FROM {self.quote(unless)} p WHERE {match})"
+        return int(self._execute(connection, query).scalar_one())
+
+    def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        # Whoever has never analyzed this database gets no statistics now: they would be tables that were not there before.
+        return [f"ANALYZE {self.quote(table.green)}"] if self._statistics(connection) else []
 
     # Switching --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def hold(self, connection: sa.Connection, tables: Sequence[TableSet], timeout: timedelta) -> Iterator[None]:
-        self.limit_lock_wait(connection, timeout)
+    def hold(
+        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
+    ) -> Iterator[None]:
+        self.limit_lock_wait(connection, manners.timeout)
         with self.transaction(connection):
             yield
 
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        made = []
+    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        renames: list[str] = []
+        edits: list[str] = []
+        statistics: list[str] = []
         for table in tables:
-            made.append(f"ALTER TABLE {self.quote(table.blue)} RENAME TO {self.quote(table.old)}")
-            made.append(f"ALTER TABLE {self.quote(table.green)} RENAME TO {self.quote(table.blue)}")
-        return made
+            renames.append(self._rename(table.old, table.green))
+            names = {}
+            for index in self._indexes(connection, table.old):
+                names[index.name] = name = self._green(index.name.removesuffix(OLD_SUFFIX))
+                sql = text.with_index_names(index.sql, self.quote(name), self.quote(table.green))
+                edits.append(_edit("index", index.name, name=name, tbl_name=table.green, sql=sql))
+            statistics += self._moved_statistics(connection, table.old, table.green, names)
+        return [*renames, *_edited(edits), *statistics]
+
+    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
+        # A reader of the write-ahead log sees tables and rows of its time, names included.
+        return {}
+
+    def abandoned(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        found = []
+        greens = {self._table(connection, each.blue).name: each.green for each in tables}
+        for (child,) in self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").all():
+            for parent, pairs in [] if child in greens else self._foreign_keys(connection, child):
+                green = greens.get(parent)
+                if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
+                    found.append(
+                        f"{lost:,} rows of {child} refer to rows of {parent} that {green} does not have; correct the projector, or "
+                        f"delete them from {child}"
+                    )
+        return found
+
+    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        # Blue may have been given an index since the clone. What is only planned gets all of them.
+        return [each for table in tables if self._find(connection, table.green) for each in self.index_green(connection, table)]
+
+    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        before: list[str] = []
+        renames: list[str] = []
+        edits: list[str] = []
+        after: list[str] = []
+        for table in tables:
+            blue = self._table(connection, table.blue)
+            if not planned:
+                self._refuse_changes(connection, table)
+            wanted, wanted_indexes = self._wanted(connection, table)
+            if text.counts(blue.sql) and text.counts(wanted.sql):
+                before += _counter(blue.name, table.green)
+            renames += [self._rename(blue.name, table.old), self._rename(table.green, blue.name)]
+            edits += [*self._table_edits(connection, blue, table), *self._index_edits(connection, blue, table)]
+            names = {index.name: self._old(index.name) for index in self._indexes(connection, blue.name)}
+            after += self._moved_statistics(connection, blue.name, table.old, names)
+            greens = {self._green(index.name): index.name for index in wanted_indexes}
+            after += self._moved_statistics(connection, table.green, blue.name, greens)
+            # A schema is read in the order of its rows, so that triggers have to stand behind the new table's row.
+            for trigger in self._stored(connection, "trigger", blue.name):
+                before.append(f"DROP TRIGGER {self.quote(trigger.name)}")
+                after.append(trigger.sql)
+        anew = dict(view for table in tables if table.form for view in table.form.views)
+        edits += [_edit("view", name, sql=f"CREATE VIEW {self.quote(name)} AS {query}") for name, query in anew.items()]
+        return [*before, *renames, *_edited(edits), *map(self._glance, tables), *after]
+
+    def _glance(self, table: TableSet) -> str:
+        """Reads the schema anew: a mistake in it is an error now, while all of it can still be rolled back."""
+        return f"SELECT 1 FROM {self.quote(table.blue)} LIMIT 0"
+
+    def _refuse_changes(self, connection: sa.Connection, table: TableSet) -> None:
+        """Green gets the live definition to the letter, so it has to be what that says.
+
+        :raises CloneError: blue has been changed since green was made or retired
+        """
+        green = self._find(connection, table.green)
+        if green is None:
+            return
+        wanted, indexes = self._wanted(connection, table)
+        changed = [] if text.body(green.sql) == text.body(wanted.sql) else ["its columns or constraints"]
+        expected = {self._green(each.name): text.with_index_names(each.sql, "?", "?") for each in indexes}
+        made = {each.name: text.with_index_names(each.sql, "?", "?") for each in self._indexes(connection, table.green)}
+        names = {self._green(each.name): each.name for each in indexes}
+        changed += [
+            f"index {names.get(name, name.removesuffix(GREEN_SUFFIX))}"
+            for name in sorted({*expected, *made})
+            if expected.get(name) != made.get(name)
+        ]
+        if changed:
+            raise changed_since(table.blue, table.green, changed)
+
+    def _table_edits(self, connection: sa.Connection, blue: _Stored, table: TableSet) -> Iterator[str]:
+        """The live definition goes to the new table to the letter; the old one's foreign keys hold nobody up any more."""
+        retired = text.with_table_name(text.with_parents(blue.sql, self._quoted(self._old)), self.quote(table.old))
+        yield _edit("table", table.old, sql=retired)
+        yield _edit("table", blue.name, sql=self._wanted(connection, table)[0].sql)
+
+    def _index_edits(self, connection: sa.Connection, blue: _Stored, table: TableSet) -> Iterator[str]:
+        """Names of indexes are the database's: they change hands."""
+        indexes = self._indexes(connection, blue.name)
+        for index in indexes:
+            name = self._old(index.name)
+            sql = text.with_index_names(index.sql, self.quote(name), self.quote(table.old))
+            yield _edit("index", index.name, name=name, tbl_name=table.old, sql=sql)
+        for index in self._wanted(connection, table)[1]:
+            yield _edit("index", self._green(index.name), name=index.name, tbl_name=blue.name, sql=index.sql)
+
+    def _rename(self, name: str, to: str) -> str:
+        return f"ALTER TABLE {self.quote(name)} RENAME TO {self.quote(to)}"
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Index names are the database's and cannot be changed: the final one is made anew, then the other goes."""
-        made = []
-        for table in tables:
-            retired = dict(self._indexes(connection, table.old))
-            live = dict(self._indexes(connection, table.blue))
-            for name, sql in live.items():
-                final = name.removesuffix(GREEN_SUFFIX)
-                if final == name:
-                    continue
-                if final in retired:
-                    made.append(f"DROP INDEX {self.quote(final)}")
-                if final not in live:
-                    made.append(self._index_statement(sql, final, table.blue))
-                made.append(f"DROP INDEX {self.quote(name)}")
-        return made
+        return []
 
     # Rows -------------------------------------------------------------------------------------------------------
 
@@ -188,6 +401,20 @@ class SqliteDialect(Dialect):
     def differs(self, left: str, right: str) -> str:
         return f"{left} IS NOT {right}"
 
+    # Parts ------------------------------------------------------------------------------------------------------
+
+    def as_text(self, expression: str) -> str:
+        return f"CAST({expression} AS TEXT)"
+
+    def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        # Hidden: 2 and 3 are columns that are worked out.
+        found = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table.blue)})")
+        return [column[1] for column in found if column[6] == 0]
+
+    def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
+        utc = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+        return sa.func.strftime("%Y-%m-%d %H:%M:%f", column) < utc
+
     # The event store --------------------------------------------------------------------------------------------
 
     def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
@@ -196,17 +423,115 @@ class SqliteDialect(Dialect):
             return self.newest_position(connection, schema, table, position_column)
 
     @contextmanager
-    def fence(self, schema: str | None, table: str, timeout: timedelta) -> Iterator[None]:
-        with self.connect() as connection, self.hold(connection, [], timeout):
-            yield
+    def fence(
+        self, schema: str | None, table: str, timeout: timedelta, longest: timedelta = timedelta(seconds=2)
+    ) -> Iterator[Fence]:
+        with self.connect() as connection, self.hold(connection, [], Manners(timeout), []):
+            yield Fence(lambda: self._still_there(connection))
+
+    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
+        return sa.cast(sa.func.json_extract(payload, f'$."{field}"'), sa.Text)
+
+    def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
+        return sa.func.projection_rebuild_crc(text, type_=sa.Integer) % count
 
     # Catalogs ---------------------------------------------------------------------------------------------------
 
-    def _table_sql(self, connection: sa.Connection, table: str) -> str:
-        query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
-        return str(self._execute(connection, query, table).scalar_one())
+    def _green(self, name: str) -> str:
+        return derived(name, GREEN_SUFFIX, self.max_identifier)
 
-    def _indexes(self, connection: sa.Connection, table: str) -> list[tuple[str, str]]:
-        """Name and statement of the indexes that were made by a statement of their own."""
-        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL ORDER BY name"
-        return [(name, sql) for name, sql in self._execute(connection, query, table)]
+    def _old(self, name: str) -> str:
+        return derived(name, OLD_SUFFIX, self.max_identifier)
+
+    def _quoted(self, rename: text.Rename) -> text.Rename:
+        return lambda name: self.quote(rename(name))
+
+    def _find(self, connection: sa.Connection, table: str) -> _Stored | None:
+        # SQLite takes Orders and orders for the same name; which one it is stands here.
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        found = self._execute(connection, query, table).one_or_none()
+        return None if found is None else _Stored(*found)
+
+    def _table(self, connection: sa.Connection, table: str) -> _Stored:
+        found = self._find(connection, table)
+        if found is None:
+            raise CloneError(f"there is no table {table} any more; plan the rebuild anew")
+        return found
+
+    def _stored(self, connection: sa.Connection, kind: str, table: str) -> list[_Stored]:
+        query = """SELECT name, sql FROM sqlite_master
+                   WHERE type = ? AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL ORDER BY rowid"""
+        return [_Stored(*found) for found in self._execute(connection, query, kind, table)]
+
+    def _indexes(self, connection: sa.Connection, table: str) -> list[_Stored]:
+        """The indexes that were made by a statement of their own; a table's keys have others, which follow its name."""
+        return self._stored(connection, "index", table)
+
+    def _form_keys(self, connection: sa.Connection, table: TableSet) -> list[tuple[str, list[tuple[str, str]]]]:
+        """As :meth:`_foreign_keys`, of a table that is not live yet; its parents are."""
+        wanted, _ = self._wanted(connection, table)
+        memory = sa.create_engine("sqlite://")
+        with memory.connect() as apart:
+            self._execute(apart, wanted.sql)
+            found = self._pairs(apart, table.blue, connection)
+        memory.dispose()
+        return found
+
+    def _foreign_keys(self, connection: sa.Connection, table: str) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Parent and pairs of columns, the table's own first."""
+        return self._pairs(connection, table, connection)
+
+    def _pairs(self, connection: sa.Connection, table: str, parents: sa.Connection) -> list[tuple[str, list[tuple[str, str]]]]:
+        keys: dict[int, list[Any]] = {}
+        for key in self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})"):
+            keys.setdefault(key[0], []).append(key)
+        found = []
+        for parts in keys.values():
+            parent = self._find(parents, parts[0][2])
+            if parent is not None:
+                # A key that names no columns points to the parent's primary key.
+                implied = [] if parts[0][4] else sa.inspect(parents).get_pk_constraint(parent.name)["constrained_columns"]
+                found.append((parent.name, [(each[3], each[4] or implied[at]) for at, each in enumerate(parts)]))
+        return found
+
+    def _statistics(self, connection: sa.Connection) -> list[str]:
+        query = "SELECT name FROM sqlite_master WHERE name IN ('sqlite_stat1', 'sqlite_stat3', 'sqlite_stat4') ORDER BY name"
+        return [name for (name,) in self._execute(connection, query)]
+
+    def _moved_statistics(self, connection: sa.Connection, table: str, to: str, indexes: dict[str, str]) -> list[str]:
+        """Statistics go by name, and a rename forgets them. An index that is the table itself has the table's name."""
+        auto = "sqlite_autoindex_"
+        cases = " ".join(f"WHEN {_literal(name)} THEN {_literal(new)}" for name, new in {table: to, **indexes}.items())
+        own = f"substr(idx, 1, {len(auto + table) + 1}) = {_literal(f'{auto}{table}_')}"
+        renamed = f"{_literal(auto + to)} || substr(idx, {len(auto + table) + 1})"
+        return [
+            f"UPDATE {name} SET tbl = {_literal(to)}, idx = CASE WHEN {own} THEN {renamed} ELSE CASE idx {cases} ELSE idx END END "
+            f"WHERE tbl = {_literal(table)}"
+            for name in self._statistics(connection)
+        ]
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _edit(kind: str, of: str, **values: str) -> str:
+    """Puts the names and the text of an object right in sqlite_master; what it is made of stays as it is."""
+    sets = ", ".join(f"{column} = {_literal(value)}" for column, value in values.items())
+    return f"UPDATE sqlite_master SET {sets} WHERE type = {_literal(kind)} AND name = {_literal(of)}"
+
+
+def _edited(edits: Sequence[str]) -> list[str]:
+    # As sqlite.org/lang_altertable.html describes it for changes that do not concern the content; the renames before have
+    # told other connections already that the schema is another one.
+    return ["PRAGMA writable_schema = 1", *edits, "PRAGMA writable_schema = RESET"]
+
+
+def _counter(blue: str, green: str) -> list[str]:
+    """AUTOINCREMENT goes on from where blue is."""
+    there = f"SELECT 1 FROM sqlite_sequence WHERE name = {_literal(green)}"
+    of_blue = f"FROM sqlite_sequence WHERE name = {_literal(blue)}"
+    return [
+        f"INSERT INTO sqlite_sequence (name, seq) SELECT {_literal(green)}, seq {of_blue} AND NOT EXISTS ({there})",
+        f"UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT max(seq) {of_blue}), 0)) WHERE name = {_literal(green)}",
+    ]

@@ -1,0 +1,138 @@
+"""The engine from a command line, without Airflow: look at a spec before it is scheduled, and try it on a copy of a database.
+
+``python -m include.projection_rebuild plan include/rebuilds/universal.yaml --read-models postgresql+psycopg://...``
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+
+READ_MODELS, EVENT_STORE = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL"
+
+Make = Callable[[str], Rebuild]
+"""A run of the spec by its id."""
+
+
+def plan(make: Make, options: RunOptions) -> int:
+    """Prints what a run would do: findings, all that is carried over, and every statement. Touches nothing."""
+    with closing(make("dry run")) as rebuild:
+        print(rebuild.plan(options.model_copy(update={"dry_run": True})).describe())
+    return 0
+
+
+def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]], rebuilds: int) -> int:
+    """Rebuilds, drops, rebuilds once more, takes that back, and holds the schema against what it was, each time.
+
+    :param schema: reads it now
+    :returns: 0 if it never differed
+    """
+    before, began = schema(), f"prove {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    print(f"{len(before)} objects in the schema")
+    different = 0
+    for number in range(1, rebuilds + 1):
+        _rebuild(make(f"{began} {number}"), options.model_copy(update={"keep_old": False}))
+        different += _differ(f"after {number} rebuilds", before, schema())
+    _rebuild(make(f"{began} last"), options.model_copy(update={"keep_old": True}))
+    _roll_back(make(f"{began} back"))
+    different += _differ("after a rebuild that was taken back", before, schema())
+    return 1 if different else 0
+
+
+def _rebuild(rebuild: Rebuild, options: RunOptions) -> None:
+    with closing(rebuild):
+        made = rebuild.plan(options)
+        rebuild.clone_tables()
+        for projector in made.projectors:
+            rebuild.replay(projector)
+        rebuild.verify()
+        print(rebuild.swap().describe())
+        rebuild.reconcile()
+        if options.keep_old is False:
+            rebuild.drop_old()
+
+
+def _roll_back(rebuild: Rebuild) -> None:
+    with closing(rebuild):
+        rebuild.plan_rollback(RunOptions(keep_old=False))
+        rebuild.bring_back()
+        print(rebuild.swap().describe())
+        rebuild.reconcile()
+        rebuild.drop_old()
+
+
+def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
+    """Prints what is not as it was."""
+    said = [[f"{name}: {line}" for name in sorted(each) for line in each[name].splitlines()] for each in (before, after)]
+    lines = list(difflib.unified_diff(said[0], said[1], "before", when, lineterm="", n=0))
+    print("\n".join(lines) if lines else f"{when}: the same, statement for statement")
+    return bool(lines)
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m include.projection_rebuild", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "what", choices=["plan", "prove"], help="plan: print and touch nothing; prove: really rebuild, several times"
+    )
+    parser.add_argument("spec", type=Path, help="a spec file")
+    parser.add_argument("--read-models", default=os.environ.get(READ_MODELS), help=f"SQLAlchemy URL; default: ${READ_MODELS}")
+    parser.add_argument(
+        "--event-store", default=os.environ.get(EVENT_STORE), help=f"default: ${EVENT_STORE}, or the read models' database"
+    )
+    parser.add_argument("--projectors", help="names, with commas; default: all of the spec")
+    parser.add_argument("--rebuilds", type=int, default=3, help="how many in a row (prove)")
+    parser.add_argument("--really", action="store_true", help="prove rebuilds the tables of this database: say that you mean it")
+    arguments = parser.parse_args(given)
+    if not arguments.read_models:
+        parser.error(f"name the database: --read-models URL, or {READ_MODELS}")
+    if arguments.what == "prove" and not arguments.really:
+        parser.error("prove rebuilds and switches the tables of this database several times; add --really, best on a copy of it")
+    return arguments
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; 0 if all is well, 1 if the rebuild is refused, or the schema differs afterwards."""
+    arguments = _arguments(given)
+    read_models = sa.create_engine(arguments.read_models)
+    apart = arguments.event_store and arguments.event_store != arguments.read_models
+    event_store = sa.create_engine(arguments.event_store) if apart else read_models
+    names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
+    try:
+        spec, options = load_spec(arguments.spec), RunOptions(projectors=names)
+        make = partial(_make, spec, event_store, read_models)
+        if arguments.what == "plan":
+            return plan(make, options)
+        return prove(make, options, partial(_schema, spec, read_models), arguments.rebuilds)
+    except RebuildError as error:
+        print(error)
+        return 1
+    finally:
+        read_models.dispose()
+        event_store.dispose()
+
+
+def _make(spec: RebuildSpec, event_store: sa.Engine, read_models: sa.Engine, run_id: str) -> Rebuild:
+    return Rebuild(spec, run_id=run_id, event_store=event_store, read_models=read_models)
+
+
+def _schema(spec: RebuildSpec, read_models: sa.Engine) -> dict[str, str]:
+    dialect = dialect_for(read_models)
+    with dialect.connect() as connection:
+        return dialect.definitions(connection, spec.read_models.db_schema)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,258 @@
+"""What may be in a rebuild's way on MySQL and MariaDB besides the tables themselves: settings, privileges, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from include.projection_rebuild.dialects.base import Surroundings
+from include.projection_rebuild.dialects.mysql_grants import Grants
+from include.projection_rebuild.findings import Finding
+
+OLDEST_MYSQL = (8, 0, 13)
+"""The first that renames tables while it has them locked."""
+
+OLDEST_MARIADB = (10, 6)
+"""The first whose RENAME of several tables is done wholly or not at all, whenever it is killed."""
+
+Query = Callable[..., Any]
+"""Executes SQL with bound values."""
+
+TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
+
+_SETTINGS = (
+    "binlog_format",
+    "innodb_file_per_table",
+    "innodb_force_primary_key",
+    "log_bin",
+    "lower_case_table_names",
+    "max_statement_time",
+    "performance_schema",
+    "read_only",
+    "sql_require_primary_key",
+    "super_read_only",
+)
+
+_PRIMARY = """SELECT COUNT(*) FROM information_schema.TABLE_CONSTRAINTS
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND CONSTRAINT_TYPE = 'PRIMARY KEY'"""
+
+_COLLATIONS = """SELECT COLUMN_NAME, COLLATION_NAME FROM information_schema.COLUMNS
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLLATION_NAME IS NOT NULL ORDER BY ORDINAL_POSITION"""
+
+_STORED_NAME = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND LOWER(TABLE_NAME) = LOWER(%s)"
+
+_PARENTS = """SELECT DISTINCT REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL ORDER BY 1, 2"""
+
+_REPLICAS = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%%'"
+
+_METADATA_LOCKS = "SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl'"
+
+SIZE = """SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
+
+
+class Preflight:
+    """One look at a server, by the account that a rebuild works as.
+
+    :param mariadb: whether it is MariaDB
+    """
+
+    def __init__(self, query: Query, *, mariadb: bool) -> None:
+        self._query = query
+        self._mariadb = mariadb
+        name, _, host = str(query("SELECT CURRENT_USER()").scalar_one()).rpartition("@")
+        self._user = f"'{name}'@'{host}'"
+        self._grants = Grants(line for (line,) in query(self._show_grants()))
+        marks = ", ".join(["%s"] * len(_SETTINGS))
+        shown = query(f"SHOW SESSION VARIABLES WHERE Variable_name IN ({marks})", *_SETTINGS)
+        self._settings = {str(name): str(value) for name, value in shown}
+
+    def _show_grants(self) -> str:
+        """MariaDB shows the active role's rights by itself."""
+        roles = "NONE" if self._mariadb else self._query("SELECT CURRENT_ROLE()").scalar_one()
+        return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}".replace("%", "%%")
+
+    def _is_on(self, setting: str) -> bool:
+        return self._settings.get(setting, "OFF").upper() in ("ON", "1")
+
+    # The server -------------------------------------------------------------------------------------------------
+
+    def of_server(self) -> Iterator[Finding]:
+        """Settings, and rights that concern the whole server."""
+        yield from self._refusing_settings()
+        yield from self._weakening_settings()
+        yield from self._replication()
+        yield from self._sight()
+
+    def _refusing_settings(self) -> Iterator[Finding]:
+        if self._is_on("super_read_only") or (self._is_on("read_only") and not self._writes_anyway()):
+            yield Finding(about="read_only", problem="this server takes no writes", remedy="connect to the primary", refuses=True)
+        if self._is_on("log_bin") and self._settings.get("binlog_format", "").upper() == "STATEMENT":
+            yield Finding(
+                about="binlog_format",
+                problem="with STATEMENT, InnoDB takes no writes at READ COMMITTED, at which a rebuild works",
+                remedy="SET GLOBAL binlog_format = ROW (or MIXED)",
+                refuses=True,
+            )
+
+    def _writes_anyway(self) -> bool:
+        return any(map(self._grants.allow_everywhere, ("SUPER", "CONNECTION_ADMIN", "READ_ONLY ADMIN", "READ ONLY ADMIN")))
+
+    def _weakening_settings(self) -> Iterator[Finding]:
+        if self._settings.get("innodb_file_per_table") == "OFF":
+            yield Finding(
+                about="innodb_file_per_table",
+                problem="it is off: the space of a dropped table is never given back to the disk",
+                remedy="SET GLOBAL innodb_file_per_table = ON",
+            )
+        limit = float(self._settings.get("max_statement_time", 0))
+        if limit:
+            yield Finding(
+                about="max_statement_time",
+                problem=f"our statements are ended after {limit:g} s, and loading or indexing a large table takes longer",
+                remedy=f"ALTER USER {self._user} WITH MAX_STATEMENT_TIME 0, or set it to 0 for the server",
+            )
+
+    def _replication(self) -> Iterator[Finding]:
+        replicas = self._query(_REPLICAS).scalar_one() if self._is_on("log_bin") else 0
+        if replicas:
+            yield Finding(
+                about="replication",
+                problem=f"{replicas} replicas are attached (binlog_format {self._settings.get('binlog_format', 'ROW')}); all of the new "
+                "tables goes through the binary log",
+                remedy="watch their lag, and have room for the log",
+            )
+
+    def _sight(self) -> Iterator[Finding]:
+        """What is not seen weakens a rebuild, and stops nothing."""
+        if not self._grants.allow_everywhere("PROCESS"):
+            yield Finding(
+                about=self._user,
+                problem="without PROCESS it does not see other accounts' sessions: the low-traffic gate counts our own only, and retired "
+                "tables are told by the ledger alone" + ("; older snapshots are not waited for" if self._mariadb else ""),
+                remedy=f"GRANT PROCESS ON *.* TO {self._user}",
+            )
+        if not self._mariadb and not self._sees_locks():
+            yield Finding(
+                about="performance_schema.metadata_locks",
+                problem="it cannot be seen who uses a table, so that the switch waits in the queue, and a client may be ended as the "
+                "victim of a deadlock with it; nor may older snapshots be seen, which are then not waited for; and settling takes a "
+                "lock on the event store, behind which appends wait for moments",
+                remedy=f"switch performance_schema and its instrument wait/lock/metadata/sql/mdl on, and GRANT SELECT ON "
+                f"performance_schema.* TO {self._user}",
+            )
+
+    def _sees_locks(self) -> bool:
+        if not self._is_on("performance_schema") or not self._grants.allow("SELECT", "performance_schema", "metadata_locks"):
+            return False
+        if not self._grants.allow("SELECT", "performance_schema", "setup_instruments"):
+            return True
+        return bool(self._query(_METADATA_LOCKS).scalar() != "NO")
+
+    # The tables -------------------------------------------------------------------------------------------------
+
+    def of_tables(self, surroundings: Surroundings) -> Iterator[Finding]:
+        """Rights on the tables and beside them, their names and their keys."""
+        schema = surroundings.schema or self._query("SELECT DATABASE()").scalar_one()
+        yield from self._rights(schema)
+        for table in surroundings.tables:
+            yield from self._name(schema, table.blue)
+            yield from self._key(schema, table.blue)
+            yield from self._texts(schema, table.blue, surroundings.keys.get(table.blue, ()))
+            yield from self._references(schema, table.blue)
+
+    def _rights(self, schema: str) -> Iterator[Finding]:
+        # On the whole schema: tables are made and renamed in it.
+        needed = [*TABLE_PRIVILEGES, *([] if self._mariadb else ["LOCK TABLES"])]
+        missing = [each for each in needed if not self._grants.allow(each, schema)]
+        if missing:
+            yield Finding(
+                about=f"schema {schema}",
+                problem=f"{self._user} lacks {', '.join(missing)} for tables in it",
+                remedy=f"GRANT {', '.join(missing)} ON {schema}.* TO {self._user}",
+                refuses=True,
+            )
+        if not self._grants.allow("TRIGGER", schema):
+            yield Finding(
+                about=f"schema {schema}",
+                problem=f"without TRIGGER, {self._user} is not shown the triggers of its tables, which a rebuild would lose",
+                remedy=f"GRANT TRIGGER ON {schema}.* TO {self._user}",
+                refuses=True,
+            )
+
+    def _name(self, schema: str, table: str) -> Iterator[Finding]:
+        if self._settings.get("lower_case_table_names", "0") == "0":
+            return
+        stored = self._query(_STORED_NAME, schema, table).scalar()
+        if stored is not None and stored != table:
+            yield Finding(
+                about=table,
+                problem=f"this server (lower_case_table_names = {self._settings['lower_case_table_names']}) calls the table {stored}",
+                remedy="write its name so in the row class",
+                refuses=True,
+            )
+
+    def _key(self, schema: str, table: str) -> Iterator[Finding]:
+        if self._query(_PRIMARY, schema, table).scalar_one():
+            return
+        setting = next(filter(self._is_on, ("sql_require_primary_key", "innodb_force_primary_key")), None)
+        why = (
+            f"and the server ({setting}) makes no table without one"
+            if setting
+            else "and replication looks for each changed row in all"
+        )
+        yield Finding(
+            about=table,
+            problem=f"it has no primary key, {why}",
+            remedy="ALTER TABLE ... ADD PRIMARY KEY",
+            refuses=setting is not None,
+        )
+
+    def _texts(self, schema: str, table: str, key: Sequence[str]) -> Iterator[Finding]:
+        for column, collation in self._query(_COLLATIONS, schema, table):
+            if column in key and not collation.endswith(("_bin", "binary")):
+                yield Finding(
+                    about=f"{table}.{column}",
+                    problem=f"by its collation {collation}, texts that differ in case (or accents) are the same key to the database, but "
+                    "not to a handler",
+                    remedy="make sure that events spell a key in one way only, or give the column a collation that ends in _bin",
+                )
+
+    def _references(self, schema: str, table: str) -> Iterator[Finding]:
+        for parent_schema, parent in self._query(_PARENTS, schema, table):
+            if not self._grants.allow("REFERENCES", parent_schema, parent):
+                yield Finding(
+                    about=table,
+                    problem=f"it has a foreign key to {parent}, to which {self._user} may not make another one",
+                    remedy=f"GRANT REFERENCES ON {parent_schema}.{parent} TO {self._user}",
+                    refuses=True,
+                )
+
+    # The event store --------------------------------------------------------------------------------------------
+
+    def of_events(self, schema: str | None, table: str) -> Iterator[Finding]:
+        """Rights on the event store."""
+        schema = schema or self._query("SELECT DATABASE()").scalar_one()
+        if not self._grants.allow("SELECT", schema, table):
+            yield Finding(
+                about=f"event store {table}",
+                problem=f"{self._user} may not read it",
+                remedy=f"GRANT SELECT ON {schema}.{table} TO {self._user}",
+                refuses=True,
+            )
+        flush = ["RELOAD"] if self._mariadb else ["FLUSH_TABLES", "RELOAD"]
+        if not any(map(self._grants.allow_everywhere, flush)):
+            yield Finding(
+                about=f"event store {table}",
+                problem=f"{self._user} may not hold appends back (FLUSH TABLES ... WITH READ LOCK)",
+                remedy=f"GRANT {flush[0]} ON *.* TO {self._user}",
+                refuses=True,
+            )
+        if not self._grants.allow("LOCK TABLES", schema):
+            yield Finding(
+                about=f"event store {table}",
+                problem=f"{self._user} may not lock it",
+                remedy=f"GRANT LOCK TABLES ON {schema}.* TO {self._user}",
+                refuses=True,
+            )

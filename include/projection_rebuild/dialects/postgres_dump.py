@@ -1,0 +1,51 @@
+"""A database's schema as ``pg_dump`` tells it, entry by entry, so that two dumps can be held against each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.errors import RebuildError
+
+_ENTRY = re.compile(r"\n--\n-- (?=Name: )")
+# What is set for the entries that follow stands in their headings as well; the rest differs with each dump.
+_NOISE = re.compile(r"SET default_|\\|--$|$")
+
+
+def dumped(connection: sa.Connection) -> dict[str, str]:
+    """Every entry of ``pg_dump --schema-only`` by its heading, the ledger left out.
+
+    pg_dump orders some entries, and the grants of one, by numbers that a new table has anew; so entries have no order here.
+
+    :raises RebuildError: there is no pg_dump, or it does not work with this server
+    """
+    found: dict[str, str] = {}
+    for entry in _ENTRY.split(_pg_dump(connection))[1:]:
+        heading, *lines = [line for line in entry.splitlines() if not _NOISE.match(line)]
+        found[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
+    return found
+
+
+def _pg_dump(connection: sa.Connection) -> str:
+    info = connection.connection.driver_connection.info  # type: ignore[union-attr]
+    # In the environment: a command line is for everybody to read.
+    where = {
+        "PGHOST": info.host,
+        "PGPORT": str(info.port),
+        "PGUSER": info.user,
+        "PGDATABASE": info.dbname,
+        "PGPASSWORD": info.password,
+    }
+    command = [os.environ.get("REBUILD_PG_DUMP", "pg_dump"), "--schema-only", "--exclude-table=*.projection_rebuild_*"]
+    try:
+        done = subprocess.run(command, env=os.environ | where, check=True, capture_output=True, text=True)  # noqa: S603 - a program of the user's
+    except FileNotFoundError:
+        raise RebuildError("there is no pg_dump; install PostgreSQL's client, or name the program by REBUILD_PG_DUMP") from None
+    except subprocess.CalledProcessError as error:
+        raise RebuildError(
+            f"pg_dump failed: {error.stderr.strip()}; REBUILD_PG_DUMP may name one of the server's version"
+        ) from None
+    return done.stdout

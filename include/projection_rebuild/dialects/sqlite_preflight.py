@@ -1,0 +1,102 @@
+"""What may be in a rebuild's way on SQLite besides the tables themselves: the file, its disk, its journal, keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects.base import Surroundings
+from include.projection_rebuild.findings import Finding
+
+OLDEST = (3, 26)
+"""The first with PRAGMA legacy_alter_table."""
+
+Query = Callable[..., Any]
+"""Executes SQL with bound values."""
+
+
+def of_server(query: Query) -> Iterator[Finding]:
+    """Whether the file can be written, and how it is read meanwhile."""
+    if _is_read_only(query):
+        yield Finding(
+            about="database",
+            problem="its file, or the folder that its journal goes to, is read-only",
+            remedy="let this process write both",
+            refuses=True,
+        )
+    journal = str(query("PRAGMA journal_mode").scalar_one())
+    if journal != "wal":
+        yield Finding(
+            about="journal_mode",
+            problem=f"with {journal}, readers and each batch of a replay wait for each other",
+            remedy="PRAGMA journal_mode = WAL",
+        )
+
+
+def _is_read_only(query: Query) -> bool:
+    """Begins to write what is there already, and takes it back: a transaction alone says nothing."""
+    try:
+        query("BEGIN IMMEDIATE")
+        query(f"PRAGMA user_version = {query('PRAGMA user_version').scalar_one()}")
+    except sa.exc.OperationalError as error:
+        return str(getattr(error.orig, "sqlite_errorname", "")).startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+    finally:
+        with suppress(sa.exc.OperationalError):
+            query("ROLLBACK")
+    return False
+
+
+def of_tables(query: Query, quote: Callable[[str], str], surroundings: Surroundings) -> Iterator[Finding]:
+    """The keys of the tables."""
+    for table in surroundings.tables:
+        columns = query(f"PRAGMA table_xinfo({quote(table.blue)})").all()
+        if not any(each.pk for each in columns):
+            yield Finding(
+                about=table.blue,
+                problem="it has no primary key, only a unique one; a NULL in it is equal to no other",
+                remedy="declare the key as PRIMARY KEY, or its columns NOT NULL",
+            )
+        for column, collation in _unique_collations(query, quote, table.blue):
+            if column in surroundings.keys.get(table.blue, ()) and collation != "BINARY":
+                yield Finding(
+                    about=f"{table.blue}.{column}",
+                    problem=f"by its collation {collation}, texts that differ are the same key to the database, but not to a handler",
+                    remedy="make sure that events spell a key in one way only, or declare the column COLLATE BINARY",
+                )
+
+
+def _unique_collations(query: Query, quote: Callable[[str], str], table: str) -> list[tuple[str, str]]:
+    """Columns of unique indexes, the primary key's among them, with the collation by which they are unique."""
+    found = set()
+    for index in query(f"PRAGMA index_list({quote(table)})").all():
+        if index.unique:
+            parts = query(f"PRAGMA index_xinfo({quote(index.name)})").all()
+            found |= {(part.name, part.coll.upper()) for part in parts if part.key and part.name}
+    return sorted(found)
+
+
+def size(query: Query, table: str) -> int:
+    """Bytes of a table with its indexes; of the whole file, where this build cannot tell."""
+    try:
+        names = "SELECT name FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index')"
+        return int(
+            query(f"SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE aggregate = 1 AND name IN ({names})", table).scalar_one()
+        )
+    except sa.exc.OperationalError:
+        pages = [int(query(f"PRAGMA {what}").scalar_one()) for what in ("page_count", "freelist_count", "page_size")]
+        return (pages[0] - pages[1]) * pages[2]
+
+
+def free(query: Query) -> int | None:
+    """Bytes that the file can still grow by, with its unused pages; None: it has no file."""
+    file = next((str(each.file) for each in query("PRAGMA database_list") if each.name == "main"), "")
+    if not file:
+        return None
+    disk = os.statvfs(Path(file).parent)
+    unused = int(query("PRAGMA freelist_count").scalar_one()) * int(query("PRAGMA page_size").scalar_one())
+    return disk.f_bavail * disk.f_frsize + unused

@@ -1,0 +1,85 @@
+"""Whose rows a shard may touch: those of the partitions whose events it has read, and no others.
+
+Looked at before anything is committed. What cannot be told before all shards are done is left for the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from include.projection_rebuild.errors import ShardError
+from include.projection_rebuild.ledger import Asked
+from include.projection_rebuild.partition import Partition, Shard
+from include.projection_rebuild.rows import Asking, Key, RowBuffer, RowType, row_type
+
+MOST_ASKED = 10_000
+"""Rows that a transaction may have asked for in vain, without its being known at once whose they would be."""
+
+
+class Ownership:
+    """What one shard has read and asked for since its last commit.
+
+    :param label: how the shard is called
+    """
+
+    def __init__(self, label: str, shard: Shard, partition: Partition) -> None:
+        self.shard = shard
+        self.asking = Asking()
+        self.seen: set[str] = set()
+        """The partitions of the events that were read, as the event store's database writes them."""
+        self._label = label
+        self._partition = partition
+
+    def begin(self) -> None:
+        """What was read is committed, or forgotten."""
+        self.asking.clear()
+        self.seen.clear()
+
+    def check(self, rows: RowBuffer) -> list[Asked]:
+        """Makes sure that only rows of what was read have been reached.
+
+        :returns: what was asked for in vain, and may be another shard's all the same
+        :raises ShardError: a row belongs to another partition than the events
+        """
+        for kind, values in rows.touched_values():
+            at = kind.attributes.index(self._partition.attribute(kind))
+            if not self.seen.issuperset(map(str, {each[at] for each in values})):
+                raise self._stray(kind)
+        asked = [*self._missed(rows), *self._looked_up()]
+        if len(asked) > MOST_ASKED:
+            raise ShardError(
+                f"{self._label} asks for more than {MOST_ASKED:,} rows that are not there, and of which the key does not say whose they "
+                "would be; replay it without shards, or make the partition a part of the key"
+            )
+        return asked
+
+    def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
+        for row_class, key in self.asking.missed:
+            kind = row_type(row_class)
+            if rows.has_touched(row_class, key) or self._tells(kind, kind.key_attributes, key):
+                continue
+            yield Asked(self.shard.number, kind.table, None, key)
+
+    def _looked_up(self) -> Iterator[Asked]:
+        for row_class, name, value in self.asking.looked_up:
+            kind = row_type(row_class)
+            if not self._tells(kind, (name,), (value,)):
+                yield Asked(self.shard.number, kind.table, name, (value,))
+
+    def _tells(self, kind: RowType, names: Iterable[str], values: Key) -> bool:
+        """Whether a key says where it belongs.
+
+        :raises ShardError: it does, and elsewhere
+        """
+        given = dict(zip(names, values, strict=True))
+        attribute = self._partition.attribute(kind)
+        if attribute in given and str(given[attribute]) not in self.seen:
+            raise self._stray(kind)
+        return attribute in given
+
+    def _stray(self, kind: RowType) -> ShardError:
+        by = self._partition.field or "the stream"
+        return ShardError(
+            f"{self._label}: an event reaches a row of {kind.table} that belongs to another partition (by {by}, which the row has as "
+            f"{self._partition.attribute(kind)}). Nothing of it was written; correct `partition_by`, or replay it without shards"
+        )

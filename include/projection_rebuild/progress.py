@@ -1,0 +1,80 @@
+"""How far a replay has come, for logs: a line now and then, and one at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.ledger import SHARD, Checkpoint
+
+LOG_EVERY = 5.0
+"""Seconds between two lines of progress."""
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What one call of :func:`replay` did.
+
+    :param events: events handled in this call
+    :param position: every event up to here is in green
+    :param resumed_from: the checkpoint at which it began; 0: from the beginning
+    """
+
+    projector: str
+    events: int
+    position: int
+    seconds: float
+    resumed_from: int
+
+    @property
+    def rate(self) -> float:
+        """Events per second."""
+        return self.events / self.seconds if self.seconds else 0.0
+
+    def describe(self) -> str:
+        """One line for a log."""
+        return (
+            f"{self.projector}: {self.events:,} events in {self.seconds:.1f} s ({self.rate:,.0f}/s), from position "
+            f"{self.resumed_from:,} to {self.position:,}"
+        )
+
+
+class ProgressLog:
+    """Lines of progress, at most one every few seconds.
+
+    The total is an estimate from the share of positions done, so that nobody has to count a large store.
+    """
+
+    def __init__(self, context: Context, first: Checkpoint, name: str) -> None:
+        self._name = name
+        self._context = context
+        self._first = first
+        self._started = self._spoken = time.monotonic()
+
+    def __call__(self, now: Checkpoint) -> None:
+        """Says how far the replay is."""
+        moment = time.monotonic()
+        if moment - self._spoken >= LOG_EVERY or now.position >= now.head:
+            self._spoken = moment
+            seconds = moment - self._started
+            self._context.log(progress_line(self._name, now, self._first, seconds))
+            # By a name that metrics take.
+            shown = replace(now, projector=now.projector.replace(SHARD, "-"))
+            self._context.progress(shown, (now.events - self._first.events) / seconds if seconds else 0.0)
+
+
+def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float) -> str:
+    """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``."""
+    share = now.position / now.head if now.head else 1.0
+    rate = (now.events - first.events) / seconds if seconds else 0.0
+    covered = now.position - first.position
+    left = timedelta(seconds=round(seconds * (now.head - now.position) / covered)) if covered else None
+    # In a part, the events that the copied rows hold are counted from the start.
+    to_come = (now.events - first.events) * (now.head - now.position) / covered if covered else None
+    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + to_come):,}" if to_come is not None else "?"
+    return (
+        f"{name}: {share:.1%}, {now.events:,} of {total} events, {rate:,.0f}/s, {left if left is not None else '?'} left, "
+        f"at position {now.position:,} of {now.head:,}"
+    )

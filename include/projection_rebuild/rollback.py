@@ -1,0 +1,265 @@
+"""Taking a switch back: retired tables become green once more, are brought up to date, and are switched by the same protocol.
+
+A rollback is a run like any other, only that its green tables are not made but taken back; so it can be killed and retried
+anywhere, and its own switch can be taken back in turn: that is the way forward again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.clone import drop_leftover
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.errors import PlanError, StepOrderError
+from include.projection_rebuild.ledger import Retired, Run, RunState
+from include.projection_rebuild.lockstep import Lockstep
+from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.planning import begin
+from include.projection_rebuild.reconcile import finish_dead
+from include.projection_rebuild.retire import when_free
+from include.projection_rebuild.spec import RunOptions
+from include.projection_rebuild.swap import LeftBehind
+
+
+def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:
+    """See :meth:`include.projection_rebuild.rebuild.Rebuild.plan_rollback`."""
+    dialect = context.dialect
+    with dialect.connect() as connection:
+        if not options.dry_run:
+            finish_dead(context, connection, is_over)
+        target, retired = _target(context, connection, of)
+        before = Context.plan_of(target)
+        if before.forms:
+            raise PlanError(
+                f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
+                "structure, and what hangs on the tables was made for that. To go back, name the earlier structure in the spec "
+                "(`structure`) and trigger a rebuild: it is made from the events, and is switched in as this one was"
+            )
+        left = LeftBehind.model_validate(target.record["left_behind"])
+        if refusals := _refusals(context, connection, before, retired):
+            raise PlanError(
+                f"nothing has been touched; the switch of {target.run_id} cannot be taken back:\n"
+                + "\n".join(f"- {each}" for each in refusals)
+            )
+        head = context.store.newest()
+        made = Plan(
+            rebuild=context.spec.rebuild,
+            run_id=context.run_id,
+            projectors=before.projectors,
+            tables=before.tables,
+            schema_name=context.schema,
+            events=sum(context.store.counts(left.settled, head).values()),
+            head=head,
+            dry_run=options.dry_run,
+            rolls_back=target.run_id,
+            already=left.above if context.spec.live_writer.checkpoint is None else [],
+        )
+        if options.dry_run:
+            tables = context.switched_sets(made)
+            statements = dialect.take_back(connection, tables) + dialect.before_switch(connection, tables)
+            statements += dialect.switch(connection, tables, planned=True) + dialect.planned_after_switch(connection, tables)
+            # The two halves may both free a name.
+            return made.model_copy(update={"sql": [each.replace("%%", "%") for each in dict.fromkeys(statements)]})
+        begin(context, connection, made, options, is_over, by)
+    return made
+
+
+def _target(context: Context, connection: sa.Connection, of: str | None) -> tuple[Run, list[Retired]]:
+    """The run whose switch is to be taken back, and what it retired."""
+    ours = {table for projector in context.projectors.values() for table in projector.tables()}
+    found = (
+        [each for each in context.ledger.retired(connection) if each.table in ours] if context.ledger.exists(connection) else []
+    )
+    if of is None and not found:
+        raise PlanError(
+            "there is nothing to take back: no switch of these tables has kept its old ones, or they are dropped by now"
+        )
+    wanted = of or max(found, key=lambda each: each.retired_at).run_id
+    run = context.ledger.find_run(connection, wanted)
+    if run is None:
+        raise PlanError(f"the ledger has no run {wanted}; runs whose old tables are kept: {_names(found)}")
+    if wanted == context.run_id:
+        raise PlanError("this run has switched already; to go forward again, trigger a new rollback")
+    if "left_behind" not in run.record or not run.state.at_least(RunState.SWITCHED):
+        raise PlanError(
+            f"the ledger does not know what the old tables of {wanted} hold: it has not switched, or was planned anew since"
+        )
+    return run, context.ledger.retired(connection, run_id=wanted)
+
+
+def _names(retired: list[Retired]) -> str:
+    return ", ".join(sorted({each.run_id for each in retired})) or "none"
+
+
+def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: list[Retired]) -> list[str]:
+    """Why the old tables of a run cannot become live again."""
+    kept = {each.table: each for each in retired}
+    refusals = []
+    for table in context.switched_sets(plan):
+        old = kept.get(table.blue)
+        if old is None:
+            later = context.ledger.retired(connection, old=table.old)
+            who = (
+                f"; {later[0].old} is what the run {later[0].run_id} has retired since, take that one back first" if later else ""
+            )
+            refusals.append(f"{table.blue}: its old table has been dropped{who}")
+        elif refusal := _not_the_same(context, connection, old):
+            refusals.append(refusal)
+    refusals += [
+        f"{name} is no projector of this spec any more; its tables cannot be brought up to date"
+        for name in plan.projectors
+        if name not in context.projectors
+    ]
+    if refusals:
+        return refusals
+    refusals += _missing_columns(context, connection, plan, kept)
+    return refusals + context.dialect.cannot_carry(connection, context.switched_sets(plan))
+
+
+def _not_the_same(context: Context, connection: sa.Connection, old: Retired) -> str | None:
+    if not context.dialect.table_exists(connection, context.schema, old.old):
+        return f"{old.table}: there is no table {old.old} any more; somebody has dropped it"
+    if old.identity not in (None, context.dialect.identity(connection, context.schema, old.old)):
+        return f"{old.table}: {old.old} is not the table that was retired; somebody has put another one in its place"
+    return None
+
+
+def _missing_columns(context: Context, connection: sa.Connection, plan: Plan, kept: dict[str, Retired]) -> list[str]:
+    refusals = []
+    for kind in [kind for name in plan.projectors for kind in context.projector(name).kinds()]:
+        there = context.dialect.columns(connection, context.schema, kept[kind.table].old)
+        if missing := [name for name in kind.columns if name not in there]:
+            refusals.append(
+                f"{kind.table}: the old table has no column {', '.join(missing)}, which {kind.row_class.__name__} writes; it cannot be "
+                "brought up to date by today's projectors"
+            )
+    return refusals
+
+
+def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) -> int:
+    """Gives the retired tables green's names, and replays into them what they have missed since they were live.
+
+    :param stopped: asked while a program is at work
+    :returns: the position that they have reached
+    :raises StepOrderError: the run is in the middle of its switch, is no rollback, or the old tables are gone
+    :raises ClaimRefused: another run has taken the tables over
+    """
+    with context.dialect.connect() as connection:
+        context.ledger.create(connection)
+        run = context.ledger.run(connection, context.run_id)
+        plan = context.plan_of(run)
+        if run.state.at_least(RunState.SWITCHED):
+            context.log("this run has switched already; there is nothing to bring back")
+            return int(run.record["swap"]["position"])
+        if run.state == RunState.SWITCHING or plan.rolls_back is None:
+            raise StepOrderError(
+                f"the run {context.run_id} is {run.state} and no rollback that begins; retry atomic_swap before anything else"
+            )
+        tables = context.switched_sets(plan)
+        context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        plan = _take_back(context, connection, plan, tables)
+        for table in tables:
+            for statement in context.dialect.index_green(connection, table):
+                context.dialect.run(connection, statement)
+        projectors = Lockstep(context, connection, plan)
+        context.log(f"the old tables stand at position {projectors.position:,}")
+        projectors.catch_up(stopped)
+        # Where retired tables let go of their foreign keys.
+        for table in tables:
+            for statement in context.dialect.constrain_green(connection, table, tables):
+                context.dialect.run(connection, statement)
+        with context.dialect.transaction(connection):
+            context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+        context.log(f"the old tables are up to date at position {projectors.position:,}")
+        return projectors.position
+
+
+def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
+    """Renames what still has its old name, sets the checkpoints, and takes over from a rollback that stopped half-way.
+
+    :returns: the plan, with what that rollback has projected already
+    """
+    dialect, ledger = context.dialect, context.ledger
+    waiting = [table for table in tables if not _is_back(context, connection, plan, table)]
+    for table in waiting:
+        if not dialect.table_exists(connection, table.schema, table.old):
+            raise StepOrderError(f"{table.old} is gone: it cannot be taken back any more. Blue is live and untouched")
+    for table in reversed(waiting):
+        drop_leftover(context, connection, table)
+    dialect.limit_lock_wait(connection, context.spec.swap.lock_timeout)
+    for table in waiting:
+        # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
+        ledger.note_green(connection, context.run_id, table.green)
+    if waiting:
+        when_free(context, lambda: _rename(context, connection, waiting))
+    with dialect.transaction(connection):
+        _rename_in_ledger(context, connection, tables)
+        plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})
+        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"))
+    return plan
+
+
+def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: TableSet) -> bool:
+    """Whether the table has green's name already, by this rollback or by another one of the same switch."""
+    if context.dialect.table_exists(connection, table.schema, table.old):
+        return False
+    by = context.ledger.green_run(connection, table.green)
+    run = context.ledger.find_run(connection, by) if by else None
+    there = context.dialect.table_exists(connection, table.schema, table.green)
+    return there and run is not None and Context.plan_of(run).rolls_back == plan.rolls_back
+
+
+def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+    dialect = context.dialect
+    with nullcontext() if dialect.ddl_commits else dialect.transaction(connection):
+        for statement in dialect.take_back(connection, tables):
+            dialect.run(connection, statement)
+
+
+def _rename_in_ledger(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+    for table in tables:
+        context.ledger.rename_retired(connection, table.old, table.green)
+
+
+def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> list[int] | None:
+    """Returns the positions above the checkpoints whose events are in the tables already."""
+    ledger = context.ledger
+    before = ledger.green_run(connection, tables[0].green)
+    for table in tables:
+        ledger.note_green(connection, context.run_id, table.green)
+    if before not in (None, context.run_id) and ledger.checkpoints(connection, str(before)):
+        ledger.inherit_checkpoints(connection, str(before), context.run_id)
+        # It may have drained past appends that were still open, and then not switched.
+        if (dead := ledger.find_run(connection, str(before))) is not None:
+            return Context.plan_of(dead).already
+    elif ledger.checkpoints(connection, context.run_id):
+        ledger.fence_workers(connection, context.run_id)
+    else:
+        ledger.set_checkpoints(connection, context.run_id, _start(context, connection, plan, tables))
+    return plan.already
+
+
+def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[int, int]]:
+    """Where the retired tables stood when they were live last: position, and events that they hold, by projector."""
+    target = context.ledger.find_run(connection, str(plan.rolls_back))
+    if target is None:
+        raise StepOrderError(f"the ledger no longer has the run {plan.rolls_back}; its switch cannot be taken back")
+    left = LeftBehind.model_validate(target.record["left_behind"])
+    consumers = context.spec.live_writer.checkpoint
+    if consumers is None:
+        return {name: (left.settled, _handled(context, name, left.events)) for name in plan.projectors}
+    # Consumers wrote where they were beside what they wrote.
+    table = sa.table(
+        tables[-1].green, sa.column(consumers.name_column), sa.column(consumers.position_column), schema=context.schema
+    )
+    positions = {str(name): int(position) for name, position in connection.execute(sa.select(table))}
+    started = {name: positions[consumers.names[name]] for name in plan.projectors}
+    return {name: (at, _handled(context, name, context.store.counts(0, at))) for name, at in started.items()}
+
+
+def _handled(context: Context, projector: str, events: dict[str, int]) -> int:
+    return sum(events.get(each, 0) for each in context.projector(projector).stored_types())

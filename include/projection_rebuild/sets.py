@@ -1,0 +1,113 @@
+"""Projectors that give SQL for a range of events: whether it can be used, over which ranges, and running it.
+
+What a statement sees of the events is one relation that holds each of them exactly once; which events those are (positions, types,
+what green holds already) is decided here and never by the author.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.errors import ProjectorError
+from include.projection_rebuild.projector import Projector
+from include.projection_rebuild.tables import code_of, is_about_data
+
+FIRST_RANGE = 50_000
+"""Positions in the first transaction; how far the next ones go is learned from what it took."""
+
+SHORT = 0.1
+"""Seconds of a transaction where it keeps all other writers waiting."""
+
+
+class SetError(ProjectorError):
+    """A projector's SQL failed on what the events hold; names projector and range, never a value."""
+
+
+def why_not(context: Context, projector: type[Projector]) -> str | None:
+    """Why a projector is not replayed by its SQL; empty: it has none. None: it is."""
+    if not projector.statements(context.dialect.flavour):
+        return ""
+    if not context.one_database:
+        return "events and read models are in two databases"
+    if not context.store.has_json:
+        return "its events are stored in a form that SQL cannot look into"
+    if projector.reads:
+        return "it looks at rows of other projectors"
+    if projector.upcasters.concern(projector.stored_types()):
+        return "its events are brought up to date by upcasters, which SQL does not see"
+    if not context.spec.replay.set_based and projector.has_handlers():
+        return "replay.set_based is off"
+    return None
+
+
+class Sets:
+    """The SQL of one projector for one worker.
+
+    :param already: positions whose events green holds
+    """
+
+    def __init__(self, context: Context, projector: type[Projector], already: Collection[int]) -> None:
+        self._context = context
+        self._projector = projector
+        self._already = already
+        self._statements = list(projector.statements(context.dialect.flavour))
+        self._most = context.spec.replay.batch_events
+        self._range = min(FIRST_RANGE, self._most)
+        self._wanted = context.spec.replay.commit_every.total_seconds()
+        if context.dialect.one_writer:
+            self._wanted = min(self._wanted, SHORT)
+
+    def bound(self, after: int, head: int) -> int:
+        """Up to where the next range goes."""
+        return min(after + self._range, head)
+
+    def took(self, positions: int, seconds: float) -> None:
+        """Told how long a range took; the next one is made to take as long as a transaction should, at most twenty times as large."""
+        if positions >= self._range:
+            factor = max(0.25, min(20.0, self._wanted / seconds if seconds else 20.0))
+            self._range = max(1, min(round(self._range * factor), self._most))
+
+    def count(self, connection: sa.Connection, after: int, upto: int) -> int:
+        """How many events the range holds."""
+        return int(
+            self._context.dialect.run_as_it_stands(connection, f"SELECT count(*) FROM {self._events(after, upto)} e").scalar_one()
+        )
+
+    def run(self, connection: sa.Connection, after: int, upto: int) -> None:
+        """Executes the statements for the events above one position and up to another, in the caller's transaction.
+
+        :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
+        """
+        began = time.monotonic()
+        for statement in self._filled(self._events(after, upto)):
+            try:
+                self._context.dialect.run_as_it_stands(connection, statement)
+            except sa.exc.DBAPIError as error:
+                cause = error.orig if error.orig is not None else error
+                if not is_about_data(cause):
+                    raise
+                # Without the driver's text and without the chain: both quote values.
+                raise SetError(
+                    f"{self._projector.name()}: its SQL fails on the events at positions {after + 1:,} to {upto:,} with "
+                    f"{type(cause).__name__} {code_of(cause)}. Correct its `statements`, or the events, and retry the task"
+                ) from None
+        self.took(upto - after, time.monotonic() - began)
+
+    def _events(self, after: int, upto: int) -> str:
+        types = self._projector.stored_types()
+        without = [position for position in self._already if after < position <= upto]
+        return self._context.store.relation(after, upto, types, without=without)
+
+    def _filled(self, events: str) -> Iterable[str]:
+        names = {table: self._context.table_set(table).green for table in self._projector.tables()}
+        for statement in self._statements:
+            filled = statement.replace("{events}", events)
+            for table, green in names.items():
+                filled = filled.replace(
+                    "{" + table + "}", self._context.dialect.qualified(self._context.schema, green).replace("%%", "%")
+                )
+            yield filled
