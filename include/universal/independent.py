@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,15 @@ KEYS = {
 """The six tables, by the columns that identify a row."""
 
 
-def expected_tables(event_store: sa.Engine) -> dict[str, Table]:
-    """All six tables as they follow from the stored events: ``{table: {key: the other columns by name order}}``."""
-    with event_store.connect() as connection:
+def expected_tables(event_store: sa.Engine | sa.Connection, where: str = "") -> dict[str, Table]:
+    """All six tables as they follow from the stored events: ``{table: {key: the other columns by name order}}``.
+
+    :param event_store: a connection reads in the transaction that it is in
+    :param where: ``WHERE ...``, where some events are not to be projected yet
+    """
+    with _connected(event_store) as connection:
         rows = connection.execute(
-            sa.text("SELECT event_class, aggregate_uuid, event_properties FROM stored_events ORDER BY id")
+            sa.text(f"SELECT event_class, aggregate_uuid, event_properties FROM stored_events {where} ORDER BY id")  # noqa: S608
         ).all()
     facts = [
         (kind, stream, properties if isinstance(properties, dict) else json.loads(properties))
@@ -49,9 +54,9 @@ def expected_tables(event_store: sa.Engine) -> dict[str, Table]:
     }
 
 
-def actual_tables(read_models: sa.Engine, suffix: str = "") -> dict[str, Table]:
+def actual_tables(read_models: sa.Engine | sa.Connection, suffix: str = "") -> dict[str, Table]:
     """The six tables as they are in a database, in the same form; ``suffix`` reads ``_rebuild`` or ``_old`` ones."""
-    with read_models.connect() as connection:
+    with _connected(read_models) as connection:
         return {
             table: _keyed(table, (dict(row._mapping) for row in connection.execute(sa.text(f"SELECT * FROM {table}{suffix}"))))  # noqa: S608
             for table in KEYS
@@ -76,11 +81,21 @@ def cdnow_totals(path: Path) -> tuple[Table, Table]:
     return {key: (count,) for key, count in purchases.items()}, {key: tuple(both) for key, both in months.items()}
 
 
+@contextmanager
+def _connected(to: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
+    if isinstance(to, sa.Connection):
+        yield to
+        return
+    with to.connect() as connection:
+        yield connection
+
+
 def _subscriptions(facts: Iterable[Fact]) -> Iterable[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind, stream, said in facts:
         if kind == "SubscriptionCreated":
-            found[stream] = {**said, "id": stream, "status": "active", "cancelled_on": None, "renewals": 0}
+            columns = {key: said[key] for key in ("user_id", "name", "category", "price_cents", "started_on", "renews_on")}
+            found[stream] = {**columns, "id": stream, "status": "active", "cancelled_on": None, "renewals": 0}
         elif kind == "SubscriptionRenewed":
             found[stream].update(renews_on=said["renews_on"], renewals=found[stream]["renewals"] + 1)
         elif kind == "SubscriptionPriceChanged":

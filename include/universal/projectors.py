@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.parts import ByAggregate, ByPeriod
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rows import Rows
 from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
+from include.universal.sets import category_statements, month_statements
 
 
 class SubscriptionProjector(Projector):
     """One row per subscription, in its current state."""
 
     owns = (Subscription,)
+    part = ByAggregate({Subscription: "id"})
 
     @handles("SubscriptionCreated")
     def created(self, event: Event, rows: Rows) -> None:
@@ -50,6 +55,7 @@ class SubscriptionItemProjector(Projector):
     """What each running subscription consists of; a cancelled one has no items left."""
 
     owns = (SubscriptionItem,)
+    part = ByAggregate({SubscriptionItem: "subscription_id"})
     depends_on = (SubscriptionProjector,)
 
     @handles("SubscriptionItemAdded")
@@ -77,6 +83,7 @@ class PaymentHistoryProjector(Projector):
     """Every attempt to pay for a subscription."""
 
     owns = (Payment,)
+    part = ByAggregate({Payment: "subscription_id"})
     depends_on = (SubscriptionProjector,)
 
     @handles("PaymentReceived", "PaymentFailed")
@@ -97,6 +104,8 @@ class ExpenseProjector(Projector):
     """One row per expense that has not been deleted."""
 
     owns = (Expense,)
+    part = ByAggregate({Expense: "user_id"}, of=lambda event: event["user_id"])
+    partition_by = "user_id"
 
     @handles("ExpenseRecorded")
     def recorded(self, event: Event, rows: Rows) -> None:
@@ -128,6 +137,12 @@ class CategorySummaryProjector(Projector):
     """
 
     owns = (CategorySummary,)
+    part = ByAggregate({CategorySummary: "user_id"}, of=lambda event: event["user_id"])
+    partition_by = "user_id"
+
+    @classmethod
+    def statements(cls, database: str) -> Sequence[str]:
+        return category_statements(database)
 
     @handles("ExpenseRecorded")
     def recorded(self, event: Event, rows: Rows) -> None:
@@ -156,6 +171,12 @@ class MonthlySummaryProjector(Projector):
     """What each user spends by month; a month without expenses has no row."""
 
     owns = (MonthlySummary,)
+    part = ByPeriod({MonthlySummary: "month"}, of=lambda event: event["spent_on"][:7], at=lambda moment: f"{moment:%Y-%m}")
+    partition_by = "user_id"
+
+    @classmethod
+    def statements(cls, database: str) -> Sequence[str]:
+        return month_statements(database)
 
     @handles("ExpenseRecorded")
     def recorded(self, event: Event, rows: Rows) -> None:

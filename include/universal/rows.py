@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.projection_rebuild.rows import row
 
 
-@row("subscriptions", key="id")
+@row("subscriptions", key="id", stream="id")
 class Subscription:
     id: str
     user_id: int
@@ -19,7 +19,7 @@ class Subscription:
     renewals: int = 0
 
 
-@row("subscription_items", key="id", lookups=["subscription_id"])
+@row("subscription_items", key="id", lookups=["subscription_id"], stream="subscription_id")
 class SubscriptionItem:
     id: str
     subscription_id: str
@@ -27,7 +27,7 @@ class SubscriptionItem:
     quantity: int
 
 
-@row("payment_history", key="id")
+@row("payment_history", key="id", stream="subscription_id")
 class Payment:
     id: str
     subscription_id: str

@@ -54,8 +54,8 @@ subscriptions = sa.Table(
     sa.Column("renews_on", sa.Date),
     sa.Column("cancelled_on", sa.Date),
     sa.Column("renewals", sa.Integer, nullable=False, server_default="0"),
-    sa.CheckConstraint("price_cents >= 0", name="subscriptions_price_check"),
-    sa.CheckConstraint("status IN ('active', 'cancelled')", name="subscriptions_status_check"),
+    sa.CheckConstraint("price_cents >= 0", name="subscriptions_chk_1"),
+    sa.CheckConstraint("status IN ('active', 'cancelled')", name="subscriptions_chk_2"),
     sa.Index("subscriptions_user_id_status_index", "user_id", "status"),
     sa.Index("subscriptions_renews_on_index", "renews_on"),
     **_ENGINE,
@@ -69,7 +69,7 @@ subscription_items = sa.Table(
     sa.Column("description", sa.String(200)),
     sa.Column("quantity", sa.Integer, nullable=False, server_default="1"),
     sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name="subscription_items_subscription_id_foreign"),
-    sa.CheckConstraint("quantity > 0", name="subscription_items_quantity_check"),
+    sa.CheckConstraint("quantity > 0", name="subscription_items_chk_1"),
     sa.Index("subscription_items_subscription_id_index", "subscription_id"),
     **_ENGINE,
 )
@@ -84,7 +84,7 @@ payment_history = sa.Table(
     sa.Column("reason", sa.String(200)),
     sa.Column("paid_at", _TIME, nullable=False),
     sa.ForeignKeyConstraint(["subscription_id"], ["subscriptions.id"], name="payment_history_subscription_id_foreign"),
-    sa.CheckConstraint("status IN ('received', 'failed')", name="payment_history_status_check"),
+    sa.CheckConstraint("status IN ('received', 'failed')", name="payment_history_chk_1"),
     sa.Index("payment_history_subscription_id_paid_at_index", "subscription_id", "paid_at"),
     **_ENGINE,
 )
@@ -99,7 +99,7 @@ expenses = sa.Table(
     sa.Column("quantity", sa.Integer, nullable=False, server_default="1"),
     sa.Column("note", sa.String(200)),
     sa.Column("spent_on", sa.Date, nullable=False),
-    sa.CheckConstraint("amount_cents >= 0", name="expenses_amount_check"),
+    sa.CheckConstraint("amount_cents >= 0", name="expenses_chk_1"),
     sa.Index("expenses_user_id_spent_on_index", "user_id", "spent_on"),
     sa.Index("expenses_category_index", "category"),
     **_ENGINE,
@@ -112,7 +112,7 @@ category_summaries = sa.Table(
     sa.Column("category", _CATEGORY, primary_key=True),
     sa.Column("expenses", sa.Integer, nullable=False, server_default="0"),
     sa.Column("total_cents", sa.BigInteger, nullable=False, server_default="0"),
-    sa.CheckConstraint("expenses >= 0", name="category_summaries_expenses_check"),
+    sa.CheckConstraint("expenses >= 0", name="category_summaries_chk_1"),
     sa.Index("category_summaries_category_index", "category"),
     **_ENGINE,
 )
@@ -124,7 +124,7 @@ monthly_summaries = sa.Table(
     sa.Column("month", sa.CHAR(7), primary_key=True),
     sa.Column("expenses", sa.Integer, nullable=False, server_default="0"),
     sa.Column("total_cents", sa.BigInteger, nullable=False, server_default="0"),
-    sa.CheckConstraint("expenses >= 0", name="monthly_summaries_expenses_check"),
+    sa.CheckConstraint("expenses >= 0", name="monthly_summaries_chk_1"),
     **_ENGINE,
 )
 
