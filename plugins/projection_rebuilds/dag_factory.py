@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, AssetAlias, BaseOperator, CronTriggerTimetable, TaskGroup, TriggerRule
+from airflow.sdk import (
+    DAG,
+    AssetAlias,
+    BaseOperator,
+    CronTriggerTimetable,
+    Param,
+    TaskGroup,
+    TriggerRule,
+    XComArg,
+)
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.plan import order
+from include.projection_rebuild.projector import needs
 from include.projection_rebuild.spec import RebuildSpec
+from projection_rebuilds import notify
+from projection_rebuilds.operators.approval import ApproveSwapOperator
+from projection_rebuilds.operators.housekeeping import HousekeepingOperator
 from projection_rebuilds.operators.rebuild import (
     AtomicSwapOperator,
+    BringBackOperator,
     CloneTablesOperator,
     DropOldTablesOperator,
     PlanOperator,
     ReconcileOperator,
     ReplayOperator,
+    ReplayShardOperator,
+    RollbackPlanOperator,
     VerifyCountsOperator,
 )
-from projection_rebuilds.params import form
+from projection_rebuilds.params import form, rollback_form
 from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
 from projection_rebuilds.sensors.retention import RetentionSensor
 from projection_rebuilds.specs import problem, read_specs
@@ -36,8 +55,15 @@ RETRIES: dict[str, Any] = {
 }
 
 
+ROLLBACK_DOCUMENTATION = """
+**Takes the last switch of {name} back**: the tables that it retired get the events that were appended since, and are switched
+in again while the application goes on. The tables that were live until then are kept as `<table>_old`, so that taking back the
+rollback goes forward again. It is refused, with the reason, once the old tables are dropped.
+"""
+
+
 def rebuild_dags() -> dict[str, DAG]:
-    """The DAGs of all usable specs, by id."""
+    """The DAGs of all usable specs, by id: a rebuild and a rollback each."""
     return _build()[0]
 
 
@@ -48,18 +74,20 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
     problems = list(specs.broken.values())
     for path, spec in specs.usable.items():
         try:
-            dag = rebuild_dag(spec, path)
-            # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
-            dag.validate()  # type: ignore[no-untyped-call]
+            made = [rebuild_dag(spec, path), rollback_dag(spec, path)]
+            for dag in made:
+                # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
+                dag.validate()  # type: ignore[no-untyped-call]
         except Exception as error:
             problems.append(problem(path, error))
         else:
-            dags[dag.dag_id] = dag
+            dags.update({dag.dag_id: dag for dag in made})
     return dags, problems
 
 
 def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
     """The DAG of one spec."""
+    notify.check(spec, path)
     with DAG(
         dag_id=f"rebuild_{spec.rebuild}",
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
@@ -73,42 +101,108 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
         # on the same tables.
         max_active_runs=16,
         params=form(spec),
+        deadline=_deadline(spec, path),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
         # Airflow would take a DAG that failed halfway, or that only broken_specs() has made, for one of the file's.
         auto_register=False,
     ) as dag:
-        _tasks(spec, str(path))
+        _tasks(spec, _common(spec, path))
     return dag
 
 
-def _tasks(spec: RebuildSpec, path: str) -> None:
-    plan = PlanOperator(task_id="plan", spec_path=path)
-    clone = CloneTablesOperator(task_id="clone_tables", spec_path=path)
-    replays = _replays(spec, path, clone)
+def _common(spec: RebuildSpec, path: Path) -> dict[str, Any]:
+    """What all tasks of a spec are made with. Not as default arguments, which would be stored with the DAG, callbacks as text."""
+    return {"spec_path": str(path), "on_failure_callback": notify.OnFailure(spec)}
+
+
+def _deadline(spec: RebuildSpec, path: Path) -> DeadlineAlert | None:
+    if spec.deadline is None:
+        return None
+    # By name: the triggerer imports it, and Airflow stores it with the DAG.
+    missed = AsyncCallback("projection_rebuilds.notify.deadline_missed", kwargs={"spec_path": str(path)})
+    return DeadlineAlert(reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=spec.deadline, callback=missed)
+
+
+def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
+    """The DAG that takes the switch of a spec's tables back."""
+    with DAG(
+        dag_id=f"rollback_{spec.rebuild}",
+        description=f"Makes the old tables of {spec.rebuild} live again, with all events since",
+        doc_md=ROLLBACK_DOCUMENTATION.format(name=spec.rebuild),
+        schedule=None,
+        catchup=False,
+        max_active_runs=16,
+        params=rollback_form(spec),
+        default_args=RETRIES | {"owner": "projection_rebuilds"},
+        tags=["projection rebuild"],
+        auto_register=False,
+        # For an emergency: nobody should have to look for the switch that unpauses it.
+        is_paused_upon_creation=False,
+    ) as dag:
+        common = _common(spec, path)
+        plan = RollbackPlanOperator(task_id="plan", **common)
+        back = BringBackOperator(task_id="bring_old_tables_up_to_date", pool=POOL, **common)
+        plan >> back
+        _from_switch_on(spec, common, back, "rolled_back")
+    return dag
+
+
+def _tasks(spec: RebuildSpec, common: dict[str, Any]) -> None:
+    plan = PlanOperator(task_id="plan", **common)
+    clone = CloneTablesOperator(task_id="clone_tables", **common)
+    replays = _replays(spec, common, clone)
     # A projector that was not chosen is skipped, and nothing is lost by that.
-    verify = VerifyCountsOperator(task_id="verify_counts", spec_path=path, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-    wait = LowTrafficSensor(task_id="wait_for_low_traffic", spec_path=path)
-    swap = AtomicSwapOperator(task_id="atomic_swap", spec_path=path, alias=AssetAlias(spec.rebuild))
-    reconcile = ReconcileOperator(task_id="reconcile", spec_path=path)
-    retention = RetentionSensor(task_id="wait_for_retention", spec_path=path)
-    drop = DropOldTablesOperator(task_id="drop_old_tables", spec_path=path)
+    verify = VerifyCountsOperator(task_id="verify_counts", trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
+    approve = ApproveSwapOperator(
+        task_id="approve_swap",
+        response_timeout=spec.swap.approval_timeout,
+        on_question=notify.Tell(spec, "approval_wanted"),
+        **common,
+    )
     plan >> clone
-    replays >> verify >> wait >> swap >> reconcile >> retention >> drop
+    replays >> verify >> approve
+    _from_switch_on(spec, common, approve, "swapped")
 
 
-def _replays(spec: RebuildSpec, path: str, clone: BaseOperator) -> list[BaseOperator]:
-    """One task per projector, with the edges of their dependencies: the graph view is the dependency graph."""
+def _from_switch_on(spec: RebuildSpec, common: dict[str, Any], before: BaseOperator, done: str) -> None:
+    """What follows once green is complete, however it came to be.
+
+    :param done: the event that the switch is, for those who are told
+    """
+    wait = LowTrafficSensor(task_id="wait_for_low_traffic", on_long_wait=notify.Tell(spec, "waiting_too_long"), **common)
+    swap = AtomicSwapOperator(
+        task_id="atomic_swap", alias=AssetAlias(spec.rebuild), on_success_callback=notify.OnSwitch(spec, done), **common
+    )
+    reconcile = ReconcileOperator(task_id="reconcile", **common)
+    retention = RetentionSensor(task_id="wait_for_retention", **common)
+    drop = DropOldTablesOperator(task_id="drop_old_tables", **common)
+    before >> wait >> swap >> reconcile >> retention >> drop
+
+
+def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
+    """One task per projector, with the edges of their dependencies: the graph view is the dependency graph.
+
+    Before those that can be divided stands one that is mapped over the shards of them all; it is skipped if the run has none.
+    """
     projectors = spec.load_projectors()
+    before = needs(projectors)
     tasks: dict[str, BaseOperator] = {}
-    with TaskGroup(group_id="replay", tooltip="One task per projector"):
+    with TaskGroup(group_id="replay", tooltip="One task per projector, and one per shard"):
+        how: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
+        shards = ReplayShardOperator.partial(task_id="shards", map_index_template="{{ map_index_label }}", **how).expand_kwargs(
+            XComArg(clone)
+        )
         for name in order(projectors):
-            tasks[name] = ReplayOperator(
-                task_id=name, spec_path=path, projector=name, pool=POOL, trigger_rule=TriggerRule.NONE_FAILED
-            )
+            tasks[name] = ReplayOperator(task_id=name, projector=name, **how)
             clone >> tasks[name]
-            for needed in projectors[name].depends_on:
-                tasks[needed.name()] >> tasks[name]
+            if projectors[name].partition() is not None and spec.begins_at_once(name):
+                shards >> tasks[name]
+            for needed in before[name]:
+                tasks[needed] >> tasks[name]
+        for earlier, later in pairwise(spec.stages):
+            for name in later.projectors:
+                [tasks[each] for each in earlier.projectors] >> tasks[name]
     return list(tasks.values())
 
 
@@ -126,9 +220,53 @@ def _documentation(spec: RebuildSpec, path: Path) -> str:
             "| --- | --- |",
             *rows,
             "",
+            *_stages(spec),
             "Any task can be retried or cleared at any time; see `docs/operating.md`.",
         ]
     )
+
+
+def _stages(spec: RebuildSpec) -> list[str]:
+    if not spec.stages:
+        return []
+    waves = " -> ".join(f"**{stage.name}** ({', '.join(stage.projectors)})" for stage in spec.stages)
+    return [f"Stages, each in its own windows: {waves}.", ""]
+
+
+HOUSEKEEPING_DOCUMENTATION = """
+**Removes what dead runs of the rebuilds have left**: claims, checkpoints and green tables once `retention.keep_green` of their spec is
+over, and retired tables at their time even if the run that made them is gone. What a run holds that is queued, running or waiting
+stays. Trigger it with "Only list" to see what there is.
+"""
+
+
+def housekeeping_dag() -> DAG | None:
+    """The DAG that keeps house for all usable specs, a task for each; None where there is none."""
+    specs = read_specs().usable
+    if not specs:
+        return None
+    with DAG(
+        dag_id="projection_housekeeping",
+        description="Removes what dead runs of the rebuilds have left",
+        doc_md=HOUSEKEEPING_DOCUMENTATION,
+        schedule=CronTriggerTimetable("17 * * * *", timezone="UTC", run_immediately=timedelta(0)),
+        catchup=False,
+        max_active_runs=1,
+        # Specs may share a ledger, and are then in each other's way.
+        max_active_tasks=1,
+        params={
+            "only_list": Param(
+                False, type="boolean", title="Only list", description_md="Says what there is, and removes nothing."
+            )
+        },
+        default_args=RETRIES | {"owner": "projection_rebuilds"},
+        tags=["projection rebuild"],
+        # Nobody thinks of old tables until the disk is full.
+        is_paused_upon_creation=False,
+    ) as dag:
+        for path, spec in specs.items():
+            HousekeepingOperator(task_id=spec.rebuild, spec_path=str(path), on_failure_callback=notify.OnFailure(spec))
+    return dag
 
 
 class _BrokenSpecs(DAG):

@@ -9,7 +9,9 @@ from airflow.sdk import Param
 
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.plan import order
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from include.projection_rebuild.spec import MOST_SHARDS, RebuildSpec, RunOptions
+
+WHAT, HOW, AFTER = "What is rebuilt", "How it is checked and switched", "Afterwards"
 
 
 def form(spec: RebuildSpec) -> dict[str, Param]:
@@ -17,7 +19,6 @@ def form(spec: RebuildSpec) -> dict[str, Param]:
     projectors = spec.load_projectors()
     names = order(projectors)
     labels = {name: f"{name}: {', '.join(projectors[name].tables())}" for name in names}
-    what, how, after = "What is rebuilt", "How it is checked and switched", "Afterwards"
     return {
         "projectors": Param(
             names,
@@ -27,25 +28,17 @@ def form(spec: RebuildSpec) -> dict[str, Param]:
             values_display=labels,
             title="Projectors",
             description_md="Whose tables are rebuilt. At least one; all of them by default.",
-            section=what,
+            section=WHAT,
         ),
         "rebuild_dependents": Param(
             False,
             type="boolean",
             title="Also those that depend on them",
             description_md="Adds every projector that depends on a chosen one, directly or not.",
-            section=what,
+            section=WHAT,
         ),
-        "reason": Param(
-            "", type=["string", "null"], maxLength=500, title="Why", description_md="For the record; free words.", section=what
-        ),
-        "dry_run": Param(
-            False,
-            type="boolean",
-            title="Dry run",
-            description_md="Shows the plan with the exact SQL in the log of `plan`, touches nothing, and stops.",
-            section=what,
-        ),
+        **_part(spec),
+        **_reason_and_dry_run(WHAT),
         "max_count_drift_percent": Param(
             None,
             type=["number", "null"],
@@ -56,28 +49,130 @@ def form(spec: RebuildSpec) -> dict[str, Param]:
                 "How far each table's row count may be from the live one. Empty: as the spec says "
                 f"({spec.verify.max_count_drift_percent:g} %)."
             ),
-            section=how,
+            section=HOW,
+        ),
+        "approval": Param(
+            spec.swap.approval,
+            type="boolean",
+            title="Ask before the switch",
+            description_md="Waits after verification until somebody has read the comparison and approves the switch, or rejects it.",
+            section=HOW,
+        ),
+        **_replay_now(spec),
+        "shards": Param(
+            None,
+            type=["integer", "null"],
+            minimum=1,
+            maximum=MOST_SHARDS,
+            title="Shards",
+            description_md="Into how many parallel tasks each projector that can be divided is replayed. Empty: as the spec says.",
+            section=HOW,
         ),
         "swap_now": Param(
             False,
             type="boolean",
             title="Swap now",
             description_md="Switches as soon as verification has passed, without waiting for low traffic.",
-            section=how,
+            section=HOW,
         ),
+        **_retention(spec),
+    }
+
+
+def _replay_now(spec: RebuildSpec) -> dict[str, Param]:
+    if not spec.stages:
+        return {}
+    stages = ", ".join(stage.name for stage in spec.stages)
+    return {
+        "replay_now": Param(
+            False,
+            type="boolean",
+            title="Replay now",
+            description_md=f"Goes through the stages ({stages}) without waiting for their windows.",
+            section=HOW,
+        )
+    }
+
+
+def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
+    """The params of a spec's rollback; a plain Trigger takes the last switch back at once."""
+    what = "What is taken back"
+    return {
+        "run": Param(
+            None,
+            type=["string", "null"],
+            title="Run whose switch is taken back",
+            description_md=f"As the ledger names it, such as `rebuild_{spec.rebuild}/manual__...`. Empty: the last one. Taking back a rollback goes forward again.",
+            section=what,
+        ),
+        **_reason_and_dry_run(what),
+        "swap_now": Param(
+            True,
+            type="boolean",
+            title="Swap now",
+            description_md="Switches as soon as the old tables are up to date; otherwise waits for low traffic.",
+            section=HOW,
+        ),
+        **_retention(spec),
+    }
+
+
+def _part(spec: RebuildSpec) -> dict[str, Param]:
+    rest = "All other rows are copied from the live tables."
+    # Airflow's server does not look at the format; RunOptions does.
+    moment: dict[str, Any] = {"type": ["string", "null"], "format": "date-time", "section": WHAT}
+    return {
+        "since": Param(
+            None,
+            title="Only since",
+            description_md="Rebuilds only what events recorded from here on concern: all rows of their aggregates, or all periods from "
+            f"here on. {rest} Such as `2026-01-31` or `2026-01-31T22:00:00+01:00`; without an offset, in {spec.timezone}.",
+            **moment,
+        ),
+        "until": Param(
+            None, title="Only until", description_md="Events recorded before here only. Empty: to the last.", **moment
+        ),
+        "aggregates": Param(
+            None,
+            type=["array", "null"],
+            items={"type": "string"},
+            title="Only these aggregates",
+            description_md=f"Their stream ids, one a line: rebuilds the rows of these only. {rest}",
+            section=WHAT,
+        ),
+    }
+
+
+def _reason_and_dry_run(section: str) -> dict[str, Param]:
+    return {
+        "reason": Param(
+            "", type=["string", "null"], maxLength=500, title="Why", description_md="For the record; free words.", section=section
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description_md="Shows the plan with the exact SQL in the log of `plan`, touches nothing, and stops.",
+            section=section,
+        ),
+    }
+
+
+def _retention(spec: RebuildSpec) -> dict[str, Param]:
+    return {
         "keep_old": Param(
             spec.retention.keep_old,
             type="boolean",
             title="Keep the old tables",
             description_md="Keeps the retired tables as `<table>_old` for a while; otherwise they are dropped right after the switch.",
-            section=after,
+            section=AFTER,
         ),
         "drop_after": Param(
             None,
             type=["string", "null"],
             title="Drop the old tables after",
             description_md=f"Such as `90m`, `12h` or `3d`. Empty: as the spec says ({spec.retention.drop_after}).",
-            section=after,
+            section=AFTER,
         ),
     }
 
@@ -87,8 +182,22 @@ def options_from(params: Mapping[str, Any]) -> RunOptions:
 
     :raises SpecError: a field that cannot be used, or no projector chosen
     """
-    given = {name: value for name, value in params.items() if value not in (None, "")}
+    given = _filled(params)
     # An emptied selection arrives as null: that is no choice, and never "all" or "nothing to do".
     if not given.get("projectors"):
         raise SpecError("projectors: none is chosen; choose at least one")
     return RunOptions.parse(given)
+
+
+def rollback_options_from(params: Mapping[str, Any]) -> tuple[RunOptions, str | None]:
+    """The options of a rollback, and the run whose switch is taken back (None: the last one).
+
+    :raises SpecError: a field that cannot be used
+    """
+    given = _filled(params)
+    of = given.pop("run", None)
+    return RunOptions.parse(given), None if of is None else str(of)
+
+
+def _filled(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value not in (None, "", [])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 
+from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import load_spec
+from include.projection_rebuild.spec import RebuildSpec, load_spec
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -36,13 +37,35 @@ def run_is_over(ti: RuntimeTaskInstanceProtocol, ledger_run: str) -> bool:
     return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running"]) == 0
 
 
+def started_by(context: Context) -> str:
+    """Who has triggered a DAG run; empty for a schedule."""
+    return context["dag_run"].triggering_user_name or ""
+
+
+Progress = Callable[[Checkpoint, float], None]
+"""Told now and then how far a replay is, with its events per second."""
+
+
+def _silent(checkpoint: Checkpoint, rate: float) -> None:
+    """Nobody wants to know."""
+
+
 @contextmanager
-def open_rebuild(spec_path: str, context: Context) -> Iterator[Rebuild]:
+def open_rebuild(spec_path: str, context: Context, progress: Progress = _silent) -> Iterator[Rebuild]:
     """The engine's object for the DAG run of a task; its connections are closed at the end.
 
     :param spec_path: the spec file, read anew: what runs is what the file says now
     """
-    spec = load_spec(Path(spec_path))
+    with open_spec(load_spec(Path(spec_path)), ledger_id(context["dag"].dag_id, context["run_id"]), progress) as rebuild:
+        yield rebuild
+
+
+@contextmanager
+def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> Iterator[Rebuild]:
+    """The engine's object for any run of a spec; its connections are closed at the end.
+
+    :param run_id: its name in the ledger
+    """
     with ExitStack() as opened:
         read_models = opened.enter_context(_engine(spec.read_models.conn_id))
         event_store = (
@@ -50,13 +73,9 @@ def open_rebuild(spec_path: str, context: Context) -> Iterator[Rebuild]:
             if spec.event_store.conn_id == spec.read_models.conn_id
             else opened.enter_context(_engine(spec.event_store.conn_id))
         )
-        yield Rebuild(
-            spec,
-            run_id=ledger_id(context["dag"].dag_id, context["run_id"]),
-            event_store=event_store,
-            read_models=read_models,
-            log=_log.info,
-        )
+        rebuild = Rebuild(spec, run_id=run_id, event_store=event_store, read_models=read_models, log=_log.info, progress=progress)
+        opened.callback(rebuild.close)
+        yield rebuild
 
 
 @contextmanager

@@ -7,13 +7,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import sqlalchemy as sa
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 
 from include.projection_rebuild.errors import Interrupted, RebuildError
+from include.projection_rebuild.ledger import Checkpoint
+from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.progress import ReplayResult
 from include.projection_rebuild.rebuild import Rebuild
-from projection_rebuilds.params import options_from
-from projection_rebuilds.runs import open_rebuild, run_is_over
+from include.projection_rebuild.stages import Closed
+from projection_rebuilds import metrics
+from projection_rebuilds.params import options_from, rollback_options_from
+from projection_rebuilds.runs import open_rebuild, run_is_over, started_by
+from projection_rebuilds.signals import heard_at_once
+
+PROGRESS = "progress"
+"""How far a replay is, in the task's state: ``projector``, ``events``, ``position``, ``head``, ``lag``, ``events_per_second``."""
 
 
 @contextmanager
@@ -45,12 +62,19 @@ class RebuildOperator(BaseOperator):
         self._rebuild: Rebuild | None = None
         self._killed = False
 
-    def execute(self, context: Context) -> Any:
-        """Runs the step; the task is killed by raising, since Airflow takes a return for a success."""
-        with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
+    def execute(self, context: Context, event: Any = None) -> Any:
+        """Runs the step; the task is killed by raising, since Airflow takes a return for a success.
+
+        :param event: of the trigger, where the task has waited for something
+        """
+        with (
+            airflow_errors(),
+            open_rebuild(self.spec_path, context, lambda now, rate: self.progress(context, now, rate)) as rebuild,
+        ):
             self._rebuild = rebuild
             try:
-                result = self.step(rebuild, context)
+                with heard_at_once(self._end_statement):
+                    result = self.step(rebuild, context)
             finally:
                 self._rebuild = None
         if self._killed:
@@ -61,11 +85,37 @@ class RebuildOperator(BaseOperator):
     def step(self, rebuild: Rebuild, context: Context) -> Any:
         """Calls the engine; returns what is pushed as XCom."""
 
+    def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
+        """Shows how far a replay is: in Airflow's task state, and in its metrics."""
+        try:
+            context["task_state_store"].set(PROGRESS, metrics.of_replay(context["dag"].dag_id, now, rate))
+        except (AirflowException, AirflowRuntimeError) as error:
+            # Nobody's replay ends because it could not be shown.
+            self.log.warning("the progress cannot be shown: %s", error)
+
     def on_kill(self) -> None:
         """Asks the step to stop, and ends on the server what it is executing there: it would outlive its client."""
         self._killed = True
         if self._rebuild is not None:
             self._rebuild.cancel_query()
+
+    def _end_statement(self) -> None:
+        """What Airflow does at a signal, while it cannot: SIGKILL comes seconds later, and nobody would end the statement."""
+        try:
+            self.on_kill()
+        except sa.exc.SQLAlchemyError as error:
+            self.log.warning("what the step executes on the server cannot be ended: %s", error)
+
+    def told(self, plan: Plan, context: Context) -> dict[str, Any]:
+        """Logs a plan, and ends the run if it is a dry one; this one's whole answer is also the XCom ``dry_run``.
+
+        :returns: the gist of it
+        """
+        self.log.info(plan.describe())
+        if plan.dry_run:
+            context["ti"].xcom_push(key="dry_run", value=plan.model_dump(mode="json"))
+            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))  # type: ignore[no-untyped-call]
+        return {"projectors": plan.projectors, "tables": plan.tables, "events": plan.events}
 
 
 class PlanOperator(RebuildOperator):
@@ -73,22 +123,38 @@ class PlanOperator(RebuildOperator):
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options = options_from(context["params"])
-        plan = rebuild.plan(options, is_over=lambda run: run_is_over(context["ti"], run))
-        self.log.info(plan.describe())
-        if plan.dry_run:
-            raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))  # type: ignore[no-untyped-call]
-        return {"projectors": plan.projectors, "tables": plan.tables, "events": plan.events}
+        return self.told(
+            rebuild.plan(options, is_over=lambda run: run_is_over(context["ti"], run), by=started_by(context)), context
+        )
+
+
+class RollbackPlanOperator(RebuildOperator):
+    """Decides which switch is taken back, refuses what cannot be, and claims the tables; a dry run ends here."""
+
+    def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
+        options, of = rollback_options_from(context["params"])
+        plan = rebuild.plan_rollback(options, of=of, is_over=lambda run: run_is_over(context["ti"], run), by=started_by(context))
+        return self.told(plan, context)
+
+
+class BringBackOperator(RebuildOperator):
+    """Brings retired tables up to date."""
+
+    def step(self, rebuild: Rebuild, context: Context) -> int:
+        return rebuild.bring_back(stopped=lambda: self._killed)
 
 
 class CloneTablesOperator(RebuildOperator):
-    """Makes the green tables."""
+    """Makes the green tables; what it returns is what the task of the shards is mapped over."""
 
-    def step(self, rebuild: Rebuild, context: Context) -> list[str]:
-        return rebuild.clone_tables()
+    def step(self, rebuild: Rebuild, context: Context) -> list[dict[str, Any]]:
+        rebuild.clone_tables()
+        return [{"projector": projector, "shard": number} for projector, number in rebuild.shards()]
 
 
 class ReplayOperator(RebuildOperator):
-    """Replays one projector; skipped if the run did not choose it.
+    """Replays one projector, or what its shards have left; skipped if the run did not choose it. Between the windows of its stage
+    it waits, and holds no worker.
 
     :param projector: its name
     """
@@ -102,18 +168,49 @@ class ReplayOperator(RebuildOperator):
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         if self.projector not in rebuild.chosen():
             raise AirflowSkipException(f"{self.projector} was not chosen for this run")
-        result = rebuild.replay(self.projector, stopped=lambda: self._killed)
+        result = rebuild.replay_in_stage(self.projector, stopped=lambda: self._killed)
+        if isinstance(result, Closed):
+            self.log.info(result.describe())
+            # No failure: neither a retry nor a worker is spent on it.
+            self.defer(trigger=DateTimeTrigger(moment=result.opens), method_name="execute")
+        return self.replayed(result)
+
+    def replayed(self, result: ReplayResult) -> dict[str, Any]:
+        """Logs what a replay did.
+
+        :returns: the gist of it
+        """
         self.log.info(result.describe())
         return {"events": result.events, "position": result.position, "events_per_second": round(result.rate)}
+
+
+class ReplayShardOperator(ReplayOperator):
+    """Replays one shard of a projector; mapped over all shards of the run.
+
+    :param shard: its number, from 0
+    """
+
+    def __init__(self, *, shard: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+
+    def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
+        context["map_index_label"] = f"{self.projector} {self.shard + 1}"  # type: ignore[typeddict-unknown-key]
+        return self.replayed(rebuild.replay_shard(self.projector, self.shard, stopped=lambda: self._killed))
 
 
 class VerifyCountsOperator(RebuildOperator):
     """Compares green with blue; fails if green must not replace it."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, int]:
-        found = rebuild.verify()
+        found = rebuild.verify(stopped=lambda: self._killed)
         self.log.info(found.describe())
         return {each.table: each.green_rows for each in found.tables}
+
+
+def table_asset(rebuild: str, table: str) -> Asset:
+    """The asset that a read model is to other DAGs; ``dags/example_after_rebuild.py`` is scheduled by one."""
+    return Asset(name=f"{rebuild}.{table}", uri=f"projection://{rebuild}/{table}")
 
 
 class AtomicSwapOperator(RebuildOperator):
@@ -127,12 +224,20 @@ class AtomicSwapOperator(RebuildOperator):
         self.alias = alias
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
-        result = rebuild.swap()
-        rows = {each.table: each.green_rows for each in rebuild.verify().tables}
+        result = rebuild.swap(stopped=lambda: self._killed)
+        report = rebuild.report()
+        rows = {each.table: each.green_rows for each in report.verification.tables} if report.verification else {}
         for table in result.tables:
-            asset = Asset(name=f"{self.alias.name}.{table}", uri=f"projection://{self.alias.name}/{table}")
-            extra: dict[str, Any] = {"rows": rows[table], "position": result.position, "pause_seconds": result.pause_seconds}
+            asset = table_asset(self.alias.name, table)
+            extra: dict[str, Any] = {
+                "rows": rows.get(table),
+                "position": result.position,
+                "pause_seconds": result.pause_seconds,
+                "rolls_back": report.plan.rolls_back,
+                "run_id": report.run_id,
+            }
             context["outlet_events"][self.alias].add(asset, extra=extra)
+        metrics.of_switch(context["dag"].dag_id, result, rows)
         return result.model_dump()
 
 
@@ -150,4 +255,4 @@ class DropOldTablesOperator(RebuildOperator):
     """Drops the tables that this run retired, and no others."""
 
     def step(self, rebuild: Rebuild, context: Context) -> list[str]:
-        return rebuild.drop_old()
+        return rebuild.drop_old(is_over=lambda run: run_is_over(context["ti"], run))

@@ -1,61 +1,66 @@
-"""Holds the switch for a quiet moment. Each look is a short run on a worker; in between, only a timer waits."""
+"""Holds the switch for a quiet moment: the first look is a worker's, all later ones are the triggerer's."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseSensorOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from include.projection_rebuild.low_traffic import Traffic, judge
-from include.projection_rebuild.spec import load_spec
+from include.projection_rebuild.low_traffic import Outcome, Waiting
 from projection_rebuilds.operators.rebuild import airflow_errors
-from projection_rebuilds.runs import open_rebuild
+from projection_rebuilds.runs import ledger_id, open_rebuild
+from projection_rebuilds.triggers.low_traffic import ERROR, LONG, LowTrafficTrigger
 
 
 class LowTrafficSensor(BaseSensorOperator):
     """Passes inside the spec's low-traffic window when the application is quiet, or at once on "swap now".
 
     :param spec_path: the spec file
+    :param on_long_wait: told, with the task's context and what is waited for, when it takes longer than ``low_traffic.warn_after``
     """
 
     template_fields = ("spec_path",)
 
-    def __init__(self, *, spec_path: str, **kwargs: Any) -> None:
+    def __init__(self, *, spec_path: str, on_long_wait: Callable[[Context, str], None] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spec_path = spec_path
+        self.on_long_wait = on_long_wait
 
     def execute(self, context: Context) -> None:
         """Looks for the first time."""
-        self.look(context, event=None, since=datetime.now(UTC).isoformat(), earlier=None)
-
-    def look(self, context: Context, event: Any, since: str, earlier: dict[str, Any] | None) -> None:
-        """Takes one look, and passes or sleeps until the next.
-
-        :param since: when the waiting began
-        :param earlier: the last look, from which appends are counted
-        """
+        now = datetime.now(UTC)
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
-            if rebuild.options().swap_now:
-                self.log.info("swap now was chosen: not waiting for low traffic")
-                return
-            latest = rebuild.traffic()
-        spec = load_spec(Path(self.spec_path))
-        verdict = judge(spec.low_traffic, spec.zone, latest, Traffic.from_json(earlier) if earlier else None)
+            verdict = rebuild.look_at_traffic(Waiting(now))
         self.log.info(verdict.message)
-        if verdict.quiet:
-            return
-        deadline = datetime.fromisoformat(since) + spec.low_traffic.give_up_after
-        if datetime.now(UTC) >= deadline:
+        if verdict.outcome is Outcome.WAIT:
+            run = ledger_id(context["dag"].dag_id, context["run_id"])
+            self._wait(LowTrafficTrigger(spec_path=self.spec_path, ledger_run=run, since=now.isoformat()))
+        self._end(context, verdict.outcome, verdict.message)
+
+    def resume(self, context: Context, event: dict[str, Any]) -> None:
+        """Goes on with what the trigger has found."""
+        outcome, message = event["outcome"], event["message"]
+        self.log.info(message)
+        if outcome == LONG:
+            if self.on_long_wait is not None:
+                self.on_long_wait(context, message)
+            self._wait(LowTrafficTrigger(**event["arguments"]))
+        if outcome == ERROR:
+            raise AirflowFailException(message)
+        self._end(context, Outcome(outcome), message)
+
+    def _wait(self, trigger: LowTrafficTrigger) -> None:
+        self.defer(trigger=trigger, method_name="resume")
+
+    def _end(self, context: Context, outcome: Outcome, message: str) -> None:
+        if outcome is Outcome.SKIP:
+            with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
+                rebuild.stand_down(message)
+            raise AirflowSkipException(f"{message}. Blue stays live; green stays for inspection until housekeeping removes it")
+        if outcome is Outcome.FAIL:
             raise AirflowFailException(
-                f"gave up after {spec.low_traffic.give_up_after} (low_traffic.give_up_after); last: {verdict.message}. Blue is live "
-                "and untouched, green stays: clear this task to wait again, or trigger with 'swap now'"
+                f"{message}. Blue is live and untouched, green stays: clear this task to wait again, or trigger with 'swap now'"
             )
-        self.defer(
-            trigger=DateTimeTrigger(moment=min(verdict.look_again, deadline)),
-            method_name="look",
-            kwargs={"since": since, "earlier": latest.as_json()},
-        )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseSensorOperator, Context
 
 from projection_rebuilds.operators.rebuild import airflow_errors
-from projection_rebuilds.runs import open_rebuild
+from projection_rebuilds.runs import open_rebuild, run_is_over
+
+LOOK_EVERY = timedelta(hours=1)
 
 
 class RetentionSensor(BaseSensorOperator):
@@ -27,8 +29,10 @@ class RetentionSensor(BaseSensorOperator):
     def execute(self, context: Context, event: Any = None) -> None:
         """Looks when they are due, now and again when that moment has come."""
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
-            due = rebuild.drop_due()
+            due = rebuild.drop_due(is_over=lambda run: run_is_over(context["ti"], run))
         if due <= datetime.now(UTC):
             return
         self.log.info("the old tables stay until %s UTC", f"{due:%Y-%m-%d %H:%M}")
-        self.defer(trigger=DateTimeTrigger(moment=due), method_name="execute")
+        # Looked at now and then: a later switch may have dropped them, and then there is nothing to wait for.
+        look = min(due, datetime.now(UTC) + LOOK_EVERY)
+        self.defer(trigger=DateTimeTrigger(moment=look), method_name="execute")

@@ -1,0 +1,7 @@
+"""The Airflow DAG ``projection_housekeeping``, which removes by rule what dead runs of the rebuilds have left."""
+
+from __future__ import annotations
+
+from projection_rebuilds.dag_factory import housekeeping_dag
+
+dag = housekeeping_dag()

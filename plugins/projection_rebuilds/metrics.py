@@ -1,0 +1,53 @@
+"""What is measured goes to Airflow's own statistics (StatsD, OpenTelemetry), tagged with the DAG and the projector or table.
+
+=============================================  =======  ===================================================
+name                                           kind     meaning
+=============================================  =======  ===================================================
+``projection_rebuild.events``                  gauge    events replayed so far, by projector
+``projection_rebuild.events_per_second``       gauge    the rate of a replay, by projector
+``projection_rebuild.lag``                     gauge    positions between a replay and the head, by projector
+``projection_rebuild.pause``                   timing   milliseconds for which a switch held writers
+``projection_rebuild.switches``                counter  switches done
+``projection_rebuild.rows``                    gauge    rows after a switch, by table
+=============================================  =======  ===================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.observability import stats
+
+from include.projection_rebuild.ledger import Checkpoint
+from include.projection_rebuild.swap import SwapResult
+
+PREFIX = "projection_rebuild"
+
+
+def of_replay(dag_id: str, now: Checkpoint, rate: float) -> dict[str, Any]:
+    """Sends how far a replay is.
+
+    :returns: the same as plain values
+    """
+    lag = max(0, now.head - now.position)
+    tags = {"dag_id": dag_id, "projector": now.projector}
+    stats.gauge(f"{PREFIX}.events", now.events, tags=tags)
+    stats.gauge(f"{PREFIX}.events_per_second", rate, tags=tags)
+    stats.gauge(f"{PREFIX}.lag", lag, tags=tags)
+    return {
+        "projector": now.projector,
+        "events": now.events,
+        "position": now.position,
+        "head": now.head,
+        "lag": lag,
+        "events_per_second": round(rate),
+    }
+
+
+def of_switch(dag_id: str, result: SwapResult, rows: Mapping[str, int]) -> None:
+    """Sends what a switch did."""
+    stats.timing(f"{PREFIX}.pause", result.pause_seconds * 1000, tags={"dag_id": dag_id})
+    stats.incr(f"{PREFIX}.switches", tags={"dag_id": dag_id})
+    for table, count in rows.items():
+        stats.gauge(f"{PREFIX}.rows", count, tags={"dag_id": dag_id, "table": table})

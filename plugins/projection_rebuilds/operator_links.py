@@ -1,0 +1,45 @@
+"""Buttons on our tasks in Airflow's UI: to our page for the run, and to the DAG that takes its switch back."""
+
+from __future__ import annotations
+
+from airflow.configuration import conf
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.types import TaskInstanceKey
+
+from projection_rebuilds import links
+from projection_rebuilds.operators.approval import ApproveSwapOperator
+from projection_rebuilds.operators.rebuild import AtomicSwapOperator, RebuildOperator, ReconcileOperator
+from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
+from projection_rebuilds.sensors.retention import RetentionSensor
+
+
+def _subclasses(of: type[BaseOperator]) -> list[type[BaseOperator]]:
+    """Airflow asks for the very classes."""
+    return [of, *(each for below in of.__subclasses__() for each in _subclasses(below))]
+
+
+class RebuildPageLink(BaseOperatorLink):
+    """Opens our page for the run of a task."""
+
+    name = "Projection rebuild"
+    operators = [*_subclasses(RebuildOperator), ApproveSwapOperator, LowTrafficSensor, RetentionSensor]  # noqa: RUF012 - Airflow's own way
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """See :class:`BaseOperatorLink`."""
+        return _absolute(links.run_tab(ti_key.dag_id, ti_key.run_id))
+
+
+class RollbackLink(BaseOperatorLink):
+    """Opens the DAG that takes the switch back; triggering it is left to its form."""
+
+    name = "Roll back"
+    operators = [AtomicSwapOperator, ReconcileOperator, RetentionSensor]  # noqa: RUF012 - Airflow's own way
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """See :class:`BaseOperatorLink`."""
+        _, _, rebuild = ti_key.dag_id.partition("_")
+        return _absolute(links.dag(links.rollback_dag(rebuild)))
+
+
+def _absolute(path: str) -> str:
+    return conf.get("api", "base_url", fallback="").rstrip("/") + "/" + path

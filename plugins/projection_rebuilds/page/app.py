@@ -1,0 +1,188 @@
+"""The routes of the page. Each asks Airflow who is asking and what they may; none changes anything on GET."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
+from airflow.models.dag import DagModel
+from fastapi import Depends, FastAPI, Header, HTTPException, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
+
+from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.rebuild import Rebuild
+from projection_rebuilds import links
+from projection_rebuilds.page.view import view
+from projection_rebuilds.page.watching import WATCHERS, Unseen, Watcher
+from projection_rebuilds.runs import ledger_id, open_spec
+
+ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+GUARDS = {
+    # Nothing from elsewhere, nothing inline; shown in frames of Airflow only.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_templates = Environment(
+    loader=PackageLoader("projection_rebuilds.page"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+# Without the generated documentation: its routes would ask nobody who they are.
+app = FastAPI(title="Projection rebuilds", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
+
+
+def _from_our_page(x_projection_rebuilds: Annotated[str, Header()] = "") -> None:
+    """A browser lets no other site send this header along with a reader's cookie."""
+    if not x_projection_rebuilds:
+        raise HTTPException(403, "only the page itself asks for this; send the header X-Projection-Rebuilds")
+
+
+LOOKING = [
+    Depends(requires_access_dag("GET", DagAccessEntity.RUN)),
+    Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
+]
+"""Asks for the right to see runs and tasks of the DAG that the path names."""
+
+ACTING = [*LOOKING, Depends(requires_access_dag("PUT", DagAccessEntity.RUN)), Depends(_from_our_page)]
+"""Asks for the right to change runs of that DAG, and for our own page as the one that asks."""
+
+
+class Which(BaseModel):
+    """The body of what is done to a run: which one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+
+
+def _may(user: Any, method: Any, dag_id: str) -> bool:
+    details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+    return get_auth_manager().is_authorized_dag(method=method, access_entity=DagAccessEntity.RUN, details=details, user=user)
+
+
+def _watcher(dag_id: str) -> Watcher:
+    """By the DAG of a rebuild or of its rollback."""
+    for name, watcher in WATCHERS.all().items():
+        if dag_id in (links.rebuild_dag(name), links.rollback_dag(name)):
+            return watcher
+    raise HTTPException(404, f"{dag_id} is no projection rebuild, or its spec cannot be used")
+
+
+@app.get("/", response_class=HTMLResponse)
+def page(user: GetUserDep, dag_id: str = "", run_id: str = "") -> HTMLResponse:
+    """The page with all rebuilds that the reader may see, or with the one of a DAG run."""
+    readable = [name for name in WATCHERS.all() if _may(user, "GET", links.rebuild_dag(name))]
+    if dag_id:
+        readable = [name for name in readable if dag_id in (links.rebuild_dag(name), links.rollback_dag(name))]
+    html = _templates.get_template("page.html").render(
+        rebuilds=readable, links=links, dag_id=dag_id, run_id=run_id, problems=[] if dag_id else WATCHERS.problems()
+    )
+    return HTMLResponse(html, headers=GUARDS)
+
+
+@app.get("/assets/{name}")
+def asset(name: str) -> Response:
+    """A file that the page needs; there are no others."""
+    if name not in ASSETS:
+        raise HTTPException(404, "there is no such file")
+    content = files("projection_rebuilds.page").joinpath("assets", name).read_bytes()
+    return Response(content, media_type=ASSETS[name], headers=GUARDS)
+
+
+@app.get("/dags/{dag_id}/now", dependencies=LOOKING)
+def now(dag_id: str, user: GetUserDep, run_id: str = "") -> dict[str, Any]:
+    """What is going on with a rebuild, as parts of the page, and in how many seconds to ask again.
+
+    :param run_id: only this DAG run
+    """
+    watcher = _watcher(dag_id)
+    try:
+        shown = view(watcher.see(), lambda each: _may(user, "PUT", each), only=f"{dag_id}/{run_id}" if run_id else "")
+    except Unseen as error:
+        return {"problem": str(error), "parts": {}, "again_in": 5.0}
+    parts = {
+        part: _templates.get_template(f"{part}.html").render(view=shown, links=links)
+        for part in ("status", "runs", "traffic", "tables", "history")
+    }
+    return {"problem": "", "parts": parts, "again_in": shown.again_in}
+
+
+@app.get("/dags/{dag_id}/report", dependencies=LOOKING)
+def report(dag_id: str, run_id: str) -> Response:
+    """The report of one run, as Markdown."""
+    with _run(dag_id, run_id) as rebuild:
+        text = rebuild.report().as_markdown()
+    named = {"Content-Disposition": f'attachment; filename="report-{dag_id}.md"'}
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=GUARDS | named)
+
+
+@app.post("/dags/{dag_id}/pause", dependencies=ACTING)
+def pause(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
+    """The replays of a run stand still until they are resumed."""
+    with _run(dag_id, which.run_id) as rebuild:
+        rebuild.pause(by=user.get_name())
+    return {"said": "Each replay commits what it has and waits."}
+
+
+@app.post("/dags/{dag_id}/resume", dependencies=ACTING)
+def resume(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
+    """The replays of a run go on."""
+    with _run(dag_id, which.run_id) as rebuild:
+        rebuild.resume(by=user.get_name())
+    return {"said": "The replays go on within seconds."}
+
+
+@app.post("/dags/{dag_id}/swap-now", dependencies=ACTING)
+def swap_now(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
+    """The switch of a run no longer waits for low traffic."""
+    with _run(dag_id, which.run_id) as rebuild:
+        rebuild.swap_now(by=user.get_name())
+    return {"said": "The switch no longer waits for low traffic; the gate sees this at its next look."}
+
+
+@app.post("/dags/{dag_id}/approve", dependencies=ACTING)
+def approve(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
+    """The switch is approved, for the last verification."""
+    with _run(dag_id, which.run_id) as rebuild:
+        rebuild.decide(True, by=user.get_name())
+    return {"said": "Approved. Clear the task approve_swap, and the run goes on."}
+
+
+@app.post("/dags/{dag_id}/reject", dependencies=ACTING)
+def reject(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
+    """The switch is rejected, for the last verification."""
+    with _run(dag_id, which.run_id) as rebuild:
+        rebuild.decide(False, by=user.get_name())
+    return {"said": "Rejected. Clear the task approve_swap, and the run ends without a switch."}
+
+
+@contextmanager
+def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
+    """A run, by its names in Airflow; what the engine refuses becomes an answer."""
+    spec = _watcher(dag_id).spec
+    try:
+        with open_spec(spec, ledger_id(dag_id, run_id)) as rebuild:
+            yield rebuild
+    except RebuildError as error:
+        raise HTTPException(409, str(error)) from error
+    except SQLAlchemyError as error:
+        # A driver's own text may hold host names and accounts.
+        raise HTTPException(503, f"{spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error

@@ -1,0 +1,58 @@
+"""Small bar charts as numbers for inline SVG. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BAR, GAP, HEIGHT = 12, 4, 40
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar; ``title`` is what it says under the mouse, ``kind`` its class."""
+
+    x: int
+    y: float
+    height: float
+    title: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars from the oldest to the newest, on a common scale.
+
+    :param label: what is shown
+    :param latest: the newest value, in words
+    """
+
+    label: str
+    latest: str
+    width: int
+    height: int
+    bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value of a chart; None leaves its place empty.
+
+    :param text: the value in words, and whose it is
+    """
+
+    value: float | None
+    text: str
+    kind: str = ""
+
+
+def chart(label: str, values: Sequence[Value], latest: str) -> Chart:
+    """A bar for each value, the tallest as high as the chart; the smallest can still be seen."""
+    top = max((each.value for each in values if each.value is not None), default=0.0)
+    bars = []
+    for at, each in enumerate(values):
+        if each.value is None:
+            continue
+        height = max(2.0, round(HEIGHT * each.value / top, 1)) if top else 2.0
+        bars.append(Bar(at * (BAR + GAP), round(HEIGHT - height, 1), height, each.text, each.kind))
+    return Chart(label, latest, max(1, len(values)) * (BAR + GAP) - GAP, HEIGHT, bars)

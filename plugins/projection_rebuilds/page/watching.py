@@ -1,0 +1,143 @@
+"""Looks at rebuilds for everybody who watches the page: few looks however many watch, and none that hangs the page."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.low_traffic import Traffic
+from include.projection_rebuild.overview import Look, TableSeen
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.report import Report
+from include.projection_rebuild.spec import RebuildSpec
+from projection_rebuilds.page.airflow_runs import in_airflow
+from projection_rebuilds.page.view import InAirflow, Seen
+from projection_rebuilds.runs import open_spec
+from projection_rebuilds.specs import Specs, folders, read_specs
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at a database."""
+
+SLOWLY = 4.0
+"""Seconds between two looks at the sizes of its tables and at earlier runs; more, where such a look takes long."""
+
+PATIENCE = 10.0
+"""Seconds after which a reader is told that the database does not answer."""
+
+COUNTED_OVER = timedelta(minutes=1)
+"""The time over which appends and reads are counted."""
+
+
+class Unseen(RebuildError):
+    """A rebuild cannot be shown now; says why."""
+
+
+@dataclass
+class Watcher:
+    """Looks at one rebuild; one look at a time, for all who ask.
+
+    :param spec: what is watched
+    :param path: its file
+    """
+
+    spec: RebuildSpec
+    path: Path
+    clock: Callable[[], float] = time.monotonic
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+    _seen: Seen | None = None
+    _looked: float = float("-inf")
+    _tables: list[TableSeen] = field(default_factory=list)
+    _past: list[Report] = field(default_factory=list)
+    _slow_due: float = float("-inf")
+    _traffic: deque[Traffic] = field(default_factory=deque)
+
+    def see(self) -> Seen:
+        """What is going on now, or was a second ago.
+
+        :raises Unseen: the database cannot be asked, or does not answer in time
+        """
+        latest = self._seen
+        # While another reader looks, the last look is good enough; a database that hangs holds up one thread, not all.
+        if not self._busy.acquire(timeout=PATIENCE if latest is None else 0):
+            if latest is None or self.clock() - self._looked > PATIENCE:
+                raise Unseen(f"the database {self.spec.read_models.conn_id} does not answer")
+            return latest
+        try:
+            if self._seen is None or self.clock() - self._looked >= LOOK_EVERY:
+                self._seen = self._look()
+            return self._seen
+        finally:
+            self._busy.release()
+
+    def _look(self) -> Seen:
+        try:
+            with open_spec(self.spec, run_id="") as rebuild:
+                look = rebuild.look()
+                if self.clock() >= self._slow_due:
+                    self._look_slowly(rebuild)
+        except Exception as error:
+            # A driver's own text may hold host names and accounts; who can log in need not be told those.
+            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error
+        self._looked = self.clock()
+        return Seen(self.spec, look, self._tables, self._past, self._earlier(look.traffic), _in_airflow(look))
+
+    def _look_slowly(self, rebuild: Rebuild) -> None:
+        began = self.clock()
+        self._tables, self._past = rebuild.tables(), rebuild.history(20)
+        took = self.clock() - began
+        self._slow_due = self.clock() + max(SLOWLY, 20 * took)
+
+    def _earlier(self, latest: Traffic) -> Traffic | None:
+        """The oldest look of the last minute, from which appends and reads are counted; None: there was none."""
+        while len(self._traffic) > 1 and latest.at - self._traffic[0].at > COUNTED_OVER:
+            self._traffic.popleft()
+        self._traffic.append(latest)
+        return self._traffic[0] if len(self._traffic) > 1 else None
+
+
+def _in_airflow(look: Look) -> dict[str, InAirflow]:
+    return in_airflow(each.report.run_id for each in look.runs)
+
+
+class Watchers:
+    """The watchers of all specs; made anew when a spec file changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at: object = None
+        self._specs = Specs()
+        self._by_rebuild: dict[str, Watcher] = {}
+
+    def all(self) -> dict[str, Watcher]:
+        """By the name of the rebuild."""
+        with self._lock:
+            self._refresh()
+            return dict(self._by_rebuild)
+
+    def problems(self) -> list[str]:
+        """What is wrong with specs that cannot be used."""
+        with self._lock:
+            self._refresh()
+            return list(self._specs.broken.values())
+
+    def _refresh(self) -> None:
+        stamp = [(path, path.stat().st_mtime_ns) for folder in folders() for path in sorted(folder.glob("*.yaml"))]
+        if stamp == self._read_at:
+            return
+        self._specs = read_specs()
+        self._by_rebuild = {spec.rebuild: self._kept(spec, path) for path, spec in self._specs.usable.items()}
+        self._read_at = stamp
+
+    def _kept(self, spec: RebuildSpec, path: Path) -> Watcher:
+        known = self._by_rebuild.get(spec.rebuild)
+        return known if known is not None and known.spec == spec else Watcher(spec, path)
+
+
+WATCHERS = Watchers()
+"""Those of this process."""

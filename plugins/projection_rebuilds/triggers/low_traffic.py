@@ -1,0 +1,105 @@
+"""Looks for a quiet moment again and again, in the triggerer; each look runs in a thread, so that no other trigger waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.low_traffic import Outcome, Verdict, Waiting
+from include.projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuilds.runs import open_spec
+
+LONG, ERROR = "long", "error"
+"""What an event says besides the outcomes of the gate: it takes long (the wait goes on), and what a retry cannot help."""
+
+
+class LowTrafficTrigger(BaseTrigger):
+    """Fires when the gate lets the switch pass, or gives up, or has waited for so long that somebody should know.
+
+    Its event has ``outcome``, ``message`` and the arguments for the trigger that goes on.
+
+    :param spec_path: the spec file, read anew at each look
+    :param ledger_run: the run's name in the ledger
+    :param since: when the waiting began, ISO 8601
+    :param quiet_since: since when it has been quiet, ISO 8601
+    :param warned: whether somebody knows already that it takes long
+    """
+
+    def __init__(
+        self, *, spec_path: str, ledger_run: str, since: str, quiet_since: str | None = None, warned: bool = False
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.spec_path = spec_path
+        self.ledger_run = ledger_run
+        self.since = since
+        self.quiet_since = quiet_since
+        self.warned = warned
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
+
+    def arguments(self) -> dict[str, Any]:
+        """What a trigger that goes on is made of."""
+        names = ("spec_path", "ledger_run", "since", "quiet_since", "warned")
+        return {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Looks until there is something to say to a worker."""
+        waiting = Waiting(
+            datetime.fromisoformat(self.since), datetime.fromisoformat(self.quiet_since) if self.quiet_since else None
+        )
+        told = ""
+        while True:
+            spec = await asyncio.to_thread(load_spec, Path(self.spec_path))
+            try:
+                verdict = await asyncio.to_thread(self._look, spec, waiting)
+            except sa.exc.DBAPIError as error:
+                # A database that is away for a moment must not end a wait of hours.
+                verdict = _unanswered(spec, waiting, f"the database cannot be asked ({type(error.orig).__name__})")
+            except RebuildError as error:
+                if not error.retryable:
+                    yield self._event(ERROR, str(error), waiting)
+                    return
+                verdict = _unanswered(spec, waiting, str(error))
+            waiting = verdict.waiting
+            if verdict.opens is None or verdict.message != told:
+                told = verdict.message
+                self.log.info(told)
+            if verdict.outcome is not Outcome.WAIT:
+                yield self._event(verdict.outcome, told, waiting)
+                return
+            if not self.warned and datetime.now(UTC) - waiting.since >= spec.low_traffic.warn_after:
+                self.warned = True
+                yield self._event(LONG, told, waiting)
+                return
+            await asyncio.sleep(_pause(spec, verdict).total_seconds())
+
+    def _look(self, spec: RebuildSpec, waiting: Waiting) -> Verdict:
+        with open_spec(spec, self.ledger_run) as rebuild:
+            return rebuild.look_at_traffic(waiting)
+
+    def _event(self, outcome: str, message: str, waiting: Waiting) -> TriggerEvent:
+        self.quiet_since = waiting.quiet_since.isoformat() if waiting.quiet_since else None
+        payload = {"outcome": str(outcome), "message": message, "arguments": self.arguments()}
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def _unanswered(spec: RebuildSpec, waiting: Waiting, why: str) -> Verdict:
+    late = datetime.now(UTC) - waiting.since >= spec.low_traffic.give_up_after
+    return Verdict(Outcome.FAIL if late else Outcome.WAIT, why, Waiting(waiting.since))
+
+
+def _pause(spec: RebuildSpec, verdict: Verdict) -> timedelta:
+    """Until the next look: not longer, as somebody may say "swap now" at any time, outside the window too."""
+    every = spec.low_traffic.look_every
+    if verdict.opens is None:
+        return every
+    return max(timedelta(seconds=1), min(every, verdict.opens - datetime.now(UTC)))
