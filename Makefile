@@ -69,7 +69,15 @@ demo: .venv/.runtime ## rebuild the example application's tables on SQLite, with
 
 .PHONY: test
 test: .venv/.development lint ## run all tests, on servers that they start themselves
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+
+.PHONY: test-fidelity
+test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under clients, on every database
+	@REBUILD_TEST_FIDELITY_REBUILDS=20 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
+
+.PHONY: test-every-statement
+test-every-statement: .venv/.development ## strike every single statement of a run by every fault (long)
+	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine/test_faults.py tests/engine/test_outages.py
 
 .PHONY: lint
 lint: .venv/.development ## check style and types
@@ -78,8 +86,12 @@ lint: .venv/.development ## check style and types
 	$(BIN)/mypy
 
 .PHONY: prove
-prove: .venv/.development ## clients append and read through 20 rebuilds per database, some killed (ARGS="--engine mysql")
+prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
 	@$(BIN)/python -m tools.prove $(ARGS)
+
+.PHONY: bench
+bench: .venv/.development ## measure replays against SQL by hand, the databases' limits and peers (ARGS="--events 100000 --rounds 1")
+	@$(BIN)/python -m benchmarks $(or $(ARGS),--into docs)
 
 .PHONY: up
 up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)

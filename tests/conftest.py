@@ -31,7 +31,10 @@ SERVERS: dict[str, Callable[..., Server]] = {
 }
 DATABASES = ["sqlite", *SERVERS]
 # A test that asks for one of these has its mark.
-MARKS = {f"{kind}_{what}": kind for kind in SERVERS for what in ("server", "url")} | {"airflow_home": "airflow"}
+MARKS = {f"{kind}_{what}": kind for kind in SERVERS for what in ("server", "url")} | {
+    "airflow_home": "airflow",
+    "running_airflow": "browser",
+}
 
 _numbers = itertools.count(1)
 
@@ -43,11 +46,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is fast runs first, so that a plain mistake shows within seconds."""
+    """What is fast runs first, so that a plain mistake shows within seconds; then what mostly waits, so that the rest runs beside it."""
     for item in items:
         for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKS[fixture])
-    slow_marks = ["postgres", "mariadb", "mysql", "airflow", "slow"]
+        # One Airflow serves all of its tests, in one of the processes that share the work.
+        for mark in ("airflow", "browser"):
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.xdist_group(mark))
+    slow_marks = ["browser", "airflow", "postgres", "mariadb", "mysql", "slow"]
     items.sort(
         key=lambda item: max(
             (slow_marks.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in slow_marks), default=0

@@ -71,7 +71,7 @@ class OwnServer(Server):
     def __init__(self, name: str, *, users: Sequence[str] = ("nobody",), durable: bool = False) -> None:
         self.name = name
         self.durable = durable
-        self.port = _free_port()
+        self.port = free_port()
         # Not below the test runner's own folders: those are closed to the account that the server runs as.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.account = _account(users) if os.geteuid() == 0 else None
@@ -101,6 +101,8 @@ class OwnServer(Server):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                # SIGXFSZ stays ignored, as Python ignores it: a write beyond files_limited_to() fails, and ends no server.
+                restore_signals=False,
                 **self._as_account(),
             )
         self._wait()
@@ -115,6 +117,20 @@ class OwnServer(Server):
             return
         with _killing_children(self._process.pid):
             self._end(signal.SIGKILL)
+
+    @contextmanager
+    def files_limited_to(self, size: int) -> Iterator[None]:
+        """Within it no file grows beyond so many bytes, as on a full disk.
+
+        On PostgreSQL it holds for the connections that are made within it, and as long as they last.
+        """
+        assert self._process is not None
+        limit = ["prlimit", f"--pid={self._process.pid}"]
+        self.run(*limit, f"--fsize={size}:")
+        try:
+            yield
+        finally:
+            self.run(*limit, "--fsize=unlimited:")
 
     def remove(self) -> None:
         """Ends it and removes its folder."""
@@ -203,7 +219,7 @@ def _ends_with_this_process() -> list[str]:
     return [setpriv, "--pdeathsig", "QUIT", "--"] if setpriv else []
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
-FAST = ["--innodb-flush-log-at-trx-commit=2"]
+FAST = ["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=16M"]
 
 
 class MariaDBServer(OwnServer):
@@ -35,6 +35,7 @@ class MariaDBServer(OwnServer):
             f"--datadir={self.folder}/data",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
+            f"--tmpdir={self.folder}",
         )
         first = self.folder / "first.sql"
         first.write_text(
@@ -43,8 +44,9 @@ class MariaDBServer(OwnServer):
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
+        # A server that starts removes the temporary tables of every other one that has the same folder for them.
         return [
-            str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--socket={self.folder}/socket",
+            str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
             "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", "--skip-log-bin",
             *([] if self.durable else FAST),

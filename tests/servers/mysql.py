@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -47,12 +48,18 @@ class MySQLServer(OwnServer):
 
     def prepare(self) -> None:
         """See :class:`OwnServer`."""
-        self.run(*self._server, "--initialize-insecure", f"--datadir={self.folder}/data", "--secure-file-priv=NULL")
+        self.run(
+            *self._server,
+            "--initialize-insecure",
+            f"--datadir={self.folder}/data",
+            f"--tmpdir={self.folder}",
+            "--secure-file-priv=NULL",
+        )
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
         return [
-            *self._server, f"--datadir={self.folder}/data", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
+            *self._server, f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
             "--secure-file-priv=NULL", "--mysqlx=OFF", "--bind-address=127.0.0.1", f"--port={self.port}", "--local-infile=ON",
             "--max-connections=200", "--disable-log-bin", "--performance-schema=ON",
             *([] if self.durable else FAST),
@@ -86,6 +93,14 @@ def _unpacked() -> Path:
 
     :raises ServerMissing: no Debian machine, or its archive does not answer
     """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        # Several test processes may come here at once; the first one fetches it for all.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _unpacked_by_one()
+
+
+def _unpacked_by_one() -> Path:
     root = CACHE / "root"
     if (root / PROGRAM).exists():
         return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,13 +30,13 @@ class PostgresServer(OwnServer):
 
     def __init__(self, programs: Path, *, durable: bool = False) -> None:
         super().__init__("postgres", users=("postgres",), durable=durable)
-        self._programs = self.readable(programs)
+        self.programs = self.readable(programs)
         self.url = sa.URL.create("postgresql+psycopg", username="tests", host="127.0.0.1", port=self.port, database="postgres")
 
     def prepare(self) -> None:
         """See :class:`OwnServer`."""
         self.run(
-            self._programs / "bin/initdb",
+            self.programs / "bin/initdb",
             "-D",
             self.folder / "data",
             "-U",
@@ -54,7 +55,19 @@ class PostgresServer(OwnServer):
             SETTINGS | ({} if self.durable else FAST) | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
         )
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self._programs / "bin/postgres"), "-D", str(self.folder / "data"), *flags]
+        return [str(self.programs / "bin/postgres"), "-D", str(self.folder / "data"), *flags]
+
+
+def installed_majors() -> list[str]:
+    """The major versions that are installed, the oldest first."""
+    return sorted((each.parts[-3] for each in INSTALLED.glob("*/bin/postgres")), key=int)
+
+
+def dump_schema(server: Server, url: sa.URL, *options: str) -> str:
+    """What the server's own ``pg_dump --schema-only`` says of a database."""
+    program = str(server.programs / "bin/pg_dump") if isinstance(server, PostgresServer) else "pg_dump"
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return subprocess.run([program, "--schema-only", *options, plain], check=True, capture_output=True, text=True).stdout
 
 
 def postgres_server(*, major: str | None = None, durable: bool = False) -> Server:
