@@ -16,8 +16,12 @@ HOME = ROOT / ".airflow"
 PASSWORDS = HOME / "simple_auth_manager_passwords.json.generated"
 
 
-def configuration(home: Path, port: int) -> dict[str, str]:
-    """Airflow's own settings for an instance of this project."""
+def configuration(home: Path, port: int, prefix: str = "") -> dict[str, str]:
+    """Airflow's own settings for an instance of this project.
+
+    :param prefix: the path below which it is served, such as ``/airflow``
+    """
+    base = f"http://localhost:{port}{prefix}"
     return {
         "AIRFLOW_HOME": str(home),
         # Said in full: a database that the caller's environment names is not ours to migrate.
@@ -25,21 +29,21 @@ def configuration(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{port}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base}/execution/",
         "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",
+        "AIRFLOW__API__BASE_URL": base,
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
     }
 
 
-def environment(home: Path, port: int) -> dict[str, str]:
-    """What an Airflow of this project needs to be told, in every one of its processes."""
+def environment(home: Path, port: int, prefix: str = "") -> dict[str, str]:
+    """What an Airflow of this project needs to be told, in every one of its processes; see :func:`configuration`."""
     found = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
         # `airflow standalone` starts its parts by the name `airflow`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    return {**os.environ, **configuration(home, port), **found, **airflow_settings.read().environment()}
+    return {**os.environ, **configuration(home, port, prefix), **found, **airflow_settings.read().environment()}
 
 
 def migrate(home: Path, env: dict[str, str]) -> None:

