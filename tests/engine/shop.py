@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.parts import ByAggregate
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rows import Rows, row
 
 
-@row("orders", key="id")
+@row("orders", key="id", stream="id")
 class Order:
     id: str
     customer: int
@@ -22,7 +23,7 @@ class Order:
     updated_at: datetime | None = None
 
 
-@row("order_lines", key=("order_id", "line"), lookups=["order_id"])
+@row("order_lines", key=("order_id", "line"), lookups=["order_id"], stream="order_id")
 class OrderLine:
     order_id: str
     line: int
@@ -41,6 +42,7 @@ class CustomerTotal:
 
 class OrderProjector(Projector):
     owns = (Order,)
+    part = ByAggregate({Order: "id"})
 
     @handles("OrderPlaced")
     def placed(self, event: Event, rows: Rows) -> None:
@@ -55,6 +57,7 @@ class OrderProjector(Projector):
 
 class OrderLineProjector(Projector):
     owns = (OrderLine,)
+    part = ByAggregate({OrderLine: "order_id"})
     depends_on = (OrderProjector,)
 
     @handles("LineAdded")
@@ -73,6 +76,8 @@ class OrderLineProjector(Projector):
 
 class CustomerTotalProjector(Projector):
     owns = (CustomerTotal,)
+    part = ByAggregate({CustomerTotal: "customer"}, of=lambda event: event["customer"])
+    partition_by = "customer"
 
     @handles("OrderPlaced")
     def placed(self, event: Event, rows: Rows) -> None:
@@ -101,6 +106,7 @@ stored_events = sa.Table(
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("aggregate_uuid", sa.String(36)),
     sa.Column("aggregate_version", sa.Integer),
+    sa.Column("event_version", sa.Integer, server_default="1"),
     sa.Column("event_class", sa.String(100), nullable=False, index=True),
     sa.Column("event_properties", sa.JSON, nullable=False),
     sa.Column("meta_data", sa.JSON),
@@ -116,7 +122,7 @@ sa.Table(
     sa.Column("placed_on", sa.Date, nullable=False),
     sa.Column("updated_at", sa.DateTime),
     sa.Column("note", sa.String(20), server_default="none"),
-    sa.CheckConstraint("customer >= 0", name="ck_orders_customer"),
+    sa.CheckConstraint("customer >= 0", name="orders_chk_1"),
     mysql_engine="InnoDB",
 )
 sa.Table(

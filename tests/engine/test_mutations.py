@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild import ledger, lockstep, replay, retire
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.dialects.base import Dialect, Fence
+from include.projection_rebuild.errors import ClaimRefused, RebuildError
 from include.projection_rebuild.event_store import EventStore
 from include.projection_rebuild.ledger import Checkpoint
+from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
+from include.projection_rebuild.throttle import Throttle
 from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
+from tests.engine.injection import before_the_drain
+from tests.engine.live_shop import project
+from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end, spec
 
 LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
 
 
+SERVERS = ("postgres", "mariadb", "mysql")
+EVERYWHERE = ("sqlite", *SERVERS)
+
+
+def on(*kinds: str) -> pytest.MarkDecorator:
+    """The kinds of databases that have the measure."""
+    marks = {kind: [getattr(pytest.mark, kind)] for kind in SERVERS}
+    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in kinds])
+
+
 @pytest.fixture
-def database(new_database: Callable[[str], sa.URL]) -> sa.Engine:
-    """1,000 events on PostgreSQL."""
-    engine = sa.create_engine(new_database("postgres"), poolclass=sa.NullPool)
+def database(kind: str, new_database: Callable[[str], sa.URL]) -> sa.Engine:
+    """1,000 events."""
+    engine = sa.create_engine(new_database(kind), poolclass=sa.NullPool)
     shop.metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(1_000))
     return engine
 
 
-pytestmark = pytest.mark.postgres
-
-
+@on(*SERVERS)
 def test_without_settling_events_are_missed(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(database)
     run_to(made, "clone")
@@ -50,25 +63,27 @@ def test_without_settling_events_are_missed(database: sa.Engine, monkeypatch: py
     assert "quick" in green and "late" not in green
 
 
+@on(*EVERYWHERE)
 def test_without_the_drain_the_last_events_are_lost(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(database)
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
-    monkeypatch.setattr(lockstep.Lockstep, "drain", lambda self, position: None)
-    monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self: None)
+    monkeypatch.setattr(lockstep.Lockstep, "drain", lambda self, position: [])
+    monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self, stopped: None)
     monkeypatch.setattr(lockstep.Lockstep, "miscounted", lambda self, stored: [])
     made.swap()
     assert actual(database) != expected([*events(1_000), LATE])
 
 
+@on(*EVERYWHERE)
 def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(database)
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
     monkeypatch.setattr(lockstep.Lockstep, "_fold", lambda self, bound: {})
-    monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self: None)
+    monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self, stopped: None)
     monkeypatch.setattr(lockstep.Lockstep, "position", property(lambda self: 1_000))
     monkeypatch.setattr(
         EventStore, "counts", lambda self, after, upto, count=EventStore.counts: count(self, after, self.newest())
@@ -78,9 +93,10 @@ def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, mon
     assert actual(database)["orders"] == {}
 
 
+@on(*EVERYWHERE)
 def test_without_the_count_a_missed_event_is_lost(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = events(1_000)
-    at = next(at for at in range(1_000, 0, -1) if stored[at - 1]["event_class"] == "LineAdded")
+    at = next(at for at in range(999, 0, -1) if stored[at - 1]["event_class"] == "LineAdded")
     with database.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM stored_events WHERE id = {at}")
         connection.execute(shop.stored_events.insert(), [LATE])
@@ -93,6 +109,12 @@ def test_without_the_count_a_missed_event_is_lost(database: sa.Engine, monkeypat
     assert actual(database) != expected([*stored, LATE])
 
 
+def unthrottled(context: Context, connection: sa.Connection) -> Throttle:
+    """Of a worker that nobody asks to stop."""
+    return Throttle(context, "worker", connection, lambda: False)
+
+
+@on(*EVERYWHERE)
 def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def unconditional(
         self: ledger.Ledger,
@@ -116,16 +138,17 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
     with context.dialect.connect() as one, context.dialect.connect() as two:
         read = context.ledger.checkpoints(one, "run")["CustomerTotalProjector"]
         first = replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, one)
-        first.replay_to(1_000, lambda: False, lambda _: None)
+        first.replay_to(1_000, unthrottled(context, one), lambda _: None)
         late = replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, two)
         # It has loaded what the first one wrote, and would add the same events to it.
         late._buffer.forget()
         monkeypatch.setattr(ledger.Ledger, "advance", unconditional)
-        late.replay_to(1_000, lambda: False, lambda _: None)
+        late.replay_to(1_000, unthrottled(context, two), lambda _: None)
         doubled = {row[0]: row[1] for row in one.exec_driver_sql("SELECT customer, orders FROM customer_totals_rebuild")}
     assert doubled == {key: each[0] * 2 for key, each in expected(events(1_000))["customer_totals"].items()}
 
 
+@on(*EVERYWHERE)
 def test_without_the_token_a_worker_of_an_earlier_clone_writes(database: sa.Engine) -> None:
     made = rebuild(database)
     run_to(made, "clone")
@@ -136,10 +159,12 @@ def test_without_the_token_a_worker_of_an_earlier_clone_writes(database: sa.Engi
         now = context.ledger.checkpoints(connection, "run")["OrderProjector"]
         assert before.position == now.position and before.token != now.token
         stolen = Checkpoint(before.projector, before.position, before.head, before.events, before.seconds, now.token)
-        replay.ProjectorReplay(context, shop.OrderProjector, stolen, connection).replay_to(500, lambda: False, lambda _: None)
+        work = replay.ProjectorReplay(context, shop.OrderProjector, stolen, connection)
+        work.replay_to(500, unthrottled(context, connection), lambda _: None)
         assert connection.exec_driver_sql("SELECT count(*) FROM orders_rebuild").scalar_one() > 0
 
 
+@on(*EVERYWHERE)
 def test_without_the_identity_somebody_elses_table_is_dropped(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(database)
     run_to(made, "reconcile")
@@ -158,33 +183,107 @@ def _retired(made: Any) -> list[Any]:
         return list(context.ledger.retired(connection, run_id=context.run_id))
 
 
-def test_without_locks_a_writer_of_blue_is_lost(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that has appended and projected, but not committed: the switch must wait for it."""
+@contextmanager
+def unheld(self: Dialect, connection: sa.Connection, *_: object) -> Iterator[None]:
+    """The locks of the switch, left out."""
+    with nullcontext() if self.ddl_commits else self.transaction(connection):
+        yield
+
+
+@contextmanager
+def unfenced(self: Dialect, *_: object) -> Iterator[Fence]:
+    """The fence around the event store, left out."""
+    yield Fence(lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "measure", "left_out"),
+    [
+        pytest.param("postgres", "hold", unheld, marks=pytest.mark.postgres),
+        pytest.param("mariadb", "fence", unfenced, marks=pytest.mark.mariadb),
+        pytest.param("mysql", "hold", unheld, marks=pytest.mark.mysql),
+    ],
+)
+def test_without_locks_a_writer_of_blue_is_lost(
+    database: sa.Engine, monkeypatch: pytest.MonkeyPatch, measure: str, left_out: object
+) -> None:
+    """A client that appends and projects in one transaction, while the tables are about to be switched."""
     made = rebuild(database)
     run_to(made, "verify")
-    from contextlib import contextmanager
+    dialect = type(made._context.dialect)
+    monkeypatch.setattr(dialect, measure, left_out)
+    original = dialect.run_switch
 
-    @contextmanager
-    def unheld(self: Dialect, connection: sa.Connection, tables: object, timeout: timedelta) -> Any:
-        with self.transaction(connection):
-            yield
+    def while_a_client_writes(self: Dialect, *switch: Any) -> Any:
+        with database.begin() as writer:
+            writer.execute(shop.stored_events.insert(), [LATE])
+            writer.exec_driver_sql(
+                "INSERT INTO orders (id, customer, status, placed_on) VALUES ('late', 1, 'placed', '2026-03-01')"
+            )
+        return original(self, *switch)
 
-    monkeypatch.setattr(type(made._context.dialect), "hold", unheld)
-    original = type(made._context.dialect).run_switch
-    writer = database.connect()
-
-    def while_a_client_writes(self: Dialect, connection: sa.Connection, statements: Any, timeout: timedelta) -> None:
-        writer.execute(shop.stored_events.insert(), [LATE])
-        writer.exec_driver_sql("INSERT INTO orders (id, customer, status, placed_on) VALUES ('late', 1, 'placed', '2026-03-01')")
-        writer.commit()
-        original(self, connection, statements, timeout)
-
-    monkeypatch.setattr(type(made._context.dialect), "run_switch", while_a_client_writes)
+    monkeypatch.setattr(dialect, "run_switch", while_a_client_writes)
     made.swap()
-    writer.close()
     assert "late" not in actual(database)["orders"]
 
 
+DETACHED = {"contract": "detached", "drain_check": "SELECT 0"}
+
+
+def append_before_the_drain(monkeypatch: pytest.MonkeyPatch, made: Rebuild, engine: sa.Engine) -> None:
+    """A client of the contract `detached` appends when no job is left any more, where no fence keeps it from that."""
+    monkeypatch.setattr(type(made._context.store.dialect), "fence", unfenced)
+
+    def append() -> None:
+        with engine.begin() as connection:
+            connection.execute(shop.stored_events.insert(), [LATE])
+
+    before_the_drain(monkeypatch, append)
+
+
+def assert_its_job_comes_second(models: sa.Engine) -> None:
+    """The job projects into the new tables what has been drained into them."""
+    with pytest.raises(sa.exc.IntegrityError), models.begin() as connection:
+        project(connection, 1_001, LATE)
+
+
+@on(*SERVERS)
+def test_without_the_fence_a_job_projects_what_was_drained(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(database, live_writer=DETACHED)
+    run_to(made, "verify")
+    append_before_the_drain(monkeypatch, made, database)
+    made.swap()
+    assert_its_job_comes_second(database)
+
+
+def test_without_the_fence_around_another_database_a_job_projects_what_was_drained(
+    new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, models = (sa.create_engine(new_database("sqlite"), poolclass=sa.NullPool) for _ in range(2))
+    for each in (store, models):
+        shop.metadata.create_all(each)
+    with store.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(1_000))
+    made = Rebuild(spec(live_writer=DETACHED), run_id="two", event_store=store, read_models=models)
+    run_to(made, "verify")
+    append_before_the_drain(monkeypatch, made, store)
+    made.swap()
+    assert_its_job_comes_second(models)
+
+
+@on(*EVERYWHERE)
+def test_without_claims_a_second_run_drops_what_the_first_has_made(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = rebuild(database, "first"), rebuild(database, "second")
+    run_to(first, "replay")
+    with pytest.raises(ClaimRefused):
+        second.plan(RunOptions())
+    assert actual(database, "_rebuild") == expected(events(1_000))
+    monkeypatch.setattr(ledger.Ledger, "claim", lambda self, connection, run_id, tables: None)
+    run_to(second, "clone")
+    assert actual(database, "_rebuild") == expected([])
+
+
+@on(*EVERYWHERE)
 def test_with_everything_in_place_none_of_it_happens(database: sa.Engine) -> None:
     made = rebuild(database)
     run_to(made, "verify", RunOptions())
@@ -192,4 +291,4 @@ def test_with_everything_in_place_none_of_it_happens(database: sa.Engine) -> Non
         connection.execute(shop.stored_events.insert(), [LATE])
     run_to_end(made, PROJECTORS)
     assert actual(database) == expected([*events(1_000), LATE])
-    assert retire.drop_old(made._context)
+    assert retire.drop_old(made._context, lambda run: False)

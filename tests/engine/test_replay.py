@@ -1,0 +1,133 @@
+"""When a replay commits, what it keeps in memory, and what is left if it ends early."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild.errors import HandlerError, Interrupted
+from include.projection_rebuild.memory import Memory, collector_off
+from include.projection_rebuild.rebuild import Rebuild
+from tests.engine import shop
+from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
+
+ONE = "sqlite"
+
+
+@pytest.fixture
+def engine(new_database: Any) -> sa.Engine:
+    """What a replay decides for itself does not depend on the database."""
+    return sa.create_engine(new_database(ONE))
+
+
+@pytest.fixture
+def stored(engine: sa.Engine) -> list[dict[str, Any]]:
+    """A store with 5,000 events over empty read models: a few pages for each projector."""
+    shop.metadata.create_all(engine)
+    made = events(5_000)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), made)
+    return made
+
+
+def commits(made: Rebuild, projector: str, **given: Any) -> list[int]:
+    """The positions of a projector's checkpoints while it is replayed."""
+    seen: list[int] = []
+    ledger, advance = made._context.ledger, made._context.ledger.advance
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["position"])
+        return advance(*args, **kwargs)
+
+    ledger.advance = noted  # type: ignore[method-assign]
+    try:
+        made.replay(projector, **given)
+    finally:
+        del ledger.advance  # type: ignore[method-assign]
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("replay", "least", "most"),
+    [
+        ({}, 1, 1),
+        ({"batch_events": 500}, 3, 12),
+        ({"commit_every": "0s"}, 2, 4),
+        ({"max_rows_in_memory": 100}, 2, 4),
+        ({"batch_events": 500, "max_memory": 1}, 3, 12),
+    ],
+)
+def test_a_replay_commits_when_it_is_enough(
+    engine: sa.Engine, stored: list[dict[str, Any]], replay: dict[str, Any], least: int, most: int
+) -> None:
+    made = rebuild(engine, replay=replay)
+    run_to(made, "clone")
+    seen = commits(made, "OrderLineProjector")
+    assert least <= len(seen) <= most and seen[-1] == 5_000 and seen == sorted(set(seen))
+    run_to_end(made, PROJECTORS)
+    assert actual(engine) == expected(stored)
+
+
+def test_one_writer_is_not_kept_from_writing_for_long(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(engine, replay={"batch_events": 5_000})
+    monkeypatch.setattr(type(made._context.dialect), "rows_per_transaction", 500)
+    run_to(made, "clone")
+    assert len(commits(made, "OrderLineProjector")) > 1
+
+
+def test_a_stopped_replay_has_committed_all_that_it_did(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    made = rebuild(engine, replay={})
+    run_to(made, "clone")
+    looks = iter([False, True])
+    with pytest.raises(Interrupted):
+        made.replay("OrderLineProjector", stopped=lambda: next(looks))
+    assert made.report().replays[2].events == 2_000
+    assert (
+        made.replay("OrderLineProjector").events
+        == sum(each["event_class"] in shop.OrderLineProjector.event_types() for each in stored) - 2_000
+    )
+
+
+def test_what_came_before_a_failing_event_is_committed_whatever_was_in_memory(
+    engine: sa.Engine, stored: list[dict[str, Any]]
+) -> None:
+    said = {"customer": 1, "line": 1, "product": "p", "price": "no number", "options": {}}
+    poison = {"aggregate_uuid": "x", "event_class": "LineAdded", "event_properties": said}
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), [poison])
+    made = rebuild(engine, replay={})
+    run_to(made, "clone")
+    with pytest.raises(HandlerError, match="5001"):
+        made.replay("OrderLineProjector")
+    assert made.report().replays[2].position == 5_000
+    assert actual(engine, "_rebuild")["order_lines"] == expected(stored)["order_lines"]
+
+
+def test_rows_are_counted_once_their_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(limit=10)
+    now = memory._before
+    monkeypatch.setattr(memory, "_process", None)
+    taken = [0.0]
+
+    class Process:
+        def memory_info(self) -> Any:
+            return type("Info", (), {"rss": now + taken[0] * 1024 * 1024})
+
+    memory._process = Process()
+    assert not memory.is_full(1_000)
+    taken[0] = 9
+    assert memory.is_full(2_000)
+    # The system has not been given anything back; the next rows use the same room.
+    assert not memory.is_full(1_999)
+    assert memory.is_full(2_000)
+
+
+def test_the_collector_is_as_it_was() -> None:
+    with collector_off():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() == 0

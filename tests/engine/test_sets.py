@@ -1,0 +1,178 @@
+"""Projectors that give SQL: the same tables as by handlers, the same checkpoints, and what becomes of events it cannot take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild.errors import HandlerError, Interrupted, PlanError, ProjectorError
+from include.projection_rebuild.projector import load_projector
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.sets import SetError, Sets
+from include.projection_rebuild.spec import RunOptions
+from tests.engine import shop
+from tests.engine.test_rebuild import PROJECTORS, SPEC, actual, events, expected, rebuild, run_to, run_to_end
+
+BOTH = [*SPEC["projectors"][:2], "tests.engine.shop_sets:CustomerTotalProjector"]
+ALONE = ["tests.engine.shop_sets:TotalsBySqlAlone"]
+LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
+
+
+@pytest.fixture
+def engine(new_database: Any) -> sa.Engine:
+    """Where the database does not matter."""
+    return sa.create_engine(new_database("sqlite"))
+
+
+@pytest.fixture
+def stored(engine: sa.Engine) -> list[dict[str, Any]]:
+    return fill(engine)
+
+
+def fill(engine: sa.Engine) -> list[dict[str, Any]]:
+    """1,000 events over empty read models."""
+    shop.metadata.create_all(engine)
+    made = events(1_000)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), made)
+    return made
+
+
+def append(engine: sa.Engine, event: dict[str, Any]) -> None:
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), [event])
+
+
+def by_sql(made: Rebuild, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The ranges over which SQL is run."""
+    ranges: list[tuple[int, int]] = []
+    run = Sets.run
+
+    def noted(self: Sets, connection: sa.Connection, after: int, upto: int) -> None:
+        ranges.append((after, upto))
+        run(self, connection, after, upto)
+
+    monkeypatch.setattr(Sets, "run", noted)
+    return ranges
+
+
+def test_ranges_follow_each_other_and_the_rest_is_drained_by_handlers(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(engine, projectors=BOTH)
+    ranges = by_sql(made, monkeypatch)
+    run_to(made, "verify")
+    assert len(ranges) >= 10 and ranges[0][0] == 0 and ranges[-1][1] == 1_000
+    assert [after for after, _ in ranges[1:]] == [upto for _, upto in ranges[:-1]]
+    append(engine, LATE)
+    before = len(ranges)
+    made.swap()
+    assert len(ranges) == before
+    assert actual(engine) == expected([*stored, LATE])
+
+
+def test_handlers_are_used_where_the_spec_says_so(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(engine, projectors=BOTH, replay={"set_based": False})
+    ranges = by_sql(made, monkeypatch)
+    run_to(made, "drop")
+    assert ranges == [] and actual(engine) == expected(stored)
+
+
+def test_a_replay_by_sql_that_was_stopped_goes_on_from_its_checkpoint(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    made = rebuild(engine, projectors=BOTH)
+    run_to(made, "clone")
+    looks = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        made.replay("CustomerTotalProjector", stopped=lambda: next(looks))
+    assert made.replay("CustomerTotalProjector").resumed_from == 200
+    run_to_end(made, PROJECTORS)
+    assert actual(engine) == expected(stored)
+
+
+def test_positions_that_green_holds_already_are_left_out(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    context = rebuild(engine, projectors=BOTH)._context
+    sets = Sets(context, context.projector("CustomerTotalProjector"), already=[3, 5, 2_000])
+    types = context.projector("CustomerTotalProjector").event_types()
+    there = [at for at, each in enumerate(stored, start=1) if each["event_class"] in types and at not in (3, 5)]
+    with context.dialect.connect() as connection:
+        assert sets.count(connection, 0, 1_000) == len(there)
+        assert sets.count(connection, 2, 5) == sum(2 < at <= 5 for at in there)
+
+
+def test_what_sql_cannot_take_is_named_by_the_handlers(new_database: Any) -> None:
+    engine = sa.create_engine(new_database("postgres"))
+    fill(engine)
+    append(engine, {"aggregate_uuid": "x", "event_class": "LineAdded", "event_properties": {"customer": "s3cret", "price": "1"}})
+    lines: list[str] = []
+    made = rebuild(engine, projectors=BOTH, log=lines.append)
+    run_to(made, "clone")
+    with pytest.raises(HandlerError, match="1001") as caught:
+        made.replay("CustomerTotalProjector")
+    assert {each.projector: each.position for each in made.report().replays}["CustomerTotalProjector"] == 1_000
+    assert any("its handlers do the work" in line for line in lines)
+    assert "s3cret" not in "".join([*lines, str(caught.value)])
+    alone = rebuild(engine, "alone", projectors=ALONE)
+    alone.plan(RunOptions(), is_over=lambda _: True)
+    alone.clone_tables()
+    with pytest.raises(SetError, match=r"TotalsBySqlAlone.* 22P02") as refused:
+        alone.replay("TotalsBySqlAlone")
+    assert "s3cret" not in str(refused.value) and refused.value.__suppress_context__
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres), pytest.param("mariadb", marks=pytest.mark.mariadb)]
+)
+def test_sql_alone_does_everything_up_to_the_switch(kind: str, new_database: Any) -> None:
+    engine = sa.create_engine(new_database(kind))
+    made_events = fill(engine)
+    made = rebuild(engine, projectors=ALONE)
+    run_to(made, "replay")
+    append(engine, LATE)
+    made.verify()
+    append(engine, LATE)
+    made.swap()
+    made.reconcile()
+    assert actual(engine)["customer_totals"] == expected([*made_events, LATE, LATE])["customer_totals"]
+    engine.dispose()
+
+
+@pytest.mark.mysql
+def test_sql_alone_is_refused_where_the_switch_cannot_run_it(new_database: Any) -> None:
+    engine = sa.create_engine(new_database("mysql"))
+    fill(engine)
+    with pytest.raises(PlanError, match=r"TotalsBySqlAlone.*give it handlers"):
+        rebuild(engine, projectors=ALONE).plan(RunOptions())
+    engine.dispose()
+
+
+def test_a_projector_with_neither_is_refused(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    with pytest.raises(PlanError, match="none for this database"):
+        rebuild(engine, projectors=["tests.engine.shop_sets:ForOneDatabase"]).plan(RunOptions())
+
+
+def test_two_databases_leave_the_work_to_the_handlers(new_database: Any) -> None:
+    store, models = (sa.create_engine(new_database("sqlite")) for _ in range(2))
+    fill(store)
+    shop.metadata.create_all(models)
+    jobs = {"contract": "detached", "drain_check": "SELECT 0"}
+    spec = rebuild(store, projectors=BOTH, live_writer=jobs)._context.spec
+    made = Rebuild(spec, run_id="run", event_store=store, read_models=models, log=lambda _: None)
+    notes = made.plan(RunOptions()).findings
+    assert any("CustomerTotalProjector" in str(each) and "two databases" in str(each) for each in notes)
+    made.clone_tables()
+    made.replay("CustomerTotalProjector")
+    assert actual(models, "_rebuild")["customer_totals"] == expected(events(1_000))["customer_totals"]
+
+
+def test_reads_beside_handlers_are_refused() -> None:
+    with pytest.raises(ProjectorError, match="`reads_events`"):
+        load_projector("tests.engine.test_sets:Wrong")
+
+
+class Wrong(shop.OrderProjector):
+    reads_events = ("OrderPlaced",)

@@ -1,0 +1,664 @@
+"""The switch among transactions that are older, slower or less polite than it would like them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild import swap
+from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.dialects.base import Manners, TablesBusy
+from include.projection_rebuild.dialects.mysql import MySQLDialect
+from include.projection_rebuild.errors import (
+    ClaimRefused,
+    CloneError,
+    FencedOut,
+    FenceLost,
+    Interrupted,
+    StepOrderError,
+    SwapNotPossible,
+    VerificationFailed,
+)
+from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.spec import RunOptions
+from tests.engine import shop
+from tests.engine.injection import until
+from tests.engine.live_shop import project
+from tests.engine.test_rebuild import TABLES, actual, events, expected, rebuild, run_to, tables
+from tests.engine.test_rollback import append
+
+STORED = events(500)
+LATE = [each for each in events(600)[500:] if each["event_class"] == "OrderPlaced"][:3]
+SERVERS = ["postgres", "mariadb", "mysql"]
+
+
+def _prepared(engine: sa.Engine) -> sa.Engine:
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), STORED)
+    run_to(rebuild(engine, "fill"), "drop")
+    return engine
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
+def server(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    """A database on each server, its read models filled."""
+    engine = sa.create_engine(new_database(request.param), poolclass=sa.NullPool)
+    yield _prepared(engine)
+    engine.dispose()
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+def mysql_family(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    """As ``server``, where a fence is needed."""
+    engine = sa.create_engine(new_database(request.param), poolclass=sa.NullPool)
+    yield _prepared(engine)
+    engine.dispose()
+
+
+def older(engine: sa.Engine, level: str = "REPEATABLE READ") -> sa.Connection:
+    """A transaction that has looked at something else."""
+    connection = engine.connect().execution_options(isolation_level=level)
+    connection.exec_driver_sql("SELECT count(*) FROM stored_events").scalar_one()
+    return connection
+
+
+def orders(connection: sa.Connection) -> int:
+    return int(connection.exec_driver_sql("SELECT count(*) FROM orders").scalar_one())
+
+
+def test_an_older_snapshot_is_waited_for_and_never_finds_an_empty_table(server: sa.Engine) -> None:
+    made = rebuild(server)
+    made.plan(RunOptions())
+    snapshot = older(server)
+    found: list[int] = []
+
+    def ends_later() -> None:
+        time.sleep(0.7)
+        found.append(orders(snapshot))
+        snapshot.close()
+
+    run_rest = [made.clone_tables, *(lambda name=name: made.replay(name) for name in made.chosen()), made.verify]  # type: ignore[misc]
+    for step in run_rest:
+        step()
+    client = threading.Thread(target=ends_later)
+    client.start()
+    made.swap()
+    client.join()
+    assert found == [len(expected(STORED)["orders"])]
+
+
+def test_without_the_wait_an_older_snapshot_finds_nothing(server: sa.Engine) -> None:
+    """On the MySQL family it is told so, if it is older than green's last index, too."""
+    made = rebuild(server, swap={"wait_for_snapshots": "0s"})
+    run_to(made, "clone")
+    with older(server) as snapshot:
+        for name in made.chosen():
+            made.replay(name)
+        made.verify()
+        made.swap()
+        try:
+            assert orders(snapshot) == 0
+        except sa.exc.OperationalError as error:
+            assert "Table definition has changed" in str(error.orig)
+
+
+def test_a_snapshot_that_stays_is_named_and_nothing_is_switched(server: sa.Engine) -> None:
+    made = rebuild(server, swap={"wait_for_snapshots": "300ms"})
+    run_to(made, "verify")
+    with older(server), pytest.raises(SwapNotPossible, match=r"older than the green tables.*session"):
+        made.swap()
+    assert actual(server) == expected(STORED)
+    made.swap()
+    assert actual(server) == expected(STORED)
+
+
+def test_a_snapshot_that_was_taken_in_one_message_is_waited_for(postgres: sa.Engine) -> None:
+    """The transaction and its first query then began at the same time."""
+    made = rebuild(postgres, swap={"wait_for_snapshots": "300ms"})
+    run_to(made, "verify")
+    with postgres.connect().execution_options(isolation_level="AUTOCOMMIT") as snapshot:
+        driver: Any = snapshot.connection.driver_connection
+        driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM stored_events")
+        with pytest.raises(SwapNotPossible, match=r"older than the green tables.*idle in transaction"):
+            made.swap()
+
+
+def test_read_committed_transactions_are_not_waited_for(server: sa.Engine) -> None:
+    made = rebuild(server, swap={"wait_for_snapshots": "5s"})
+    run_to(made, "verify")
+    with older(server, "READ COMMITTED") as idle:
+        made.swap()
+        assert orders(idle) == len(expected(STORED)["orders"])
+
+
+def test_a_transaction_that_has_read_a_table_leads_to_attempts_and_not_to_a_queue(server: sa.Engine) -> None:
+    made = rebuild(server, swap={"attempts": 3})
+    run_to(made, "verify")
+    longest = 0.0
+    stop = threading.Event()
+
+    def reads() -> None:
+        nonlocal longest
+        while not stop.is_set():
+            began = time.monotonic()
+            with server.connect() as connection:
+                orders(connection)
+            longest = max(longest, time.monotonic() - began)
+
+    reader = threading.Thread(target=reads)
+    with server.connect().execution_options(isolation_level="READ COMMITTED") as idle:
+        orders(idle)
+        reader.start()
+        with pytest.raises(SwapNotPossible, match="could not be locked in time"):
+            made.swap()
+        stop.set()
+        reader.join()
+        assert orders(idle) > 0
+    # The attempts took longer than any reader had to wait.
+    made.swap()
+    assert actual(server) == expected(STORED)
+
+
+def test_a_stopped_switch_does_not_go_on_with_its_next_attempt(server: sa.Engine) -> None:
+    made = rebuild(server)
+    run_to(made, "verify")
+    asked: list[bool] = []
+
+    def stopped() -> bool:
+        asked.append(True)
+        return len(asked) > 1
+
+    with server.connect().execution_options(isolation_level="READ COMMITTED") as idle:
+        orders(idle)
+        with pytest.raises(Interrupted):
+            made.swap(stopped=stopped)
+    assert len(asked) == 2
+    made.swap()
+    assert actual(server) == expected(STORED)
+
+
+def _cut_idle_connections(engine: sa.Engine, spare: int | None = None) -> int:
+    """Cuts the connections that hold something and execute nothing, the fence's among them; returns their number."""
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep' AND DB = DATABASE() AND ID <> CONNECTION_ID()"
+        ).scalars()
+        ids = [each for each in found if each != spare]
+        for each in ids:
+            connection.exec_driver_sql(f"KILL {each}")
+    return len(ids)
+
+
+def test_a_fence_that_is_cut_before_the_switch_only_costs_an_attempt(
+    mysql_family: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = {"contract": "detached", "drain_check": "SELECT 0"}
+    made = rebuild(mysql_family, live_writer=nobody, swap={"attempts": 5})
+    run_to(made, "verify")
+    original = MySQLDialect.run_switch
+    cut = []
+
+    def with_a_cut_fence(self: MySQLDialect, connection: sa.Connection, tables: Any, statements: Any, manners: Manners) -> bool:
+        if not cut:
+            cut.append(_cut_idle_connections(mysql_family, spare=self.session_id(connection)))
+        return original(self, connection, tables, statements, manners)
+
+    monkeypatch.setattr(MySQLDialect, "run_switch", with_a_cut_fence)
+    result = made.swap()
+    assert cut[0] >= 1 and result.attempts == 2 and result.in_doubt == 0
+    made.reconcile()
+    assert actual(mysql_family) == expected(STORED)
+
+
+@pytest.mark.mariadb
+def test_events_in_doubt_are_counted_and_reported(new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch) -> None:
+    """MariaDB: the fence dies while the RENAME is under way, and somebody appends before it is through."""
+    engine = _prepared(sa.create_engine(new_database("mariadb"), poolclass=sa.NullPool))
+    made = rebuild(engine)
+    run_to(made, "verify")
+    original = MySQLDialect.run_switch
+
+    def dies_meanwhile(self: MySQLDialect, connection: sa.Connection, *switch: Any) -> bool:
+        original(self, connection, *switch)
+        _cut_idle_connections(engine, spare=self.session_id(connection))
+        with engine.begin() as connection:
+            connection.execute(shop.stored_events.insert(), LATE)
+        return False
+
+    monkeypatch.setattr(MySQLDialect, "run_switch", dies_meanwhile)
+    assert made.swap().in_doubt == 3
+    with pytest.raises(FenceLost, match="3 events above position 500"):
+        made.reconcile()
+    monkeypatch.undo()
+    # The tables are free for the rebuild that puts it right.
+    run_to(rebuild(engine, "again"), "drop")
+    assert actual(engine) == expected([*STORED, *LATE])
+
+
+@pytest.fixture
+def postgres(postgres_url: sa.URL) -> Iterator[sa.Engine]:
+    """A database on PostgreSQL, its read models filled."""
+    engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
+    yield _prepared(engine)
+    engine.dispose()
+
+
+def test_a_switch_that_is_not_possible_costs_no_rollback(postgres: sa.Engine) -> None:
+    run_to(rebuild(postgres, "last week's"), "reconcile")
+    made = rebuild(postgres, swap={"attempts": 2})
+    run_to(made, "verify")
+    with postgres.connect() as idle:
+        orders(idle)
+        with pytest.raises(SwapNotPossible):
+            made.swap()
+    assert actual(postgres, "_old") == expected(STORED)
+    assert rebuild(postgres, "back").plan_rollback(RunOptions(dry_run=True)).rolls_back == "last week's"
+    made.swap()
+    made.reconcile()
+    assert rebuild(postgres, "back").plan_rollback(RunOptions(dry_run=True)).rolls_back == "run"
+    made.drop_old()
+    assert tables(postgres) == {"stored_events", *TABLES}
+
+
+@pytest.mark.mariadb
+def test_a_switch_that_waits_in_vain_costs_no_rollback(mariadb_url: sa.URL) -> None:
+    engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
+    run_to(rebuild(engine, "last week's"), "reconcile")
+    made = rebuild(engine, swap={"wait_for_snapshots": "300ms"})
+    run_to(made, "verify")
+    with older(engine), pytest.raises(SwapNotPossible):
+        made.swap()
+    assert actual(engine, "_old") == expected(STORED)
+    made.swap()
+    engine.dispose()
+
+
+def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    made = rebuild(postgres, log=said.append)
+    run_to(made, "verify")
+    with postgres.connect() as connection:
+        visible = "SELECT relallvisible > 0 FROM pg_class WHERE relname = 'order_lines_rebuild'"
+        assert connection.exec_driver_sql(visible).scalar_one()
+        # As a VACUUM holds it, which nobody could keep from ending.
+        connection.exec_driver_sql("LOCK TABLE orders IN SHARE UPDATE EXCLUSIVE MODE")
+        with monkeypatch.context() as patch, pytest.raises(SwapNotPossible, match=r"maintained: session \d+ \(LOCK.*on orders"):
+            patch.setattr(swap, "MAINTENANCE", timedelta(0))
+            made.swap()
+        ends = threading.Timer(0.3, connection.rollback)
+        ends.start()
+        assert made.swap().attempts == 1
+        ends.join()
+    assert any("waiting until the tables have been maintained" in each for each in said)
+
+
+def just_before(
+    monkeypatch: pytest.MonkeyPatch, engine: sa.Engine, verb: str, *statements: str, late: list[dict[str, Any]] | None = None
+) -> None:
+    """Somebody executes something, and appends, right before the dialect is first asked to do something."""
+    dialect = type(dialect_for(engine))
+    original, done = getattr(dialect, verb), []
+
+    def asked_late(*arguments: Any) -> Any:
+        if not done:
+            done.append(True)
+            append(engine, late or [])
+            with engine.begin() as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
+        return original(*arguments)
+
+    monkeypatch.setattr(dialect, verb, asked_late)
+
+
+def test_what_hangs_on_a_table_since_the_last_look_goes_with_its_name(
+    postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(postgres)
+    run_to(made, "verify")
+    just_before(
+        monkeypatch,
+        postgres,
+        "hold",
+        "CREATE VIEW few_orders AS SELECT id FROM orders LIMIT 3",
+        "CREATE TRIGGER kept BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    )
+    assert made.swap().attempts == 2
+    made.reconcile()
+    made.drop_old()
+    with postgres.connect() as connection:
+        triggers = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal"
+        assert connection.exec_driver_sql(triggers).scalars().all() == ["kept"]
+        assert len(connection.exec_driver_sql("SELECT * FROM few_orders").all()) == 3
+
+
+def test_a_privilege_that_is_granted_since_the_last_look_is_not_lost(
+    postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(postgres)
+    run_to(made, "verify")
+    just_before(monkeypatch, postgres, "hold", "GRANT SELECT ON orders TO PUBLIC")
+    with pytest.raises(CloneError, match="privilege SELECT"):
+        made.swap()
+
+
+@pytest.fixture
+def noted(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
+    """SQLite, with a table outside of the run whose rows refer to orders."""
+    engine = _prepared(sa.create_engine(sqlite_url))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE notes (id INTEGER PRIMARY KEY, of TEXT REFERENCES orders (id))")
+    yield engine
+    engine.dispose()
+
+
+def test_a_row_that_refers_to_a_new_order_does_not_hinder_the_switch(noted: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(noted)
+    run_to(made, "verify")
+    note = f"INSERT INTO notes (of) VALUES ('{LATE[0]['aggregate_uuid']}')"
+    just_before(monkeypatch, noted, "switch", note, late=LATE[:1])
+    made.swap()
+    assert actual(noted) == expected([*STORED, LATE[0]])
+
+
+def test_a_row_that_would_lose_its_parent_is_found_at_the_last_moment(noted: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(noted)
+    with noted.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO orders (id, customer, status, placed_on) VALUES ('by hand', 1, 's', '2026-01-01')"
+        )
+    run_to(made, "verify")
+    just_before(monkeypatch, noted, "hold", "INSERT INTO notes (of) VALUES ('by hand')")
+    with pytest.raises(VerificationFailed, match="1 rows of notes refer to rows of orders"):
+        made.swap()
+    with noted.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM orders WHERE id = 'by hand'").scalar_one() == 1
+
+
+@pytest.mark.parametrize(("max_pause", "attempts"), [("3s", 1), ("300ms", 2)])
+def test_the_server_ends_only_a_pause_that_is_too_long_and_the_next_attempt_goes_on(
+    postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch, max_pause: str, attempts: int
+) -> None:
+    made = rebuild(postgres, swap={"max_pause": max_pause})
+    run_to(made, "verify")
+    drain, drained = swap._Attempt._drain, []
+
+    def slowly(attempt: Any) -> Any:
+        drained.append(attempt)
+        if len(drained) == 1:
+            time.sleep(0.7)
+        return drain(attempt)
+
+    monkeypatch.setattr(swap._Attempt, "_drain", slowly)
+    assert made.swap().attempts == len(drained) == attempts
+    assert actual(postgres) == expected(STORED)
+
+
+def test_a_pause_that_is_too_long_at_the_last_attempt_is_said(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(postgres, swap={"max_pause": "200ms", "attempts": 1})
+    run_to(made, "verify")
+    drain = swap._Attempt._drain
+
+    def slowly(attempt: Any) -> Any:
+        time.sleep(0.5)
+        return drain(attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(swap._Attempt, "_drain", slowly)
+        with pytest.raises(SwapNotPossible, match="the connection that held the tables was cut"):
+            made.swap()
+    assert actual(postgres) == expected(STORED)
+
+
+@pytest.mark.mysql
+def test_an_append_that_was_open_during_an_undone_attempt_is_not_missed(
+    new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain went past it, and stays where DDL commits by itself; the next attempt looks for it once more."""
+    engine = _prepared(sa.create_engine(new_database("mysql"), poolclass=sa.NullPool))
+    made = rebuild(engine, swap={"attempts": 1, "wait_for_snapshots": "0s"})
+    run_to(made, "verify")
+
+    def busy(*_: Any) -> bool:
+        raise TablesBusy
+
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as slow:
+        position = slow.execute(shop.stored_events.insert().values(**LATE[0])).inserted_primary_key[0]  # type: ignore[index]
+        append(engine, LATE[1:2])
+        with monkeypatch.context() as patch:
+            patch.setattr(EventStore, "settled_head", lambda self: position - 1)
+            patch.setattr(MySQLDialect, "run_switch", busy)
+            with pytest.raises(SwapNotPossible):
+                made.swap()
+        project(slow, position, LATE[0])
+        slow.commit()
+    made.swap()
+    assert actual(engine) == expected([*STORED, *LATE[:2]])
+
+
+class Died(Exception):
+    """Stands for a worker that is gone."""
+
+
+def dies(*_: Any) -> None:
+    raise Died
+
+
+@pytest.mark.mariadb
+@pytest.mark.parametrize("state", ["switching", "switched"])
+def test_a_run_that_died_at_its_switch_is_finished_before_another_begins(
+    mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Foreign keys to tables outside of the run are on the retired tables only, until they are made once more."""
+    engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE products (name varchar(100) PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO products SELECT DISTINCT product FROM order_lines")
+        connection.exec_driver_sql(
+            "ALTER TABLE order_lines ADD CONSTRAINT fk_product FOREIGN KEY (product) REFERENCES products (name)"
+        )
+    dead = rebuild(engine, "dead")
+    run_to(dead, "verify")
+    with monkeypatch.context() as patch:
+        if state == "switching":
+            patch.setattr(swap, "_finish_at_once", dies)
+            with pytest.raises(Died):
+                dead.swap()
+        else:
+            patch.setattr(swap, "_finish_at_once", lambda *_: None)
+            dead.swap()
+    assert dead.report().state == state
+    with pytest.raises(StepOrderError, match="cannot begin anew"):
+        dead.plan(RunOptions())
+    made = rebuild(engine, "heir")
+    made.plan(RunOptions(), is_over=lambda run: run == "dead")
+    assert dead.report().state == "reconciled"
+    for step in (made.clone_tables, *(lambda name=name: made.replay(name) for name in made.chosen())):  # type: ignore[misc]
+        step()
+    for step in (made.verify, made.swap, made.reconcile, made.drop_old):
+        step()
+    keys = {each["name"] for each in sa.inspect(engine).get_foreign_keys("order_lines")}
+    assert keys == {"fk_lines_order", "fk_product"} and actual(engine) == expected(STORED)
+    engine.dispose()
+
+
+def test_a_dead_run_of_another_rebuild_is_refused_by_name(sqlite_url: sa.URL) -> None:
+    engine = _prepared(sa.create_engine(sqlite_url))
+    run_to(rebuild(engine, "dead", rebuild="another"), "swap")
+    with pytest.raises(ClaimRefused, match="dead, which is over, but it has switched and was not reconciled"):
+        rebuild(engine).plan(RunOptions(), is_over=lambda run: run == "dead")
+    engine.dispose()
+
+
+@pytest.mark.mysql
+def test_a_rollback_goes_on_from_one_that_died_with_its_drain_done(mysql_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has drained past an append that was open, and what it has drained stays in the tables."""
+    engine = _prepared(sa.create_engine(mysql_url, poolclass=sa.NullPool))
+    run_to(rebuild(engine, "repair"), "reconcile")
+    dead = rebuild(engine, "dead", swap={"wait_for_snapshots": "0s"})
+    dead.plan_rollback(RunOptions())
+    dead.bring_back()
+    with engine.connect().execution_options(isolation_level="READ COMMITTED") as slow:
+        position = slow.execute(shop.stored_events.insert().values(**LATE[0])).inserted_primary_key[0]  # type: ignore[index]
+        append(engine, LATE[1:2])
+        with monkeypatch.context() as patch:
+            patch.setattr(EventStore, "settled_head", lambda self: position - 1)
+            patch.setattr(MySQLDialect, "run_switch", dies)
+            with pytest.raises(Died):
+                dead.swap()
+        project(slow, position, LATE[0])
+        slow.commit()
+    made = rebuild(engine, "heir")
+    made.plan_rollback(RunOptions(), is_over=lambda run: run == "dead")
+    made.bring_back()
+    made.swap()
+    made.reconcile()
+    assert actual(engine) == expected([*STORED, *LATE[:2]])
+    engine.dispose()
+
+
+def test_a_green_table_that_another_run_has_made_anew_does_not_go_live(server: sa.Engine) -> None:
+    """A worker that was taken for dead may come back in the middle of clone_tables."""
+    made = rebuild(server)
+    run_to(made, "verify")
+    context = made._context
+    with context.dialect.connect() as connection:
+        context.ledger.note_green(connection, "a zombie", "orders_rebuild")
+    with pytest.raises(FencedOut, match="orders_rebuild has been made anew"):
+        made.swap()
+    assert actual(server) == expected(STORED)
+
+
+@pytest.mark.mysql
+def test_who_uses_a_parent_beside_the_run_is_not_waited_for_with_the_tables_locked(mysql_url: sa.URL) -> None:
+    """He may want one of the tables next, and would be the victim of the deadlock."""
+    engine = sa.create_engine(mysql_url, poolclass=sa.NullPool)
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE customers (id INT PRIMARY KEY) ENGINE=InnoDB")
+        connection.exec_driver_sql("ALTER TABLE orders ADD FOREIGN KEY (customer) REFERENCES customers (id)")
+    made = rebuild(engine)
+    run_to(made, "clone")
+    dialect = made._context.dialect
+    tables = made._context.switched_sets(made.plan(RunOptions()))
+    with engine.connect() as client, dialect.connect() as connection:
+        client.exec_driver_sql("SELECT count(*) FROM customers")
+        hold = dialect.hold(connection, tables, Manners(timeout=timedelta(seconds=0.1)), made._context.ledger.tables)
+        with pytest.raises(TablesBusy), hold:
+            pass
+        assert orders(client) == 0
+    engine.dispose()
+
+
+@pytest.mark.mariadb
+def test_an_alteration_that_ends_while_the_switch_looks_for_its_moment_is_seen(mariadb_url: sa.URL) -> None:
+    """Where nothing is fenced, a look may be long."""
+    engine = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
+    shop.metadata.create_all(engine)
+    made = rebuild(engine)
+    run_to(made, "verify")
+    dialect = made._context.dialect
+
+    def alters() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("ALTER TABLE orders ADD COLUMN extra INT")
+
+    migration = threading.Thread(target=alters)
+    with engine.connect() as client, dialect.connect() as connection:
+        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.run(connection, "run")))
+        statements = dialect.switch(connection, tables)
+        orders(client)
+        migration.start()
+        until(lambda: _waiting(engine, "ALTER TABLE orders ADD COLUMN extra INT"))
+        threading.Timer(0.3, client.rollback).start()
+        with pytest.raises(CloneError, match="column extra"):
+            dialect.run_switch(connection, tables, statements, Manners(timedelta(seconds=0.1), longest=timedelta(seconds=20)))
+        migration.join()
+    engine.dispose()
+
+
+@pytest.mark.mysql
+def test_tables_whose_holder_hangs_are_given_up_by_the_server(mysql_url: sa.URL) -> None:
+    engine = sa.create_engine(mysql_url, poolclass=sa.NullPool)
+    shop.metadata.create_all(engine)
+    made = rebuild(engine)
+    run_to(made, "clone")
+    dialect = made._context.dialect
+    tables = made._context.switched_sets(made.plan(RunOptions()))
+    brief = Manners(timeout=timedelta(seconds=1), longest=timedelta(milliseconds=200))
+    freed: list[int] = []
+    with engine.connect() as client, pytest.raises(sa.exc.OperationalError), dialect.connect() as connection:
+        client.exec_driver_sql("SET SESSION lock_wait_timeout = 5")
+        with dialect.hold(connection, tables, brief, made._context.ledger.tables):
+            freed.append(orders(client))
+            dialect.run(connection, "SELECT 1")
+    assert freed == [0]
+    with dialect.connect() as connection:
+        with dialect.hold(connection, tables, brief, made._context.ledger.tables):
+            pass
+        assert connection.exec_driver_sql("SELECT @@SESSION.wait_timeout = @@GLOBAL.wait_timeout").scalar()
+    engine.dispose()
+
+
+@pytest.mark.mysql
+def test_nobody_waits_for_ever_in_a_circle_that_the_server_does_not_see(
+    mysql_url: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that has opened the event store waits for a table that we hold, somebody's FLUSH of the store waits for the client,
+    even after it was given up, and we wait for the FLUSH."""
+    engine = _prepared(sa.create_engine(mysql_url, poolclass=sa.NullPool))
+    made = rebuild(engine)
+    run_to(made, "verify")
+    drain, clients = swap._Attempt._drain, []
+
+    def at_work(statement: str, *before: str) -> threading.Thread:
+        def work() -> None:
+            with engine.connect() as connection, suppress(sa.exc.OperationalError):
+                for each in (*before, statement):
+                    connection.exec_driver_sql(each)
+
+        client = threading.Thread(target=work)
+        client.start()
+        until(lambda: _waiting(engine, statement))
+        return client
+
+    def drained(attempt: Any) -> Any:
+        if not clients:
+            clients.append(at_work("SELECT (SELECT max(id) FROM stored_events), (SELECT count(*) FROM orders)"))
+            clients.append(at_work("FLUSH TABLES stored_events WITH READ LOCK", "SET SESSION lock_wait_timeout = 1"))
+        return drain(attempt)
+
+    monkeypatch.setattr(swap._Attempt, "_drain", drained)
+    # Otherwise a switch that waits for ever would be a test that never ends.
+    rescue = threading.Timer(30, _kill, [engine, "SELECT (SELECT"])
+    rescue.start()
+    assert made.swap().attempts > 1
+    assert rescue.is_alive()
+    rescue.cancel()
+    for client in clients:
+        client.join()
+    assert actual(engine) == expected(STORED)
+    engine.dispose()
+
+
+def _waiting(engine: sa.Engine, statement: str) -> bool:
+    with engine.connect() as connection:
+        return any(
+            row[7] == statement and str(row[6]).startswith("Waiting")
+            for row in connection.exec_driver_sql("SHOW FULL PROCESSLIST")
+        )
+
+
+def _kill(engine: sa.Engine, beginning: str) -> None:
+    with engine.connect() as connection:
+        for row in connection.exec_driver_sql("SHOW FULL PROCESSLIST").all():
+            if str(row[7]).startswith(beginning):
+                connection.exec_driver_sql(f"KILL {row[0]}")
