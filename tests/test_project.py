@@ -79,3 +79,19 @@ def test_no_file_carries_a_path_of_a_developers_machine() -> None:
     for name in tracked:
         if not name.endswith(".png"):
             assert not home.search((ROOT / name).read_text(errors="replace")), name
+
+
+APPLICATION = """
+import sys
+sys.modules |= dict.fromkeys(["airflow", "alembic", "MySQLdb", "psutil", "tenacity"])
+import sqlalchemy
+import include.projection_rebuild.live, include.projection_rebuild.pyeventsourcing
+from include.projection_rebuild.dialects import dialect_for
+dialect_for(sqlalchemy.create_engine("postgresql+psycopg://"))
+"""
+
+
+def test_an_application_needs_the_driver_of_its_own_database_only() -> None:
+    """And no more of the packages than docs/guide-pyeventsourcing.md names."""
+    done = subprocess.run([sys.executable, "-c", APPLICATION], cwd=ROOT, capture_output=True, text=True, env={}, check=False)
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,19 @@ from typing import Any
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 
 import include
 from include.projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
-from include.projection_rebuild.spec import load_spec
-from projection_rebuilds.dag_factory import POOL, broken_specs, rebuild_dag, rebuild_dags
+from include.projection_rebuild.replay import ReplayResult
+from include.projection_rebuild.spec import StageSection, load_spec
+from include.projection_rebuild.stages import Closed
+from projection_rebuilds.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
 from projection_rebuilds.operators import rebuild as operators
-from projection_rebuilds.operators.rebuild import CloneTablesOperator, airflow_errors
+from projection_rebuilds.operators.rebuild import CloneTablesOperator, ReplayOperator, airflow_errors
 from projection_rebuilds.runs import ledger_id, run_is_over
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
@@ -34,14 +38,79 @@ def dag() -> DAG:
 
 def test_the_graph_is_the_dependency_graph(dag: DAG) -> None:
     edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
-    replays = {task.task_id for task in dag.tasks if task.task_id.startswith("replay.")}
+    replays = {task.task_id for task in dag.tasks if task.task_id.startswith("replay.")} - {"replay.shards"}
     assert len(replays) == 6
-    chain = ["verify_counts", "wait_for_low_traffic", "atomic_swap", "reconcile", "wait_for_retention", "drop_old_tables"]
+    chain = [
+        "verify_counts",
+        "approve_swap",
+        "wait_for_low_traffic",
+        "atomic_swap",
+        "reconcile",
+        "wait_for_retention",
+        "drop_old_tables",
+    ]
     expected = {("plan", "clone_tables"), *itertools.pairwise(chain)}
     expected |= {("clone_tables", each) for each in replays} | {(each, "verify_counts") for each in replays}
     for child in ("SubscriptionItemProjector", "PaymentHistoryProjector"):
         expected.add(("replay.SubscriptionProjector", f"replay.{child}"))
+    expected |= {("clone_tables", "replay.shards"), *(("replay.shards", each) for each in replays)}
     assert edges == expected
+
+
+def test_a_stage_begins_when_the_one_before_it_is_done() -> None:
+    spec = load_spec(SPEC)
+    names = list(spec.load_projectors())
+    stages = [StageSection(name="a", projectors=tuple(names[:4])), StageSection(name="b", projectors=tuple(names[4:]))]
+    dag = rebuild_dag(spec.model_copy(update={"stages": tuple(stages)}), SPEC)
+    for name in stages[1].projectors:
+        above = dag.get_task(f"replay.{name}").upstream_task_ids
+        assert {f"replay.{each}" for each in stages[0].projectors} <= above
+        assert "replay.shards" not in above
+    assert "replay.shards" in dag.get_task(f"replay.{names[0]}").upstream_task_ids
+    assert "replay_now" in dag.params and "**a**" in str(dag.doc_md)
+
+
+def test_a_replay_waits_for_its_window_without_a_worker_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    opens = datetime(2026, 1, 2, 22, tzinfo=UTC)
+    answers: list[Any] = [Closed("A", "first", opens), ReplayResult("A", 5, 10, 1.0, 5)]
+
+    class Night:
+        def chosen(self) -> list[str]:
+            return ["A"]
+
+        def replay_in_stage(self, projector: str, **_: Any) -> Any:
+            return answers.pop(0)
+
+    @contextmanager
+    def opened(*_: Any) -> Iterator[Night]:
+        yield Night()
+
+    monkeypatch.setattr(operators, "open_rebuild", opened)
+    task = ReplayOperator(task_id="A", spec_path="spec.yaml", projector="A")
+    with pytest.raises(TaskDeferred) as caught:
+        task.execute({})  # type: ignore[typeddict-item]
+    assert caught.value.trigger.serialize()[1]["moment"] == opens
+    # As the task runner goes on once the trigger has fired.
+    done = task.resume_execution(caught.value.method_name, {"event": opens}, {})  # type: ignore[typeddict-item]
+    assert done == {"events": 5, "position": 10, "events_per_second": 5}
+
+
+def test_a_rollback_ends_like_a_rebuild() -> None:
+    dag = rollback_dag(load_spec(SPEC), SPEC)
+    edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+    assert edges == set(
+        itertools.pairwise(
+            [
+                "plan",
+                "bring_old_tables_up_to_date",
+                "wait_for_low_traffic",
+                "atomic_swap",
+                "reconcile",
+                "wait_for_retention",
+                "drop_old_tables",
+            ]
+        )
+    )
 
 
 def test_skipped_projectors_lose_nothing_and_failed_ones_stop_the_run(dag: DAG) -> None:
@@ -63,8 +132,15 @@ def test_unpausing_does_not_start_the_run_of_a_night_that_is_over(dag: DAG) -> N
 
 
 def test_two_readings_of_a_spec_make_the_same_dag() -> None:
-    assert rebuild_dags().keys() == rebuild_dags().keys() == {"rebuild_universal"}
+    assert rebuild_dags().keys() == rebuild_dags().keys() == {"rebuild_universal", "rollback_universal"}
     assert broken_specs() is None
+
+
+def test_there_is_a_housekeeper_for_each_usable_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dag = housekeeping_dag()
+    assert dag is not None and {task.task_id for task in dag.tasks} == {"universal"}
+    monkeypatch.setenv("PROJECTION_REBUILD_SPECS", str(tmp_path))
+    assert housekeeping_dag() is None
 
 
 def test_broken_specs_raise_what_is_wrong_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +149,7 @@ def test_broken_specs_raise_what_is_wrong_and_nothing_else(tmp_path: Path, monke
     (tmp_path / "b.yaml").write_text(good, encoding="utf-8")
     (tmp_path / "c.yaml").write_text("rebuild: c\n", encoding="utf-8")
     monkeypatch.setenv("PROJECTION_REBUILD_SPECS", str(tmp_path))
-    assert rebuild_dags().keys() == {"rebuild_universal"}
+    assert rebuild_dags().keys() == {"rebuild_universal", "rollback_universal"}
     stand_in = broken_specs()
     assert stand_in is not None
     with pytest.raises(SpecError) as caught:
@@ -126,7 +202,7 @@ def test_a_spec_that_breaks_in_any_way_hides_no_other(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PROJECTION_REBUILD_SPECS", str(tmp_path))
     bag = DagBag(dag_folder=str(DAGS))
-    assert bag.dags.keys() == {"rebuild_universal"}
+    assert {"rebuild_universal", "rollback_universal"} < bag.dags.keys()
     ((file, message),) = bag.import_errors.items()
     assert Path(file).name == "projection_rebuild_errors.py"
     assert "Traceback" not in message
@@ -153,6 +229,9 @@ class FakeRebuild:
     def clone_tables(self) -> list[str]:
         self.operator.on_kill()
         return ["t_rebuild"]
+
+    def shards(self) -> list[tuple[str, int]]:
+        return []
 
     def cancel_query(self) -> None:
         self.cancelled += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import include
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.spec import RebuildSpec, load_spec
-from projection_rebuilds.params import form, options_from
+from projection_rebuilds.params import form, options_from, rollback_form, rollback_options_from
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_the_defaults_rebuild_everything_as_the_spec_says(spec: RebuildSpec) -> 
 
 
 def test_every_param_has_a_valid_default_a_title_and_a_section(spec: RebuildSpec) -> None:
-    for name, param in form(spec).items():
+    for name, param in [*form(spec).items(), *rollback_form(spec).items()]:
         param.resolve()
         assert param.schema["title"] and param.schema["section"] and param.schema["description_md"], name
 
@@ -54,7 +54,42 @@ def test_what_the_form_sends_becomes_options(spec: RebuildSpec) -> None:
     assert options.max_count_drift_percent == 0
 
 
+def test_a_part_as_the_form_sends_it(spec: RebuildSpec) -> None:
+    given = defaults(spec) | {"since": "2026-01-31T23:00:00.000Z", "aggregates": ["a", "b", "a"]}
+    part = options_from(given).part(spec.zone)
+    assert part is not None
+    assert (part.since, part.until, part.aggregates) == (datetime(2026, 1, 31, 23, tzinfo=UTC), None, ["a", "b"])
+    assert options_from(defaults(spec) | {"until": "", "aggregates": []}).part(spec.zone) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("since", "last week"), ("until", "2026-13-01"), ("aggregates", [1]), ("aggregates", "a, b")]
+)
+def test_a_part_that_the_server_lets_through_is_refused_by_name(spec: RebuildSpec, name: str, value: object) -> None:
+    with pytest.raises(SpecError, match=name):
+        options_from(defaults(spec) | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [({"drop_after": "soon"}, "drop_after"), ({"projector": ["A"]}, "projector: there is no such key")]
+)
+def test_what_cannot_be_used_is_refused_by_name(spec: RebuildSpec, given: dict[str, object], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        options_from(defaults(spec) | given)
+
+
 @pytest.mark.parametrize("emptied", [None, []])
 def test_an_emptied_selection_is_refused(spec: RebuildSpec, emptied: object) -> None:
     with pytest.raises(SpecError, match="projectors: none is chosen"):
         options_from(defaults(spec) | {"projectors": emptied})
+
+
+def test_a_plain_rollback_takes_the_last_switch_back_at_once(spec: RebuildSpec) -> None:
+    options, of = rollback_options_from({name: param.value for name, param in rollback_form(spec).items()})
+    assert (of, options.swap_now, options.keep_old, options.projectors) == (None, True, True, None)
+
+
+def test_a_rollback_of_a_run_by_name(spec: RebuildSpec) -> None:
+    given = {"run": "rebuild_universal/manual__1", "reason": "wrong totals", "swap_now": False, "dry_run": True}
+    options, of = rollback_options_from(given)
+    assert (of, options.reason, options.swap_now, options.dry_run) == ("rebuild_universal/manual__1", "wrong totals", False, True)
