@@ -142,7 +142,8 @@ def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> N
 def _after_a_crash(context: Context, run: Run) -> SwapResult:
     """A statement that waits may go on when its client is gone, while the fence ends: what was appended then is in doubt."""
     announced = SwapResult.model_validate(run.record["swap"])
-    if context.dialect.holds_tables or not _needs_fence(context, context.plan_of(run)) or _is_polite(announced.attempts):
+    at_once = _is_polite(announced.attempts) and not _tables_first(announced.attempts)
+    if context.dialect.holds_tables or not _needs_fence(context, context.plan_of(run)) or at_once:
         return announced
     doubtful = _appended_since(context, context.plan_of(run), announced.position)
     return announced.model_copy(update={"in_doubt": doubtful})
@@ -288,6 +289,12 @@ def _needs_fence(context: Context, plan: Plan) -> bool:
 def _is_polite(attempt: int) -> bool:
     """Only every fifth attempt waits in the queue: tables that are always being read never have a free moment."""
     return attempt % 5 != 0
+
+
+def _tables_first(attempt: int) -> bool:
+    """Behind a fence the last jobs can end, but clients that have read the tables wait there and do not let go of them. With the
+    tables taken first those clients come to their end, but no job does. So every other attempt begins with the tables."""
+    return attempt % 2 == 0
 
 
 def _appended_since(context: Context, plan: Plan, position: int) -> int:
@@ -484,24 +491,26 @@ class _Attempt:
                     raise _PauseTooLong
 
     def _hold(self, held: ExitStack, began: float) -> Manners:
-        """Takes the fence, where there has to be one, and the tables; the jobs have ended then.
-
-        Behind a fence the last jobs can end, but clients that have read the tables wait there and do not let go of them. With the
-        tables taken first those clients come to their end, but no job does. So every other attempt begins with the tables.
-        """
+        """Takes the fence, where there has to be one, and the tables; the jobs have ended then."""
         dialect, bounds = self._context.dialect, self._context.spec.swap
-        manners = Manners(timeout=bounds.lock_timeout, polite=_is_polite(self._number), longest=bounds.max_pause)
+        fenced = _needs_fence(self._context, self._plan)
+        manners = Manners(
+            timeout=bounds.lock_timeout,
+            polite=_is_polite(self._number),
+            tables_first=fenced and _tables_first(self._number),
+            longest=bounds.max_pause,
+        )
         tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
-        if not _needs_fence(self._context, self._plan):
+        if not fenced:
             held.enter_context(tables)
             self._wait_for_jobs(until=began)
             return manners
-        if tables_first := self._number % 2 == 0:
+        if manners.tables_first:
             held.enter_context(tables)
         fence = held.enter_context(self._context.store.fence(bounds.lock_timeout, bounds.max_pause))
         half = began + bounds.max_pause.total_seconds() / 2
-        self._wait_for_jobs(until=began if tables_first else half)
-        if not tables_first:
+        self._wait_for_jobs(until=began if manners.tables_first else half)
+        if not manners.tables_first:
             self._call_programs(until=half)
             held.enter_context(tables)
             self._wait_for_jobs(until=began)

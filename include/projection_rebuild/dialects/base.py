@@ -49,12 +49,14 @@ class Manners:
     :param timeout: the longest wait
     :param polite: look for a moment, and switch if nobody uses the tables, so that nobody ever queues behind the switch;
         otherwise wait in the queue, which gets through where readers never leave a gap
+    :param tables_first: the tables are to be held before there is a fence, wherever that can be done
     :param fence: what holds the appends back meanwhile, if something has to
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     """
 
     timeout: timedelta
     polite: bool = True
+    tables_first: bool = False
     fence: Fence | None = None
     longest: timedelta = timedelta(seconds=2)
 
@@ -444,7 +446,8 @@ class Dialect(ABC):
     ) -> AbstractContextManager[None]:
         """Holds the blue tables for the switch, in one transaction where DDL can be rolled back; commits at the end.
 
-        Where :attr:`holds_tables` is False, nothing is held, and a fence has to keep the writers from the tables.
+        Where :attr:`holds_tables` is False, a fence has to keep the writers from the tables; they may be held besides, to have
+        a moment in which nobody uses them, but neither with a promise, nor against the statement of the switch itself.
 
         :param beside: our own tables in the same schema, which are written meanwhile
         :raises TablesBusy: as an error that :meth:`lock_was_refused` knows

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,6 +24,7 @@ from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
 from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
+from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
 from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
@@ -39,6 +40,8 @@ DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 
 """Databases, tables and columns that do not exist or may not be used, and views over such."""
 
 HOLDING = "projection_rebuild_holds_tables"
+
+KEPT = "projection_rebuild_keepers"
 
 GLANCES = (0.001, 0.003)
 """Seconds between two looks whether the tables are in use."""
@@ -156,7 +159,7 @@ class MySQLDialect(Dialect):
     def was_denied(self, error: BaseException) -> bool:
         return _number(error) in DENIED
 
-    def session_id(self, connection: sa.Connection) -> int | None:
+    def session_id(self, connection: sa.Connection) -> int:
         return int(self._execute(connection, "SELECT CONNECTION_ID()").scalar_one())
 
     def cancel(self, session_id: int) -> None:
@@ -540,7 +543,8 @@ class MySQLDialect(Dialect):
     ) -> Iterator[None]:
         self.limit_lock_wait(connection, manners.timeout)
         if not self.holds_tables:
-            yield
+            with self._with_keepers(connection, tables, manners) if manners.tables_first else nullcontext():
+                yield
             return
         self._limit_silence(connection, manners.longest)
         # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
@@ -563,6 +567,42 @@ class MySQLDialect(Dialect):
                 self._let_go(connection)
             raise
         self._let_go(connection)
+
+    @contextmanager
+    def _with_keepers(self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners) -> Iterator[None]:
+        """On MariaDB: keepers at the blue tables, from a moment on in which nobody used them."""
+        schema, names = tables[0].schema, sorted((each.blue for each in tables), key=str.encode)
+        if names[-1].encode() > GATE.encode():
+            # They would come to the gate before they have their table.
+            yield
+            return
+        gate, blues = self.qualified(schema, GATE), [self.qualified(schema, name) for name in names]
+        with ExitStack() as stack:
+            lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
+            self._execute(lookout, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT)")
+            self._execute(guard, f"LOCK TABLES {gate} READ")
+            locks = ", ".join(f"{blue} WRITE" for blue in blues)
+            self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
+            # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
+            statements = self.switch(connection, tables)
+            keepers = Keepers(self, lookout)
+            stack.callback(keepers.leave)
+            for post, blue in zip(posts, blues, strict=True):
+                keepers.post(post, blue, gate)
+            keepers.wait_until_posted(time.monotonic() + manners.timeout.total_seconds())
+            self._execute(lookout, "UNLOCK TABLES")
+            connection.info[KEPT] = keepers, statements
+            stack.callback(connection.info.pop, KEPT)
+            yield
+
+    @contextmanager
+    def _connect_apart(self, manners: Manners) -> Iterator[sa.Connection]:
+        """A connection that the pool does not count: there is one for each table."""
+        with self.connect() as connection:
+            connection.detach()
+            self.limit_lock_wait(connection, manners.timeout)
+            self._limit_silence(connection, manners.longest)
+            yield connection
 
     def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
         run = {each.blue for each in tables}
@@ -628,6 +668,8 @@ class MySQLDialect(Dialect):
         return statements + [each for table in made for each in self.constrain_green(connection, table, tables)]
 
     def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        if KEPT in connection.info:
+            return list(connection.info[KEPT][1])
         counters = []
         for table in tables:
             blue, green = (self._definition(connection, table.schema, name) for name in (table.blue, table.green))
@@ -679,7 +721,11 @@ class MySQLDialect(Dialect):
         for statement in counters:
             with self._killed_after(connection, manners.timeout):
                 self._execute(connection, statement)
-        if manners.polite:
+        if KEPT in connection.info:
+            seconds = manners.timeout.total_seconds() + 10 * STEP * len(tables)
+            with connection.info[KEPT][0].making_way(self.session_id(connection), time.monotonic() + seconds):
+                self._execute(connection, f"SET STATEMENT max_statement_time = {seconds:.3f} FOR {rename}")
+        elif manners.polite:
             if manners.fence:
                 self._without_waiting(connection, rename, manners.look)
             else:
