@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from include.projection_rebuild import swap
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.dialects.base import Manners, TablesBusy
+from include.projection_rebuild.dialects.mariadb_keepers import GATE
 from include.projection_rebuild.dialects.mysql import MySQLDialect
 from include.projection_rebuild.errors import (
     ClaimRefused,
@@ -27,6 +28,7 @@ from include.projection_rebuild.errors import (
     VerificationFailed,
 )
 from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
@@ -582,6 +584,110 @@ def test_an_alteration_that_ends_while_the_switch_looks_for_its_moment_is_seen(m
         with pytest.raises(CloneError, match="column extra"):
             dialect.run_switch(connection, tables, statements, Manners(timedelta(seconds=0.1), longest=timedelta(seconds=20)))
         migration.join()
+    engine.dispose()
+
+
+@pytest.fixture
+def kept(mariadb_url: sa.URL) -> Iterator[tuple[sa.Engine, MySQLDialect, list[TableSet]]]:
+    """A filled database whose green tables could be switched, and are empty."""
+    engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
+    made = rebuild(engine)
+    run_to(made, "verify")
+    dialect = made._context.dialect
+    assert isinstance(dialect, MySQLDialect)
+    with dialect.connect() as connection:
+        sets = made._context.switched_sets(made._context.plan_of(made._context.ledger.run(connection, "run")))
+        greens = [f"DELETE FROM {each.green}" for each in sets]
+        for statement in [*dialect.before_switch(connection, sets), "SET foreign_key_checks = 0", *greens]:
+            dialect.run(connection, statement)
+    yield engine, dialect, sets
+    engine.dispose()
+
+
+TABLES_FIRST = Manners(timedelta(seconds=5), tables_first=True, longest=timedelta(seconds=20))
+
+
+def _counts(engine: sa.Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {table: connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() for table in TABLES}
+
+
+def _counting(engine: sa.Engine, found: dict[str, int]) -> list[threading.Thread]:
+    """Clients that count the rows of one table each, by now waiting for it."""
+
+    def count(table: str) -> None:
+        with engine.connect() as connection:
+            found[table] = int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+
+    clients = [threading.Thread(target=count, args=[table]) for table in TABLES]
+    for client in clients:
+        client.start()
+    until(lambda: all(_waiting(engine, f"SELECT count(*) FROM {table}") for table in TABLES))
+    return clients
+
+
+@pytest.mark.mariadb
+def test_whoever_waits_for_a_table_that_is_kept_comes_to_the_new_one(
+    kept: tuple[sa.Engine, MySQLDialect, list[TableSet]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, dialect, tables = kept
+    found: dict[str, int] = {}
+    execute = dialect._execute
+
+    def late(connection: sa.Connection, statement: str, *values: Any) -> Any:
+        if "RENAME" in statement:
+            time.sleep(0.1)
+        return execute(connection, statement, *values)
+
+    monkeypatch.setattr(dialect, "_execute", late)
+    with dialect.connect() as connection:
+        with dialect.hold(connection, tables, TABLES_FIRST, []):
+            clients = _counting(engine, found)
+            dialect.run_switch(connection, tables, dialect.switch(connection, tables), TABLES_FIRST)
+        for client in clients:
+            client.join()
+    assert found == dict.fromkeys(TABLES, 0)
+
+
+@pytest.mark.mariadb
+def test_keepers_leave_when_a_switch_is_given_up(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+    engine, dialect, tables = kept
+    before, found = _counts(engine), dict[str, int]()
+    with dialect.connect() as connection, suppress(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
+        clients = _counting(engine, found)
+        raise TablesBusy
+    for client in clients:
+        client.join()
+    assert found == before
+    with engine.connect() as connection:
+        assert GATE not in connection.exec_driver_sql("SHOW TABLES").scalars().all()
+
+
+@pytest.mark.mariadb
+def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+    engine, dialect, tables = kept
+    before = _counts(engine)
+    with dialect.connect() as connection:
+        with dialect.hold(connection, tables, TABLES_FIRST, []):
+            for session in connection.exec_driver_sql(
+                "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep'"
+            ).scalars():
+                # The gate's own among them.
+                dialect.run(connection, f"KILL {session}")
+            assert _counts(engine) == before
+            dialect.run_switch(connection, tables, dialect.switch(connection, tables), TABLES_FIRST)
+    assert _counts(engine) == dict.fromkeys(TABLES, 0)
+
+
+@pytest.mark.mariadb
+def test_a_table_that_comes_after_the_gate_by_name_has_no_keeper(mariadb_url: sa.URL) -> None:
+    engine = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
+    dialect = dialect_for(engine)
+    with dialect.connect() as connection, engine.connect() as client:
+        connection.exec_driver_sql("CREATE TABLE `\u00e9clairs` (id INT PRIMARY KEY)")
+        table = TableSet.of("\u00e9clairs", schema=None, limit=64)
+        with dialect.hold(connection, [table], TABLES_FIRST, []):
+            assert client.exec_driver_sql("SELECT count(*) FROM `\u00e9clairs`").scalar_one() == 0
     engine.dispose()
 
 

@@ -18,12 +18,41 @@ import sqlalchemy as sa
 from include.projection_rebuild.dialects.base import Dialect, TablesBusy
 
 GATE = "~projection_rebuild_gate"
-"""A table that nobody needs. Locks are taken in the order of names: a keeper has its table before it comes to this one."""
+"""A table that nobody needs, there for as long as a switch takes. Locks are taken in the order of names: a keeper has its table before it comes to this one."""
 
 STEP = 0.002
 """Seconds that a RENAME has to wake up and come to the next table."""
 
 WAITING = "Waiting for table metadata lock"
+
+
+@contextmanager
+def shut(dialect: Dialect, guard: sa.Connection, gate: str) -> Iterator[None]:
+    """Makes a gate, keeps it shut, and removes it if no other run is at it.
+
+    :param guard: the connection that holds it
+    :param gate: its quoted name
+    :raises TablesBusy: another run removed it again and again
+    """
+    _shut(dialect, guard, gate)
+    try:
+        yield
+    finally:
+        # If it stays there, the next one uses it.
+        with suppress(sa.exc.SQLAlchemyError):
+            dialect.run(guard, "UNLOCK TABLES")
+            dialect.run(guard, "SET SESSION lock_wait_timeout = 0")
+            dialect.run(guard, f"DROP TABLE IF EXISTS {gate}")
+
+
+def _shut(dialect: Dialect, guard: sa.Connection, gate: str) -> None:
+    for _ in range(3):
+        dialect.run(guard, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT)")
+        # No such table: another run has removed it since.
+        with suppress(sa.exc.ProgrammingError):
+            dialect.run(guard, f"LOCK TABLES {gate} READ")
+            return
+    raise TablesBusy
 
 
 class Keepers:

@@ -24,7 +24,7 @@ from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
 from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
-from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers
+from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
 from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
@@ -579,8 +579,7 @@ class MySQLDialect(Dialect):
         gate, blues = self.qualified(schema, GATE), [self.qualified(schema, name) for name in names]
         with ExitStack() as stack:
             lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
-            self._execute(lookout, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT)")
-            self._execute(guard, f"LOCK TABLES {gate} READ")
+            stack.enter_context(shut(self, guard, gate))
             locks = ", ".join(f"{blue} WRITE" for blue in blues)
             self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
             # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
