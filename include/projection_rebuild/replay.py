@@ -9,6 +9,7 @@ from contextlib import closing
 import sqlalchemy as sa
 
 from include.projection_rebuild import partial
+from include.projection_rebuild.ahead import LoadAhead
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import (
     HandlerError,
@@ -30,10 +31,10 @@ from include.projection_rebuild.ownership import Ownership
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.reading import Projects, Reading, readable_to, reading_of
-from include.projection_rebuild.rows import Changes, ProbeRows, RowBuffer, Unknown
+from include.projection_rebuild.rows import Changes, RowBuffer
 from include.projection_rebuild.sets import SetError, Sets, why_not
 from include.projection_rebuild.spec import OnError
-from include.projection_rebuild.tables import GreenTables, WriteError, is_about_data
+from include.projection_rebuild.tables import GreenTables, WriteError
 from include.projection_rebuild.throttle import Throttle
 
 PAGE_EVENTS = 2_000
@@ -71,6 +72,7 @@ class ProjectorReplay:
         self._part = part
         self.reading = reading or Reading(projector, GreenTables(context.dialect, connection, context.schema, str))
         self._instance: Projects = self.reading.of(part.of(projector()) if part else projector())
+        self._ahead = LoadAhead(self._instance, self.reading)
         self._connection = connection
         self._tables = GreenTables(context.dialect, connection, context.schema, lambda name: context.table_set(name).green)
         self._tables.learn(projector.kinds())
@@ -299,7 +301,8 @@ class ProjectorReplay:
 
     def _fold(self, stored: Sequence[Event]) -> None:
         events = self.projector.upcasters.bring_up_to_date(stored)
-        self._load_ahead(events)
+        if self.projector.reads or not self._buffer.is_complete:
+            self._ahead.load(events, self._buffer)
         project, rows = self._instance.project, self._buffer
         for event in events:
             try:
@@ -420,30 +423,6 @@ class ProjectorReplay:
             f"{self.projector.name()}: its rows take more than {limit} at position {self._reached:,}; from here on those that events touch "
             "are loaded again, which takes several times as long. A higher limit or more `replay.shards` would keep them"
         )
-
-    def _load_ahead(self, events: Sequence[Event]) -> None:
-        """Finds out which rows the handlers will ask for, and loads them in a few statements instead of one each."""
-        if self._buffer.is_complete and not self.projector.reads:
-            return
-        probe = ProbeRows(self._buffer)
-        # A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one.
-        for _ in range(3):
-            for event in events:
-                probe.next_event()
-                try:
-                    self._instance.project(event, probe)
-                except Unknown:
-                    continue
-                except Exception:  # noqa: S112 - a probe sees rows out of order; the real pass decides what is an error
-                    continue
-            try:
-                if not any([probe.load_wanted(), self.reading.load_wanted()]):
-                    return
-            except sa.exc.DBAPIError as error:
-                if error.orig is None or not is_about_data(error.orig):
-                    raise
-                # Something that is no key to the database; the real pass tells of which event.
-                return
 
 
 def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Callable[[], bool] = lambda: False) -> ReplayResult:

@@ -14,7 +14,7 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import replay
+from include.projection_rebuild import ahead
 from include.projection_rebuild.spec import RunOptions
 from tests.conftest import SERVERS
 from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
@@ -64,7 +64,7 @@ def test_a_row_that_cannot_be_loaded_is_not_blamed_on_the_handler(sqlite_url: sa
     made = shop.open_run("late")
     made.plan(RunOptions())
     made.clone_tables()
-    monkeypatch.setattr(replay.ProbeRows, "load_wanted", lambda self: False)
+    monkeypatch.setattr(ahead.ProbeRows, "load_wanted", lambda self: False)
     fault = Fault(1, refusals("sqlite")[0], only=re.compile('SELECT .* FROM "orders_rebuild"'))
     with fault.on(made), pytest.raises(sa.exc.OperationalError):
         made.replay("OrderProjector")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, postgresql
 
 from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.rows import RowBuffer, row
+from include.projection_rebuild.rows import RowBuffer, row, row_type
 from include.projection_rebuild.tables import BlueTables, GreenTables
 
 
@@ -22,6 +22,12 @@ class Price:
     price: Decimal
     day: date
     at: datetime
+    seen: int = 0
+
+
+@row("codes", key="code")
+class Code:
+    code: str
     seen: int = 0
 
 
@@ -50,6 +56,13 @@ sa.Table(
     sa.Column("owner", IDS, primary_key=True),
     sa.Column("rate", sa.Numeric(12, 3), primary_key=True),
     sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("seen", sa.Integer),
+)
+# A collation of its own, and letters that would be cut or filled up.
+sa.Table(
+    "codes",
+    metadata,
+    sa.Column("code", sa.String(4).with_variant(postgresql.CHAR(4, collation="C"), "postgresql"), primary_key=True),
     sa.Column("seen", sa.Integer),
 )
 
@@ -102,6 +115,30 @@ def test_rows_are_found_changed_and_removed_by_keys_of_every_type(dialect: Diale
         write(connection, dialect, rows, live=live)
         assert rows.find(Price, one) is None and rows.find(Rate, one, price, DAY) is None
         assert rows.get(Price, two).seen == 0 and rows.get(Rate, two, price, DAY).seen == 0
+
+
+def test_many_rows_are_found_by_keys_of_every_type(dialect: Dialect) -> None:
+    some = range(1, 601)
+    with dialect.connect() as connection:
+        rows = RowBuffer(GreenTables(dialect, connection, None, str))
+        for number in some:
+            rows.add(Price(UUID(int=number), Decimal(number), DAY + timedelta(number), AT + timedelta(number), number))
+            rows.add(Rate(UUID(int=number), Decimal(number), DAY, number))
+            rows.add(Code(f"{number:04}", number))
+        write(connection, dialect, rows, live=False)
+        rows.preload(row_type(Price), [(UUID(int=number),) for number in range(900)])
+        rows.preload(row_type(Rate), [(UUID(int=number), Decimal(number), DAY) for number in range(900)])
+        rows.preload(row_type(Code), [(f"{number:04}",) for number in range(900)] + [(f"{number:04}0",) for number in range(900)])
+        assert [len(rows.all(each)) for each in (Price, Rate, Code)] == [600, 600, 600]
+        rows.forget()
+        for column, values in {
+            "price": [Decimal(number) for number in some],
+            "day": [DAY + timedelta(number) for number in some],
+            "at": [AT + timedelta(number) for number in some],
+        }.items():
+            rows.preload_where(row_type(Price), column, values)
+            assert sorted(each.seen for each in rows.all(Price)) == [*some]
+            rows.forget()
 
 
 def test_what_is_no_key_at_all_is_not_there(sqlite_url: sa.URL) -> None:

@@ -566,10 +566,8 @@ class Dialect(ABC):
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Iterable[Key], *, lock: bool = False
     ) -> Iterator[Values]:
         """The rows that exist among these keys; ``lock``: against other writers until the transaction ends."""
-        left = f"({self._list(kind.key)})" if len(kind.key) > 1 else self.quote(kind.key[0])
-        mark = "(" + ", ".join([self._mark] * len(kind.key)) + ")" if len(kind.key) > 1 else self._mark
         wanted = bound_keys(kind, kind.key, list(keys), self.binds)
-        yield from self._select(connection, schema, table, kind, left, mark, wanted, lock)
+        yield from self._select(connection, schema, table, kind, kind.key, wanted, lock)
 
     def select_where(
         self,
@@ -584,7 +582,7 @@ class Dialect(ABC):
     ) -> Iterator[Values]:
         """The rows whose column has one of these values."""
         wanted = bound_keys(kind, [column], [(value,) for value in values], self.binds)
-        yield from self._select(connection, schema, table, kind, self.quote(column), self._mark, wanted, lock)
+        yield from self._select(connection, schema, table, kind, [column], wanted, lock)
 
     def insert_if_absent(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, row: Values) -> None:
         """Inserts one row unless its key is there; waits for a concurrent writer of that key."""
@@ -604,11 +602,13 @@ class Dialect(ABC):
         schema: str | None,
         table: str,
         kind: RowType,
-        left: str,
-        mark: str,
+        columns: Sequence[str],
         wanted: Sequence[Key],
         lock: bool,
     ) -> Iterator[Values]:
+        """The rows in which these columns have one of the wanted values."""
+        left = f"({self._list(columns)})" if len(columns) > 1 else self.quote(columns[0])
+        mark = "(" + ", ".join([self._mark] * len(columns)) + ")" if len(columns) > 1 else self._mark
         head = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {left} IN "
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):
             some = wanted[start : start + KEYS_PER_STATEMENT]

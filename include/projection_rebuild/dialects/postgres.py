@@ -19,7 +19,16 @@ from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
 from include.projection_rebuild.dialects import postgres_structure as structure
-from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, Trial
+from include.projection_rebuild.dialects.base import (
+    KEYS_PER_STATEMENT,
+    Dialect,
+    Extent,
+    Fence,
+    Listed,
+    Manners,
+    Surroundings,
+    Trial,
+)
 from include.projection_rebuild.dialects.postgres_carried import carried_over
 from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog
 from include.projection_rebuild.dialects.postgres_clone import Clone
@@ -29,8 +38,8 @@ from include.projection_rebuild.dialects.postgres_switch import Switch, counted_
 from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
-from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.values import bound
+from include.projection_rebuild.rows import Key, RowType, Values
+from include.projection_rebuild.values import bound, loaded
 
 APPLICATION_NAME = "projection_rebuild"
 
@@ -387,6 +396,37 @@ class PostgresDialect(Dialect):
                 # Types that only the driver knows how to write.
                 for row in some:
                     copy.write_row(row)
+
+    def _select(
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        kind: RowType,
+        columns: Sequence[str],
+        wanted: Sequence[Key],
+        lock: bool,
+    ) -> Iterator[Values]:
+        types = {} if lock or len(wanted) <= FEW_ROWS else self._array_types(connection, schema, table)
+        if not types.keys() >= {*columns}:
+            yield from super()._select(connection, schema, table, kind, columns, wanted, lock)
+            return
+        # A list of hundreds of pairs takes as long to be planned as to be executed, an array does not.
+        arrays = ", ".join(f"%s::{types[name]}" for name in columns)
+        match = " AND ".join(f"t.{self.quote(name)} = k.k{at}" for at, name in enumerate(columns))
+        listed = ", ".join(f"t.{self.quote(name)}" for name in kind.columns)
+        names = ", ".join(f"k{at}" for at in range(len(columns)))
+        statement = f"SELECT {listed} FROM unnest({arrays}) AS k({names}) JOIN {self.qualified(schema, table)} t ON {match}"
+        for start in range(0, len(wanted), KEYS_PER_STATEMENT):
+            some = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
+            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *some)])
+
+    def _array_types(self, connection: sa.Connection, schema: str | None, table: str) -> Mapping[str, str]:
+        """Types of arrays of a table's columns, without their length: a value that is cut would be found."""
+        query = """SELECT a.attname, pg_catalog.format_type(a.atttypid, -1) || '[]' FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+        found = self._execute(connection, query, self.qualified(schema, table).replace("%%", "%"))
+        return {name: str(kind).replace("%", "%%") for name, kind in found}
 
     # Comparing --------------------------------------------------------------------------------------------------
 

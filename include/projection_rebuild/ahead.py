@@ -1,0 +1,92 @@
+"""Loads the rows that handlers will ask for, a page of events at a time, in a few statements instead of one for each row.
+
+Handlers are run for nothing but to see what they ask for. That costs about as much as handling the events, so it is learned for
+which types of events a second look is worth it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.reading import Projects, Reading
+from include.projection_rebuild.rows import ProbeRows, RowBuffer, Unknown
+from include.projection_rebuild.tables import is_about_data
+
+LOOKS = 3
+"""A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one."""
+
+
+class Depths:
+    """Which types of events ask for more once they have what they asked for first."""
+
+    ENOUGH = 200
+    """Events of a type after which it is known not to, as long as none did."""
+
+    SAMPLE = 50
+    """Of such a type one event in so many is looked at again all the same."""
+
+    def __init__(self) -> None:
+        self._looked: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
+
+    def learn(self, looked: Iterable[Event], asked: Iterable[Event]) -> None:
+        """Told which events were looked at once more, and which of them asked for more."""
+        self._looked.update(event.type for event in looked)
+        self._asked.update(event.type for event in asked)
+
+    def worth_another_look(self, events: Iterable[Event]) -> list[Event]:
+        """Those of them that may ask for more."""
+        return [
+            event
+            for number, event in enumerate(events)
+            if self._asked[event.type] or self._looked[event.type] < self.ENOUGH or number % self.SAMPLE == 0
+        ]
+
+
+class LoadAhead:
+    """For one projector.
+
+    :param projector: whose handlers are run
+    :param reading: what they look at beside their own rows
+    """
+
+    def __init__(self, projector: Projects, reading: Reading) -> None:
+        self._projector = projector
+        self._reading = reading
+        self._depths = Depths()
+
+    def load(self, events: Sequence[Event], buffer: RowBuffer) -> None:
+        """Brings what these events will ask for into memory, as far as that shows.
+
+        :raises sqlalchemy.exc.DBAPIError: rows could not be loaded
+        """
+        probe, wanted = ProbeRows(buffer), events
+        for look in range(LOOKS):
+            asked = [event for event in wanted if self._asks(event, probe)]
+            if look:
+                self._depths.learn(wanted, asked)
+            try:
+                if not any([probe.load_wanted(), self._reading.load_wanted()]):
+                    return
+            except sa.exc.DBAPIError as error:
+                if error.orig is None or not is_about_data(error.orig):
+                    raise
+                # Something that is no key to the database; the real pass tells of which event.
+                return
+            wanted = self._depths.worth_another_look(asked)
+
+    def _asks(self, event: Event, probe: ProbeRows) -> bool:
+        """Whether a handler has come to a row that has to be loaded."""
+        probe.next_event()
+        try:
+            self._projector.project(event, probe)
+        except Unknown:
+            return True
+        except Exception:
+            # A probe sees rows out of order; the real pass decides what is an error.
+            return False
+        return False
