@@ -76,8 +76,9 @@ test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under
 	@REBUILD_TEST_FIDELITY_REBUILDS=20 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
 
 .PHONY: test-every-statement
-test-every-statement: .venv/.development ## strike every single statement of a run by every fault (long)
-	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine/test_faults.py tests/engine/test_outages.py
+test-every-statement: .venv/.development ## strike every single statement of a run by every fault on every database (long)
+	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine/test_faults.py tests/engine/test_outages.py tests/engine/test_crashes.py \
+	  tests/engine/test_partial.py tests/test_proof.py
 
 .PHONY: lint
 lint: .venv/.development ## check style and types

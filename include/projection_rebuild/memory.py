@@ -40,8 +40,9 @@ def collector_off() -> Iterator[None]:
     """Without Python's search for cycles, which again and again looks at every row in memory; :func:`collect` is for between."""
     was_on = gc.isenabled()
     gc.disable()
+    # Without a look at it: what is there is the program, a million objects of it in a worker of Airflow.
+    gc.freeze()
     try:
-        collect()
         yield
     finally:
         gc.unfreeze()

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import MySQLdb
 import psycopg
+import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild.errors import RebuildError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
+from tests.conftest import DATABASES, SERVERS
 from tests.engine.injection import Fault
 from tests.engine.live_shop import LiveShop
 from tests.engine.test_rebuild import PROJECTORS
 
 EVERY_STATEMENT = "REBUILD_TEST_EVERY_STATEMENT" in os.environ
-"""Not just the statements that change something, where that takes long."""
+"""Not just the statements that change something, and each fault on every database, which takes long."""
+
+
+def on(*kinds: str, among: Sequence[str] = DATABASES) -> list[Any]:
+    """Databases to be named in ``parametrize(..., indirect=True)``.
+
+    :param kinds: where a fault is tried always; between them, all faults of a kind meet all code
+    :param among: where it can be tried
+    """
+    chosen = among if EVERY_STATEMENT else kinds
+    return [pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in chosen]
+
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "plan": lambda made: made.plan(RunOptions()),

@@ -19,11 +19,12 @@ from include.projection_rebuild.spec import RunOptions
 from tests.conftest import SERVERS
 from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
 from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import EVERY_STATEMENT, REBUILD, ROLLBACK, Worker, assert_within_the_work, sweep
+from tests.engine.sweep import EVERY_STATEMENT, REBUILD, ROLLBACK, Worker, assert_within_the_work, on, sweep
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("database_kind", on("sqlite", "mysql"), indirect=True)
 @pytest.mark.parametrize("steps", [REBUILD, ROLLBACK] if EVERY_STATEMENT else [REBUILD])
 def test_every_statement_fails_once(database_url: sa.URL, steps: Sequence[str]) -> None:
     shop, kinds = LiveShop(database_url), refusals(database_url.get_backend_name())
@@ -34,6 +35,7 @@ def test_every_statement_fails_once(database_url: sa.URL, steps: Sequence[str]) 
     worker.close()
 
 
+@pytest.mark.parametrize("server_kind", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
 @pytest.mark.parametrize("after", [True, False] if EVERY_STATEMENT else [True])
 def test_every_statement_loses_its_connection(server_kind: str, new_database: Callable[[str], sa.URL], after: bool) -> None:
     shop = LiveShop(new_database(server_kind))

@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import SERVERS
 from tests.engine.injection import WRITES, Fault, Strike, answerless, cut
 from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import EVERY_STATEMENT, REBUILD, STEPS, Worker, error_of, sweep
+from tests.engine.sweep import EVERY_STATEMENT, REBUILD, STEPS, Worker, error_of, on, sweep
 from tests.servers import OwnServer, Server
 
 LASTING = re.compile(r"COMMIT|CREATE|ALTER|DROP|RENAME|LOCK|SET LOCAL idle_in_transaction|FLUSH|UNLOCK", re.IGNORECASE)
@@ -64,6 +64,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         made.remove()
 
 
+@pytest.mark.parametrize("server", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
 def test_the_server_dies_at_every_lasting_statement(server: Server) -> None:
     shop, outage = LiveShop(server.create_database("outage")), Outage(server)
     worker = Worker(shop)
@@ -105,6 +106,7 @@ def test_the_server_dies_in_the_middle_of_the_switch(server: Server) -> None:
     worker.close()
 
 
+@pytest.mark.parametrize("server", on("postgres", "mysql", among=[*SERVERS]), indirect=True)
 def test_steps_are_cancelled_from_another_thread(server: Server) -> None:
     """As the operator does for a task that is cleared or marked failed while it runs."""
     shop, pick = LiveShop(server.create_database("cancelled")), random.Random(7)

@@ -33,6 +33,7 @@ from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
 from tests.engine import shop
 from tests.engine.live_shop import LiveShop, project
+from tests.engine.sweep import on
 from tests.engine.test_crashes import killed
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end, tables
 
@@ -345,7 +346,7 @@ def test_without_looking_for_what_changed_during_the_copy_events_are_lost(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [ON_SERVERS[0], ON_SERVERS[2]])
+@pytest.mark.parametrize("kind", on("postgres", among=["postgres", "mysql"]))
 def test_a_kill_after_every_write_of_a_partial_replay(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     live = LiveShop(new_database(kind))
     attempt = killed(live)

@@ -113,7 +113,8 @@ def is_alive(process: int) -> bool:
     """Whether it is there, and no zombie that nobody has asked about yet."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # It may go while it is looked at.
         return False
 
 

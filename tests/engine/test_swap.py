@@ -284,8 +284,14 @@ def test_a_switch_that_waits_in_vain_costs_no_rollback(mariadb_url: sa.URL) -> N
 
 
 def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    made = rebuild(postgres, log=said.append)
+    waits, ended = "waiting until the tables have been maintained", []
+
+    def heard(said: str) -> None:
+        if waits in said:
+            connection.rollback()
+            ended.append(said)
+
+    made = rebuild(postgres, log=heard)
     run_to(made, "verify")
     with postgres.connect() as connection:
         visible = "SELECT relallvisible > 0 FROM pg_class WHERE relname = 'order_lines_rebuild'"
@@ -295,11 +301,8 @@ def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pyte
         with monkeypatch.context() as patch, pytest.raises(SwapNotPossible, match=r"maintained: session \d+ \(LOCK.*on orders"):
             patch.setattr(swap, "MAINTENANCE", timedelta(0))
             made.swap()
-        ends = threading.Timer(0.3, connection.rollback)
-        ends.start()
-        assert made.swap().attempts == 1
-        ends.join()
-    assert any("waiting until the tables have been maintained" in each for each in said)
+        assert not ended
+        assert made.swap().attempts == 1 and len(ended) == 1
 
 
 def just_before(
