@@ -683,6 +683,27 @@ def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQL
 
 
 @pytest.mark.mariadb
+def test_no_keepers_without_connections(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+    engine, _, tables = kept
+    with engine.connect() as connection:
+        for statement in (
+            "DROP USER IF EXISTS few",
+            "CREATE USER few IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS 4",
+            f"GRANT ALL ON {engine.url.database}.* TO few",
+        ):
+            connection.exec_driver_sql(statement)
+    few = sa.create_engine(engine.url.set(username="few", password="few"), poolclass=sa.NullPool)  # noqa: S106 - a test's user
+    dialect = dialect_for(few)
+    with dialect.connect() as connection:
+        with pytest.raises(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
+            pass
+        # Those that it had are given back.
+        with dialect.connect(), dialect.connect(), dialect.connect():
+            pass
+    few.dispose()
+
+
+@pytest.mark.mariadb
 def test_a_table_that_comes_after_the_gate_by_name_has_no_keeper(mariadb_url: sa.URL) -> None:
     engine = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
     dialect = dialect_for(engine)

@@ -41,6 +41,8 @@ DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 
 
 HOLDING = "projection_rebuild_holds_tables"
 
+NO_MORE_CONNECTIONS = frozenset({1040, 1203, 1226})
+
 KEPT = "projection_rebuild_keepers"
 
 GLANCES = (0.001, 0.003)
@@ -578,7 +580,12 @@ class MySQLDialect(Dialect):
             return
         gate, blues = self.qualified(schema, GATE), [self.qualified(schema, name) for name in names]
         with ExitStack() as stack:
-            lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
+            try:
+                lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
+            except sa.exc.OperationalError as error:
+                if _number(error) not in NO_MORE_CONNECTIONS:
+                    raise
+                raise TablesBusy from error
             stack.enter_context(shut(self, guard, gate))
             locks = ", ".join(f"{blue} WRITE" for blue in blues)
             self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
