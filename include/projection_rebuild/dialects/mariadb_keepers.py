@@ -47,7 +47,7 @@ def shut(dialect: Dialect, guard: sa.Connection, gate: str) -> Iterator[None]:
 
 def _shut(dialect: Dialect, guard: sa.Connection, gate: str) -> None:
     for _ in range(3):
-        dialect.run(guard, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT)")
+        dialect.run(guard, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT PRIMARY KEY)")
         # No such table: another run has removed it since.
         with suppress(sa.exc.ProgrammingError):
             dialect.run(guard, f"LOCK TABLES {gate} READ")
