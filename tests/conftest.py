@@ -60,6 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (slow_marks.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in slow_marks), default=0
         )
     )
+    # A proof keeps the machine busy by itself: one after the other, and not at the end, when there is nothing else to do beside it.
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    slow.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    items[len(items) - len(slow) :] = slow
 
 
 class Databases:

@@ -20,7 +20,6 @@ from tools.prove.setting import Clients, Setting
 from tools.prove.strangers import STRANGERS
 
 TRANSACTIONAL, CHECKPOINTED, DETACHED = LiveWriter
-# Strangers append first whatever the clients do, so that of the contract transactional both are at work at once.
 SHORT = [
     pytest.param(*kind.values, contract, clients, marks=kind.marks, id=f"{kind.values[0]}-{contract}-{clients}")
     for contract, clients, kinds in (
@@ -33,11 +32,13 @@ SHORT = [
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("proof")
 @pytest.mark.parametrize(("database_kind", "contract", "clients"), SHORT, indirect=["database_kind"])
 def test_nothing_is_lost_doubled_or_failed(
     database_kind: str, database_url: sa.URL, contract: LiveWriter, clients: Clients
 ) -> None:
-    setting = Setting(database_kind, contract, clients)
+    # Two cores may have other tests to run besides.
+    setting = Setting(database_kind, contract, clients, leisure=4)
     proof = prove(setting, database_url.render_as_string(hide_password=False), rebuilds=2, kills=1, writers=2)
     assert proof.holds, describe(setting.describe(), proof, 0)
     assert (proof.rebuilds, proof.rollbacks) == (2, 1)
@@ -46,6 +47,7 @@ def test_nothing_is_lost_doubled_or_failed(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("proof")
 @pytest.mark.parametrize("contract", [CHECKPOINTED, DETACHED] if EVERY_STATEMENT else [CHECKPOINTED])
 def test_a_contract_that_the_application_does_not_keep_is_found_out(postgres_url: sa.URL, contract: LiveWriter) -> None:
     engine = sa.create_engine(postgres_url)

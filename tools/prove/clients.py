@@ -104,7 +104,7 @@ def appender(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
     engine = sa.create_engine(url)
 
     # Who projects later needs more time for an event than who appends it.
-    thinking = THINKING if setting.contract is LiveWriter.TRANSACTIONAL else 5 * THINKING
+    thinking = setting.leisure * (THINKING if setting.contract is LiveWriter.TRANSACTIONAL else 5 * THINKING)
 
     def stopped() -> bool:
         while not (stopping := pipe.poll(pick.uniform(0, thinking))) and _behind(engine, setting, seen):
@@ -186,9 +186,11 @@ class Reader:
     """Reads tables that are never empty, one round after the other, on one connection for as long as nothing fails.
 
     :param kind: one of :data:`READERS`
+    :param leisure: see :class:`Setting`
     """
 
-    def __init__(self, url: str, kind: str, seed: int) -> None:
+    def __init__(self, url: str, kind: str, seed: int, leisure: int = 1) -> None:
+        self._thinking = leisure * THINKING
         # PostgreSQL's driver prepares by itself: at once, or never.
         options = {"prepare_threshold": 0 if kind == "prepared" else None} if url.startswith("postgresql") else {}
         self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options)
@@ -202,7 +204,7 @@ class Reader:
             self._prepared.clear()
             failed = self.seen.errors.total()
             with self._engine.connect() as connection:
-                while self.seen.errors.total() == failed and not pipe.poll(self._pick.uniform(0, THINKING)):
+                while self.seen.errors.total() == failed and not pipe.poll(self._pick.uniform(0, self._thinking)):
                     one(self, connection)
                 connection.invalidate()
 
@@ -253,8 +255,8 @@ class Reader:
 READERS = {"alone": Reader.alone, "together": Reader.together, "prepared": Reader.prepared, "snapshot": Reader.snapshot}
 
 
-def reader(url: str, kind: str, number: int, pipe: Pipe) -> None:
+def reader(url: str, kind: str, leisure: int, number: int, pipe: Pipe) -> None:
     """A client that reads; :data:`READERS` says how."""
-    made = Reader(url, kind, number)
+    made = Reader(url, kind, number, leisure)
     made.rounds(READERS[kind], pipe)
     pipe.send(made.seen)

@@ -214,7 +214,7 @@ def _clients(engine: sa.Engine, url: str, setting: Setting, writers: int) -> Ite
     projecting = {LiveWriter.CHECKPOINTED: (consumer, 1), LiveWriter.DETACHED: (worker, WORKERS)}
     project, count = projecting.get(setting.contract, (consumer, 0))
     front = [(Role.APPEND, _Started(appender, url, setting, number)) for number in range(writers)]
-    front += [(Role.READ, _Started(reader, url, kind, number)) for number, kind in enumerate(READERS)]
+    front += [(Role.READ, _Started(reader, url, kind, setting.leisure, number)) for number, kind in enumerate(READERS)]
     back = [(Role.PROJECT, _Started(project, url, setting, number)) for number in range(count)]
     with ExitStack() as strangers:
         if stranger := STRANGERS.get(setting.engine):

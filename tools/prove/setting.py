@@ -34,12 +34,14 @@ class Setting:
     :param engine: one of :data:`ENGINES`
     :param contract: what the clients keep
     :param declared: what the spec says of them; a wrong one shows what harm its protocol prevents
+    :param leisure: how many times as long all clients think between two transactions as they do by default
     """
 
     engine: str
     contract: LiveWriter
     clients: Clients
     declared: LiveWriter | None = None
+    leisure: int = 1
 
     def describe(self) -> str:
         """``mysql, detached, rba``."""
@@ -56,7 +58,7 @@ class Setting:
                 "projectors": [f"{each.__module__}:{each.__name__}" for each in PROJECTORS],
                 "live_writer": _LIVE_WRITERS[self.declared or self.contract],
                 # Blue goes on growing while green is compared with it.
-                "verify": {"max_count_drift_percent": 100},
+                "verify": {"max_count_drift_percent": 10_000},
                 "replay": {"batch_events": 500},
             }
         )

@@ -41,7 +41,7 @@ class Stranger(ABC):
     def __init__(self, url: sa.URL, setting: Setting, folder: Path) -> None:
         self.seen = Seen(Role.STRANGER)
         self._url = url
-        self._thinking = THINKING_MS[setting.contract] / 1000
+        self._thinking = setting.leisure * THINKING_MS[setting.contract] / 1000
         self._folder = folder
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run)
