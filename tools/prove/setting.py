@@ -58,7 +58,7 @@ class Setting:
                 "projectors": [f"{each.__module__}:{each.__name__}" for each in PROJECTORS],
                 "live_writer": _LIVE_WRITERS[self.declared or self.contract],
                 # Blue goes on growing while green is compared with it.
-                "verify": {"max_count_drift_percent": 10_000},
+                "verify": {"max_count_drift_percent": 100},
                 "replay": {"batch_events": 500},
             }
         )
