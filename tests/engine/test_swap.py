@@ -683,13 +683,18 @@ def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQL
 
 
 @pytest.mark.mariadb
-def test_no_keepers_without_connections(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+@pytest.mark.parametrize(
+    ("limit", "privileges"),
+    [(4, "ALL"), (0, "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX")],
+    ids=["connections", "right"],
+)
+def test_no_keepers_without(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]], limit: int, privileges: str) -> None:
     engine, _, tables = kept
     with engine.connect() as connection:
         for statement in (
             "DROP USER IF EXISTS few",
-            "CREATE USER few IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS 4",
-            f"GRANT ALL ON {engine.url.database}.* TO few",
+            f"CREATE USER few IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS {limit}",
+            f"GRANT {privileges} ON {engine.url.database}.* TO few",
         ):
             connection.exec_driver_sql(statement)
     few = sa.create_engine(engine.url.set(username="few", password="few"), poolclass=sa.NullPool)  # noqa: S106 - a test's user

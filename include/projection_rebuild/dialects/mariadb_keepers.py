@@ -78,7 +78,7 @@ class Keepers:
         keeper.start()
 
     def _keep(self, connection: sa.Connection, table: str, gate: str) -> None:
-        # Ends by being killed, always.
+        # Ends by being killed, or with an error, should the gate open.
         with suppress(sa.exc.SQLAlchemyError):
             self._dialect.run(connection, f"DROP VIEW {table}, {gate}")
 

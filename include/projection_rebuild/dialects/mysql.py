@@ -41,7 +41,8 @@ DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 
 
 HOLDING = "projection_rebuild_holds_tables"
 
-NO_MORE_CONNECTIONS = frozenset({1040, 1203, 1226})
+NO_KEEPERS = frozenset({1040, 1203, 1226, 1044, 1142})
+"""The server gives no more connections, or we may not lock the tables: then there is the fence alone."""
 
 KEPT = "projection_rebuild_keepers"
 
@@ -582,13 +583,13 @@ class MySQLDialect(Dialect):
         with ExitStack() as stack:
             try:
                 lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
-            except sa.exc.OperationalError as error:
-                if _number(error) not in NO_MORE_CONNECTIONS:
+                stack.enter_context(shut(self, guard, gate))
+                locks = ", ".join(f"{blue} WRITE" for blue in blues)
+                self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
+            except sa.exc.DBAPIError as error:
+                if _number(error) not in NO_KEEPERS:
                     raise
                 raise TablesBusy from error
-            stack.enter_context(shut(self, guard, gate))
-            locks = ", ".join(f"{blue} WRITE" for blue in blues)
-            self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
             # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
             statements = self.switch(connection, tables)
             keepers = Keepers(self, lookout)
