@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -682,6 +682,19 @@ def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQL
     assert _counts(engine) == dict.fromkeys(TABLES, 0)
 
 
+@contextmanager
+def held_back(engine: sa.Engine, limit: int, privileges: str) -> Iterator[sa.Engine]:
+    """As an account with these privileges and this many connections (0: no limit)."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE USER held_back IDENTIFIED BY 'held_back' WITH MAX_USER_CONNECTIONS {limit}")
+        try:
+            connection.exec_driver_sql(f"GRANT {privileges} ON {engine.url.database}.* TO held_back")
+            url = engine.url.set(username="held_back", password="held_back")  # noqa: S106 - a test's user
+            yield sa.create_engine(url, poolclass=sa.NullPool)
+        finally:
+            connection.exec_driver_sql("DROP USER held_back")
+
+
 @pytest.mark.mariadb
 @pytest.mark.parametrize(
     ("limit", "privileges"),
@@ -690,22 +703,12 @@ def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQL
 )
 def test_no_keepers_without(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]], limit: int, privileges: str) -> None:
     engine, _, tables = kept
-    with engine.connect() as connection:
-        for statement in (
-            "DROP USER IF EXISTS few",
-            f"CREATE USER few IDENTIFIED BY 'few' WITH MAX_USER_CONNECTIONS {limit}",
-            f"GRANT {privileges} ON {engine.url.database}.* TO few",
-        ):
-            connection.exec_driver_sql(statement)
-    few = sa.create_engine(engine.url.set(username="few", password="few"), poolclass=sa.NullPool)  # noqa: S106 - a test's user
-    dialect = dialect_for(few)
-    with dialect.connect() as connection:
+    with held_back(engine, limit, privileges) as account, (dialect := dialect_for(account)).connect() as connection:
         with pytest.raises(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
             pass
         # Those that it had are given back.
         with dialect.connect(), dialect.connect(), dialect.connect():
             pass
-    few.dispose()
 
 
 @pytest.mark.mariadb
