@@ -41,9 +41,8 @@ class Ownership:
         :returns: what was asked for in vain, and may be another shard's all the same
         :raises ShardError: a row belongs to another partition than the events
         """
-        for kind, values in rows.touched_values():
-            at = kind.attributes.index(self._partition.attribute(kind))
-            if not self.seen.issuperset(map(str, {each[at] for each in values})):
+        for kind, values in rows.touched_values(self._partition.attribute):
+            if not self.seen.issuperset(map(str, values)):
                 raise self._stray(kind)
         asked = [*self._missed(rows), *self._looked_up()]
         if len(asked) > MOST_ASKED:

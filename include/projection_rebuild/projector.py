@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from types import MethodType
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -130,12 +131,10 @@ class Projector:
             (each.upcasters for each in members if each.upcasters is not Projector.upcasters), Projector.upcasters
         )
         instances = tuple(each() for each in members)
-
-        def in_turn(self: Projector, event: Event, rows: Rows) -> None:
-            for each in instances:
-                each.project(event, rows)
-
-        cls._handlers = {event_type: in_turn for each in members for event_type in each.event_types()}
+        types = dict.fromkeys(event_type for each in members for event_type in each._handlers)
+        cls._handlers = {
+            event_type: _in_turn([each for each in instances if event_type in each._handlers], event_type) for event_type in types
+        }
 
     @classmethod
     def name(cls) -> str:
@@ -201,6 +200,18 @@ class Projector:
         handler = self._handlers.get(event.type)
         if handler is not None:
             handler(self, event, rows)
+
+
+def _in_turn(projectors: Sequence[Projector], event_type: str) -> Handler:
+    """What these do one after the other with an event of a type that each of them handles."""
+    # Bound beforehand: this is run for each event.
+    handlers = tuple(MethodType(each._handlers[event_type], each) for each in projectors)
+
+    def handle(self: Projector, event: Event, rows: Rows) -> None:
+        for each in handlers:
+            each(event, rows)
+
+    return handle
 
 
 def load_projector(path: str) -> type[Projector]:

@@ -239,7 +239,8 @@ class ProjectorReplay:
             if not self._sets_aside:
                 raise
             self._write_in_parts(list(self._folded), error, self._reached, head, throttle)
-        collect()
+        if self._reached < head:
+            collect()
 
     def _write(self, events: int, reached: int, head: int, throttle: Throttle) -> None:
         """One transaction: the checkpoint, and the rows that belong to it."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
-from operator import attrgetter
+from operator import attrgetter, ne
 from types import NoneType, UnionType
 from typing import Any, Protocol, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -41,6 +41,8 @@ class RowType:
     :param types: the Python type of each column, as annotated
     :ivar values: gives a row's values
     :ivar key_of: gives a row's key
+    :ivar keys_of: gives the keys of many rows
+    :ivar made_of: makes a row of its key and the values of other attributes
     :ivar snapshot: gives a row's values as they are now, whatever is changed within them later
     """
 
@@ -57,6 +59,9 @@ class RowType:
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", _tuple_getter(self.attributes))
         object.__setattr__(self, "key_of", _tuple_getter(self.key_attributes))
+        object.__setattr__(self, "keys_of", _tuples_getter(self.key_attributes))
+        leads = self.attributes[: len(self.key_attributes)] == self.key_attributes
+        object.__setattr__(self, "made_of", self._made_by_place if leads else self._made_by_name)
         object.__setattr__(self, "_changing", tuple(self._changing_attributes()))
         object.__setattr__(self, "snapshot", self._deep_values if self._changing else self.values)
 
@@ -71,6 +76,12 @@ class RowType:
         for name, value in zip(self.attributes, self.snapshot(row), strict=True):
             setattr(made, name, value)
         return made
+
+    def _made_by_place(self, key: Key, given: Mapping[str, Any]) -> Any:
+        return self.row_class(*key, **given)
+
+    def _made_by_name(self, key: Key, given: Mapping[str, Any]) -> Any:
+        return self.row_class(**dict(zip(self.key_attributes, key, strict=True)), **given)
 
     def set_apart(self, row: object) -> None:
         """Gives a row values that nobody else holds and could change: those of JSON columns."""
@@ -90,6 +101,8 @@ class RowType:
 
     values: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
     key_of: Callable[[Any], Key] = field(init=False, repr=False, compare=False)
+    keys_of: Callable[[Iterable[Any]], Iterable[Key]] = field(init=False, repr=False, compare=False)
+    made_of: Callable[[Key, Mapping[str, Any]], Any] = field(init=False, repr=False, compare=False)
     snapshot: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
     _changing: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -117,6 +130,14 @@ def _tuple_getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) > 1:
         return getter
     return lambda row: (getter(row),)
+
+
+def _tuples_getter(names: Sequence[str]) -> Callable[[Iterable[Any]], Iterable[tuple[Any, ...]]]:
+    """The same for many rows, without a call of Python's for each."""
+    getter = attrgetter(*names)
+    if len(names) > 1:
+        return lambda rows: map(getter, rows)
+    return lambda rows: zip(map(getter, rows), strict=False)
 
 
 @dataclass_transform()
@@ -253,7 +274,10 @@ class Changes:
 
 
 class _TableState:
-    """The known rows of one table, and what they were when they were first touched since the last settle."""
+    """The known rows of one table, and what they were when they were first touched since the last settle.
+
+    All rows of a table that was empty are new until then: what they were need not be kept beside them, and `before` is `rows`.
+    """
 
     __slots__ = ("absent", "before", "complete", "index", "kind", "looked_up", "rows")
 
@@ -262,9 +286,20 @@ class _TableState:
         self.complete = complete
         self.rows: dict[Key, Any] = {}
         self.absent: set[Key] = set()
-        self.before: dict[Key, Values | None] = {}
+        self.before: dict[Key, Any] = self.rows if complete else {}
         self.index: dict[str, dict[Any, set[Key]]] = {name: defaultdict(set) for name in kind.lookups}
         self.looked_up: set[tuple[str, Any]] = set()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the source has none of the rows."""
+        return self.before is self.rows
+
+    def settle(self) -> None:
+        self.before = {}
+        if self.complete:
+            # What is not here is known to be nowhere.
+            self.absent.clear()
 
     def put(self, key: Key, row: Any) -> None:
         self.rows[key] = row
@@ -279,8 +314,7 @@ class _TableState:
             index[value].discard(key)
             if not index[value]:
                 del index[value]
-        if not self.complete:
-            self.absent.add(key)
+        self.absent.add(key)
 
 
 @dataclass
@@ -321,13 +355,15 @@ class RowBuffer:
 
     # What handlers call ---------------------------------------------------------------------------------------
 
+    # Run for each event, so what each has in common with the others stands in each.
+
     def add(self, row: object) -> None:
         """See :meth:`Rows.add`. A duplicate that the buffer does not know is refused by the database's own key."""
-        table = self._table(type(row))
-        key = table.kind.key_of(row)
-        if key in table.rows:
+        table = self._tables.get(row.__class__) or self._table(type(row))
+        key, rows = table.kind.key_of(row), table.rows
+        if key in rows:
             raise RowError(f"{table.kind.table} already has the row that is to be added; use get or get_or_add")
-        if key not in table.before:
+        if table.before is not rows and key not in table.before:
             table.before[key] = None
         if table.absent:
             table.absent.discard(key)
@@ -335,39 +371,43 @@ class RowBuffer:
 
     def get(self, row_class: type[R], *key: Any) -> R:
         """See :meth:`Rows.get`."""
-        found = self.find(row_class, *key)
+        table = self._tables.get(row_class) or self._table(row_class)
+        rows = table.rows
+        found: R | None = rows.get(key)
+        if found is None:
+            found = self._loaded(table, key)
         if found is None:
             raise RowError(f"{row_type(row_class).table} has no row with the key that was asked for; use find or get_or_add")
+        if table.before is not rows and key not in table.before:
+            table.before[key] = table.kind.snapshot(found)
         return found
 
     def find(self, row_class: type[R], *key: Any) -> R | None:
         """See :meth:`Rows.find`."""
         table = self._tables.get(row_class) or self._table(row_class)
-        found: R | None = table.rows.get(key)
+        rows = table.rows
+        found: R | None = rows.get(key)
         if found is None:
-            found = self._load(table, key) if self._is_unknown(table, key) else None
-            if found is None:
-                if self._asking is not None:
-                    self._asking.missed.add((row_class, key))
-                return None
-        if key not in table.before:
+            found = self._loaded(table, key)
+        if found is not None and table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(found)
         return found
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         """See :meth:`Rows.get_or_add`."""
         table = self._tables.get(row_class) or self._table(row_class)
-        found: R | None = table.rows.get(key)
+        rows = table.rows
+        found: R | None = rows.get(key)
         if found is None:
             if self._source is not None and self._is_unknown(table, key):
-                made = row_class(**dict(zip(table.kind.key_attributes, key, strict=True)), **defaults)
                 # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
-                self._source.create(table.kind, table.kind.values(made))
-            found = self.find(row_class, *key)
+                self._source.create(table.kind, table.kind.values(table.kind.made_of(key, defaults)))
+            found = self._loaded(table, key)
             if found is None:
-                found = row_class(**dict(zip(table.kind.key_attributes, key, strict=True)), **defaults)
-                self.add(found)
-        elif key not in table.before:
+                made: R = table.kind.made_of(key, defaults)
+                self.add(made)
+                return made
+        if table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(found)
         return found
 
@@ -425,7 +465,7 @@ class RowBuffer:
     def settle(self) -> None:
         """The changes have been committed: from here on they are what is known to be in the source."""
         for table in self._tables.values():
-            table.before.clear()
+            table.settle()
 
     def forget(self) -> None:
         """Drops every row from memory: from here on the source is asked. Only between settle and the next event."""
@@ -437,16 +477,21 @@ class RowBuffer:
         """Whether what is not here does not exist, so that nothing ever has to be loaded."""
         return self._complete
 
-    def touched_values(self) -> Iterator[tuple[RowType, list[Values]]]:
-        """By table, what the touched rows were before, and what they are now."""
+    def touched_values(self, attribute_of: Callable[[RowType], str]) -> Iterator[tuple[RowType, set[Any]]]:
+        """By table, the values of one attribute that the touched rows had before, or have now."""
         for table in self._tables.values():
-            values_of, rows = table.kind.values, table.rows
-            were = [before for before in table.before.values() if before is not None]
-            yield table.kind, were + [values_of(rows[key]) for key in table.before if key in rows]
+            name, rows = attribute_of(table.kind), table.rows
+            now = rows.values() if table.is_new else [rows[key] for key in table.before if key in rows]
+            values = set(map(attrgetter(name), now))
+            if not table.is_new:
+                at = table.kind.attributes.index(name)
+                values.update(before[at] for before in table.before.values() if before is not None)
+            yield table.kind, values
 
     def has_touched(self, row_class: type, key: Key) -> bool:
         """Whether a row has been added, found or removed since the last :meth:`settle`."""
-        return key in self._table(row_class).before
+        table = self._table(row_class)
+        return key in table.before or (table.is_new and key in table.absent)
 
     @property
     def touched(self) -> int:
@@ -479,14 +524,16 @@ class RowBuffer:
         """Whether only the source can tell if there is such a row."""
         return not (table.complete or key in table.rows or key in table.absent or key in table.before)
 
-    def _load(self, table: _TableState, key: Key) -> Any:
-        if self._source is None:
-            return None
-        self._take(table, self._source.load(table.kind, [key]))
-        found = table.rows.get(key)
-        if found is None:
+    def _loaded(self, table: _TableState, key: Key) -> Any:
+        """The row that was not in memory; None, which is noted, if there is none."""
+        if self._source is not None and self._is_unknown(table, key):
+            self._take(table, self._source.load(table.kind, [key]))
+            if (found := table.rows.get(key)) is not None:
+                return found
             table.absent.add(key)
-        return found
+        if self._asking is not None:
+            self._asking.missed.add((table.kind.row_class, key))
+        return None
 
     def _take(self, table: _TableState, loaded: Iterable[Values]) -> None:
         for values in loaded:
@@ -504,6 +551,8 @@ class RowBuffer:
 
 
 def _changes(table: _TableState) -> Changes | None:
+    if table.is_new:
+        return _additions(table)
     made = Changes(table.kind)
     rows, values_of, key_of = table.rows, table.kind.values, table.kind.key_of
     index = table.index
@@ -517,7 +566,7 @@ def _changes(table: _TableState) -> Changes | None:
         if before == values:
             continue
         # Key and lookup columns say where a row is kept, so a handler may not change them under the buffer.
-        if key_of(row) != key or (index and any(key not in keys[getattr(row, name)] for name, keys in index.items())):
+        if key_of(row) != key or (index and _is_kept_elsewhere(index, key, row)):
             raise _moved(table.kind)
         if before is None:
             made.inserted.append(values)
@@ -525,6 +574,21 @@ def _changes(table: _TableState) -> Changes | None:
             made.updated.append(values)
             made.before.append(before)
     return made if len(made) else None
+
+
+def _additions(table: _TableState) -> Changes | None:
+    """All rows of a table that was empty."""
+    kind, rows, index = table.kind, table.rows, table.index
+    if any(map(ne, kind.keys_of(rows.values()), rows)) or (
+        index and any(_is_kept_elsewhere(index, key, row) for key, row in rows.items())
+    ):
+        raise _moved(kind)
+    return Changes(kind, list(map(kind.values, rows.values()))) if rows else None
+
+
+def _is_kept_elsewhere(index: Mapping[str, Mapping[Any, Collection[Key]]], key: Key, row: Any) -> bool:
+    """Whether a lookup column of a row has another value than when it was put there."""
+    return any(key not in keys.get(getattr(row, name), ()) for name, keys in index.items())
 
 
 def _moved(kind: RowType) -> RowError:
@@ -576,8 +640,9 @@ class ProbeRows:
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         found = self.find(row_class, *key)
         if found is None:
-            found = row_class(**dict(zip(row_type(row_class).key_attributes, key, strict=True)), **defaults)
-            self.add(found)
+            made: R = row_type(row_class).made_of(key, defaults)
+            self.add(made)
+            return made
         return found
 
     def remove(self, row_class: type, *key: Any) -> None:
