@@ -1,7 +1,7 @@
 """Loads the rows that handlers will ask for, a page of events at a time, in a few statements instead of one for each row.
 
 Handlers are run for nothing but to see what they ask for. That costs about as much as handling the events, so it is learned for
-which types of events a second look is worth it.
+which types of events a look, and a second one, is worth it.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ LOOKS = 3
 
 
 class Depths:
-    """Which types of events ask for more once they have what they asked for first."""
+    """Which types of events ask for something that is not there: at first, and once they have what they asked for."""
 
     ENOUGH = 200
     """Events of a type after which it is known not to, as long as none did."""
 
     SAMPLE = 50
-    """Of such a type one event in so many is looked at again all the same."""
+    """Of such a type one event in so many is looked at all the same."""
 
     def __init__(self) -> None:
-        self._looked: Counter[str] = Counter()
-        self._asked: Counter[str] = Counter()
+        self._looked: Counter[tuple[int, str]] = Counter()
+        self._asked: Counter[tuple[int, str]] = Counter()
 
-    def learn(self, looked: Iterable[Event], asked: Iterable[Event]) -> None:
-        """Told which events were looked at once more, and which of them asked for more."""
-        self._looked.update(event.type for event in looked)
-        self._asked.update(event.type for event in asked)
+    def learn(self, look: int, looked: Iterable[Event], asked: Iterable[Event]) -> None:
+        """Told which events were looked at, for the how-manieth time, and which of them asked for something."""
+        self._looked.update((look, event.type) for event in looked)
+        self._asked.update((look, event.type) for event in asked)
 
-    def worth_another_look(self, events: Iterable[Event]) -> list[Event]:
-        """Those of them that may ask for more."""
-        return [
-            event
-            for number, event in enumerate(events)
-            if self._asked[event.type] or self._looked[event.type] < self.ENOUGH or number % self.SAMPLE == 0
-        ]
+    def worth_a_look(self, look: int, events: Sequence[Event]) -> Sequence[Event]:
+        """Those of them that may ask for something."""
+        silent = {
+            event_type
+            for event_type in {event.type for event in events}
+            if not self._asked[look, event_type] and self._looked[look, event_type] >= self.ENOUGH
+        }
+        if not silent:
+            return events
+        return [event for number, event in enumerate(events) if event.type not in silent or number % self.SAMPLE == 0]
 
 
 class LoadAhead:
@@ -66,9 +69,9 @@ class LoadAhead:
         """
         probe, wanted = ProbeRows(buffer), events
         for look in range(LOOKS):
+            wanted = self._depths.worth_a_look(look, wanted)
             asked = [event for event in wanted if self._asks(event, probe)]
-            if look:
-                self._depths.learn(wanted, asked)
+            self._depths.learn(look, wanted, asked)
             try:
                 if not any([probe.load_wanted(), self._reading.load_wanted()]):
                     return
@@ -77,7 +80,7 @@ class LoadAhead:
                     raise
                 # Something that is no key to the database; the real pass tells of which event.
                 return
-            wanted = self._depths.worth_another_look(asked)
+            wanted = asked
 
     def _asks(self, event: Event, probe: ProbeRows) -> bool:
         """Whether a handler has come to a row that has to be loaded."""

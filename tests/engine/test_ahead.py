@@ -19,7 +19,7 @@ SIZE = Depths.ENOUGH
 
 
 class Counting(Projector):
-    """Its first kind of event asks for one row, its second for another one that this names."""
+    """One kind of event asks for one row, one for another one that this names, and one for nothing."""
 
     owns = (Item, Total)
 
@@ -33,6 +33,10 @@ class Counting(Projector):
     @handles("Grown")
     def grown(self, event: Event, rows: Rows) -> None:
         rows.get(Item, event.payload["id"]).amount += 1
+
+    @handles("Added")
+    def added(self, event: Event, rows: Rows) -> None:
+        rows.add(Item(event.payload["id"], "p"))
 
     @handles("Counted")
     def counted(self, event: Event, rows: Rows) -> None:
@@ -60,6 +64,14 @@ def test_events_of_which_none_asks_for_more_are_looked_at_once() -> None:
     ahead.load(page("Grown", 1), rows)
     assert projector.handled == {"Grown": 3 * SIZE + SIZE // Depths.SAMPLE}
     assert source.loads == 2 and len(rows) == 2 * SIZE
+
+
+def test_events_that_ask_for_nothing_are_hardly_looked_at() -> None:
+    projector, ahead, rows = loading(Stored(*SOURCE))
+    ahead.load(page("Added", 0), rows)
+    ahead.load([*page("Added", 1), *page("Grown", 1)], rows)
+    assert projector.handled == {"Added": SIZE + SIZE // Depths.SAMPLE, "Grown": 2 * SIZE}
+    assert len(rows) == SIZE
 
 
 def test_events_that_ask_for_more_are_looked_at_until_they_have_it() -> None:
