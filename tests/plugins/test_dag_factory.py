@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +20,15 @@ from airflow.timetables.base import TimeRestriction
 
 import include
 from include.projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
+from include.projection_rebuild.housekeeping import Housekeeping
 from include.projection_rebuild.replay import ReplayResult
 from include.projection_rebuild.spec import StageSection, load_spec
 from include.projection_rebuild.stages import Closed
 from projection_rebuilds.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
+from projection_rebuilds.operators import housekeeping
 from projection_rebuilds.operators import rebuild as operators
-from projection_rebuilds.operators.rebuild import CloneTablesOperator, ReplayOperator, airflow_errors
+from projection_rebuilds.operators.housekeeping import HousekeepingOperator
+from projection_rebuilds.operators.rebuild import CloneTablesOperator, ReplayOperator, SpecOperator, airflow_errors
 from projection_rebuilds.runs import ledger_id, run_is_over
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
@@ -222,13 +226,17 @@ def test_only_what_a_retry_can_repair_is_retried(error: Exception, becomes: type
 class FakeRebuild:
     """An engine whose step is killed while it runs."""
 
-    def __init__(self, operator: CloneTablesOperator) -> None:
+    def __init__(self, operator: SpecOperator) -> None:
         self.operator = operator
         self.cancelled = 0
 
     def clone_tables(self) -> list[str]:
         self.operator.on_kill()
         return ["t_rebuild"]
+
+    def keep_house(self, **asked: Any) -> Housekeeping:
+        self.operator.on_kill()
+        return Housekeeping(removed=[], kept=[])
 
     def shards(self) -> list[tuple[str, int]]:
         return []
@@ -238,13 +246,21 @@ class FakeRebuild:
 
 
 def test_a_killed_task_never_ends_as_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import nullcontext
-
     operator = CloneTablesOperator(task_id="clone", spec_path="spec.yaml")
     fake = FakeRebuild(operator)
     monkeypatch.setattr(operators, "open_rebuild", lambda *_: nullcontext(fake))
     with pytest.raises(Interrupted):
         operator.execute({})
+    assert fake.cancelled == 1
+
+
+def test_a_killed_housekeeper_never_ends_as_a_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = HousekeepingOperator(task_id="house", spec_path=f"{SPEC}")
+    fake = FakeRebuild(operator)
+    monkeypatch.setattr(housekeeping, "open_spec", lambda *_: nullcontext(fake))
+    context: Any = {"dag": SimpleNamespace(dag_id="house"), "run_id": "r", "ti": None, "params": {"only_list": False}}
+    with pytest.raises(Interrupted):
+        operator.execute(context)
     assert fake.cancelled == 1
 
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import Context
 
 from include.projection_rebuild.housekeeping import Housekeeping
 from include.projection_rebuild.spec import load_spec
-from projection_rebuilds.operators.rebuild import airflow_errors
+from projection_rebuilds.operators.rebuild import SpecOperator, airflow_errors
 from projection_rebuilds.runs import ledger_id, open_spec, run_is_over
 from projection_rebuilds.specs import read_specs
 
 
-class HousekeepingOperator(BaseOperator):
-    """Keeps house in the ledger's database of one spec. A run is dead when its DAG run is neither queued nor running.
-
-    :param spec_path: the spec file
-    """
-
-    template_fields: Sequence[str] = ("spec_path",)
-    ui_color = "#e8f3ec"
-
-    def __init__(self, *, spec_path: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.spec_path = spec_path
+class HousekeepingOperator(SpecOperator):
+    """Keeps house in the ledger's database of one spec. A run is dead when its DAG run is neither queued nor running."""
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Lists, and removes unless the run's param ``only_list`` says otherwise."""
@@ -36,7 +24,7 @@ class HousekeepingOperator(BaseOperator):
         def is_over(run: str) -> bool:
             return run_is_over(context["ti"], run)
 
-        with airflow_errors(), open_spec(load_spec(Path(self.spec_path)), me) as rebuild:
+        with airflow_errors(), open_spec(load_spec(Path(self.spec_path)), me) as rebuild, self.at_work(rebuild):
             if context["params"]["only_list"]:
                 done = Housekeeping(removed=[], kept=rebuild.survey(is_over=is_over, rebuilds=names))
                 self.log.info(done.describe())

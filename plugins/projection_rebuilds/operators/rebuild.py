@@ -47,8 +47,8 @@ def airflow_errors() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
-class RebuildOperator(BaseOperator):
-    """One step of a rebuild.
+class SpecOperator(BaseOperator):
+    """Has the engine do something for a spec, and ends what that executes on a server when the task is ended.
 
     :param spec_path: the spec file
     """
@@ -62,36 +62,20 @@ class RebuildOperator(BaseOperator):
         self._rebuild: Rebuild | None = None
         self._killed = False
 
-    def execute(self, context: Context, event: Any = None) -> Any:
-        """Runs the step; the task is killed by raising, since Airflow takes a return for a success.
+    @contextmanager
+    def at_work(self, rebuild: Rebuild) -> Iterator[None]:
+        """While the engine works. A task is killed by raising, since Airflow takes a return for a success.
 
-        :param event: of the trigger, where the task has waited for something
+        :raises Interrupted: the task was asked to stop
         """
-        with (
-            airflow_errors(),
-            open_rebuild(self.spec_path, context, lambda now, rate: self.progress(context, now, rate)) as rebuild,
-        ):
-            self._rebuild = rebuild
-            try:
-                with heard_at_once(self._end_statement):
-                    result = self.step(rebuild, context)
-            finally:
-                self._rebuild = None
+        self._rebuild = rebuild
+        try:
+            with heard_at_once(self._end_statement):
+                yield
+        finally:
+            self._rebuild = None
         if self._killed:
             raise Interrupted("the task was asked to stop; a retry goes on from what is committed")
-        return result
-
-    @abstractmethod
-    def step(self, rebuild: Rebuild, context: Context) -> Any:
-        """Calls the engine; returns what is pushed as XCom."""
-
-    def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
-        """Shows how far a replay is: in Airflow's task state, and in its metrics."""
-        try:
-            context["task_state_store"].set(PROGRESS, metrics.of_replay(context["dag"].dag_id, now, rate))
-        except (AirflowException, AirflowRuntimeError) as error:
-            # Nobody's replay ends because it could not be shown.
-            self.log.warning("the progress cannot be shown: %s", error)
 
     def on_kill(self) -> None:
         """Asks the step to stop, and ends on the server what it is executing there: it would outlive its client."""
@@ -105,6 +89,34 @@ class RebuildOperator(BaseOperator):
             self.on_kill()
         except sa.exc.SQLAlchemyError as error:
             self.log.warning("what the step executes on the server cannot be ended: %s", error)
+
+
+class RebuildOperator(SpecOperator):
+    """One step of a rebuild."""
+
+    def execute(self, context: Context, event: Any = None) -> Any:
+        """Runs the step.
+
+        :param event: of the trigger, where the task has waited for something
+        """
+        with (
+            airflow_errors(),
+            open_rebuild(self.spec_path, context, lambda now, rate: self.progress(context, now, rate)) as rebuild,
+            self.at_work(rebuild),
+        ):
+            return self.step(rebuild, context)
+
+    @abstractmethod
+    def step(self, rebuild: Rebuild, context: Context) -> Any:
+        """Calls the engine; returns what is pushed as XCom."""
+
+    def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
+        """Shows how far a replay is: in Airflow's task state, and in its metrics."""
+        try:
+            context["task_state_store"].set(PROGRESS, metrics.of_replay(context["dag"].dag_id, now, rate))
+        except (AirflowException, AirflowRuntimeError) as error:
+            # Nobody's replay ends because it could not be shown.
+            self.log.warning("the progress cannot be shown: %s", error)
 
     def told(self, plan: Plan, context: Context) -> dict[str, Any]:
         """Logs a plan, and ends the run if it is a dry one; this one's whole answer is also the XCom ``dry_run``.
