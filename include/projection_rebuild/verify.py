@@ -271,6 +271,8 @@ def _assertion(connection: sa.Connection, sql: str, names: dict[str, str]) -> st
     try:
         found = connection.execute(sa.text(statement.replace(":", r"\:"))).first()
     except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise
         raise RebuildError(
             f"the assertion {sql!r} cannot be executed ({type(error.orig).__name__}); correct verify.assertions"
         ) from None

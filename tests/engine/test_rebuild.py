@@ -396,6 +396,17 @@ def test_an_empty_green_is_refused_whatever_the_tolerance(engine: sa.Engine, sto
         run_to(made, "verify", RunOptions(projectors=["CustomerTotalProjector"], max_count_drift_percent=100))
 
 
+@pytest.mark.postgres
+def test_a_connection_that_is_lost_in_an_assertion_says_nothing_of_it(postgres_url: sa.URL) -> None:
+    engine = sa.create_engine(postgres_url)
+    shop.metadata.create_all(engine)
+    made = rebuild(engine, verify={"assertions": ["SELECT pg_terminate_backend(pg_backend_pid())"]})
+    run_to(made, "replay")
+    with pytest.raises(sa.exc.OperationalError):
+        made.verify()
+    engine.dispose()
+
+
 def test_assertions_decide(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
     good = "SELECT id FROM {orders} WHERE customer < 0"
     bad = "SELECT count(*) FROM {orders} WHERE status = 'shipped'"
