@@ -64,8 +64,8 @@ class OwnServer(Server):
 
     :param name: names its folder
     :param users: the accounts that it may run as when the tests run as root; the first that exists is taken
-    :param durable: commits wait for the disk, as in production; otherwise they reach the operating system only, which is
-        enough to outlive a killed server, and fast
+    :param durable: as in production, where commits wait for the disk and a GiB of memory holds what is in use; otherwise they reach the
+        operating system only, which is enough to outlive a killed server, and fast
     """
 
     def __init__(self, name: str, *, users: Sequence[str] = ("nobody",), durable: bool = False) -> None:

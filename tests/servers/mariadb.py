@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
+DURABLE = ["--innodb-buffer-pool-size=1G"]
 FAST = ["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=16M"]
 
 
@@ -49,7 +50,7 @@ class MariaDBServer(OwnServer):
             str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
             "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", "--skip-log-bin",
-            *([] if self.durable else FAST),
+            *(DURABLE if self.durable else FAST),
         ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 CACHE = Path(__file__).parents[2] / ".tools" / "mysql"
 PACKAGE = "mysql-server-core"
 PROGRAM = Path("usr/sbin/mysqld")
+DURABLE = ["--innodb-buffer-pool-size=1G"]
 FAST = ["--innodb-flush-log-at-trx-commit=2"]
 HOW = (
     "no MySQL: put its mysqld on the PATH, or name a server by REBUILD_TEST_MYSQL_URL=mysql+mysqldb://...; on Debian the tests "
@@ -62,7 +63,7 @@ class MySQLServer(OwnServer):
             *self._server, f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
             "--secure-file-priv=NULL", "--mysqlx=OFF", "--bind-address=127.0.0.1", f"--port={self.port}", "--local-infile=ON",
             "--max-connections=200", "--disable-log-bin", "--performance-schema=ON",
-            *([] if self.durable else FAST),
+            *(DURABLE if self.durable else FAST),
         ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "log_min_messages": "fatal",
 }
+DURABLE = {"shared_buffers": "1GB"}
 FAST = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -51,9 +52,8 @@ class PostgresServer(OwnServer):
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
-        settings = (
-            SETTINGS | ({} if self.durable else FAST) | {"port": str(self.port), "unix_socket_directories": str(self.folder)}
-        )
+        own = {"port": str(self.port), "unix_socket_directories": str(self.folder)}
+        settings = SETTINGS | (DURABLE if self.durable else FAST) | own
         flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self.programs / "bin/postgres"), "-D", str(self.folder / "data"), *flags]
 
