@@ -17,7 +17,7 @@ from include.projection_rebuild import bulk
 from include.projection_rebuild.bulk import FORMATS, as_text
 from include.projection_rebuild.dialects import Dialect, dialect_for
 from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.rows import row, row_type
+from include.projection_rebuild.rows import Changes, row, row_type
 from include.projection_rebuild.tables import GreenTables, WriteError, is_about_data
 
 WORDS = [
@@ -129,6 +129,24 @@ def test_few_rows_and_many_are_written_alike(kind: str, many: int, new_database:
         found = connection.exec_driver_sql(f"SELECT at, {numbers} FROM things ORDER BY id").all()
     assert [tuple(each) for each in found] == [(each.at, None if each.good is None else int(each.good)) for each in wanted]
     dialect.engine.dispose()
+
+
+@row("anything", key="name")
+class Anything:
+    name: Any
+    amount: int
+
+
+def test_keys_that_have_no_order_are_written_all_the_same(sqlite_url: sa.URL) -> None:
+    dialect = dialect_for(sa.create_engine(sqlite_url))
+    keys = ["b", 7, None, "a", 3.5]
+    with dialect.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE anything (name PRIMARY KEY, amount INTEGER)")
+        table = GreenTables(dialect, connection, None, lambda name: name)
+        made = Changes(row_type(Anything), inserted=[(key, number) for number, key in enumerate(keys)])
+        table.put([made])
+        found = connection.exec_driver_sql("SELECT name, amount FROM anything ORDER BY amount").all()
+    assert [tuple(each) for each in found] == made.inserted
 
 
 def test_a_double_row_in_bulk_is_an_error_and_leaves_none(dialect: Dialect) -> None:

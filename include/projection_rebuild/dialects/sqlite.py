@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
 from include.projection_rebuild.errors import CloneError, changed_since
 from include.projection_rebuild.findings import Carried, Finding, named
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import TEXT_BINDS
 
 BUSY_TIMEOUT_MS = 10_000
@@ -392,6 +394,14 @@ class SqliteDialect(Dialect):
 
     # Rows -------------------------------------------------------------------------------------------------------
 
+    def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+        super().load_rows(connection, schema, table, kind, _by_key(kind, rows))
+
+    def update_many(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> None:
+        super().update_many(connection, schema, table, kind, _by_key(kind, rows))
+
     def _values_list(self, mark: str, count: int) -> str:
         # Row values on the left need a VALUES list on the right.
         return f"(VALUES {', '.join([mark] * count)})" if mark.startswith("(") else super()._values_list(mark, count)
@@ -535,3 +545,12 @@ def _counter(blue: str, green: str) -> list[str]:
         f"INSERT INTO sqlite_sequence (name, seq) SELECT {_literal(green)}, seq {of_blue} AND NOT EXISTS ({there})",
         f"UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT max(seq) {of_blue}), 0)) WHERE name = {_literal(green)}",
     ]
+
+
+def _by_key(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
+    """In this order the key's index is gone through once; a connection keeps few of its pages in memory."""
+    try:
+        return sorted(rows, key=itemgetter(*map(kind.columns.index, kind.key)))
+    except TypeError:
+        # Python knows no order of theirs.
+        return rows
