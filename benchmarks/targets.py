@@ -65,7 +65,10 @@ def targets(results: Results, size: int) -> Iterator[Target]:
         yield Target(f"PostgreSQL, 2 workers, {how}, time against the limit", time("postgres", two, "limit"), 2.5, 1.5, False)
     yield Target("PostgreSQL, set-based handlers, time against hand-written SQL", _sets(results, size), 1.15, 1.0, False)
     yield Target("MariaDB, 1 worker, one pass, events/s against the seed's way", speed("mariadb", "composed1", "seed"), 100, 150)
-    yield Target("SQLite, 1 worker, one pass, events/s against the seed's way", speed("sqlite", "composed1", "seed"), 50, 80)
+    # Its shards are told apart by a function of Python's, so that dividing gains nothing there.
+    yield Target(
+        "SQLite, 1 worker, a pass per projector, events/s against the seed's way", speed("sqlite", "python1", "seed"), 50, 80
+    )
     yield Target("PostgreSQL, bounded fallback, events/s against the seed's way", speed("postgres", "bounded", "seed"), 45, 80)
     yield Target(
         "one projection, 1 worker, events/s against pyeventsourcing", speed("postgres", "one", "pyeventsourcing"), 60, 100
