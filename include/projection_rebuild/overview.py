@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from include.projection_rebuild import gate, record
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.ledger import SHARD, Checkpoint, Run, RunState, Wait
+from include.projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, RunState, Wait
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.report import Report
@@ -41,12 +41,14 @@ class RunSeen(BaseModel):
 
     :param holds: the tables that nobody else may rebuild meanwhile
     :param waits: its workers that rest or wait, each with its reason
+    :param dead_letters: the events that it has set aside, in the order of their positions
     """
 
     report: Report
     progress: list[Progress]
     holds: list[str]
     waits: list[Wait]
+    dead_letters: list[DeadLetter]
 
 
 class Look(BaseModel):
@@ -128,6 +130,7 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
         ],
         holds=sorted(table for table, holder in claims.items() if holder == run.run_id),
         waits=context.ledger.waits(connection, run.run_id),
+        dead_letters=context.ledger.dead_letters(connection, run.run_id),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from include.projection_rebuild.control import PAUSE, SWAP_NOW, TRAFFIC
-from include.projection_rebuild.ledger import SHARD, RunState
+from include.projection_rebuild.ledger import SHARD, DeadLetter, RunState
 from include.projection_rebuild.low_traffic import Probe, Traffic, closing, measured, next_opening
 from include.projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
 from include.projection_rebuild.report import Report, Said
@@ -173,7 +173,10 @@ class VerificationView:
 
 @dataclass(frozen=True)
 class RunView:
-    """One run that goes on, or that needs somebody."""
+    """One run that goes on, or that needs somebody.
+
+    :param aside: the first events that it has set aside; ``more_aside``: how many others there are
+    """
 
     key: str
     dag_id: str
@@ -186,6 +189,8 @@ class RunView:
     href: str
     steps: Sequence[Step]
     replays: Sequence[ReplayView]
+    aside: Sequence[str]
+    more_aside: int
     verification: VerificationView | None
     answer_href: str
     actions: Sequence[Action]
@@ -331,6 +336,8 @@ class _Running:
             href=self._link(links.run) if self._airflow else "",
             steps=steps,
             replays=[self._replay(each) for each in self._run.progress],
+            aside=[_aside(each) for each in self._run.dead_letters[:ASIDE]],
+            more_aside=max(0, len(self._run.dead_letters) - ASIDE),
             verification=verification_view(self._report.verification),
             answer_href=self._answer(),
             actions=self._actions(),
@@ -427,6 +434,14 @@ class _Running:
         worker = f"{progress.projector}{SHARD}{progress.shard - 1}" if progress.shard else progress.projector
         wait = next((each for each in self._run.waits if each.worker == worker), None)
         return f"rests for {span(self._seen.at - wait.since)}: {wait.why}" if wait else ""
+
+
+ASIDE = 20
+"""So many events that were set aside are shown."""
+
+
+def _aside(letter: DeadLetter) -> str:
+    return f"{letter.event_type} at position {count(letter.position)}, {letter.projector}: {letter.error}"
 
 
 def _title(report: Report) -> str:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild.errors import Interrupted
-from include.projection_rebuild.ledger import Wait
+from include.projection_rebuild.ledger import DeadLetter, Wait
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
 from include.projection_rebuild.plan import Plan
@@ -59,7 +59,7 @@ def report(state: str, run_id: str = RUN, **more: Any) -> Report:
 
 
 def running(state: str, progress: Sequence[Progress] = (), **more: Any) -> RunSeen:
-    return RunSeen(report=report(state, **more), progress=list(progress), holds=["orders"], waits=[])
+    return RunSeen(report=report(state, **more), progress=list(progress), holds=["orders"], waits=[], dead_letters=[])
 
 
 def seen(
@@ -111,6 +111,14 @@ def test_a_replay_that_has_not_begun_and_one_that_is_done_need_no_guess() -> Non
     waiting, done = one(seen(running("cloned", progress), tasks={})).replays
     assert (waiting.share, waiting.events, waiting.rate, waiting.left) == (0.0, "not begun", "", "")
     assert (done.share, done.tone, done.events, done.left) == (1.0, Tone.OK, "7 events", "replayed")
+
+
+def test_events_that_were_set_aside_are_named_and_a_few_stand_for_many() -> None:
+    letters = [DeadLetter("Orders", 1_000 + each, "OrderPlaced", "KeyError") for each in range(23)]
+    run = one(seen(running("cloned").model_copy(update={"dead_letters": letters}), tasks={}))
+    assert run.aside[0] == "OrderPlaced at position 1,000, Orders: KeyError"
+    assert (len(run.aside), run.more_aside) == (20, 3)
+    assert one(seen(running("cloned"), tasks={})).aside == []
 
 
 def test_shards_have_lines_of_their_own_and_their_own_rests(sqlite_url: sa.URL) -> None:
@@ -183,7 +191,7 @@ def test_a_run_from_a_repl_has_no_links_and_no_buttons() -> None:
 
 
 def test_a_run_that_failed_and_holds_no_table_any_more_is_not_shown() -> None:
-    left = RunSeen(report=report("cloned"), progress=[], holds=[], waits=[])
+    left = RunSeen(report=report("cloned"), progress=[], holds=[], waits=[], dead_letters=[])
     failed = Seen(RebuildSpec.model_validate(SPEC), Look(traffic=Traffic(1, None, NOW), runs=[left]), [], [], None, {})
     assert shown(failed).runs == []
     assert len(shown(failed, only=RUN).runs) == 1
