@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.pool import Pool
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +123,18 @@ def _workers(store: Store, setup: Setup) -> Iterator[Pool]:
     # Forked from a process that has imported all this and nothing else, and holds no connection.
     fresh = multiprocessing.get_context("forkserver")
     fresh.set_forkserver_preload([__name__, *{each.__module__ for each in setup.projectors}])
-    all_up = fresh.Barrier(setup.workers + 1)
-    with fresh.Pool(setup.workers, _start, (store.url, setup.spec(), all_up)) as pool:
+    all_up, begun = fresh.Barrier(setup.workers + 1), fresh.Event()
+    # Each task has a process of its own, as a scheduler gives it one.
+    with fresh.Pool(setup.workers, _start, (store.url, setup.spec(), all_up, begun), maxtasksperchild=1) as pool:
         all_up.wait()
+        begun.set()
         yield pool
 
 
-def _start(url: str, spec: dict[str, Any], all_up: Barrier) -> None:
+def _start(url: str, spec: dict[str, Any], all_up: Barrier, begun: Event) -> None:
     _worker.url, _worker.spec = url, spec
-    all_up.wait()
+    if not begun.is_set():
+        all_up.wait()
 
 
 def _replay(run_id: str, projector: str, shard: int | None) -> tuple[str, float, float]:
