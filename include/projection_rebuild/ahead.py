@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import count
 
 import sqlalchemy as sa
 
@@ -47,7 +48,8 @@ class Depths:
         }
         if not silent:
             return events
-        return [event for number, event in enumerate(events) if event.type not in silent or number % self.SAMPLE == 0]
+        numbers = {event_type: count() for event_type in silent}
+        return [event for event in events if event.type not in silent or next(numbers[event.type]) % self.SAMPLE == 0]
 
 
 class LoadAhead:

@@ -29,12 +29,21 @@ PATIENCE = timedelta(seconds=60)
 PAGES_PER_STATEMENT = 10
 """A statement costs a round trip and a plan; a result that is open for long costs the server a snapshot."""
 
+FIRST_PAGE = 100
+"""Events in the first page of their types, before it is known how large their payloads are."""
+
+PAGE_TEXT = 2_000_000
+"""About so many characters of payloads in a page at most; decoded they take several times as much memory."""
+
 ROUNDS_WITHOUT_GAIN = 10
 """So often in a row a round of catching up may leave as much to do as the one before."""
 
 
 LOOKED_FOR_HOLES = 50_000
 """So many positions below the newest one are looked at for holes; what is older is no append on its way."""
+
+PAYLOAD = 3
+"""Its place among the columns that are read."""
 
 OPTIONAL = {f"columns.{key}" for key in ("recorded_at", "version", "type_version", "metadata")}
 
@@ -91,6 +100,7 @@ class EventStore:
         ]
         self._metadata = _optional(columns.metadata)
         self._whole = 0
+        self._page_sizes: dict[tuple[str, ...], int] = {}
         self._longest_wait: timedelta | None = None
         self._raw_stream: sa.ColumnClause[Any] = _column(columns.stream)
         self._recorded_at: sa.ColumnClause[Any] | None = _column(columns.recorded_at) if columns.recorded_at else None
@@ -334,25 +344,29 @@ class EventStore:
         held for long. The last page reaches ``upto`` itself, even if it is empty. What cannot be decoded is an
         :class:`Undecodable`.
 
+        :param size: events in a page at most; fewer where payloads are large
         :param shard: only the events of this one
         :param seen: is given the partitions of the shard's events that are read
         """
-        limit = size * PAGES_PER_STATEMENT
+        of = tuple(types)
         columns = [*self._plain, *([self._metadata] if metadata else [])]
         query = (
             sa.select(*columns).select_from(self._table).where(self._type.in_(types), self._position <= upto, *self._filter(only))
         )
-        query = query.order_by(self._position).limit(limit)
+        query = query.order_by(self._position)
         if shard is not None:
             belongs = self._partition(shard.field)
             query = query.add_columns(belongs).where(self.dialect.is_in_shard(belongs, shard.number, shard.count))
         with self._connected() as connection:
             while after < upto:
-                read = 0
-                with closing(self.dialect.read(connection, query.where(self._position > after), size)) as pages:
+                read, at_once = 0, min(size, self._page_sizes.get(of, FIRST_PAGE))
+                limit = at_once * PAGES_PER_STATEMENT if of in self._page_sizes else at_once
+                some = query.where(self._position > after).limit(limit)
+                with closing(self.dialect.read(connection, some, at_once)) as pages:
                     for rows in pages:
                         read, after = read + len(rows), rows[-1][0]
                         yield self._decode(rows if shard is None else _taken_off(rows, seen)), after
+                        self._page_sizes[of] = max(1, PAGE_TEXT * len(rows) // (1 + sum(len(row[PAYLOAD] or "") for row in rows)))
                 if read < limit:
                     after = upto
                     yield [], after

@@ -55,7 +55,7 @@ class Ownership:
     def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
         for row_class, key in self.asking.missed:
             kind = row_type(row_class)
-            if rows.has_touched(row_class, key) or self._tells(kind, kind.key_attributes, key):
+            if rows.holds(row_class, key) or self._tells(kind, kind.key_attributes, key):
                 continue
             yield Asked(self.shard.number, kind.table, None, key)
 

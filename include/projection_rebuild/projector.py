@@ -204,8 +204,11 @@ class Projector:
 
 def _in_turn(projectors: Sequence[Projector], event_type: str) -> Handler:
     """What these do one after the other with an event of a type that each of them handles."""
-    # Bound beforehand: this is run for each event.
-    handlers = tuple(MethodType(each._handlers[event_type], each) for each in projectors)
+    # Bound beforehand, past a `project` that does nothing else: this is run for each event.
+    handlers = tuple(
+        MethodType(each._handlers[event_type], each) if type(each).project is Projector.project else each.project
+        for each in projectors
+    )
 
     def handle(self: Projector, event: Event, rows: Rows) -> None:
         for each in handlers:

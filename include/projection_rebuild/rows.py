@@ -42,7 +42,6 @@ class RowType:
     :ivar values: gives a row's values
     :ivar key_of: gives a row's key
     :ivar keys_of: gives the keys of many rows
-    :ivar made_of: makes a row of its key and the values of other attributes
     :ivar snapshot: gives a row's values as they are now, whatever is changed within them later
     """
 
@@ -61,7 +60,7 @@ class RowType:
         object.__setattr__(self, "key_of", _tuple_getter(self.key_attributes))
         object.__setattr__(self, "keys_of", _tuples_getter(self.key_attributes))
         leads = self.attributes[: len(self.key_attributes)] == self.key_attributes
-        object.__setattr__(self, "made_of", self._made_by_place if leads else self._made_by_name)
+        object.__setattr__(self, "_leads", leads)
         object.__setattr__(self, "_changing", tuple(self._changing_attributes()))
         object.__setattr__(self, "snapshot", self._deep_values if self._changing else self.values)
 
@@ -77,11 +76,19 @@ class RowType:
             setattr(made, name, value)
         return made
 
-    def _made_by_place(self, key: Key, given: Mapping[str, Any]) -> Any:
-        return self.row_class(*key, **given)
+    def made_of(self, key: Key, given: Mapping[str, Any]) -> Any:
+        """A row of its key and the values of other attributes.
 
-    def _made_by_name(self, key: Key, given: Mapping[str, Any]) -> Any:
-        return self.row_class(**dict(zip(self.key_attributes, key, strict=True)), **given)
+        :raises RowError: these are more or fewer values than a key has
+        """
+        if len(key) != len(self.key_attributes):
+            raise RowError(f"a row of {self.table} is identified by {', '.join(self.key_attributes)}, not by {len(key)} values")
+        # By their places, which is faster, where the key comes first.
+        return (
+            self.row_class(*key, **given)
+            if self._leads
+            else self.row_class(**dict(zip(self.key_attributes, key, strict=True)), **given)
+        )
 
     def set_apart(self, row: object) -> None:
         """Gives a row values that nobody else holds and could change: those of JSON columns."""
@@ -102,7 +109,7 @@ class RowType:
     values: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
     key_of: Callable[[Any], Key] = field(init=False, repr=False, compare=False)
     keys_of: Callable[[Iterable[Any]], Iterable[Key]] = field(init=False, repr=False, compare=False)
-    made_of: Callable[[Key, Mapping[str, Any]], Any] = field(init=False, repr=False, compare=False)
+    _leads: bool = field(init=False, repr=False, compare=False)
     snapshot: Callable[[Any], Values] = field(init=False, repr=False, compare=False)
     _changing: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -295,11 +302,23 @@ class _TableState:
         """Whether the source has none of the rows."""
         return self.before is self.rows
 
-    def settle(self) -> None:
-        self.before = {}
-        if self.complete:
-            # What is not here is known to be nowhere.
-            self.absent.clear()
+    def undo(self) -> None:
+        """Takes back whatever was done since the last settle."""
+        if self.is_new:
+            self.rows.clear()
+        else:
+            for key, was in self.before.items():
+                if was is None:
+                    self.rows.pop(key, None)
+                else:
+                    self.rows[key] = self.kind.row_class(*was)
+                    self.absent.discard(key)
+            self.before = {}
+        # A handler that failed may have changed what it is found by.
+        for name, index in self.index.items():
+            index.clear()
+            for key, row in self.rows.items():
+                index[getattr(row, name)].add(key)
 
     def put(self, key: Key, row: Any) -> None:
         self.rows[key] = row
@@ -314,7 +333,8 @@ class _TableState:
             index[value].discard(key)
             if not index[value]:
                 del index[value]
-        self.absent.add(key)
+        if not self.complete:
+            self.absent.add(key)
 
 
 @dataclass
@@ -465,7 +485,12 @@ class RowBuffer:
     def settle(self) -> None:
         """The changes have been committed: from here on they are what is known to be in the source."""
         for table in self._tables.values():
-            table.settle()
+            table.before = {}
+
+    def undo(self) -> None:
+        """Takes back whatever was done since the last :meth:`settle`."""
+        for table in self._tables.values():
+            table.undo()
 
     def forget(self) -> None:
         """Drops every row from memory: from here on the source is asked. Only between settle and the next event."""
@@ -488,10 +513,9 @@ class RowBuffer:
                 values.update(before[at] for before in table.before.values() if before is not None)
             yield table.kind, values
 
-    def has_touched(self, row_class: type, key: Key) -> bool:
-        """Whether a row has been added, found or removed since the last :meth:`settle`."""
-        table = self._table(row_class)
-        return key in table.before or (table.is_new and key in table.absent)
+    def holds(self, row_class: type, key: Key) -> bool:
+        """Whether there is such a row in memory now."""
+        return key in self._table(row_class).rows
 
     @property
     def touched(self) -> int:

@@ -6,7 +6,6 @@ what green holds already) is decided here and never by the author.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
@@ -17,7 +16,10 @@ from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.tables import code_of, is_about_data
 
 FIRST_RANGE = 50_000
-"""Positions in the first transaction; how far the next ones go is learned from what it took."""
+"""Positions in the first transaction; how far the next ones go is learned from what it took. And events, before it is known what they take."""
+
+FEWEST = 1_000
+"""Events of a transaction below which its length is not theirs."""
 
 SHORT = 0.1
 """Seconds of a transaction where it keeps all other writers waiting."""
@@ -57,16 +59,29 @@ class Sets:
         self._statements = list(projector.statements(context.dialect.flavour))
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
+        self._seconds_each: float | None = None
         self._wanted = context.spec.replay.commit_every.total_seconds()
         if context.dialect.one_writer:
             self._wanted = min(self._wanted, SHORT)
 
-    def bound(self, after: int, head: int) -> int:
-        """Up to where the next range goes."""
-        return min(after + self._range, head)
+    def next_range(self, connection: sa.Connection, after: int, head: int) -> tuple[int, int]:
+        """Up to where the next range goes, and how many events it holds: no more than a transaction has the time for."""
+        bound = min(after + self._range, head)
+        while True:
+            count = self.count(connection, after, bound)
+            if count <= self._most_events or bound == after + 1:
+                return bound, count
+            # Where events of other types came before, positions tell little.
+            bound = after + max(1, (bound - after) * self._most_events // count)
 
-    def took(self, positions: int, seconds: float) -> None:
+    @property
+    def _most_events(self) -> int:
+        return FIRST_RANGE if self._seconds_each is None else max(FEWEST, int(self._wanted / self._seconds_each))
+
+    def took(self, positions: int, events: int, seconds: float) -> None:
         """Told how long a range took; the next one is made to take as long as a transaction should, at most twenty times as large."""
+        if events >= FEWEST:
+            self._seconds_each = max(seconds, 0.001) / events
         if positions >= self._range:
             factor = max(0.25, min(20.0, self._wanted / seconds if seconds else 20.0))
             self._range = max(1, min(round(self._range * factor), self._most))
@@ -82,7 +97,6 @@ class Sets:
 
         :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
         """
-        began = time.monotonic()
         for statement in self._filled(self._events(after, upto)):
             try:
                 self._context.dialect.run_as_it_stands(connection, statement)
@@ -95,7 +109,6 @@ class Sets:
                     f"{self._projector.name()}: its SQL fails on the events at positions {after + 1:,} to {upto:,} with "
                     f"{type(cause).__name__} {code_of(cause)}. Correct its `statements`, or the events, and retry the task"
                 ) from None
-        self.took(upto - after, time.monotonic() - began)
 
     def _events(self, after: int, upto: int) -> str:
         types = self._projector.stored_types()

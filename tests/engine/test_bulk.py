@@ -149,6 +149,16 @@ def test_keys_that_have_no_order_are_written_all_the_same(sqlite_url: sa.URL) ->
     assert [tuple(each) for each in found] == made.inserted
 
 
+def test_rows_that_the_database_numbers_keep_their_order(sqlite_url: sa.URL) -> None:
+    dialect = dialect_for(sa.create_engine(sqlite_url))
+    with dialect.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE anything (id INTEGER PRIMARY KEY, name TEXT UNIQUE, amount INTEGER)")
+        made = Changes(row_type(Anything), inserted=[(name, 0) for name in "cab"])
+        GreenTables(dialect, connection, None, lambda name: name).put([made])
+        found = connection.exec_driver_sql("SELECT name FROM anything ORDER BY id").scalars().all()
+    assert found == ["c", "a", "b"]
+
+
 def test_a_double_row_in_bulk_is_an_error_and_leaves_none(dialect: Dialect) -> None:
     _write(dialect, [_thing(555)])
     with pytest.raises(WriteError, match="things"):

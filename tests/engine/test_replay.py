@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild import event_store
 from include.projection_rebuild.errors import HandlerError, Interrupted
+from include.projection_rebuild.event_store import FIRST_PAGE
 from include.projection_rebuild.memory import Memory, collector_off
 from include.projection_rebuild.rebuild import Rebuild
 from tests.engine import shop
@@ -55,8 +57,8 @@ def commits(made: Rebuild, projector: str, **given: Any) -> list[int]:
     [
         ({}, 1, 1),
         ({"batch_events": 500}, 3, 12),
-        ({"commit_every": "0s"}, 2, 4),
-        ({"max_rows_in_memory": 100}, 2, 4),
+        ({"commit_every": "0s"}, 2, 5),
+        ({"max_rows_in_memory": 100}, 2, 5),
         ({"batch_events": 500, "max_memory": 1}, 3, 12),
     ],
 )
@@ -86,11 +88,52 @@ def test_a_stopped_replay_has_committed_all_that_it_did(engine: sa.Engine, store
     looks = iter([False, True])
     with pytest.raises(Interrupted):
         made.replay("OrderLineProjector", stopped=lambda: next(looks))
-    assert made.report().replays[2].events == 2_000
-    assert (
-        made.replay("OrderLineProjector").events
-        == sum(each["event_class"] in shop.OrderLineProjector.event_types() for each in stored) - 2_000
-    )
+    assert made.report().replays[2].events == FIRST_PAGE
+    handled = sum(each["event_class"] in shop.OrderLineProjector.event_types() for each in stored)
+    assert made.replay("OrderLineProjector").events == handled - FIRST_PAGE
+
+
+def test_pages_hold_as_many_events_as_their_payloads_allow(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = rebuild(engine)._context.store
+
+    def pages(*types: str) -> list[int]:
+        return [len(events) for events, _ in store.pages(0, 10_000, types, size=2_000) if events]
+
+    everything = list({each["event_class"] for each in stored})
+    first, *others = pages(*everything)
+    assert first == FIRST_PAGE and max(others) == 2_000 and first + sum(others) == 5_000
+    # Known by now.
+    assert pages(*everything)[0] == 2_000
+    large = {"aggregate_uuid": "x", "event_class": "Large", "event_properties": {"text": "x" * 10_000}}
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), [large] * 300)
+    monkeypatch.setattr(event_store, "PAGE_TEXT", 500_000)
+    first, *others = pages("Large")
+    assert first == FIRST_PAGE and 40 <= max(others) <= 50 and first + sum(others) == 300
+    monkeypatch.setattr(event_store, "PAGE_TEXT", 5)
+    assert sum(pages("Large")) == 300
+
+
+def test_rows_that_are_looked_up_in_green_are_found_by_an_index(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    def indexes() -> int:
+        return len(sa.inspect(engine).get_indexes("order_lines_rebuild"))
+
+    made = rebuild(engine, replay={"batch_events": 500})
+    run_to(made, "clone")
+    before, looks = indexes(), iter([False, False, True, True])
+    for expected_indexes in (before, before + 1):
+        with pytest.raises(Interrupted):
+            made.replay("OrderLineProjector", stopped=lambda: next(looks))
+        assert indexes() == expected_indexes
+    bounded = rebuild(engine, replay={"batch_events": 500, "max_rows_in_memory": 10})
+    run_to(bounded, "clone")
+    assert indexes() == before
+    looks = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        bounded.replay("OrderLineProjector", stopped=lambda: next(looks))
+    assert indexes() == before + 1
 
 
 def test_what_came_before_a_failing_event_is_committed_whatever_was_in_memory(

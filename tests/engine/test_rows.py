@@ -215,19 +215,49 @@ def test_what_was_touched_is_known_until_it_is_written() -> None:
         rows.add(Item(key, "p"))
     rows.remove(Item, "b")
     rows.find(Item, "d")
-    assert [rows.has_touched(Item, (key,)) for key in ("a", "b", "c", "d")] == [True, True, True, False]
+    assert [rows.holds(Item, (key,)) for key in ("a", "b", "c", "d")] == [True, False, True, False]
     assert dict(rows.touched_values(lambda kind: "parent")) == {row_type(Item): {"p"}}
     rows.settle()
     rows.get(Item, "a").amount = 1
     rows.remove(Item, "c")
-    assert [rows.has_touched(Item, (key,)) for key in ("a", "b", "c")] == [True, False, True]
+    assert [rows.holds(Item, (key,)) for key in ("a", "b", "c")] == [True, False, False]
     assert dict(rows.touched_values(lambda kind: "id")) == {row_type(Item): {"a", "c"}}
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_was_done_since_the_last_settle_can_be_taken_back(complete: bool) -> None:
+    source = Stored(Post("stored", "ann", ["x"])) if not complete else Stored()
+    rows = RowBuffer(source, complete=complete)
+    rows.add(Post("new", "bob", []))
+    rows.undo()
+    assert rows.changes() == [] and rows.find(Post, "new") is None and rows.where(Post, author="bob") == []
+    rows.add(Post("kept", "ann", ["a"]))
+    rows.add(Post("gone", "ann", []))
+    rows.settle()
+    rows.get(Post, "kept").tags.append("b")
+    rows.get(Post, "kept").author = "bob"
+    rows.remove(Post, "gone")
+    rows.add(Post("more", "ann", []))
+    if not complete:
+        rows.get(Post, "stored").tags.clear()
+    rows.undo()
+    assert rows.changes() == []
+    stored = [] if complete else [Post("stored", "ann", ["x"])]
+    assert rows.where(Post, author="ann") == [Post("gone", "ann", []), Post("kept", "ann", ["a"]), *stored]
+    assert rows.where(Post, author="bob") == [] and rows.find(Post, "more") is None
+    rows.remove(Post, "kept")
+    rows.add(Post("more", "ann", []))
+    (change,) = rows.changes()
+    assert (change.inserted, change.deleted) == ([("more", "ann", [], None)], [("kept",)])
 
 
 def test_a_key_may_stand_anywhere_among_the_columns() -> None:
     rows = RowBuffer()
     assert rows.get_or_add(Named, "n", amount=2) == Named(2, "n")
     assert rows.get_or_add(Named, "n", amount=3) == Named(2, "n")
+    for key in ((), ("n", 1)):
+        with pytest.raises(RowError, match="identified by name"):
+            rows.get_or_add(Named, *key)
 
 
 def test_preloading_asks_once_for_many_keys_and_remembers_what_is_missing() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild import sets as sets_module
 from include.projection_rebuild.errors import HandlerError, Interrupted, PlanError, ProjectorError
 from include.projection_rebuild.projector import load_projector
 from include.projection_rebuild.rebuild import Rebuild
@@ -101,6 +102,25 @@ def test_positions_that_green_holds_already_are_left_out(engine: sa.Engine, stor
     with context.dialect.connect() as connection:
         assert sets.count(connection, 0, 1_000) == len(there)
         assert sets.count(connection, 2, 5) == sum(2 < at <= 5 for at in there)
+
+
+def test_a_range_after_silent_positions_holds_no_more_events_than_there_is_time_for(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets_module, "FIRST_RANGE", 50)
+    monkeypatch.setattr(sets_module, "FEWEST", 10)
+    context = rebuild(engine, projectors=BOTH, replay={"batch_events": 1_000})._context
+    sets = Sets(context, context.projector("CustomerTotalProjector"), already=[])
+    # Nothing was there, so it was quick.
+    sets.took(50, 0, 0.001)
+    with context.dialect.connect() as connection:
+        bound, count = sets.next_range(connection, 0, 1_000)
+        assert 0 < count <= 50 < bound < 1_000 and count == sets.count(connection, 0, bound)
+        for each, most in ((20, 20), (100_000, 1_000)):
+            sets.took(bound, count, sets._wanted * count / each)
+            sets._range = 1_000
+            assert 0 < sets.next_range(connection, bound, 1_000)[1] <= most
+        assert sets.next_range(connection, bound, 1_000)[0] == 1_000
 
 
 def test_what_sql_cannot_take_is_named_by_the_handlers(new_database: Any) -> None:

@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild import swap
 from include.projection_rebuild.errors import HandlerError, PlanError, ProjectorError, RowError, StepOrderError
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.live import project_live
 from include.projection_rebuild.plan import choose, order
 from include.projection_rebuild.projector import Projector, foreign_readings, handles
 from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
+from include.projection_rebuild.rows import RowBuffer, Rows, row
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from include.universal.cdnow import DATA, purchases
 from include.universal.events import NewEvent, append, append_all
 from include.universal.independent import cdnow_totals
 from include.universal.live import unit_of_work
-from include.universal.projectors import MonthlySummaryProjector
-from include.universal.rows import MonthlySummary
+from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
+from include.universal.rows import CategorySummary, MonthlySummary
 from include.universal.schema import create_schema
 from tests.universal.test_rebuild import SPEC
 
@@ -245,6 +246,49 @@ class After(Projector):
 
 def test_whoever_depends_on_a_member_depends_on_the_whole() -> None:
     assert order({"After": After, "MonthsAndTotals": MonthsAndTotals}) == ["MonthsAndTotals", "After"]
+
+
+@pytest.mark.parametrize("kind", [pytest.param("mysql", marks=pytest.mark.mysql)])
+def test_a_reader_alone_looks_at_the_live_table_also_while_its_own_is_held(
+    kind: str, shop: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    months = opened(shop, "months", APART[:1])
+    replayed(months)
+    switched(months)
+    made = opened(shop, "totals", APART)
+    replayed(made, projectors=["RunningTotalProjector"])
+    made.verify()
+    last = list(purchases())[-1]
+    late = last._replace(payload=last.payload | {"expense_id": "late"}, version=5_000)
+    drain, drained = swap._Attempt._drain, []
+
+    def behind(attempt: swap._Attempt) -> Any:
+        if not drained:
+            append_all(shop, [late])
+        drained.append(attempt)
+        return drain(attempt)
+
+    monkeypatch.setattr(swap._Attempt, "_drain", behind)
+    made.swap()
+    assert "late" in totals(shop)
+
+
+class OfOneUser(MonthlySummaryProjector):
+    """What everybody's projector does, for some."""
+
+    def project(self, event: Event, rows: Rows) -> None:
+        if event["user_id"] == 1:
+            super().project(event, rows)
+
+
+def test_a_member_that_projects_in_its_own_way_does_so_among_others_too() -> None:
+    whole = type("Whole", (Projector,), {"composed_of": (OfOneUser, CategorySummaryProjector)})
+    rows = RowBuffer()
+    for user in (1, 2):
+        said = {"user_id": user, "spent_on": "2026-01-01", "category": "c", "amount_cents": 5}
+        whole().project(Event(user, "s", "ExpenseRecorded", said), rows)
+    assert [each.user_id for each in rows.all(MonthlySummary)] == [1]
+    assert [each.user_id for each in rows.all(CategorySummary)] == [1, 2]
 
 
 def test_what_is_composed_has_nothing_of_its_own() -> None:

@@ -395,7 +395,10 @@ class SqliteDialect(Dialect):
     # Rows -------------------------------------------------------------------------------------------------------
 
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
-        super().load_rows(connection, schema, table, kind, _by_key(kind, rows))
+        columns = self._execute(connection, f"PRAGMA table_info({self.quote(table)})")
+        # Rows that the database numbers get their numbers in the order of the events.
+        numbered = not {each.name for each in columns if each.pk} <= {*kind.columns}
+        super().load_rows(connection, schema, table, kind, rows if numbered else _by_key(kind, rows))
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
