@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from include.projection_rebuild import external
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import CloneError, SettleTimeout, StepOrderError
+from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.event_store import PATIENCE
-from include.projection_rebuild.ledger import RunState
+from include.projection_rebuild.ledger import RunState, refuse_within_switch
 from include.projection_rebuild.names import TableSet
 
 
@@ -26,10 +26,7 @@ def clone_tables(context: Context) -> list[str]:
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id)
-        if run.state == RunState.SWITCHING:
-            raise StepOrderError(
-                f"the run {context.run_id} was stopped within its switch; retry atomic_swap before anything else"
-            )
+        refuse_within_switch(run)
         plan = context.plan_of(run)
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
         program_at_work = context.ledger.open_call(connection, context.run_id)

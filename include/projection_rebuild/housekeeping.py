@@ -217,13 +217,18 @@ def _dropped(context: Context, connection: sa.Connection, run_id: str, table: Ta
         except ClaimRefused as error:
             return [str(error)]
     try:
-        if ledger.green_run(connection, table.green) == run_id:
-            context.dialect.limit_lock_wait(connection, timedelta(milliseconds=500))
-            when_free(context, partial(drop_leftover, context, connection, table))
-            ledger.forget_greens(connection, [table.green])
+        when_free(context, partial(_drop_green, context, connection, run_id, table))
     finally:
         ledger.release(connection, context.run_id)
     return []
+
+
+def _drop_green(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> None:
+    # Looked at for each attempt: while it waits for a reader, another run may take the claim over and put its own table there.
+    if context.ledger.green_run(connection, table.green) == run_id:
+        context.dialect.limit_lock_wait(connection, timedelta(milliseconds=500))
+        drop_leftover(context, connection, table)
+        context.ledger.forget_greens(connection, [table.green])
 
 
 def _drop_old(context: Context, connection: sa.Connection, left: Leftover, is_over: Callable[[str], bool]) -> str:

@@ -175,6 +175,15 @@ class DeadLetter:
     error: str
 
 
+def refuse_within_switch(run: Run) -> None:
+    """Green holds events above its checkpoints until the switch has found on which side it is.
+
+    :raises StepOrderError: it has not
+    """
+    if run.state is RunState.SWITCHING:
+        raise StepOrderError(f"the run {run.run_id} was stopped within its switch; retry atomic_swap before anything else")
+
+
 class Ledger:
     """The ``projection_rebuild_*`` tables of one read-model database.
 

@@ -144,6 +144,17 @@ class Lockstep:
             program.pass_over(position, position)
         return sorted({each for positions in folded.values() for each in positions})
 
+    def stand(self) -> None:
+        """Makes sure, in the caller's transaction, that nobody has moved a checkpoint since this worker did.
+
+        :raises FencedOut: another worker of this run has
+        """
+        for work in self._everyone:
+            at = work.checkpoint
+            self._context.ledger.advance(
+                self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
+            )
+
     def _fold(self, bound: int) -> dict[ProjectorReplay, list[int]]:
         """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
         folded: dict[ProjectorReplay, list[int]] = {}
@@ -163,6 +174,9 @@ class Lockstep:
             work.tables.put(work.changes())
             if not work.projector.has_handlers():
                 work.run_sets(bound)
+        for work in [*folded][-1:]:
+            # Once for all of them: one's rows may refer to another's.
+            work.tables.check()
         return moved
 
     def _committed(self, moved: dict[ProjectorReplay, Checkpoint]) -> None:

@@ -25,7 +25,7 @@ from include.projection_rebuild.event_store import EVERYTHING, Only
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.external import ExternalProjector, OnRetry
 from include.projection_rebuild.external_replay import ExternalReplay
-from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState
+from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
 from include.projection_rebuild.memory import Memory, collect, collector_off
 from include.projection_rebuild.ownership import Ownership
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
@@ -182,13 +182,15 @@ class ProjectorReplay:
                 throttle.rest(verdict)
             if throttle.stopped():
                 raise self._interrupted()
-            bound, self._since = self._sets.bound(self._reached, head), time.monotonic()
+            self._since = time.monotonic()
+            bound, count = self._sets.next_range(self._connection, self._reached, head)
             try:
-                count = self._sets.count(self._connection, self._reached, bound)
                 with self._context.dialect.transaction(self._connection):
                     moved = self.advance(count, bound, head, 0.0)
                     self._context.dialect.allow_memory(self._connection, self._bounds.max_memory)
+                    began = time.monotonic()
                     self.run_sets(bound)
+                    self._sets.took(bound - self._reached, count, time.monotonic() - began)
                     seconds = time.monotonic() - self._since
                     moved = self._context.ledger.took(self._connection, self._context.run_id, moved, seconds)
                     written = time.monotonic()
@@ -251,6 +253,7 @@ class ProjectorReplay:
             self._context.ledger.note_asked(self._connection, self._context.run_id, self.projector.name(), asked)
             self._tables.delete(changes)
             self._tables.put(changes)
+            self._tables.check()
             written = time.monotonic()
         throttle.committed(time.monotonic() - written)
         self.committed(moved)
@@ -355,6 +358,7 @@ class ProjectorReplay:
                 changes = self.changes()
                 self._tables.delete(changes)
                 self._tables.put(changes)
+                self._tables.check()
         except (PoisonEvent, WriteError, RowError):
             self.forget()
             return False
@@ -368,7 +372,7 @@ class ProjectorReplay:
         self._folded.clear()
 
     def _unfold(self) -> None:
-        self._buffer.forget()
+        self._buffer.undo()
         if self._ownership:
             self._ownership.asking.clear()
 
@@ -415,6 +419,8 @@ class ProjectorReplay:
         if self._memory_is_full():
             if self._buffer.is_complete:
                 self._say_that_rows_are_loaded_again()
+                if not self._ownership:
+                    index_lookups(self._context, self._connection, self.projector)
             self._buffer.forget()
 
     def _say_that_rows_are_loaded_again(self) -> None:
@@ -437,6 +443,7 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
+        refuse_within_switch(run)
         first = context.ledger.checkpoints(connection, context.run_id).get(name)
         if run.state.at_least(RunState.SWITCHED):
             context.log(f"{name}: this run has switched already; there is nothing to replay")
@@ -455,6 +462,8 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
             index(context, connection, projector)
             return ReplayResult(name, last.events - began.events, last.position, last.seconds - began.seconds, began.position)
         part = partial.open_part(context, connection, plan, first)
+        if first.position:
+            index_lookups(context, connection, projector)
         work = ProjectorReplay(
             context, projector, first, connection, plan.already, part, reading_of(context, connection, plan, projector)
         )
@@ -471,14 +480,20 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
     return ReplayResult(name, last.events - first.events, last.position, last.seconds - first.seconds, first.position)
 
 
-def index(context: Context, connection: sa.Connection, projector: type[Projector]) -> None:
+def index(context: Context, connection: sa.Connection, projector: type[Projector], *, statistics: bool = True) -> None:
     """Builds the indexes that a projector's green tables still lack, and their statistics."""
     plan = context.plan_of(context.ledger.run(connection, context.run_id))
     for table in (context.table_set(each, plan) for each in projector.tables()):
         for statement in context.dialect.index_green(connection, table):
             context.dialect.run(connection, statement)
-        for statement in context.dialect.analyze(connection, table):
+        for statement in context.dialect.analyze(connection, table) if statistics else ():
             context.dialect.run(connection, statement)
+
+
+def index_lookups(context: Context, connection: sa.Connection, projector: type[Projector]) -> None:
+    """The same before rows are looked up in green by other columns than their keys: each time would read the whole table."""
+    if any(kind.lookups for kind in projector.kinds()):
+        index(context, connection, projector, statistics=False)
 
 
 def _replay_program(

@@ -45,6 +45,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back:\n"
                 + "\n".join(f"- {each}" for each in refusals)
             )
+        above = {*left.above, *_applied_before(context, connection, target)}
         head = context.store.newest()
         made = Plan(
             rebuild=context.spec.rebuild,
@@ -56,7 +57,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
             head=head,
             dry_run=options.dry_run,
             rolls_back=target.run_id,
-            already=left.above if context.spec.live_writer.checkpoint is None else [],
+            already=sorted(above) if context.spec.live_writer.checkpoint is None else [],
         )
         if options.dry_run:
             tables = context.switched_sets(made)
@@ -66,6 +67,14 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
             return made.model_copy(update={"sql": [each.replace("%%", "%") for each in dict.fromkeys(statements)]})
         begin(context, connection, made, options, is_over, by)
     return made
+
+
+def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
+    """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
+    before = context.ledger.find_run(connection, context.run_id) if context.ledger.exists(connection) else None
+    if before is None or (plan := Context.plan_of(before)).rolls_back != target.run_id:
+        return []
+    return plan.already or []
 
 
 def _target(context: Context, connection: sa.Connection, of: str | None) -> tuple[Run, list[Retired]]:

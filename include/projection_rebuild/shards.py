@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import ShardError, StepOrderError
-from include.projection_rebuild.ledger import Asked, Checkpoint, RunState
+from include.projection_rebuild.ledger import Asked, Checkpoint, RunState, refuse_within_switch
 from include.projection_rebuild.memory import collector_off
 from include.projection_rebuild.ownership import Ownership
 from include.projection_rebuild.partition import Shard
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.replay import ProjectorReplay, replay
+from include.projection_rebuild.replay import ProjectorReplay, index_lookups, replay
 from include.projection_rebuild.rows import row_type
 from include.projection_rebuild.sets import why_not
 from include.projection_rebuild.spec import RunOptions
@@ -66,6 +66,7 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
         run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
+        refuse_within_switch(run)
         count = context.plan_of(run).shards.get(name, 0)
         partition = projector.partition()
         if number >= count or partition is None:
@@ -123,7 +124,10 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
 def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpoint) -> None:
     ledger, projector = context.ledger, context.projector(name)
     done = list(ledger.shard_checkpoints(connection, context.run_id, name).values())
-    for asked in ledger.asked(connection, context.run_id, name):
+    asked_for = ledger.asked(connection, context.run_id, name)
+    if any(each.column is not None for each in asked_for):
+        index_lookups(context, connection, projector)
+    for asked in asked_for:
         _look_for(context, connection, projector, asked, len(done))
     head = min(each.head for each in done)
     with context.dialect.transaction(connection):

@@ -25,6 +25,7 @@ from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.retire import drop_retired, drop_within
+from include.projection_rebuild.rows import row_type
 from include.projection_rebuild.spec import LiveWriter
 
 
@@ -112,22 +113,33 @@ def switched_already(context: Context, connection: sa.Connection, tables: list[T
     """What an earlier attempt did, if it came past the switch, however it ended."""
     run = context.ledger.run(connection, context.run_id)
     if run.state == RunState.SWITCHING:
-        run = _find_side(context, connection, run, tables)
+        run = _find_side(context, connection, tables)
     return SwapResult.model_validate(run.record["swap"]) if run.state.at_least(RunState.SWITCHED) else None
 
 
-def _find_side(context: Context, connection: sa.Connection, run: Run, tables: list[TableSet]) -> Run:
-    """After a crash within a switch that cannot be rolled back: the tables themselves say on which side it is."""
-    left = [table for table in tables if context.dialect.table_exists(connection, table.schema, table.green)]
-    with context.dialect.transaction(connection):
-        if left:
-            context.log("the last switch did not happen; trying again")
-            context.ledger.forget_retired(connection, [table.old for table in tables])
-            _back_to_settled(context, connection, run)
-        else:
-            context.log("the last switch had happened before its task was stopped")
-            _mark_switched(context, connection, tables, swap=_after_a_crash(context, run).model_dump())
-    return context.ledger.run(connection, context.run_id)
+def _find_side(context: Context, connection: sa.Connection, tables: list[TableSet]) -> Run:
+    """After a crash within a switch that cannot be rolled back: the tables themselves say on which side it is.
+
+    :raises SwapNotPossible: another worker is still at it
+    """
+    dialect, ledger = context.dialect, context.ledger
+    with dialect.alone(connection, context.run_id, 2 * context.spec.swap.max_pause) as alone:
+        if not alone:
+            raise SwapNotPossible(f"another worker of the run {context.run_id} is within its switch; retry when it has ended")
+        run = ledger.run(connection, context.run_id)
+        if run.state != RunState.SWITCHING:
+            # It was, until now.
+            return run
+        left = [table for table in tables if dialect.table_exists(connection, table.schema, table.green)]
+        with dialect.transaction(connection):
+            if left:
+                context.log("the last switch did not happen; trying again")
+                ledger.forget_retired(connection, [table.old for table in tables])
+                _back_to_settled(context, connection, run)
+            else:
+                context.log("the last switch had happened before its task was stopped")
+                _mark_switched(context, connection, tables, swap=_after_a_crash(context, run).model_dump())
+        return ledger.run(connection, context.run_id)
 
 
 def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> None:
@@ -214,7 +226,9 @@ def _attempt_until_done(
         # As late as can be: a switch that is refused before costs nobody his rollback.
         for each in _superseded(context, connection, tables):
             context.log(f"dropping {each.old}, retired by the run {each.run_id}: its name is needed")
-            if not drop_retired(context, connection, each):
+            gone = drop_retired(context, connection, each)
+            # Or its own run has dropped it meanwhile.
+            if not gone and context.dialect.table_exists(connection, context.schema, each.old):
                 raise StepOrderError(foreign_old(each.old))
     bounds = context.spec.swap
     retrying = Retrying(
@@ -438,6 +452,8 @@ class _Attempt:
         ahead = [] if dialect.ddl_commits or dialect.one_writer else dialect.switch(self._connection, self._tables)
         began = time.monotonic()
         with self._programs_finished(stopped), ExitStack() as held:
+            if not held.enter_context(dialect.alone(self._connection, self._context.run_id)):
+                raise TablesBusy
             # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the event store waits for
             # a table, a FLUSH of the store waits for him, and our reading of the store for the FLUSH.
             held.enter_context(self._context.store.in_a_hurry(bounds.lock_timeout))
@@ -499,6 +515,7 @@ class _Attempt:
             polite=_is_polite(self._number),
             tables_first=fenced and _tables_first(self._number),
             longest=bounds.max_pause,
+            looked_at=self._looked_at(),
         )
         tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
         if not fenced:
@@ -515,6 +532,12 @@ class _Attempt:
             held.enter_context(tables)
             self._wait_for_jobs(until=began)
         return replace(manners, fence=fence)
+
+    def _looked_at(self) -> tuple[str, ...]:
+        """The live tables that handlers look at while the tables of the run are held."""
+        projectors = [self._context.projector(name) for name in self._plan.projectors]
+        names = {row_type(each).table for projector in projectors for each in projector.reads}
+        return tuple(sorted(names - {*self._plan.tables}))
 
     def _note_rollback(self) -> None:
         if self._plan.rolls_back:
@@ -561,6 +584,8 @@ class _Attempt:
             if self._projectors.programs_behind(position):
                 raise _ProgramsBehind
             above = self._projectors.drain(position)
+        else:
+            self._projectors.stand()
         if self._projectors.programs:
             # The fence has settled it.
             settled, above = position, []
@@ -577,7 +602,8 @@ class _Attempt:
 
     def _drop_superseded(self, superseded: list[Retired]) -> None:
         for each in superseded:
-            if not drop_within(self._context, self._connection, each):
+            gone = drop_within(self._context, self._connection, each)
+            if not gone and self._context.dialect.table_exists(self._connection, self._context.schema, each.old):
                 raise StepOrderError(foreign_old(each.old))
 
     def _to_be_retired(self) -> list[Retired]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
@@ -70,6 +70,16 @@ class GreenTables:
             self._do("update", change.kind, self._dialect.update_rows, tied)
             self._do("insert into", change.kind, self._dialect.load_rows, change.inserted)
 
+    def check(self) -> None:
+        """At the end of the caller's transaction: what the database has put off until then.
+
+        :raises WriteError: it refuses rows
+        """
+        try:
+            self._dialect.check_deferred(self._connection)
+        except Exception as error:
+            _raise_refusal(error, "write rows")
+
     def learn(self, kinds: Iterable[RowType]) -> None:
         """Looks up the unique keys of the tables, at a time when nobody waits."""
         for kind in kinds:
@@ -90,15 +100,7 @@ class GreenTables:
         try:
             verb(self._connection, self._schema, table, kind, rows)
         except Exception as error:
-            cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-            if not is_about_data(cause):
-                raise
-            # Without the driver's text and without the chain: both quote values.
-            raise WriteError(
-                f"cannot {what} {table} ({len(rows)} rows): {type(cause).__name__} {code_of(cause)}. A handler adds a row twice, or "
-                "gives a value that the column does not take; nothing of this batch was written",
-                type(cause).__name__,
-            ) from None
+            _raise_refusal(error, f"{what} {table} ({len(rows)} rows)")
 
 
 class BlueTables(GreenTables):
@@ -161,6 +163,18 @@ def _compared(values: Values, key: Sequence[int]) -> tuple[Any, ...]:
 
 def _hashable(value: Any) -> Any:
     return repr(value) if isinstance(value, (dict, list)) else value
+
+
+def _raise_refusal(error: Exception, what: str) -> NoReturn:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    if not is_about_data(cause):
+        raise error
+    # Without the driver's text and without the chain: both quote values.
+    raise WriteError(
+        f"cannot {what}: {type(cause).__name__} {code_of(cause)}. A handler adds a row twice, or gives a value that the column does not "
+        "take; nothing of this batch was written",
+        type(cause).__name__,
+    ) from None
 
 
 _REFUSED_VALUES = {

@@ -123,6 +123,8 @@ def test_poison_is_set_aside_fixed_and_driven_again(engine: sa.Engine) -> None:
     found = {each[0]: each for each in letters(engine)}
     assert found.keys() == ({2, 5, 6, 8} if strict else {2, 5, 6})
     assert found[2] == (2, "PickyProjector", "OrderPlaced", "ValueError")
+    (seen,) = made.look().runs
+    assert [(each.position, each.projector, each.event_type, each.error) for each in seen.dead_letters] == [*found.values()]
     assert found[5] == (5, "PickyProjector", "OrderShipped", "RowError")
     if strict:
         assert found[8][2] == "OrderNamed" and found[8][3].endswith(("DataRightTruncation", "DataError"))
@@ -244,6 +246,20 @@ def test_a_ledger_of_an_earlier_version_gets_the_table(engine: sa.Engine) -> Non
     made.replay("PickyProjector")
     made.verify()
     assert letters(engine) == []
+
+
+@pytest.mark.postgres
+def test_a_constraint_that_is_checked_at_the_commit_is_an_error_of_rows_like_any_other(postgres_url: sa.URL) -> None:
+    engine = sa.create_engine(postgres_url)
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE orders ADD UNIQUE (customer, placed_on) DEFERRABLE INITIALLY DEFERRED")
+    store(engine, placed(1, 1), placed(2, 1), placed(3, 2))
+    made = rebuild(engine, [])
+    run_to(made, "clone")
+    made.replay("PickyProjector")
+    assert [each[0] for each in letters(engine)] == [2] and letters(engine)[0][3].endswith("UniqueViolation")
+    engine.dispose()
 
 
 def test_events_without_a_stream_stay_set_aside_and_it_is_said_why(sqlite_url: sa.URL) -> None:

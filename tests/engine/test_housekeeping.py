@@ -9,11 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild import housekeeping
+from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import StepOrderError, VerificationFailed
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
-from tests.engine.test_rebuild import TABLES, actual, events, expected, rebuild, run_to, tables
+from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables
 
 LIVE = {"stored_events", *TABLES}
 GREENS = {f"{each}_rebuild" for each in TABLES}
@@ -143,6 +144,25 @@ def test_a_run_of_another_spec_is_its_own_housekeepers(store: sa.Engine) -> None
     assert keeper(store).survey(is_over=over("dead"), rebuilds=["shop", "warehouse"]) == []
     # A spec that is gone has none.
     assert [each.run_id for each in keeper(store).survey(is_over=over("dead"), rebuilds=["shop"])] == ["dead"]
+
+
+def test_a_green_table_that_another_run_has_made_meanwhile_stays(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While housekeeping waits for a reader, somebody else takes the dead run's claims over."""
+    run_to(rebuild(store, "dead"), "clone")
+    when_free, heirs = housekeeping.when_free, []
+
+    def later(context: Context, action: Callable[[], None]) -> None:
+        if not heirs:
+            heirs.append(rebuild(store, "heir"))
+            heirs[0].plan(RunOptions(), is_over=lambda run: run == "dead")
+            heirs[0].clone_tables()
+        when_free(context, action)
+
+    monkeypatch.setattr(housekeeping, "when_free", later)
+    keeper(store).keep_house(is_over=over("dead"), rebuilds=["shop"])
+    assert heirs and tables(store) == LIVE | GREENS
+    for name in PROJECTORS:
+        rebuild(store, "heir").replay(name)
 
 
 def test_a_run_that_comes_to_life_again_is_left_alone(store: sa.Engine) -> None:

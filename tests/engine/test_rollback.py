@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.errors import ClaimRefused, HeldByRollback, PlanError, StepOrderError
 from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
@@ -119,6 +120,21 @@ def test_each_step_called_twice_is_called_once(engine: sa.Engine, stored: list[d
     assert actual(engine) == odd(stored[:450])
     with pytest.raises(PlanError, match="switched already"):
         made.plan_rollback(RunOptions())
+
+
+def test_a_rollback_that_is_planned_anew_keeps_what_its_attempts_have_applied(
+    engine: sa.Engine, stored: list[dict[str, Any]]
+) -> None:
+    run_to(rebuild(engine, "repair"), "reconcile")
+    append(engine, stored[400:450])
+    made = roll_back(engine, "back", "back")
+    # As an attempt leaves it that was given up when it had drained.
+    ledger = made._context.ledger
+    with made._context.dialect.connect() as connection:
+        plan = made._context.plan_of(ledger.run(connection, "back"))
+        drained = plan.model_copy(update={"already": [*(plan.already or ()), 451]})
+        ledger.move(connection, "back", RunState.VERIFIED, plan=drained.model_dump(mode="json"))
+    assert 451 in (made.plan_rollback(RunOptions()).already or ())
 
 
 def test_a_drop_waits_for_the_rollback_that_needs_the_tables(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:

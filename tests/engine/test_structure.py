@@ -62,6 +62,18 @@ sa.Table(
 )
 # Of another projector: not in every run.
 sa.Table("customer_totals", metadata, sa.Column("customer", sa.Integer, primary_key=True), sa.Column("elsewhere", sa.Integer))
+# With a foreign key, where there was none, to a table that no projector owns.
+housed = sa.MetaData()
+sa.Table("houses", housed, sa.Column("id", sa.Integer, primary_key=True), mysql_engine="InnoDB")
+sa.Table(
+    "customer_totals",
+    housed,
+    sa.Column("customer", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("orders", sa.Integer, nullable=False),
+    sa.Column("spent", sa.Numeric(12, 2), nullable=False),
+    sa.Column("house", sa.Integer, sa.ForeignKey("houses.id", name="fk_totals_house")),
+    mysql_engine="InnoDB",
+)
 nothing = sa.MetaData()
 not_metadata = "a string"
 
@@ -271,6 +283,23 @@ def test_a_child_alone_gets_another_structure_and_its_ids_go_on(shopping: sa.Eng
         assert connection.exec_driver_sql("SELECT row_id FROM order_lines WHERE line = 999").scalar_one() > highest
         with pytest.raises(sa.exc.IntegrityError) if shopping.dialect.name != "sqlite" else nullcontext():
             connection.exec_driver_sql("UPDATE order_lines SET order_id = 'nowhere' WHERE line = 999")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgres", "mariadb", "mysql")]
+)
+def test_a_foreign_key_to_a_table_beside_the_run_where_there_was_none(kind: str, new_database: Callable[[str], sa.URL]) -> None:
+    engine = sa.create_engine(new_database(kind))
+    shop.metadata.create_all(engine)
+    housed.tables["houses"].create(engine)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(100))
+    of_one = RunOptions(projectors=["CustomerTotalProjector"])
+    run_to(rebuild(engine, structure={"metadata": "tests.engine.test_structure:housed"}), "drop", of_one)
+    (key,) = sa.inspect(engine).get_foreign_keys("customer_totals")
+    assert (key["name"], key["referred_table"], key["constrained_columns"]) == ("fk_totals_house", "houses", ["house"])
+    assert actual(engine)["customer_totals"] == expected(events(100))["customer_totals"]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("database_kind", SOME, indirect=True)

@@ -28,11 +28,13 @@ from include.projection_rebuild.errors import (
     VerificationFailed,
 )
 from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.live_shop import project
+from tests.engine.test_contracts import CHECKPOINTED
 from tests.engine.test_rebuild import TABLES, actual, events, expected, rebuild, run_to, tables
 from tests.engine.test_rollback import append
 
@@ -492,6 +494,116 @@ def test_a_run_that_died_at_its_switch_is_finished_before_another_begins(
         step()
     keys = {each["name"] for each in sa.inspect(engine).get_foreign_keys("order_lines")}
     assert keys == {"fk_lines_order", "fk_product"} and actual(engine) == expected(STORED)
+    engine.dispose()
+
+
+def test_a_switch_of_a_worker_whose_place_another_has_taken_ends(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its consumers would go on from a position that green has passed."""
+    with postgres.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE consumers (name varchar(50) PRIMARY KEY, position bigint NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO consumers VALUES ('shop', 0)")
+    made = rebuild(postgres, live_writer=CHECKPOINTED)
+    run_to(made, "verify")
+    drain = swap._Attempt._drain
+
+    def late(attempt: swap._Attempt) -> Any:
+        with postgres.begin() as connection:
+            connection.execute(shop.stored_events.insert(), LATE[:2])
+        context = rebuild(postgres, live_writer=CHECKPOINTED)._context
+        with context.dialect.connect() as connection:
+            Lockstep(context, connection, context.plan_of(context.ledger.run(connection, "run"))).catch_up()
+        return drain(attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(swap._Attempt, "_drain", late)
+        with pytest.raises(FencedOut):
+            made.swap()
+    made.swap()
+    with postgres.connect() as connection:
+        newest = connection.exec_driver_sql("SELECT max(id) FROM stored_events").scalar_one()
+        assert connection.exec_driver_sql("SELECT position FROM consumers").scalar_one() == newest
+
+
+@pytest.mark.mariadb
+def test_nobody_judges_a_switch_that_another_worker_is_within(mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its RENAME may still be to come, whatever the tables look like now."""
+    engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
+    run_to(rebuild(engine), "verify")
+    run_switch, looked = MySQLDialect.run_switch, []
+
+    def beside(dialect: MySQLDialect, *given: Any) -> bool:
+        with pytest.raises(SwapNotPossible, match="another worker"):
+            rebuild(engine, swap={"max_pause": "300ms"}).swap()
+        looked.append(given)
+        return run_switch(dialect, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MySQLDialect, "run_switch", beside)
+        rebuild(engine).swap()
+    assert looked and actual(engine) == expected(STORED)
+    assert rebuild(engine).swap().tables == [*TABLES]
+    engine.dispose()
+
+
+@pytest.mark.mariadb
+def test_the_server_cuts_a_worker_that_hangs_within_its_switch(mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
+    run_to(rebuild(engine), "verify")
+    run_switch, heirs = MySQLDialect.run_switch, []
+
+    def hangs(dialect: MySQLDialect, *given: Any) -> bool:
+        if not heirs:
+            heirs.append(rebuild(engine, swap={"max_pause": "2s"}))
+            # As long as it hangs, and no longer than the server lets it, nobody else decides.
+            heirs[0].swap()
+        return run_switch(dialect, *given)
+
+    monkeypatch.setattr(MySQLDialect, "run_switch", hangs)
+    result = rebuild(engine, swap={"max_pause": "500ms"}).swap()
+    assert heirs and result.tables == [*TABLES] and actual(engine) == expected(STORED)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("step", ["replay", "shard"])
+def test_nothing_is_replayed_before_the_side_of_a_switch_is_known(sqlite_url: sa.URL, step: str) -> None:
+    engine = _prepared(sa.create_engine(sqlite_url))
+    made = rebuild(engine)
+    run_to(made, "verify")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE projection_rebuild_runs SET state = 'switching'")
+    with pytest.raises(StepOrderError, match="retry atomic_swap"):
+        made.replay("OrderProjector") if step == "replay" else made.replay_shard("OrderProjector", 0)
+    engine.dispose()
+
+
+def test_an_old_table_that_its_own_run_drops_at_the_same_moment_is_in_nobodys_way(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _prepared(engine)
+    run_to(rebuild(engine, "first"), "reconcile")
+    made = rebuild(engine, "next")
+    run_to(made, "verify")
+    for name in ("drop_retired", "drop_within"):
+        drop = getattr(swap, name)
+        monkeypatch.setattr(swap, name, lambda *given, drop=drop: drop(*given) and False)
+    made.swap()
+    assert actual(engine) == expected(STORED)
+
+
+@pytest.mark.postgres
+def test_what_holds_a_table_is_told_without_the_values_of_its_statements(postgres_url: sa.URL) -> None:
+    engine = _prepared(sa.create_engine(postgres_url, poolclass=sa.NullPool))
+    dialect = dialect_for(engine)
+    with engine.connect() as migration, dialect.connect() as connection:
+        migration.exec_driver_sql("SET application_name = 'migration'")
+        migration.exec_driver_sql("ALTER TABLE orders SET (fillfactor = 90)")
+        migration.exec_driver_sql("UPDATE orders SET status = 'a secret'")
+        (said,) = dialect.maintenance(connection, "public", ["orders"])
+        assert "migration, idle in transaction" in said and "secret" not in said
+        migration.rollback()
+        migration.exec_driver_sql("ANALYZE orders")
+        (said,) = dialect.maintenance(connection, "public", ["orders"])
+        assert "(ANALYZE orders) on orders" in said
     engine.dispose()
 
 

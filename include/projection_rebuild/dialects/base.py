@@ -52,6 +52,7 @@ class Manners:
     :param tables_first: the tables are to be held before there is a fence, wherever that can be done
     :param fence: what holds the appends back meanwhile, if something has to
     :param longest: for how long the tables may be held; past it the server should give them up by itself
+    :param looked_at: other live tables, at which handlers look meanwhile
     """
 
     timeout: timedelta
@@ -59,6 +60,7 @@ class Manners:
     tables_first: bool = False
     fence: Fence | None = None
     longest: timedelta = timedelta(seconds=2)
+    looked_at: tuple[str, ...] = ()
 
     @property
     def look(self) -> float:
@@ -453,6 +455,17 @@ class Dialect(ABC):
         :raises TablesBusy: as an error that :meth:`lock_was_refused` knows
         """
 
+    @contextmanager
+    def alone(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
+        """Keeps other workers of a run from its switch, and from judging what has come of it, where a transaction does not: from the
+        moment when the ledger says that it begins until its tables are renamed.
+
+        :param name: the run's
+        :param patience: how long another one is waited for
+        :returns: whether nobody else is at it
+        """
+        yield True
+
     @abstractmethod
     def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         """Statements that give retired tables, and what hangs on their names, the names of green ones: a switch's other half."""
@@ -550,6 +563,9 @@ class Dialect(ABC):
         sets = ", ".join(f"{self.quote(name)} = {self._mark}" for name in changed)
         statement = f"UPDATE {self.qualified(schema, table)} SET {sets} WHERE {self._key_match(kind)}"
         return statement, [tuple(row[at] for at in order) for row in bound(kind, rows, self.binds)]
+
+    def check_deferred(self, connection: sa.Connection) -> None:  # noqa: B027 - most databases defer nothing
+        """Checks now what would otherwise be checked at the commit, whose error nobody could tell from a lost connection's."""
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
@@ -545,16 +546,22 @@ class MySQLDialect(Dialect):
         self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
     ) -> Iterator[None]:
         self.limit_lock_wait(connection, manners.timeout)
-        if not self.holds_tables:
-            with self._with_keepers(connection, tables, manners) if manners.tables_first else nullcontext():
-                yield
-            return
         self._limit_silence(connection, manners.longest)
+        if not self.holds_tables:
+            try:
+                with self._with_keepers(connection, tables, manners) if manners.tables_first else nullcontext():
+                    yield
+            finally:
+                with suppress(sa.exc.SQLAlchemyError):
+                    self._limit_silence(connection, None)
+            return
         # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
         used = [(each.schema, name) for each in tables for name in (each.blue, each.green)]
         used += self._parents_beside(connection, tables)
         names = [*used, *((tables[0].schema, name) for name in beside)]
-        locks = ", ".join(f"{self.qualified(schema, name)} WRITE" for schema, name in names)
+        looked_at = [each for name in manners.looked_at if (each := (tables[0].schema, name)) not in names]
+        wanted = [f"{self.qualified(schema, name)} WRITE" for schema, name in names]
+        locks = ", ".join([*wanted, *(f"{self.qualified(schema, name)} READ" for schema, name in looked_at)])
         try:
             # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
             with self._killed_after(connection, manners.timeout):
@@ -570,6 +577,24 @@ class MySQLDialect(Dialect):
                 self._let_go(connection)
             raise
         self._let_go(connection)
+
+    @contextmanager
+    def alone(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
+        if self.holds_tables:
+            # LOCK TABLES covers the ledger.
+            yield True
+            return
+        database = self._execute(connection, "SELECT DATABASE()").scalar_one()
+        key = f"projection_rebuild_{hashlib.sha256(f'{database}/{name}'.encode()).hexdigest()[:32]}"
+        # It goes with the session, so not before what that is executing, even if its client is gone.
+        if self._execute(connection, "SELECT GET_LOCK(%s, %s)", key, patience.total_seconds()).scalar_one() != 1:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "DO RELEASE_LOCK(%s)", key)
 
     @contextmanager
     def _with_keepers(self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners) -> Iterator[None]:
@@ -823,7 +848,7 @@ class MySQLDialect(Dialect):
             if keys := old.foreign_keys():
                 clauses = [f"DROP FOREIGN KEY {self.quote(key.name)}" for key in keys]
                 drops.append(self._in_place(table.schema, table.old, old, clauses))
-        return [*counters, *([UNCHECKED[0], *adds, *drops, UNCHECKED[1]] if drops else [])]
+        return [*counters, *([UNCHECKED[0], *adds, *drops, UNCHECKED[1]] if adds or drops else [])]
 
     def _live_and_old(self, connection: sa.Connection, table: TableSet) -> LiveAndOld:
         live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))

@@ -68,9 +68,11 @@ SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_ca
    AND (state LIKE 'idle in transaction%%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
 
 # What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way to whoever waits, but
-# only after deadlock_timeout.
-_MAINTENANCE = """
-SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(a.query, '') || ')', '') || ' on ' || c.relname
+# only after deadlock_timeout. Any other statement is a later one of the same transaction, and may hold values that no log should have.
+_MAINTENANCE = r"""
+SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(
+    CASE WHEN a.query ~* '^\s*(autovacuum:|vacuum|analyze|lock|create\s+(unique\s+)?index|reindex|cluster)' THEN split_part(a.query, ';', 1)
+         ELSE concat_ws(', ', nullif(a.application_name, ''), a.state) END, '') || ')', '') || ' on ' || c.relname
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
  WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
@@ -338,6 +340,9 @@ class PostgresDialect(Dialect):
 
     def maintenance(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> list[str]:
         return list(self._execute(connection, _MAINTENANCE, schema, list(tables)).scalars())
+
+    def check_deferred(self, connection: sa.Connection) -> None:
+        self._execute(connection, "SET CONSTRAINTS ALL IMMEDIATE")
 
     def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
         with Catalog.of(connection) as catalog:
