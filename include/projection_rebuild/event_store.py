@@ -365,8 +365,8 @@ class EventStore:
                 with closing(self.dialect.read(connection, some, at_once)) as pages:
                     for rows in pages:
                         read, after = read + len(rows), rows[-1][0]
-                        yield self._decode(rows if shard is None else _taken_off(rows, seen)), after
                         self._page_sizes[of] = max(1, PAGE_TEXT * len(rows) // (1 + sum(len(row[PAYLOAD] or "") for row in rows)))
+                        yield self._decode(rows if shard is None else _taken_off(rows, seen)), after
                 if read < limit:
                     after = upto
                     yield [], after

@@ -130,7 +130,7 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
         ],
         holds=sorted(table for table, holder in claims.items() if holder == run.run_id),
         waits=context.ledger.waits(connection, run.run_id),
-        dead_letters=context.ledger.dead_letters(connection, run.run_id),
+        dead_letters=context.ledger.set_aside(connection, run.run_id),
     )
 
 

@@ -81,6 +81,7 @@ class ProjectorReplay:
         self._already = frozenset(already or ())
         self._memory = Memory(self._bounds.max_memory)
         self._sets_aside = self._bounds.on_error is OnError.DEAD_LETTER
+        self._forgets = False
         self._most_events = min(self._bounds.batch_events, KEPT_EVENTS) if self._sets_aside else self._bounds.batch_events
         self._buried = {each.position: each for each in self.recorded_dead_letters()}
         # What has been folded and set aside since the last commit; known only where events may be set aside.
@@ -159,6 +160,10 @@ class ProjectorReplay:
             if verdict := throttle.look():
                 self._commit(head, throttle)
                 throttle.rest(verdict)
+            if self._forgets:
+                # Between two readings: the server gives one up whose rows nobody takes for long.
+                self._forgets = False
+                index_lookups(self._context, self._connection, self.projector)
             self._since = self._since if self._pending else time.monotonic()
             with closing(self.pages_to(position)) as pages:
                 for events, reached in pages:
@@ -170,7 +175,7 @@ class ProjectorReplay:
                     if reached == position or self._is_enough():
                         self._commit(head, throttle)
                         progress(self.checkpoint)
-                    if throttle.is_due():
+                    if throttle.is_due() or self._forgets:
                         break
 
     def _replay_by_sets(self, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
@@ -190,11 +195,12 @@ class ProjectorReplay:
                     self._context.dialect.allow_memory(self._connection, self._bounds.max_memory)
                     began = time.monotonic()
                     self.run_sets(bound)
+                    self._tables.check()
                     self._sets.took(bound - self._reached, count, time.monotonic() - began)
                     seconds = time.monotonic() - self._since
                     moved = self._context.ledger.took(self._connection, self._context.run_id, moved, seconds)
                     written = time.monotonic()
-            except SetError as error:
+            except (SetError, WriteError) as error:
                 if not self.projector.has_handlers():
                     raise
                 # They tell which event it is, or set it aside.
@@ -419,8 +425,7 @@ class ProjectorReplay:
         if self._memory_is_full():
             if self._buffer.is_complete:
                 self._say_that_rows_are_loaded_again()
-                if not self._ownership:
-                    index_lookups(self._context, self._connection, self.projector)
+                self._forgets = self._ownership is None
             self._buffer.forget()
 
     def _say_that_rows_are_loaded_again(self) -> None:

@@ -308,12 +308,15 @@ class _TableState:
             self.rows.clear()
         else:
             for key, was in self.before.items():
+                # One that was added without a look, or removed since, is unknown again.
+                self.absent.discard(key)
                 if was is None:
                     self.rows.pop(key, None)
                 else:
                     self.rows[key] = self.kind.row_class(*was)
-                    self.absent.discard(key)
             self.before = {}
+            # What was loaded since may have been passed over for a row that was here.
+            self.looked_up.clear()
         # A handler that failed may have changed what it is found by.
         for name, index in self.index.items():
             index.clear()

@@ -71,8 +71,9 @@ class Sets:
             count = self.count(connection, after, bound)
             if count <= self._most_events or bound == after + 1:
                 return bound, count
-            # Where events of other types came before, positions tell little.
-            bound = after + max(1, (bound - after) * self._most_events // count)
+            # Where events of other types came before, positions tell little. By a quarter at least, so that there are few counts.
+            bound = after + max(1, (bound - after) * min(self._most_events, count * 3 // 4) // count)
+            self._range = bound - after
 
     @property
     def _most_events(self) -> int:

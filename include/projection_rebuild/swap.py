@@ -452,12 +452,13 @@ class _Attempt:
         ahead = [] if dialect.ddl_commits or dialect.one_writer else dialect.switch(self._connection, self._tables)
         began = time.monotonic()
         with self._programs_finished(stopped), ExitStack() as held:
-            if not held.enter_context(dialect.alone(self._connection, self._context.run_id)):
-                raise TablesBusy
             # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the event store waits for
             # a table, a FLUSH of the store waits for him, and our reading of the store for the FLUSH.
             held.enter_context(self._context.store.in_a_hurry(bounds.lock_timeout))
             manners = self._hold(held, began)
+            # From here on the server ends a session that is silent, and this with it.
+            if not held.enter_context(dialect.alone(self._connection, self._context.run_id)):
+                raise TablesBusy
             # Where DDL can be rolled back, hold() is the one transaction of drain, ledger and renames.
             with dialect.transaction(self._connection) if dialect.ddl_commits else nullcontext():
                 position, left_behind = self._drain()

@@ -251,6 +251,20 @@ def test_what_was_done_since_the_last_settle_can_be_taken_back(complete: bool) -
     assert (change.inserted, change.deleted) == ([("more", "ann", [], None)], [("kept",)])
 
 
+def test_what_is_taken_back_is_looked_up_again() -> None:
+    rows = RowBuffer(Stored(Item("a", "p", 7)))
+    # Without a look, as the database would refuse it at the commit.
+    rows.add(Item("a", "p"))
+    rows.preload_where(row_type(Item), "parent", ["p"])
+    rows.undo()
+    assert rows.where(Item, parent="p") == [Item("a", "p", 7)]
+    rows = RowBuffer(Stored(Item("a", "p", 7)))
+    rows.add(Item("a", "p"))
+    rows.remove(Item, "a")
+    rows.undo()
+    assert rows.find(Item, "a") == Item("a", "p", 7)
+
+
 def test_a_key_may_stand_anywhere_among_the_columns() -> None:
     rows = RowBuffer()
     assert rows.get_or_add(Named, "n", amount=2) == Named(2, "n")

@@ -567,7 +567,7 @@ class MySQLDialect(Dialect):
             with self._killed_after(connection, manners.timeout):
                 # With nothing in between: whoever comes between look and lock may end up in a deadlock, and as its victim.
                 if manners.polite:
-                    self._wait_until_unused(connection, used, manners.look)
+                    self._wait_until_unused(connection, [*used, *looked_at], manners.look)
                 self._execute(connection, f"LOCK TABLES {locks}")
             connection.info[HOLDING] = True
             yield
@@ -577,6 +577,11 @@ class MySQLDialect(Dialect):
                 self._let_go(connection)
             raise
         self._let_go(connection)
+
+    def was_cut(self, error: BaseException) -> bool:
+        # Whatever it has left is waited for by `alone`, before anybody tries again.
+        waits = not self.holds_tables and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+        return waits or super().was_cut(error)
 
     @contextmanager
     def alone(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
