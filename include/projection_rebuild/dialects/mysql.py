@@ -548,12 +548,11 @@ class MySQLDialect(Dialect):
         self.limit_lock_wait(connection, manners.timeout)
         self._limit_silence(connection, manners.longest)
         if not self.holds_tables:
-            try:
-                with self._with_keepers(connection, tables, manners) if manners.tables_first else nullcontext():
-                    yield
-            finally:
-                with suppress(sa.exc.SQLAlchemyError):
-                    self._limit_silence(connection, None)
+            with (
+                _ending(lambda: self._limit_silence(connection, None)),
+                self._with_keepers(connection, tables, manners) if manners.tables_first else nullcontext(),
+            ):
+                yield
             return
         # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
         used = [(each.schema, name) for each in tables for name in (each.blue, each.green)]
@@ -595,11 +594,8 @@ class MySQLDialect(Dialect):
         if self._execute(connection, "SELECT GET_LOCK(%s, %s)", key, patience.total_seconds()).scalar_one() != 1:
             yield False
             return
-        try:
+        with _ending(lambda: self._execute(connection, "DO RELEASE_LOCK(%s)", key)):
             yield True
-        finally:
-            with suppress(sa.exc.SQLAlchemyError):
-                self._execute(connection, "DO RELEASE_LOCK(%s)", key)
 
     @contextmanager
     def _with_keepers(self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners) -> Iterator[None]:
@@ -1154,6 +1150,18 @@ class MySQLDialect(Dialect):
             shown = str(self._execute(connection, statement).one()[1])
             self._execute(connection, _BACKTICKS[1])
         return shown
+
+
+@contextmanager
+def _ending(last: Callable[[], object]) -> Iterator[None]:
+    """Does something at the end; after an error it is that one which matters, whatever becomes of this."""
+    try:
+        yield
+    except BaseException:
+        with suppress(sa.exc.SQLAlchemyError):
+            last()
+        raise
+    last()
 
 
 def _messages(statements: Iterable[bytes]) -> Iterator[bytes]:
