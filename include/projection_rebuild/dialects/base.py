@@ -6,6 +6,7 @@ the catalogs each time, so that after a crash they return just what is still mis
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -170,6 +171,7 @@ class Dialect(ABC):
         self.engine = engine
         self._quote = engine.dialect.identifier_preparer.quote_identifier
         self._sessions: dict[sa.Connection, int] = {}
+        self._cancelling = threading.RLock()
         self._mark = "?" if engine.dialect.paramstyle == "qmark" else "%s"
 
     # Naming -----------------------------------------------------------------------------------------------------
@@ -267,8 +269,10 @@ class Dialect(ABC):
 
     def cancel_all(self) -> None:
         """Ends every statement that connections of this object are executing; callable from another thread."""
-        for session in list(self._sessions.values()):
-            self.cancel(session)
+        # One at a time, or each would end the statement by which the other ends one.
+        with self._cancelling:
+            for session in list(self._sessions.values()):
+                self.cancel(session)
 
     @abstractmethod
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:

@@ -80,8 +80,10 @@ class SpecOperator(BaseOperator):
     def on_kill(self) -> None:
         """Asks the step to stop, and ends on the server what it is executing there: it would outlive its client."""
         self._killed = True
-        if self._rebuild is not None:
-            self._rebuild.cancel_query()
+        # It may end just now, in another thread.
+        rebuild = self._rebuild
+        if rebuild is not None:
+            rebuild.cancel_query()
 
     def _end_statement(self) -> None:
         """What Airflow does at a signal, while it cannot: SIGKILL comes seconds later, and nobody would end the statement."""
