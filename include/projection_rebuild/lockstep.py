@@ -174,9 +174,9 @@ class Lockstep:
             work.tables.put(work.changes())
             if not work.projector.has_handlers():
                 work.run_sets(bound)
-        for work in [*folded][-1:]:
-            # Once for all of them: one's rows may refer to another's.
-            work.tables.check()
+        if folded:
+            # Once for all of them, whose connection is one: one's rows may refer to another's.
+            next(iter(folded)).tables.check()
         return moved
 
     def _committed(self, moved: dict[ProjectorReplay, Checkpoint]) -> None:
