@@ -215,6 +215,12 @@ def foreign_old(old: str) -> str:
     return f"there is a table {old} that no rebuild has retired; rename or drop it yourself, the switch needs its name"
 
 
+def _refuse_foreign(context: Context, connection: sa.Connection, old: Retired) -> None:
+    """One that was not dropped is somebody else's, unless its own run has dropped it meanwhile."""
+    if context.dialect.table_exists(connection, context.schema, old.old):
+        raise StepOrderError(foreign_old(old.old))
+
+
 def _attempt_until_done(
     context: Context, connection: sa.Connection, tables: list[TableSet], stopped: Callable[[], bool]
 ) -> SwapResult:
@@ -226,10 +232,8 @@ def _attempt_until_done(
         # As late as can be: a switch that is refused before costs nobody his rollback.
         for each in _superseded(context, connection, tables):
             context.log(f"dropping {each.old}, retired by the run {each.run_id}: its name is needed")
-            gone = drop_retired(context, connection, each)
-            # Or its own run has dropped it meanwhile.
-            if not gone and context.dialect.table_exists(connection, context.schema, each.old):
-                raise StepOrderError(foreign_old(each.old))
+            if not drop_retired(context, connection, each):
+                _refuse_foreign(context, connection, each)
     bounds = context.spec.swap
     retrying = Retrying(
         stop=stop_after_attempt(bounds.attempts),
@@ -603,9 +607,8 @@ class _Attempt:
 
     def _drop_superseded(self, superseded: list[Retired]) -> None:
         for each in superseded:
-            gone = drop_within(self._context, self._connection, each)
-            if not gone and self._context.dialect.table_exists(self._connection, self._context.schema, each.old):
-                raise StepOrderError(foreign_old(each.old))
+            if not drop_within(self._context, self._connection, each):
+                _refuse_foreign(self._context, self._connection, each)
 
     def _to_be_retired(self) -> list[Retired]:
         context = self._context
