@@ -14,6 +14,7 @@ from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.event_store import PATIENCE
 from include.projection_rebuild.ledger import RunState, refuse_within_switch
 from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.positions import BEGINNING
 
 
 def clone_tables(context: Context) -> list[str]:
@@ -45,9 +46,9 @@ def clone_tables(context: Context) -> list[str]:
             for statement in context.dialect.index_green(connection, tables[-1]):
                 context.dialect.run(connection, statement)
         # Where the shards of all projectors end, so that each one's can be joined.
-        head = context.store.settled_head() if plan.shards else 0
+        head = context.store.settled_head() if plan.shards else BEGINNING
         with context.dialect.transaction(connection):
-            context.ledger.set_checkpoints(connection, context.run_id, dict.fromkeys(plan.projectors, (0, 0)))
+            context.ledger.set_checkpoints(connection, context.run_id, dict.fromkeys(plan.projectors, (BEGINNING, 0)))
             context.ledger.set_shards(connection, context.run_id, plan.shards, head)
             # An empty green has nothing of what an attempt at the switch had drained into the last one.
             fresh = plan.model_copy(update={"already": [] if plan.part else None})

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MACHINE = (OSError, MemoryError, RecursionError, ImportError, SystemError)
+"""What code of an author's raises when its machine, and not its event, is at fault. A lost connection is an OSError, too."""
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether an error says something about the machine, so that a retry there or elsewhere can help."""
+    return isinstance(error, MACHINE)
+
 
 class RebuildError(Exception):
     """Root of everything that the engine raises on purpose.
@@ -131,6 +139,10 @@ class SettleTimeout(RebuildError):
     """Appends in flight did not end in time, so the head of the event store is not known; try again."""
 
     retryable = True
+
+
+class PositionError(RebuildError):
+    """The event store holds a position that the ledger cannot keep; names it."""
 
 
 class FallingBehind(RebuildError):

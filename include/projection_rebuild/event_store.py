@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
-from sqlalchemy.sql.elements import quoted_name
 
-from include.projection_rebuild import pyeventsourcing
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.dialects.base import Fence
-from include.projection_rebuild.errors import FallingBehind
-from include.projection_rebuild.events import Event, Undecodable
+from include.projection_rebuild.errors import FallingBehind, PositionError
+from include.projection_rebuild.event_columns import EventColumns, as_text
+from include.projection_rebuild.event_contract import Contract
+from include.projection_rebuild.event_decoding import decoder_of
+from include.projection_rebuild.events import Event
 from include.projection_rebuild.findings import Finding
 from include.projection_rebuild.partition import Shard
+from include.projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before
 from include.projection_rebuild.presets import Preset
 from include.projection_rebuild.spec import EventStoreSection
 
@@ -45,8 +46,6 @@ LOOKED_FOR_HOLES = 50_000
 PAYLOAD = 3
 """Its place among the columns that are read."""
 
-OPTIONAL = {f"columns.{key}" for key in ("recorded_at", "version", "type_version", "metadata")}
-
 
 @dataclass(frozen=True)
 class Only:
@@ -66,44 +65,26 @@ EVERYTHING = Only()
 
 
 class EventStore:
-    """The append-only table of events, read-only for us.
+    """The append-only table of events, read-only for us. A place in it is a position, or None for the beginning.
 
     :param dialect: the database that holds it
     :param section: table and columns as the spec names them
+    :raises SpecError: what decodes the payloads cannot be had
     """
 
     def __init__(self, dialect: Dialect, section: EventStoreSection) -> None:
         self.dialect = dialect
         self._section = section
+        self._decode = decoder_of(section)
         with dialect.connect() as connection:
             self._schema = section.db_schema or dialect.default_schema(connection)
-        columns = section.columns
-        self._table = sa.table(quoted_name(section.table, quote=True), schema=self._schema)
-        self._position = _column(columns.position, sa.BigInteger())
-        self._type = _column(columns.type, sa.String())
-        self._stream = sa.cast(_column(columns.stream), sa.Text)
-        self._only = [
-            _column(name).is_(None) if value is None else _column(name) == value for name, value in section.only.items()
-        ]
-        # As text: the driver's own objects for uuid, time and JSON cost several times what orjson takes for all of them.
-        payload = _column(columns.payload)
-        python = section.preset is Preset.PYEVENTSOURCING
-        self._decode = pyeventsourcing.decoder(section.mapper) if python else _events
-        self._plain = [
-            self._position,
-            self._stream,
-            self._type,
-            payload if python else sa.cast(payload, sa.Text),
-            _optional(columns.recorded_at),
-            _column(columns.version) if columns.version else sa.null(),
-            _column(columns.type_version) if columns.type_version else sa.literal_column("1"),
-        ]
-        self._metadata = _optional(columns.metadata)
-        self._whole = 0
+            types = dialect.column_types(connection, self._schema, section.table)
+        self._columns = EventColumns(dialect, section, self._schema, types)
+        self._table = self._columns.table
+        self._position = self._columns.position
+        self._whole: Place = BEGINNING
         self._page_sizes: dict[tuple[str, ...], int] = {}
         self._longest_wait: timedelta | None = None
-        self._raw_stream: sa.ColumnClause[Any] = _column(columns.stream)
-        self._recorded_at: sa.ColumnClause[Any] | None = _column(columns.recorded_at) if columns.recorded_at else None
 
     @property
     def table(self) -> str:
@@ -111,85 +92,54 @@ class EventStore:
         return self._section.table
 
     def preflight(self) -> list[Finding]:
-        """Whether table and columns are there as configured, and may be read and locked."""
-        section = self._section
-        about = f"event store {section.table}"
-        with self.dialect.connect() as connection:
-            if too_old := self.dialect.too_old(connection):
-                return too_old
-            if not sa.inspect(connection).has_table(section.table, schema=self._schema):
-                problem = f"there is no table {section.table} in {section.conn_id}"
-                return [Finding(about=about, problem=problem, remedy="correct event_store.table", refuses=True)]
-            there = set(self.dialect.columns(connection, self._schema, section.table))
-            wanted = {f"columns.{key}": column for key, column in section.columns.model_dump().items() if column is not None}
-            wanted |= {f"only.{column}": column for column in section.only}
-            present = [column for column in wanted.values() if column in there]
-            found = self.dialect.preflight_events(connection, self._schema, section.table, present)
-            found += self._unindexed(connection)
-        missing = {key: column for key, column in wanted.items() if column not in there}
-        return found + [
-            Finding(
-                about=about,
-                problem=f"it has no column {column}",
-                remedy=f"correct event_store.{key}" + (" (null if it has none)" if key in OPTIONAL else ""),
-                refuses=True,
-            )
-            for key, column in missing.items()
-        ]
+        """Whether the store is what the engine takes it for: see :mod:`include.projection_rebuild.event_contract`."""
+        return Contract(self.dialect, self._section, self._schema).findings()
 
-    def _unindexed(self, connection: sa.Connection) -> Iterator[Finding]:
-        inspector, table, position = sa.inspect(connection), self._section.table, self._section.columns.position
-        leading: list[Sequence[str | None]] = [
-            each["column_names"][:1] for each in inspector.get_indexes(table, schema=self._schema)
-        ]
-        leading += [each["column_names"][:1] for each in inspector.get_unique_constraints(table, schema=self._schema)]
-        leading.append(inspector.get_pk_constraint(table, schema=self._schema)["constrained_columns"][:1])
-        if [position] not in leading:
-            yield Finding(
-                about=f"event store {table}",
-                problem=f"no index begins with {position}, so that each page of events reads the whole table",
-                remedy=f"CREATE INDEX ON {table} ({position})",
-            )
+    def without_times(self) -> str | None:
+        """Why it cannot be asked which events were recorded since a moment; None: it can."""
+        return Contract(self.dialect, self._section, self._schema).without_times()
 
-    def settled_head(self, patience: timedelta = PATIENCE) -> int:
-        """The highest position below which no event can appear any more; 0 for an empty store.
+    def settled_head(self, patience: timedelta = PATIENCE) -> Place:
+        """The highest position below which no event can appear any more; the beginning for an empty store.
 
         :raises SettleTimeout: appends in flight did not end in time
+        :raises PositionError: the position is higher than the ledger can keep
         """
-        head = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
+        head = _kept(self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience), self.table)
         self._wait_for_holes(head)
         return head
 
-    def _wait_for_holes(self, head: int) -> None:
+    def _wait_for_holes(self, head: Place) -> None:
         """A hole is an append that was given up, or one that is on its way; only time tells, and the count before the switch."""
         patience = self._section.wait_for_holes
-        if patience is None or head == 0:
+        if patience is None or head is None:
             return
         deadline = time.monotonic() + patience.total_seconds()
-        count, first = sa.select(sa.func.count()).select_from(self._table), sa.select(sa.func.min(self._position))
+        first = sa.select(sa.func.min(self._position)).select_from(self._table)
         with self.dialect.connect() as connection:
-            lowest = int(connection.execute(first.select_from(self._table)).scalar_one()) - 1
-            lowest = max(lowest, self._whole, head - LOOKED_FOR_HOLES)
-            there = count.where(self._position > lowest, self._position <= head)
-            while connection.execute(there).scalar_one() < head - lowest and time.monotonic() < deadline:
+            lowest = max(int(connection.execute(first).scalar_one()), head - LOOKED_FOR_HOLES)
+            lowest = lowest if self._whole is None else max(lowest, self._whole)
+            there = sa.select(sa.func.count()).select_from(self._table).where(self._position >= lowest, self._position <= head)
+            while connection.execute(there).scalar_one() <= head - lowest and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._whole = head
 
-    def heads(self, position: Callable[[], int], small: int) -> Iterator[int]:
+    def heads(self, place: Callable[[], Place], small: int) -> Iterator[Place]:
         """Settled heads to replay to, one after the other, until what appeared meanwhile is a small backlog.
 
-        :param position: how far the replay has come; asked anew for each head
-        :param small: the backlog, in positions, after which no further head is given
+        :param place: how far the replay has come; asked anew for each head
+        :param small: the backlog, in events, after which no further head is given
         :raises FallingBehind: events are appended faster than they are replayed
         """
         behind, without_gain = None, 0
         while behind is None or behind > small:
             head = self.settled_head()
-            left = head - position()
+            # The first backlog may be the whole store; of that it is enough to know that it is large.
+            left = self.count(place(), head, most=small + 1 if behind is None else None)
             without_gain = without_gain + 1 if behind is not None and left >= behind else 0
             if without_gain >= ROUNDS_WITHOUT_GAIN:
                 raise FallingBehind(
-                    f"events are appended faster than they are replayed: {left:,} positions are left after {ROUNDS_WITHOUT_GAIN} rounds "
+                    f"events are appended faster than they are replayed: {left:,} events are left after {ROUNDS_WITHOUT_GAIN} rounds "
                     "without gain. What is done is kept; retry in a quieter hour, or raise replay.batch_events"
                 )
             behind = left
@@ -211,10 +161,49 @@ class EventStore:
                 self.dialect.limit_lock_wait(connection, self._longest_wait)
             yield connection
 
-    def newest(self) -> int:
-        """The highest position that is visible now, settled or not."""
+    def newest(self) -> Place:
+        """The highest position that is visible now, settled or not; the beginning for an empty store.
+
+        :raises PositionError: it is higher than the ledger can keep
+        """
         with self._connected() as connection:
-            return self.dialect.newest_position(connection, self._schema, self._section.table, self._section.columns.position)
+            found = self.dialect.newest_position(connection, self._schema, self._section.table, self._section.columns.position)
+            return _kept(found, self.table)
+
+    def first(self) -> Place:
+        """The lowest position that is visible now; the beginning for an empty store."""
+        with self._connected() as connection:
+            found = connection.execute(sa.select(sa.func.min(self._position)).select_from(self._table)).scalar()
+            return None if found is None else int(found)
+
+    def count(self, after: Place, upto: Place, *, most: int | None = None) -> int:
+        """How many events, of whatever type, lie above one place and up to another.
+
+        :param most: where the count ends; None: nowhere
+        """
+        events = sa.select(self._position).select_from(self._table).where(*self._columns.between(after, upto)).limit(most)
+        with self._connected() as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(events.subquery())).scalar_one())
+
+    def place_of(self, number: int, after: Place, upto: Place) -> Place:
+        """The position of the event, of whatever type, that is so many events above a place; ``upto`` if there are fewer.
+
+        :param number: from 1
+        """
+        query = self._in_order(self._columns.between(after, upto)).offset(number - 1).limit(1)
+        with self._connected() as connection:
+            found = connection.execute(query).scalar()
+            return upto if found is None else found
+
+    def place_before(self, number: int, upto: Place) -> Place:
+        """A place below which all events lie but so many, counted back from a place; the beginning if there are fewer."""
+        query = sa.select(self._position).select_from(self._table).where(*self._columns.between(None, upto))
+        with self._connected() as connection:
+            found = connection.execute(query.order_by(self._position.desc()).offset(number).limit(1)).scalar()
+            return None if found is None else int(found)
+
+    def _in_order(self, conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[int]:
+        return sa.select(self._position).select_from(self._table).where(*conditions).order_by(self._position)
 
     def estimate(self) -> int:
         """About how many events there are, without counting them."""
@@ -230,79 +219,100 @@ class EventStore:
         """Holds appends back while the context lasts; see :meth:`Dialect.fence`."""
         return self.dialect.fence(self._schema, self._section.table, timeout, longest)
 
-    @property
-    def knows_times(self) -> bool:
-        """Whether it keeps when events were recorded."""
-        return self._recorded_at is not None
-
-    def counts(self, after: int, upto: int, only: Only = EVERYTHING) -> dict[str, int]:
-        """How many events of each type lie above one position and up to another."""
+    def counts(self, after: Place, upto: Place, only: Only = EVERYTHING) -> dict[str, int]:
+        """How many events of each type lie above one place and up to another."""
+        exact = self._columns.exact_type
         query = (
-            sa.select(self._type, sa.func.count())
+            sa.select(exact, sa.func.count())
             .select_from(self._table)
-            .where(self._position > after, self._position <= upto, *self._filter(only))
-            .group_by(self._type)
+            .where(*self._columns.between(after, upto), *self._filter(only))
+            .group_by(exact)
         )
         with self._connected() as connection:
-            return {str(event_type): int(count) for event_type, count in connection.execute(query)}
+            return {as_text(event_type): int(count) for event_type, count in connection.execute(query)}
 
     def types(self) -> list[str]:
         """The event types that occur, sorted; reads the whole type column, so only for a plan."""
+        return sorted(self.samples())
+
+    def samples(self) -> dict[str, tuple[int, int]]:
+        """The first and the last position of each event type; reads the whole type column, so only for a plan."""
+        exact = self._columns.exact_type
+        query = sa.select(exact, sa.func.min(self._position), sa.func.max(self._position)).select_from(self._table)
         with self._connected() as connection:
-            found = connection.execute(sa.select(self._type).select_from(self._table).where(*self._only).distinct()).scalars()
-            return sorted(str(each) for each in found)
+            rows = connection.execute(query.where(*self._columns.only).group_by(exact))
+            return {as_text(event_type): (int(first), int(last)) for event_type, first, last in rows if event_type is not None}
 
     def find(self, positions: Sequence[int], *, metadata: bool = False) -> list[Event]:
         """The events at these positions, in their order."""
         query = (
-            sa.select(*self._plain, *([self._metadata] if metadata else []))
+            sa.select(*self._columns.selected(metadata=metadata))
             .select_from(self._table)
-            .where(self._position.in_(positions), *self._only)
+            .where(self._position.in_(positions), *self._columns.only)
             .order_by(self._position)
         )
         with self._connected() as connection:
             return self._decode([tuple(row) for row in connection.execute(query)])
 
     def last_positions(
-        self, streams: Sequence[str], upto: int, types: Sequence[str], *, without: Collection[int] = ()
+        self, streams: Sequence[str], upto: Place, types: Sequence[str], *, without: Collection[int] = ()
     ) -> dict[str, int]:
-        """Where the last event of each stream is, of these types and up to a position, those ``without`` left out."""
+        """Where the last event of each stream is, of these types and up to a place, those ``without`` left out."""
+        exact = self._columns.exact_stream
         query = (
-            sa.select(self._stream, sa.func.max(self._position))
+            sa.select(exact, sa.func.max(self._position))
             .select_from(self._table)
             .where(
-                self._stream.in_(streams),
-                self._position <= upto,
-                self._type.in_(types),
+                *self._columns.of_streams(streams),
+                *self._columns.between(None, upto),
+                *self._columns.of_types(types),
                 self._position.not_in(without),
-                *self._only,
+                *self._columns.only,
             )
-            .group_by(self._stream)
+            .group_by(exact)
         )
         with self._connected() as connection:
-            return {str(stream): int(position) for stream, position in connection.execute(query)}
+            found = ((self._columns.stream_of(each), position) for each, position in connection.execute(query))
+            return {stream: int(position) for stream, position in found if stream is not None}
 
-    def streams(self, after: int, upto: int, types: Sequence[str], only: Only = EVERYTHING) -> set[str]:
-        """The aggregates that have events of these types above one position and up to another."""
+    def streams(self, after: Place, upto: Place, types: Sequence[str], only: Only = EVERYTHING) -> set[str | None]:
+        """The aggregates that have events of these types above one place and up to another; None: events without one."""
         query = (
-            sa.select(self._stream)
+            sa.select(self._columns.exact_stream)
             .select_from(self._table)
-            .where(self._position > after, self._position <= upto, self._type.in_(types), *self._filter(only))
+            .where(*self._columns.between(after, upto), *self._columns.of_types(types), *self._filter(only))
             .distinct()
         )
         with self._connected() as connection:
-            return {found or "" for found in connection.execute(query).scalars()}
+            return {self._columns.stream_of(found) for found in connection.execute(query).scalars()}
 
-    def relation(self, after: int, upto: int, types: Sequence[str], *, without: Collection[int] = ()) -> str:
+    def range_of(
+        self, number: int, after: Place, upto: Place, types: Sequence[str], without: Collection[int]
+    ) -> tuple[Place, int]:
+        """The next so many events of these types above a place, those ``without`` left out: up to where they go, and how many there are.
+
+        Its cost depends on the events alone, however far apart their positions are.
+
+        :returns: ``upto`` itself where no more are left
+        """
+        wanted = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
+        some = self._in_order(wanted).limit(number)
+        if without:
+            some = some.where(self._position.not_in(without))
+        events = some.subquery()
+        query = sa.select(sa.func.max(events.c[0]), sa.func.count()).select_from(events)
+        with self._connected() as connection:
+            last, count = connection.execute(query).one()
+        return (int(last) if count == number else upto), int(count)
+
+    def relation(self, after: Place, upto: Place, types: Sequence[str], *, without: Collection[int] = ()) -> str:
         """SQL for a subquery: the events of these types above ``after`` and up to ``upto``, those ``without`` left out.
 
         Its columns are ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and
-        ``metadata``, of the types that they have in the store; null where it has no such column.
+        ``metadata``, of the types that they have in the store, but for bytes, which are text here; null where it has no such column.
         """
-        names = self._section.columns.model_dump()
-        columns = [(_column(column) if column else sa.null()).label(name) for name, column in names.items()]
-        wanted = (self._position > after, self._position <= upto, self._type.in_(types), *self._only)
-        query = sa.select(*columns).select_from(self._table).where(*wanted)
+        wanted = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
+        query = sa.select(*self._columns.for_statements()).select_from(self._table).where(*wanted)
         if without:
             query = query.where(self._position.not_in(without))
         compiled = query.compile(dialect=self.dialect.engine.dialect, compile_kwargs={"literal_binds": True})
@@ -312,13 +322,14 @@ class EventStore:
 
     def _partition(self, field: str | None) -> sa.ColumnElement[str]:
         """Where an event belongs, as text; empty where it does not say."""
-        text = self._stream if field is None else self.dialect.json_field(_column(self._section.columns.payload), field)
+        columns = self._columns
+        text = columns.stream_text() if field is None else self.dialect.json_field(columns.payload_text(), field)
         return sa.func.coalesce(text, sa.literal_column("''"), type_=sa.Text)
 
     @property
     def has_json(self) -> bool:
         """Whether the database can look into payloads."""
-        return self._section.preset is not Preset.PYEVENTSOURCING
+        return self._section.preset is not Preset.PYEVENTSOURCING and self._section.decoder is None
 
     def shard_of(self, partition: str, count: int) -> int:
         """In which of so many shards a partition is."""
@@ -328,8 +339,8 @@ class EventStore:
 
     def pages(
         self,
-        after: int,
-        upto: int,
+        after: Place,
+        upto: Place,
         types: Sequence[str],
         *,
         size: int,
@@ -337,8 +348,8 @@ class EventStore:
         only: Only = EVERYTHING,
         shard: Shard | None = None,
         seen: set[str] | None = None,
-    ) -> Generator[tuple[list[Event], int], None, None]:
-        """Pages of events of these types above ``after`` and up to ``upto``, each with the position that it reaches.
+    ) -> Generator[tuple[list[Event], Place], None, None]:
+        """Pages of events of these types above ``after`` and up to ``upto``, each with the place that it reaches.
 
         By keyset, a few pages in each statement: while a page is worked on, the database makes the next one, and no snapshot is
         held for long. The last page reaches ``upto`` itself, even if it is empty. What cannot be decoded is an
@@ -349,19 +360,20 @@ class EventStore:
         :param seen: is given the partitions of the shard's events that are read
         """
         of = tuple(types)
-        columns = [*self._plain, *([self._metadata] if metadata else [])]
         query = (
-            sa.select(*columns).select_from(self._table).where(self._type.in_(types), self._position <= upto, *self._filter(only))
+            sa.select(*self._columns.selected(metadata=metadata))
+            .select_from(self._table)
+            .where(*self._columns.of_types(types), *self._columns.between(None, upto), *self._filter(only))
+            .order_by(self._position)
         )
-        query = query.order_by(self._position)
         if shard is not None:
             belongs = self._partition(shard.field)
             query = query.add_columns(belongs).where(self.dialect.is_in_shard(belongs, shard.number, shard.count))
         with self._connected() as connection:
-            while after < upto:
+            while is_before(after, upto):
                 read, at_once = 0, min(size, self._page_sizes.get(of, FIRST_PAGE))
                 limit = at_once * PAGES_PER_STATEMENT if of in self._page_sizes else at_once
-                some = query.where(self._position > after).limit(limit)
+                some = (query if after is None else query.where(self._position > after)).limit(limit)
                 with closing(self.dialect.read(connection, some, at_once)) as pages:
                     for rows in pages:
                         read, after = read + len(rows), rows[-1][0]
@@ -372,15 +384,8 @@ class EventStore:
                     yield [], after
 
     def _filter(self, only: Only) -> list[sa.ColumnElement[bool]]:
-        found = [*self._only]
-        if only.streams is not None:
-            # Without a type, so that the database takes the values for what the column is, and finds its index.
-            values = sa.bindparam(None, list(only.streams), type_=sa.types.NullType(), expanding=True)
-            found.append(self._raw_stream.in_(values))
-        if self._recorded_at is not None:
-            found += [~self.dialect.before(self._recorded_at, only.since)] if only.since else []
-            found += [self.dialect.before(self._recorded_at, only.until)] if only.until else []
-        return found
+        streams = [] if only.streams is None else self._columns.of_streams(only.streams)
+        return [*self._columns.only, *streams, *self._columns.recorded(only.since, only.until)]
 
 
 def _taken_off(rows: Sequence[tuple[Any, ...]], seen: set[str] | None) -> list[tuple[Any, ...]]:
@@ -390,50 +395,10 @@ def _taken_off(rows: Sequence[tuple[Any, ...]], seen: set[str] | None) -> list[t
     return [row[:-1] for row in rows]
 
 
-def _column(name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.ColumnClause[Any]:
-    return sa.column(quoted_name(name, quote=True), kind)
-
-
-def _optional(column: str | None) -> sa.ColumnElement[Any]:
-    return sa.cast(_column(column), sa.Text) if column else sa.null()
-
-
-def _events(rows: Sequence[tuple[Any, ...]]) -> list[Event]:
-    # In one go: this is run for each event of each projector.
-    loads = orjson.loads
-    try:
-        return [
-            Event(
-                position,
-                stream or "",
-                event_type,
-                loads(payload),
-                recorded_at or "",
-                version,
-                None,
-                number if number.__class__ is int else _version(number),
-            )
-            for position, stream, event_type, payload, recorded_at, version, number in rows
-        ]
-    except (TypeError, ValueError):
-        # With metadata, or with one that cannot be decoded.
-        return [_event(row) for row in rows]
-
-
-def _event(row: tuple[Any, ...]) -> Event:
-    position, stream, event_type, payload, recorded_at, version, type_version, *metadata = row
-    try:
-        decoded = orjson.loads(payload)
-        meta = orjson.loads(metadata[0]) if metadata and metadata[0] else None
-    except (orjson.JSONDecodeError, TypeError) as error:
-        return Undecodable(
-            position=position, stream=stream or "", type=event_type, cause=f"it is not JSON ({type(error).__name__})"
+def _kept(found: Place, table: str) -> Place:
+    if found is not None and found > HIGHEST:
+        raise PositionError(
+            f"the event store {table} holds an event at position {found:,}, and rebuilds keep positions up to {HIGHEST:,}. The live tables "
+            "are untouched. Give the events positions below that"
         )
-    number = type_version if type_version.__class__ is int else _version(type_version)
-    return Event(position, stream or "", event_type, decoded, recorded_at or "", version, meta, number)
-
-
-def _version(stored: Any) -> int | str:
-    """A type's version as stores keep it: a number, its text, a name, or nothing for the first one."""
-    text = "1" if stored is None else str(stored)
-    return int(text) if text.isdecimal() else text
+    return found

@@ -14,7 +14,8 @@ class Event:
     """An event of the store.
 
     :param position: the event's place in the total order of the store
-    :param stream: the aggregate that the event belongs to
+    :param stream: the aggregate that the event belongs to; None for an event without one, where the store holds NULL. It has the
+        type of a text, since in nearly every store each event has a stream, and only handlers for the others have to ask
     :param type: the event's type as the store spells it
     :param payload: the decoded payload
     :param recorded_at: when it was recorded, as ISO 8601 text; :attr:`recorded_time` parses it
@@ -28,7 +29,7 @@ class Event:
     def __init__(
         self,
         position: int,
-        stream: str,
+        stream: str | None,
         type: str,
         payload: Mapping[str, Any],
         recorded_at: str = "",
@@ -37,7 +38,7 @@ class Event:
         type_version: int | str = 1,
     ) -> None:
         self.position = position
-        self.stream = stream
+        self.stream: str = stream  # type: ignore[assignment]
         self.type = type
         self.payload = payload
         self.recorded_at = recorded_at
@@ -85,6 +86,6 @@ class Undecodable(Event):
 
     __slots__ = ("cause",)
 
-    def __init__(self, *, position: int, stream: str, type: str, cause: str) -> None:
+    def __init__(self, *, position: int, stream: str | None, type: str, cause: str) -> None:
         super().__init__(position=position, stream=stream, type=type, payload={})
         self.cause = cause

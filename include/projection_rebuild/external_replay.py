@@ -19,6 +19,7 @@ from include.projection_rebuild.errors import FencedOut, Interrupted, ProgramFai
 from include.projection_rebuild.external import ExternalProjector, OnRetry
 from include.projection_rebuild.ledger import Checkpoint, RunState
 from include.projection_rebuild.names import GREEN_SUFFIX
+from include.projection_rebuild.positions import Place, earliest, is_before, said
 from include.projection_rebuild.program import Program
 
 VARIABLE = "PROJECTION_REBUILD_"
@@ -53,9 +54,7 @@ class ExternalReplay:
             return
         self._keep_others_out()
         if self.projector.on_retry is OnRetry.REPEAT:
-            context.log(
-                f"{self.projector.name()}: its last call was cut short; going on at position {self.checkpoint.position:,}"
-            )
+            context.log(f"{self.projector.name()}: its last call was cut short; going on at {said(self.checkpoint.position)}")
             return
         context.log(f"{self.projector.name()}: its last call was cut short; beginning anew with empty tables")
         run = context.ledger.run(connection, context.run_id)
@@ -79,17 +78,17 @@ class ExternalReplay:
     def _read_checkpoint(self) -> None:
         self.checkpoint = self._context.ledger.checkpoints(self._connection, self._context.run_id)[self.projector.name()]
 
-    def outstanding(self, position: int) -> int:
-        """How many of its events lie above its checkpoint and up to a position."""
+    def outstanding(self, position: Place) -> int:
+        """How many of its events lie above its checkpoint and up to a place."""
         return self._stored(self.checkpoint.position, position)
 
-    def _stored(self, after: int, upto: int) -> int:
-        counts = self._context.store.counts(after, upto) if upto > after else {}
+    def _stored(self, after: Place, upto: Place) -> int:
+        counts = self._context.store.counts(after, upto) if is_before(after, upto) else {}
         return sum(counts.get(each, 0) for each in self.projector.stored_types())
 
     def replay_to(
         self,
-        head: int,
+        head: Place,
         stopped: Callable[[], bool],
         progress: Callable[[Checkpoint], None],
         rest: Callable[[], None],
@@ -114,31 +113,37 @@ class ExternalReplay:
         for upto in self._batches(head):
             rest()
             if stopped():
-                raise Interrupted(f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}")
-            if self.outstanding(upto):
+                raise Interrupted(f"{self.projector.name()} was stopped at {said(self.checkpoint.position)}")
+            if upto is not None and self.outstanding(upto):
                 self.start(upto, head)
                 self.finish(cut or stopped, progress)
             else:
                 self.pass_over(upto, head)
                 progress(self.checkpoint)
 
-    def _batches(self, head: int) -> Iterator[int]:
-        size = self.projector.batch_positions or max(1, head)
-        while self.checkpoint.position < head:
-            yield min(self.checkpoint.position + size, head)
+    def _batches(self, head: Place) -> Iterator[Place]:
+        while is_before(self.checkpoint.position, head):
+            yield earliest([self._end_of_batch(), head])
         if self.checkpoint.head != head:
             yield head
 
-    def pass_over(self, upto: int, head: int) -> None:
-        """Moves the checkpoint to a position below which nothing is left to do, perhaps in the caller's transaction."""
+    def _end_of_batch(self) -> Place:
+        """Where the next call ends at the latest. It is counted from the next event on, as positions may have gaps of any size."""
+        store, size = self._context.store, self.projector.batch_positions
+        newest = store.newest()
+        following = store.place_of(1, self.checkpoint.position, newest)
+        return newest if size is None or following is None else following + size - 1
+
+    def pass_over(self, upto: Place, head: Place) -> None:
+        """Moves the checkpoint to a place below which nothing is left to do, perhaps in the caller's transaction."""
         self._advance(upto, head, 0, 0.0)
 
-    def _advance(self, upto: int, head: int, events: int, seconds: float) -> None:
+    def _advance(self, upto: Place, head: Place, events: int, seconds: float) -> None:
         self.checkpoint = self._context.ledger.advance(
             self._connection, self._context.run_id, self.checkpoint, position=upto, head=head, events=events, seconds=seconds
         )
 
-    def start(self, upto: int, head: int) -> None:
+    def start(self, upto: int, head: Place) -> None:
         """Starts a call up to a position.
 
         :raises ProgramFailed: it cannot be started in its directory; then nothing was cut short
@@ -193,7 +198,7 @@ class ExternalReplay:
             # Just to be shown: only the whole call counts.
             now = self.checkpoint
             progress(Checkpoint(now.projector, position, call.head, now.events, now.seconds, now.token))
-        elif self.checkpoint.position < position < call.upto:
+        elif is_before(self.checkpoint.position, position) and position < call.upto:
             events = self._stored(self.checkpoint.position, position)
             self._advance(position, call.head, events, time.monotonic() - call.since)
             call.counted, call.since = call.counted + events, time.monotonic()
@@ -220,14 +225,14 @@ class _Call:
     """
 
     def __init__(
-        self, context: Context, projector: type[ExternalProjector], after: int, upto: int, head: int, events: int
+        self, context: Context, projector: type[ExternalProjector], after: Place, upto: int, head: Place, events: int
     ) -> None:
         self.upto, self.head, self.events = upto, head, events
         self.counted, self.since = 0, time.monotonic()
         self._context = context
         self._projector = projector
         self._said: int | None = None
-        self._at = after
+        self._at = context.store.place_of(1, after, upto)
         values = _values(context, projector, after, upto)
         self.program = Program(
             [_filled(word, values) for word in projector.command],
@@ -249,14 +254,14 @@ class _Call:
     def _understood(self, line: str) -> int | None:
         """``position N``: all events up to N are in the tables for good. ``events N``: so many has this call handled in all."""
         word, _, number = line.strip().partition(" ")
-        if word not in ("position", "events") or not number.isdecimal():
+        if word not in ("position", "events") or not number.removeprefix("-").isdecimal():
             if self._projector.show_output:
                 self._context.log(f"{self._projector.name()} says: {line}")
             return None
         if word == "events":
             self._said = int(number)
             return None
-        if not self._at <= int(number) <= self.upto:
+        if self._at is not None and not self._at <= int(number) <= self.upto:
             raise _failed(self._projector, self.upto, f"it reports position {number}, which is not within what it was asked for")
         self._at = int(number)
         return self._at
@@ -280,10 +285,13 @@ def _failed(projector: type[ExternalProjector], upto: int, what: str) -> Program
     )
 
 
-def _values(context: Context, projector: type[ExternalProjector], after: int, upto: int) -> dict[str, str]:
+def _values(context: Context, projector: type[ExternalProjector], after: Place, upto: int) -> dict[str, str]:
+    # Nothing lies below the first event, so a program that knows no beginning may take the number before it for one.
+    first = context.store.first() if after is None else after + 1
+    begin = upto if first is None else first
     return {
-        "from": str(after + 1),
-        "after": str(after),
+        "from": str(begin),
+        "after": str(begin - 1),
         "to": str(upto),
         "suffix": GREEN_SUFFIX,
         "schema": context.schema or "",

@@ -6,19 +6,20 @@ from collections.abc import Iterable, Mapping
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.plan import Forecast
+from include.projection_rebuild.positions import BEGINNING, Place
 from include.projection_rebuild.record import history
 
 RUNS = 20
 """Runs back in which a projector's rate is looked for."""
 
 
-def forecast(context: Context, projectors: Iterable[str], head: int, shards: Mapping[str, int]) -> list[Forecast]:
+def forecast(context: Context, projectors: Iterable[str], head: Place, shards: Mapping[str, int]) -> list[Forecast]:
     """What to expect of each projector's replay, in the given order. Counts the store once.
 
     :param head: the position up to which events are counted
     :param shards: into how many shards a projector is divided; those that are not have no entry
     """
-    counts, rates = context.store.counts(0, head), _rates(context)
+    counts, rates = context.store.counts(BEGINNING, head), _rates(context)
     return [
         Forecast(
             projector=name,

@@ -31,17 +31,23 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
             who = f"{said.by} said" if said else "chosen for this run"
             return Verdict(Outcome.PASS, f"swap now ({who}): not waiting for low traffic", waiting)
         tables = context.table_sets(context.plan_of(run))
-        found = judge(section, context.spec.window_zone, traffic(context, connection, tables), waiting)
+        seen = traffic(context, connection, tables, waiting.earlier)
+        found = judge(section, context.spec.window_zone, seen, waiting)
         context.ledger.say(connection, context.run_id, TRAFFIC, _noted(found))
     return found
 
 
-def traffic(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> Traffic:
-    """What the application is doing now, and to these tables; only what has a limit is asked for."""
+def traffic(context: Context, connection: sa.Connection, tables: Sequence[TableSet], earlier: Traffic | None = None) -> Traffic:
+    """What the application is doing now, and to these tables; only what has a limit is asked for.
+
+    :param earlier: what an earlier look has seen, since which appends are counted
+    """
     dialect, asked_by = context.dialect, context.spec.throttle.replica_lag
     limits = _limits(context)
+    head = context.store.newest()
     return Traffic(
-        head=context.store.newest(),
+        head=head,
+        appended=None if earlier is None else context.store.count(earlier.head, head),
         active_sessions=dialect.active_sessions(connection) if "max_active_sessions" in limits else None,
         at=datetime.now(UTC),
         reads=dialect.table_reads(connection, tables) if "max_reads_per_minute" in limits else None,

@@ -7,6 +7,7 @@ batch or a switch are made on the caller's connection, inside its transaction.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,10 +16,13 @@ from uuid import uuid4
 
 import orjson
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.dialects.base import Dialect
 from include.projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
+from include.projection_rebuild.positions import BEGINNING, Place, is_before, said
 
 RUN_ID_LENGTH = 510
 """Characters of a run id; what InnoDB can index beside a projector's name."""
@@ -109,18 +113,23 @@ class Code:
 class Checkpoint:
     """How far one projector's replay has come in one run.
 
-    :param position: every event of the projector up to here is in green
-    :param head: the settled position that the replay is heading for
+    :param position: green holds every event of the projector up to here; None: the replay is at the beginning
+    :param head: the settled position that the replay is heading for; None: the store was empty, or the replay has not looked
     :param events: events handled so far
     :param token: made anew with each clone; a worker of an earlier clone is fenced out by it
     """
 
     projector: str
-    position: int
-    head: int
+    position: Place
+    head: Place
     events: int
     seconds: float
     token: str
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the replay has not come to its head."""
+        return is_before(self.position, self.head)
 
 
 @dataclass(frozen=True)
@@ -217,8 +226,9 @@ class Ledger:
             metadata,
             sa.Column("run_id", run_name, primary_key=True),
             sa.Column("projector", name, primary_key=True),
-            sa.Column("position", sa.BigInteger, nullable=False),
-            sa.Column("head", sa.BigInteger, nullable=False),
+            # NULL is the beginning: any number may be the position of an event.
+            sa.Column("position", sa.BigInteger),
+            sa.Column("head", sa.BigInteger),
             sa.Column("events", sa.BigInteger, nullable=False),
             sa.Column("seconds", sa.Float, nullable=False),
             sa.Column("token", sa.String(32), nullable=False),
@@ -321,7 +331,7 @@ class Ledger:
             metadata,
             sa.Column("run_id", run_name, primary_key=True),
             sa.Column("projector", name, primary_key=True),
-            sa.Column("after_position", sa.BigInteger, nullable=False),
+            sa.Column("after_position", sa.BigInteger),
             sa.Column("upto_position", sa.BigInteger, nullable=False),
             sa.Column("began_at", moment, nullable=False),
         )
@@ -338,6 +348,9 @@ class Ledger:
         """Makes the tables that are missing, all or those that an earlier version did not have. Two runs that begin at once both succeed."""
         # Each step asks, so in one query.
         there = {*sa.inspect(connection).get_table_names(schema=self._runs.schema)}
+        for table, columns in ((self._checkpoints, ("position", "head")), (self._calls, ("after_position",))):
+            if table.name in there:
+                self._allow_null(connection, table, columns)
         for table in self._metadata.sorted_tables:
             if table.name in there:
                 continue
@@ -346,6 +359,24 @@ class Ledger:
             except sa.exc.DBAPIError as error:
                 if error.connection_invalidated or not self._dialect.table_exists(connection, table.schema, table.name):
                     raise
+
+    def _allow_null(self, connection: sa.Connection, table: sa.Table, columns: Sequence[str]) -> None:
+        """Lets columns keep the beginning, which the ledger of an earlier version kept as 0.
+
+        Such a 0 may stay: for that version it stood for the beginning, and it had read nothing at or below it.
+        """
+        if not self._refusing_null(connection, table, columns):
+            return
+        # SQLite makes the table anew, so it is a matter of all or nothing there.
+        with nullcontext() if self._dialect.ddl_commits else self._dialect.transaction(connection):
+            operations = Operations(MigrationContext.configure(connection))
+            for name in self._refusing_null(connection, table, columns):
+                with operations.batch_alter_table(table.name, schema=table.schema) as batch:
+                    batch.alter_column(name, existing_type=table.c[name].type, nullable=True)
+
+    def _refusing_null(self, connection: sa.Connection, table: sa.Table, columns: Sequence[str]) -> list[str]:
+        found = sa.inspect(connection).get_columns(table.name, schema=table.schema)
+        return [each["name"] for each in found if each["name"] in columns and not each["nullable"]]
 
     def exists(self, connection: sa.Connection) -> bool:
         """Whether any run has ever been planned here."""
@@ -628,17 +659,17 @@ class Ledger:
 
     # Checkpoints ------------------------------------------------------------------------------------------------
 
-    def set_checkpoints(self, connection: sa.Connection, run_id: str, start: Mapping[str, tuple[int, int]]) -> None:
+    def set_checkpoints(self, connection: sa.Connection, run_id: str, start: Mapping[str, tuple[Place, int]]) -> None:
         """Puts every projector's checkpoint to its start, with a new token.
 
-        :param start: position, and events up to it, by projector
+        :param start: place, and events up to it, by projector
         """
         self.remove_checkpoints(connection, run_id)
         for projector, (position, events) in start.items():
             self._set_checkpoint(connection, run_id, projector, position=position, head=position, events=events)
 
     def _set_checkpoint(
-        self, connection: sa.Connection, run_id: str, name: str, *, position: int, head: int, events: int
+        self, connection: sa.Connection, run_id: str, name: str, *, position: Place, head: Place, events: int
     ) -> None:
         connection.execute(
             self._checkpoints.insert().values(
@@ -660,12 +691,11 @@ class Ledger:
             statement = statement.where(self._checkpoints.c.projector == projector)
         connection.execute(statement.values(token=uuid4().hex))
 
-    def put_back(self, connection: sa.Connection, run_id: str, position: int) -> None:
-        """Puts checkpoints that are beyond a position back to it; the events that were handled above stay counted."""
+    def put_back(self, connection: sa.Connection, run_id: str, place: Place) -> None:
+        """Puts checkpoints that are beyond a place back to it; the events that were handled above stay counted."""
         table = self._checkpoints
-        connection.execute(
-            table.update().where(table.c.run_id == run_id, table.c.position > position).values(position=position, head=position)
-        )
+        beyond = table.c.position.is_not(None) if place is None else table.c.position > place
+        connection.execute(table.update().where(table.c.run_id == run_id, beyond).values(position=place, head=place))
 
     def inherit_checkpoints(self, connection: sa.Connection, run_id: str, heir: str) -> None:
         """Another run goes on where this one stopped; this one's workers cannot write any more."""
@@ -709,7 +739,15 @@ class Ledger:
         return max((_moment(each) for each in found if each), default=None)
 
     def advance(
-        self, connection: sa.Connection, run_id: str, read: Checkpoint, *, position: int, head: int, events: int, seconds: float
+        self,
+        connection: sa.Connection,
+        run_id: str,
+        read: Checkpoint,
+        *,
+        position: Place,
+        head: Place,
+        events: int,
+        seconds: float,
     ) -> Checkpoint:
         """Moves a checkpoint on from what this worker read, as the first write of a batch's transaction.
 
@@ -724,6 +762,7 @@ class Ledger:
             .where(
                 table.c.run_id == run_id,
                 table.c.projector == read.projector,
+                # Of the beginning this makes IS NULL.
                 table.c.position == read.position,
                 table.c.events == read.events,
                 table.c.token == read.token,
@@ -732,7 +771,7 @@ class Ledger:
         )
         if moved.rowcount != 1:
             raise FencedOut(
-                f"the checkpoint of {read.projector} is no longer at position {read.position} after {read.events} events: another worker "
+                f"the checkpoint of {read.projector} is no longer at {said(read.position)} after {read.events} events: another worker "
                 "replays it, or its tables were cloned anew; this worker stops and has written nothing since"
             )
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds + seconds, read.token)
@@ -746,7 +785,7 @@ class Ledger:
 
     # Calls of programs --------------------------------------------------------------------------------------------
 
-    def begin_call(self, connection: sa.Connection, run_id: str, projector: str, after: int, upto: int) -> None:
+    def begin_call(self, connection: sa.Connection, run_id: str, projector: str, after: Place, upto: int) -> None:
         """Notes that a program is about to be called; one that was cut short before is forgotten."""
         self.end_call(connection, run_id, projector)
         connection.execute(
@@ -772,16 +811,16 @@ class Ledger:
     def begin_again(self, connection: sa.Connection, run_id: str, projector: str) -> None:
         """Puts one projector's checkpoint to the beginning."""
         mine = (self._checkpoints.c.run_id == run_id) & (self._checkpoints.c.projector == projector)
-        fresh = {"position": 0, "head": 0, "events": 0, "seconds": 0.0, "token": uuid4().hex}
+        fresh = {"position": BEGINNING, "head": BEGINNING, "events": 0, "seconds": 0.0, "token": uuid4().hex}
         connection.execute(self._checkpoints.update().where(mine).values(**fresh))
 
     # Shards -----------------------------------------------------------------------------------------------------
     # Their checkpoints stand beside those of projectors, so that whatever fences a run's workers fences theirs.
 
-    def set_shards(self, connection: sa.Connection, run_id: str, counts: Mapping[str, int], head: int) -> None:
+    def set_shards(self, connection: sa.Connection, run_id: str, counts: Mapping[str, int], head: Place) -> None:
         """Gives each shard a checkpoint at the beginning, and the position at which they are joined."""
         for name in [f"{projector}{SHARD}{number}" for projector, count in counts.items() for number in range(count)]:
-            self._set_checkpoint(connection, run_id, name, position=0, head=head, events=0)
+            self._set_checkpoint(connection, run_id, name, position=BEGINNING, head=head, events=0)
 
     def shard_checkpoints(self, connection: sa.Connection, run_id: str, projector: str) -> dict[int, Checkpoint]:
         """The checkpoints of a projector's shards by number; none when they are joined, or if it has none."""

@@ -7,7 +7,7 @@ deletes ahead of its children's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 
 import sqlalchemy as sa
@@ -19,12 +19,13 @@ from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.external_replay import ExternalReplay
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import Place, earliest, is_before, said
 from include.projection_rebuild.reading import reading_of
 from include.projection_rebuild.replay import ProjectorReplay
 from include.projection_rebuild.rows import RowBuffer
 
-POSITIONS = 10_000
-"""How far the projectors go in one transaction: their rows are in memory all at once."""
+MOST_EVENTS = 10_000
+"""Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
 
 
 class Lockstep:
@@ -67,9 +68,9 @@ class Lockstep:
         return [*self._works, *self.programs]
 
     @property
-    def position(self) -> int:
+    def position(self) -> Place:
         """Up to here every projector has come."""
-        return min(work.checkpoint.position for work in self._everyone)
+        return earliest(work.checkpoint.position for work in self._everyone)
 
     def catch_up(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Rounds of settle and replay, each projector to the same head, until the backlog is small.
@@ -81,7 +82,7 @@ class Lockstep:
             for program in self.programs:
                 program.replay_to(head, stopped, lambda now: None, lambda: None)
 
-    def programs_behind(self, position: int) -> list[ExternalReplay]:
+    def programs_behind(self, position: Place) -> list[ExternalReplay]:
         """The programs that have events left up to a position."""
         return [program for program in self.programs if program.outstanding(position)]
 
@@ -100,7 +101,7 @@ class Lockstep:
                 aside = f" and set aside {work.dead_letters:,}" if work.dead_letters else ""
                 found.append(
                     f"{work.projector.name()} has handled {work.checkpoint.events:,} events{aside}, the store holds {there:,} of its types up "
-                    f"to position {work.checkpoint.position:,}; run clone_tables and what follows it again"
+                    f"to {said(work.checkpoint.position)}; run clone_tables and what follows it again"
                 )
         return found
 
@@ -119,7 +120,7 @@ class Lockstep:
             "Correct the handlers and clear the replay tasks, which drive them again"
         ]
 
-    def _replay_to(self, head: int) -> None:
+    def _replay_to(self, head: Place) -> None:
         # The projectors may have stopped at different positions; whoever is behind comes up first.
         for bound in self._bounds(head):
             folded = self._fold(bound)
@@ -127,13 +128,16 @@ class Lockstep:
                 moved = self._write(folded, bound, head)
             self._committed(moved)
 
-    def _bounds(self, head: int) -> list[int]:
-        size = min(self._context.spec.replay.batch_events, POSITIONS)
-        first = min((work.checkpoint.position for work in self._works), default=head)
-        return [*range(first + size, head, size), head]
+    def _bounds(self, head: Place) -> Iterator[Place]:
+        size = min(self._context.spec.replay.batch_events, MOST_EVENTS)
+        at = earliest(work.checkpoint.position for work in self._works) if self._works else head
+        while is_before(at, head):
+            at = self._context.store.place_of(size, at, head)
+            yield at
+        yield head
 
-    def drain(self, position: int) -> list[int]:
-        """Applies everything up to a position in the caller's transaction.
+    def drain(self, position: Place) -> list[int]:
+        """Applies everything up to a place in the caller's transaction.
 
         :returns: the positions of the events that were applied, in order
         """
@@ -155,7 +159,7 @@ class Lockstep:
                 self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
             )
 
-    def _fold(self, bound: int) -> dict[ProjectorReplay, list[int]]:
+    def _fold(self, bound: Place) -> dict[ProjectorReplay, list[int]]:
         """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
         folded: dict[ProjectorReplay, list[int]] = {}
         for work in self._to_be_folded:
@@ -165,7 +169,7 @@ class Lockstep:
                     folded.setdefault(work, []).extend(event.position for event in events)
         return {work: folded[work] for work in self._works if work in folded}
 
-    def _write(self, folded: dict[ProjectorReplay, list[int]], bound: int, head: int) -> dict[ProjectorReplay, Checkpoint]:
+    def _write(self, folded: dict[ProjectorReplay, list[int]], bound: Place, head: Place) -> dict[ProjectorReplay, Checkpoint]:
         began = time.monotonic()
         moved = {work: work.advance(len(events), bound, head, time.monotonic() - began) for work, events in folded.items()}
         for work in reversed(folded):

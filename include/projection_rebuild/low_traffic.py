@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.spec import WEEKDAYS, GiveUp, LowTrafficSection, Window, Windows
 
 
@@ -15,20 +16,22 @@ from include.projection_rebuild.spec import WEEKDAYS, GiveUp, LowTrafficSection,
 class Traffic:
     """One look at what the application is doing. None: the database does not tell.
 
-    :param head: the newest position of the event store
+    :param head: the newest position of the event store; here None is an empty store
     :param active_sessions: sessions that are executing something
     :param at: when it was taken, in UTC
     :param reads: how often the live tables have been read, counted from any moment
     :param transaction_age: seconds since the oldest transaction of others began that has touched the live tables; 0: there is none
     :param replica_lag: seconds by which the slowest replica is behind; 0: there is none
+    :param appended: events appended since the look before this one; None: there was none
     """
 
-    head: int
+    head: Place
     active_sessions: int | None
     at: datetime
     reads: int | None = None
     transaction_age: float | None = None
     replica_lag: float | None = None
+    appended: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _seen_since(probes: list[Probe], latest: Traffic, earlier: Traffic | None) -
 def measured(section: LowTrafficSection, latest: Traffic, earlier: Traffic | None) -> Iterator[Probe]:
     """Every limit of the spec with what was seen of it; appends and reads are counted from an earlier look."""
     if section.max_appends_per_minute is not None:
-        rate = _rate(latest, earlier, latest.head, earlier.head if earlier else None)
+        rate = appends_per_minute(latest, earlier)
         yield _probe("appends", rate, section.max_appends_per_minute, "per minute", known=True)
     if section.max_reads_per_minute is not None:
         rate = _rate(latest, earlier, latest.reads, earlier.reads if earlier else None)
@@ -160,6 +163,11 @@ def measured(section: LowTrafficSection, latest: Traffic, earlier: Traffic | Non
 def _probe(name: str, value: float | None, limit: float, unit: str, *, known: bool) -> Probe:
     """:param known: whether a value that is missing will be there at the next look"""
     return Probe(name, value, limit, unit, quiet=value <= limit if value is not None else not known)
+
+
+def appends_per_minute(latest: Traffic, earlier: Traffic | None) -> float | None:
+    """How fast events were appended between two looks; None: there is no earlier one."""
+    return _rate(latest, earlier, latest.appended, 0)
 
 
 def _rate(latest: Traffic, earlier: Traffic | None, now: int | None, before: int | None) -> float | None:

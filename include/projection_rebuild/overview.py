@@ -15,6 +15,7 @@ from include.projection_rebuild.context import Context
 from include.projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, RunState, Wait
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.report import Report
 
 
@@ -23,15 +24,15 @@ class Progress(BaseModel):
 
     :param shard: its number, from 1; None: the projector itself
     :param events: events handled so far
-    :param position: every event of the projector up to here is in green
-    :param head: the settled position that it is heading for
+    :param position: every event of the projector up to here is in green; None: not begun
+    :param head: the settled position that it is heading for; None: not known yet
     :param seconds: how long it has been at work, over all attempts
     """
 
     projector: str
     events: int
-    position: int
-    head: int
+    position: Place
+    head: Place
     seconds: float
     shard: int | None = None
 
@@ -55,11 +56,13 @@ class Look(BaseModel):
     """What is going on at one moment.
 
     :param traffic: what the application is doing, in all read models of the spec
+    :param first: the lowest position of the event store
     :param runs: of the latest runs those that are not over, the newest first; one that waits for its retention is over
     """
 
     traffic: Traffic
     runs: list[RunSeen]
+    first: Place = None
 
 
 class TableSeen(BaseModel):
@@ -100,11 +103,12 @@ LATEST = 20
 """So many runs are looked at."""
 
 
-def look(context: Context) -> Look:
+def look(context: Context, earlier: Traffic | None = None) -> Look:
     """See :meth:`include.projection_rebuild.rebuild.Rebuild.look`."""
     with context.dialect.connect() as connection:
         seen = _runs(context, connection) if context.ledger.exists(connection) else []
-        return Look(traffic=gate.traffic(context, connection, _every_table(context)), runs=seen)
+        traffic = gate.traffic(context, connection, _every_table(context), earlier)
+        return Look(traffic=traffic, runs=seen, first=context.store.first())
 
 
 def _every_table(context: Context) -> list[TableSet]:

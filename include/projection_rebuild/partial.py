@@ -25,8 +25,9 @@ from include.projection_rebuild.events import Event
 from include.projection_rebuild.findings import Finding
 from include.projection_rebuild.ledger import Checkpoint, PartState
 from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.parts import ByAggregate, ByPeriod, Part, PartKeys, PartRows
+from include.projection_rebuild.parts import ByAggregate, ByPeriod, Part, PartKeys, PartRows, without_stream
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import BEGINNING, Place, is_before, said
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.reading import Projects
 from include.projection_rebuild.rows import Rows
@@ -46,7 +47,7 @@ class OpenPart:
 
     declared: ByAggregate | ByPeriod
     keys: PartKeys
-    settled: int
+    settled: Place
     only: Only
 
     def of(self, projector: Projects) -> Projects:
@@ -60,7 +61,7 @@ class _OfPart:
         self._part = part
 
     def project(self, event: Event, rows: Rows) -> None:
-        if event.position > self._part.settled:
+        if is_before(self._part.settled, event.position):
             self._projector.project(event, rows)
             return
         key = self._part.declared.key(event)
@@ -74,9 +75,12 @@ class _OfPart:
 def look(context: Context, connection: sa.Connection, part: Part, projectors: list[str]) -> Iterator[Finding]:
     """Why a part cannot be rebuilt as it was asked for."""
     timed = part.since is not None or part.until is not None
-    if timed and not context.store.knows_times:
-        problem = "the event store does not tell when events were recorded (event_store.columns.recorded_at is null)"
-        yield Finding(about="since, until", problem=problem, remedy="choose aggregates, or rebuild as a whole", refuses=True)
+    if timed and (problem := context.store.without_times()):
+        yield Finding(about="since, until", problem=problem, remedy="or choose aggregates, or rebuild as a whole", refuses=True)
+        return
+    if context.store.newest() is None:
+        problem = "the event store is empty, so that nothing tells what the rows of a part are"
+        yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild as a whole", refuses=True)
         return
     for name in projectors:
         declared = context.projector(name).part
@@ -90,13 +94,22 @@ def look(context: Context, connection: sa.Connection, part: Part, projectors: li
         elif not context.projector(name).has_handlers():
             problem = f"{name} has only SQL, and whose an event is, handlers tell"
             yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild it as a whole", refuses=True)
+        elif isinstance(declared, ByAggregate) and declared.of is None and _has_strays(context, name):
+            problem = f"{name} tells its rows apart by the stream of their events, and some of its events have no stream"
+            yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild it as a whole", refuses=True)
     yield from _nothing_chosen(context, connection, part, projectors)
+
+
+def _has_strays(context: Context, projector: str) -> bool:
+    """Whether any event of a projector has no stream."""
+    store = context.store
+    return None in store.streams(BEGINNING, store.newest(), context.projector(projector).stored_types())
 
 
 def _nothing_chosen(context: Context, connection: sa.Connection, part: Part, projectors: list[str]) -> Iterator[Finding]:
     """A name that the store does not know is a mistake; so is a time in which nothing happened, and about which there is nothing."""
     types = sorted({each for name in projectors for each in context.projector(name).stored_types()})
-    found = context.store.streams(0, context.store.newest(), types, _chosen(part))
+    found = context.store.streams(BEGINNING, context.store.newest(), types, _chosen(part))
     if part.aggregates is not None and (unknown := sorted(set(part.aggregates) - found)):
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         when = " in this time" if part.since or part.until else ""
@@ -205,7 +218,7 @@ class _Copy:
         began = time.monotonic()
         held = self._held_by_blue()
         # Before the copy: an event that appears below `held` afterwards is not counted here, and verification notices.
-        count = self._count(0, held)
+        count = self._count(BEGINNING, held)
         keys = self._keys(held)
         with context.dialect.transaction(connection):
             part_id = ledger.begin_part(connection, context.run_id, self._first)
@@ -218,10 +231,15 @@ class _Copy:
                 context.dialect.run(connection, f"DELETE FROM {context.dialect.qualified(table.schema, table.green)}")
                 context.dialect.copy_others(connection, table, column, listed)
         settled = context.store.settled_head()
+        if settled is None:
+            raise StepOrderError(
+                f"the event store is empty, so that no part of {self._name} can be rebuilt. The live tables are untouched; "
+                "find out where its events are, then clear plan and what follows"
+            )
         count += self._count(held, settled)
         changed = self._keys_between(held, settled) - set(keys.listed)
         keys = replace(keys, listed={*keys.listed, *changed})
-        count -= self._count(0, settled, _to_be_read(self._declared, keys))
+        count -= self._count(BEGINNING, settled, _to_be_read(self._declared, keys))
         with context.dialect.transaction(connection):
             ledger.hold_part(connection, context.run_id, self._name, part_id, settled=settled)
             ledger.add_part_keys(connection, part_id, sorted(changed))
@@ -237,7 +255,7 @@ class _Copy:
                 events=count,
                 seconds=time.monotonic() - began,
             )
-        context.log(f"{self._name}: copied as of position {settled:,}; replaying {self._what(keys)}")
+        context.log(f"{self._name}: copied as of {said(settled)}; replaying {self._what(keys)}")
         self._finish_tables()
 
     def _finish_tables(self) -> None:
@@ -257,14 +275,14 @@ class _Copy:
         beside = sum(not keys.in_range(each) for each in keys.listed)
         return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
 
-    def _count(self, after: int, upto: int, only: Only = EVERYTHING) -> int:
+    def _count(self, after: Place, upto: Place, only: Only = EVERYTHING) -> int:
         counts = self._context.store.counts(after, upto, only)
         return sum(counts.get(each, 0) for each in self._types)
 
     # Which rows -----------------------------------------------------------------------------------------------------
 
-    def _held_by_blue(self) -> int:
-        """A position up to which blue holds every event for certain."""
+    def _held_by_blue(self) -> Place:
+        """A place up to which blue holds every event for certain."""
         context, writer = self._context, self._context.spec.live_writer
         consumers = writer.checkpoint
         if consumers is not None:
@@ -272,7 +290,9 @@ class _Copy:
             position: sa.ColumnClause[int] = sa.column(consumers.position_column, sa.BigInteger)
             name: sa.ColumnClause[str] = sa.column(consumers.name_column, sa.String)
             mine = sa.select(position).select_from(table).where(name == consumers.names[self._name])
-            return int(self._connection.execute(mine).scalar_one())
+            # A consumer that has NULL there has not begun.
+            found = self._connection.execute(mine).scalar_one()
+            return None if found is None else int(found)
         head = context.store.settled_head()
         if writer.contract is LiveWriter.DETACHED:
             self._wait_for_jobs(str(writer.drain_check), PATIENCE)
@@ -289,7 +309,7 @@ class _Copy:
                 )
             time.sleep(0.02)
 
-    def _keys(self, held: int) -> PartKeys:
+    def _keys(self, held: Place) -> PartKeys:
         declared = self._declared
         if isinstance(declared, ByPeriod):
             keys = _bounds(self._context, declared, self._part)
@@ -303,13 +323,19 @@ class _Copy:
         if declared.of is None and named is not None and timed is None:
             # By name alone: also one whose events are gone has its rows replaced.
             return PartKeys(set(named))
-        return PartKeys(self._keys_between(0, held, _chosen(self._part)))
+        return PartKeys(self._keys_between(BEGINNING, held, _chosen(self._part)))
 
-    def _keys_between(self, after: int, upto: int, only: Only = EVERYTHING) -> set[str]:
-        """The aggregates or periods that have events above one position and up to another."""
+    def _keys_between(self, after: Place, upto: Place, only: Only = EVERYTHING) -> set[str]:
+        """The aggregates or periods that have events above one place and up to another.
+
+        :raises PartError: an event has no stream, by which its aggregate would be told
+        """
         declared, store = self._declared, self._context.store
         if isinstance(declared, ByAggregate) and declared.of is None:
-            return store.streams(after, upto, self._types, only)
+            found = store.streams(after, upto, self._types, only)
+            if None in found:
+                raise without_stream()
+            return {each for each in found if each is not None}
         pages = store.pages(
             after,
             upto,

@@ -36,8 +36,15 @@ class ByAggregate:
     of: Callable[[Event], object] | None = None
 
     def key(self, event: Event) -> str:
-        """The aggregate that an event belongs to, as text."""
-        return event.stream if self.of is None else str(self.of(event))
+        """The aggregate that an event belongs to, as text.
+
+        :raises PartError: it is the event's stream, and the event has none
+        """
+        if self.of is not None:
+            return str(self.of(event))
+        if event.stream is None:
+            raise without_stream()
+        return event.stream
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,14 @@ class PartKeys:
     def in_range(self, key: str) -> bool:
         """Whether a period lies between the bounds."""
         return (self.first is None or self.first <= key) and (self.last is None or key <= self.last)
+
+
+def without_stream() -> PartError:
+    """The refusal of an event that could change any row."""
+    return PartError(
+        "an event has no stream, and a part of this projector is told by streams, so that nobody knows which rows it changes. The live "
+        "tables are untouched: rebuild the projector as a whole"
+    )
 
 
 class PartRows:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, computed_field
 from include.projection_rebuild.errors import PlanError
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.parts import Part
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.projector import Projector, needs
 from include.projection_rebuild.spec import RunOptions
 
@@ -85,7 +86,7 @@ class Plan(BaseModel):
     :param projectors: the chosen ones, each after those that it depends on
     :param tables: their tables by live name, parents before the tables that refer to them
     :param events: about how many events the store holds
-    :param head: the newest position when the plan was made
+    :param head: the newest position when the plan was made; None: there were no events
     :param shards: into how many shards a projector is divided; those that are not have no entry
     :param findings: what an operator should know; none of it stops the run
     :param space: what the doubles need on the disk; None for a rollback, which needs nothing more
@@ -106,7 +107,7 @@ class Plan(BaseModel):
     tables: list[str]
     schema_name: str | None
     events: int
-    head: int
+    head: Place
     shards: dict[str, int] = {}
     findings: list[Finding] = []
     space: Space | None = None

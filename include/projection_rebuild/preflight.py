@@ -11,20 +11,24 @@ import sqlalchemy as sa
 from include.projection_rebuild.clone import foreign_green
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Surroundings, Trial
-from include.projection_rebuild.errors import PlanError, RebuildError
+from include.projection_rebuild.errors import PlanError, PoisonEvent, RebuildError
+from include.projection_rebuild.events import Event, Undecodable
 from include.projection_rebuild.external import ExternalProjector, OnRetry
 from include.projection_rebuild.findings import Finding
 from include.projection_rebuild.gate import untold
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, Form, TableSet
 from include.projection_rebuild.partial import look
 from include.projection_rebuild.plan import Space, choose, sort
-from include.projection_rebuild.projector import shared_tables
+from include.projection_rebuild.projector import Projector, shared_tables
 from include.projection_rebuild.rows import RowType, row_type
 from include.projection_rebuild.sets import why_not
 from include.projection_rebuild.shards import why_whole
-from include.projection_rebuild.spec import LiveWriter, RunOptions
+from include.projection_rebuild.spec import LiveWriter, OnError, RunOptions
 from include.projection_rebuild.structure import difference, statements
 from include.projection_rebuild.swap import foreign_old
+
+SAMPLE = 500
+"""Events of the sample that are read at once."""
 
 MARGIN = 1.2
 """The room that is asked for, in times of what the tables take now: they grow, and indexes are sorted on disk."""
@@ -88,6 +92,7 @@ class _Look:
         unreadable = self._ask(store, self._context.store.preflight)
         if not unreadable:
             self._ask(store, lambda: self._event_types(projectors))
+            self._ask(store, lambda: self._samples(projectors))
             if part is not None:
                 self._ask("the part", lambda: look(self._context, self._connection, part, projectors))
         too_old = self._dialect.too_old(self._connection)
@@ -158,6 +163,29 @@ class _Look:
                     problem=f"{name} handles {', '.join(sorted(unseen))}, which the store does not hold",
                     remedy="if it should, correct the name of the type",
                 )
+
+    def _samples(self, projectors: list[str]) -> Iterator[Finding]:
+        """Events that cannot be read as the replay reads them: of the first and the last one, and of the first and last of each type."""
+        store = self._context.store
+        positions = sorted({position for pair in store.samples().values() for position in pair})
+        chosen = [self._context.projector(name) for name in projectors]
+        metadata = any(each.needs_metadata for each in chosen)
+        for start in range(0, len(positions), SAMPLE):
+            for event in store.find(positions[start : start + SAMPLE], metadata=metadata):
+                users = [each for each in chosen if event.type in each.stored_types()]
+                yield from self._unreadable(event, users)
+
+    def _unreadable(self, event: Event, users: Sequence[type[Projector]]) -> Iterator[Finding]:
+        aside = self._context.spec.replay.on_error is OnError.DEAD_LETTER
+        about = f"the event {event.type} at position {event.position:,}"
+        try:
+            for projector in users or ([Projector] if isinstance(event, Undecodable) else []):
+                projector.upcasters.current(event)
+        except PoisonEvent as error:
+            becomes = "; the replay sets such events aside" if aside else "; the replay would end there" if users else ""
+            problem = f"{error.cause if isinstance(event, Undecodable) else error}{becomes}"
+            remedy = "correct what decodes it (event_store.decoder, an upcaster), or the event"
+            yield Finding(about=about, problem=problem, remedy=remedy, refuses=bool(users) and not aside)
 
     # The tables -------------------------------------------------------------------------------------------------
 

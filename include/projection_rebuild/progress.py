@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.ledger import SHARD, Checkpoint
+from include.projection_rebuild.positions import Place, said, share_done
 
 LOG_EVERY = 5.0
 """Seconds between two lines of progress."""
@@ -19,14 +20,14 @@ class ReplayResult:
 
     :param events: events handled in this call
     :param position: every event up to here is in green
-    :param resumed_from: the checkpoint at which it began; 0: from the beginning
+    :param resumed_from: the checkpoint at which it began
     """
 
     projector: str
     events: int
-    position: int
+    position: Place
     seconds: float
-    resumed_from: int
+    resumed_from: Place
 
     @property
     def rate(self) -> float:
@@ -36,8 +37,8 @@ class ReplayResult:
     def describe(self) -> str:
         """One line for a log."""
         return (
-            f"{self.projector}: {self.events:,} events in {self.seconds:.1f} s ({self.rate:,.0f}/s), from position "
-            f"{self.resumed_from:,} to {self.position:,}"
+            f"{self.projector}: {self.events:,} events in {self.seconds:.1f} s ({self.rate:,.0f}/s), from "
+            f"{said(self.resumed_from)} to {said(self.position)}"
         )
 
 
@@ -51,30 +52,34 @@ class ProgressLog:
         self._name = name
         self._context = context
         self._first = first
+        self._lowest = context.store.first() if first.position is None else first.position
         self._started = self._spoken = time.monotonic()
 
     def __call__(self, now: Checkpoint) -> None:
         """Says how far the replay is."""
         moment = time.monotonic()
-        if moment - self._spoken >= LOG_EVERY or now.position >= now.head:
+        if moment - self._spoken >= LOG_EVERY or not now.is_behind:
             self._spoken = moment
             seconds = moment - self._started
-            self._context.log(progress_line(self._name, now, self._first, seconds))
+            self._context.log(progress_line(self._name, now, self._first, seconds, self._lowest))
             # By a name that metrics take.
             shown = replace(now, projector=now.projector.replace(SHARD, "-"))
             self._context.progress(shown, (now.events - self._first.events) / seconds if seconds else 0.0)
 
 
-def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float) -> str:
-    """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``."""
-    share = now.position / now.head if now.head else 1.0
-    rate = (now.events - first.events) / seconds if seconds else 0.0
-    covered = now.position - first.position
-    left = timedelta(seconds=round(seconds * (now.head - now.position) / covered)) if covered else None
+def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float, lowest: Place) -> str:
+    """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``.
+
+    :param lowest: the position from which on it works
+    """
+    share = share_done(lowest, now.position, now.head)
+    done = now.events - first.events
+    rate = done / seconds if seconds else 0.0
+    left = timedelta(seconds=round(seconds * (1 - share) / share)) if share else None
     # In a part, the events that the copied rows hold are counted from the start.
-    to_come = (now.events - first.events) * (now.head - now.position) / covered if covered else None
-    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + to_come):,}" if to_come is not None else "?"
+    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + done * (1 - share) / share):,}" if share else "?"
+    head = "" if now.head is None else f" of {now.head:,}"
     return (
         f"{name}: {share:.1%}, {now.events:,} of {total} events, {rate:,.0f}/s, {left if left is not None else '?'} left, "
-        f"at position {now.position:,} of {now.head:,}"
+        f"at {said(now.position)}{head}"
     )

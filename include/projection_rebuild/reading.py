@@ -15,6 +15,7 @@ from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import RowError, StepOrderError
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import Place, earliest
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.rows import ProbeRows, RowBuffer, Rows, RowSource, Values, row_type
 from include.projection_rebuild.tables import GreenTables
@@ -145,22 +146,28 @@ def reading_of(context: Context, connection: sa.Connection, plan: Plan, projecto
     return Reading(projector, tables)
 
 
-def readable_to(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> int | None:
-    """How far the owners of what a projector reads have come in this run; None: it reads nothing of the run's.
+def readable_to(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> Place:
+    """How far the owners of what a projector reads have come in this run.
 
     :raises StepOrderError: one of them is not replayed
     """
-    tables = {row_type(each).table for each in projector.reads}
-    owners = [name for name in plan.projectors if tables & set(context.projector(name).tables())]
-    if not owners:
-        return None
     checkpoints = context.ledger.checkpoints(connection, context.run_id)
     reached = []
-    for name in owners:
+    for name in _owners(context, plan, projector):
         found = checkpoints.get(name)
-        if found is None or found.position < found.head or (found.head == 0 and context.store.newest() > 0):
+        if found is None or found.is_behind or (found.head is None and context.store.newest() is not None):
             raise StepOrderError(
                 f"{projector.name()} reads tables of {name}, which is not replayed to the end; replay that first"
             )
         reached.append(found.position)
-    return min(reached)
+    return earliest(reached)
+
+
+def reads_of_run(context: Context, plan: Plan, projector: type[Projector]) -> bool:
+    """Whether a projector reads tables that this run rebuilds."""
+    return bool(_owners(context, plan, projector))
+
+
+def _owners(context: Context, plan: Plan, projector: type[Projector]) -> list[str]:
+    tables = {row_type(each).table for each in projector.reads}
+    return [name for name in plan.projectors if tables & set(context.projector(name).tables())]

@@ -32,8 +32,9 @@ from include.projection_rebuild.errors import VerificationFailed
 from include.projection_rebuild.event_store import EventStore
 from include.projection_rebuild.housekeeping import Housekeeping, Leftover
 from include.projection_rebuild.ledger import Checkpoint, Ledger, Note, Wait
-from include.projection_rebuild.low_traffic import Verdict, Waiting
+from include.projection_rebuild.low_traffic import Traffic, Verdict, Waiting
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.progress import ReplayResult
 from include.projection_rebuild.report import Report
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, ThrottleSection
@@ -111,7 +112,7 @@ class Rebuild:
         """
         return rollback.plan_rollback(self._context, options, of, is_over, by)
 
-    def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> int:
+    def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> Place:
         """See :func:`include.projection_rebuild.rollback.bring_back`."""
         record.note_code(self._context, self.chosen())
         return rollback.bring_back(self._context, stopped)
@@ -265,9 +266,12 @@ class Rebuild:
         with self._context.dialect.connect() as connection:
             return self._context.ledger.notes(connection, self._context.run_id)
 
-    def look(self) -> overview.Look:
-        """What is going on with this rebuild now, in whatever run; only reads, and never a table of the application."""
-        return overview.look(self._context)
+    def look(self, earlier: Traffic | None = None) -> overview.Look:
+        """What is going on with this rebuild now, in whatever run; only reads, and never a table of the application.
+
+        :param earlier: what an earlier look has seen, since which appends are counted
+        """
+        return overview.look(self._context, earlier)
 
     def tables(self) -> list[overview.TableSeen]:
         """Which of the spec's tables there are, blue, green and old, with their rows and bytes by the database's statistics."""

@@ -14,6 +14,7 @@ from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import FenceLost
 from include.projection_rebuild.ledger import IN_PIECES, Run, RunState
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import BEGINNING, said
 from include.projection_rebuild.retire import when_free
 from include.projection_rebuild.spec import LiveWriter
 from include.projection_rebuild.swap import LeftBehind, SwapResult, switched_already
@@ -56,14 +57,14 @@ def reconcile(context: Context) -> Reconciliation:
         findings = _put_right(context, connection, plan)
         swapped = SwapResult.model_validate(run.record["swap"])
         findings += [
-            f"{name} stopped at {checkpoint.position:,} and not at {swapped.position:,}, the position of the switch"
+            f"{name} stopped at {said(checkpoint.position)} and not at {said(swapped.position)}, where the switch was"
             for name, checkpoint in context.ledger.checkpoints(connection, context.run_id).items()
             if checkpoint.position != swapped.position
         ]
         late = _late(context, plan, run)
         if late and context.spec.live_writer.contract is LiveWriter.CHECKPOINTED:
             findings.append(
-                f"{late:,} events appeared at or below position {swapped.position:,} after the switch, where no consumer looks any more: "
+                f"{late:,} events appeared at or below {said(swapped.position)} after the switch, where no consumer looks any more: "
                 "their ids were handed out long before their INSERT. Rebuild these projectors again"
             )
         if swapped.in_doubt:
@@ -146,12 +147,12 @@ def _late(context: Context, plan: Plan, run: Run) -> int:
     """Events up to F that the switch did not see; an append transaction that was open then has projected into the new tables."""
     left = LeftBehind.model_validate(run.record["left_behind"])
     position = SwapResult.model_validate(run.record["swap"]).position
-    return _of_run(context, plan, context.store.counts(0, position)) - _of_run(context, plan, left.events)
+    return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
 
 
 def in_doubt(swapped: SwapResult) -> str:
     """What to do when nothing held appends back for a moment of the switch."""
     return (
-        f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above position {swapped.position:,} were "
+        f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above {said(swapped.position)} were "
         "appended around that moment, and some of them may be missing from the new tables: trigger the rebuild of these projectors again"
     )

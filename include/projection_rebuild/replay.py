@@ -28,9 +28,10 @@ from include.projection_rebuild.external_replay import ExternalReplay
 from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
 from include.projection_rebuild.memory import Memory, collect, collector_off
 from include.projection_rebuild.ownership import Ownership
+from include.projection_rebuild.positions import BEGINNING, Place, earliest, is_before, just_below, said
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.reading import Projects, Reading, readable_to, reading_of
+from include.projection_rebuild.reading import Projects, Reading, readable_to, reading_of, reads_of_run
 from include.projection_rebuild.rows import Changes, RowBuffer
 from include.projection_rebuild.sets import SetError, Sets, why_not
 from include.projection_rebuild.spec import OnError
@@ -86,10 +87,11 @@ class ProjectorReplay:
         self._buried = {each.position: each for each in self.recorded_dead_letters()}
         # What has been folded and set aside since the last commit; known only where events may be set aside.
         self._folded: list[Event] = []
+        self._last: Event | None = None
         self._new: dict[int, DeadLetter] = {}
         reason = why_not(context, projector)
         # A part is a choice among rows, and a shard among events, that is told by handlers.
-        told = ownership is not None or (part is not None and checkpoint.position < part.settled)
+        told = ownership is not None or (part is not None and is_before(checkpoint.position, part.settled))
         self._sets = Sets(context, projector, self._already) if reason is None and not told else None
         if self._sets is None and not projector.has_handlers():
             raise ProjectorError(
@@ -101,7 +103,7 @@ class ProjectorReplay:
         """What is in memory and not committed, if anything, is forgotten."""
         self._buffer = RowBuffer(
             self._tables,
-            complete=self.checkpoint.position == 0 and self._began_empty,
+            complete=self.checkpoint.position is None and self._began_empty,
             classes=self.projector.owns,
             asking=self._ownership.asking if self._ownership else None,
         )
@@ -112,22 +114,22 @@ class ProjectorReplay:
         self._pending = 0
         self._since = time.monotonic()
 
-    def pages_to(self, position: int) -> Generator[tuple[list[Event], int], None, None]:
+    def pages_to(self, place: Place) -> Generator[tuple[list[Event], Place], None, None]:
         """The projector's events above what is folded that green does not hold; see :meth:`EventStore.pages`."""
         # The tables of others may have gone on since it was here last.
         self.reading.renew()
         after = self._reached
-        if self._part and after < self._part.settled:
-            yield from self._pages(after, min(position, self._part.settled), self._part.only)
+        if self._part and is_before(after, self._part.settled):
+            yield from self._pages(after, earliest([place, self._part.settled]), self._part.only)
             after = self._part.settled
-        yield from self._pages(after, position)
+        yield from self._pages(after, place)
 
-    def _pages(self, after: int, upto: int, only: Only = EVERYTHING) -> Generator[tuple[list[Event], int], None, None]:
+    def _pages(self, after: Place, upto: Place, only: Only = EVERYTHING) -> Generator[tuple[list[Event], Place], None, None]:
         pages = self._context.store.pages(
             after,
             upto,
             self.projector.stored_types(),
-            size=min(self._bounds.batch_events, PAGE_EVENTS),
+            size=min(self._most_events, PAGE_EVENTS),
             metadata=self.projector.needs_metadata,
             only=only,
             shard=self._ownership.shard if self._ownership else None,
@@ -137,7 +139,7 @@ class ProjectorReplay:
             for events, reached in pages:
                 yield [event for event in events if event.position not in self._already] if self._already else events, reached
 
-    def replay_to(self, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+    def replay_to(self, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
         """Replays up to a settled position. What is folded is committed when it is enough: see :class:`ReplaySection`.
 
         :param throttle: looked at between transactions; nothing is read meanwhile
@@ -152,11 +154,36 @@ class ProjectorReplay:
         except PoisonEvent as error:
             # What its handler had done until it failed cannot be told from the rest; so all of it is done again, up to there.
             self._begin_at_checkpoint()
-            self._replay_to(error.position - 1, head, throttle, progress)
+            self._replay_to(just_below(error.position), head, throttle, progress)
+            raise
+        except WriteError as error:
+            self._find_refused(error, head, throttle, progress)
             raise
 
-    def _replay_to(self, position: int, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
-        while self._reached < position:
+    def _find_refused(self, error: WriteError, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        """Replays in ever smaller transactions, until one event is left whose rows the database refuses. All before it is committed.
+
+        :raises WriteError: it names that event
+        """
+        most, refused = self._most_events, self._reached
+        try:
+            while self._pending > 1:
+                self._most_events = max(1, self._pending // 2)
+                self._begin_at_checkpoint()
+                try:
+                    self._replay_to(refused, head, throttle, progress)
+                except WriteError as smaller:
+                    error, refused = smaller, self._reached
+                else:
+                    # Only rows of several events together are refused.
+                    return
+        finally:
+            self._most_events = most
+        if self._last is not None:
+            raise error.of(self._last.type, self._last.position) from None
+
+    def _replay_to(self, place: Place, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        while is_before(self._reached, place):
             if verdict := throttle.look():
                 self._commit(head, throttle)
                 throttle.rest(verdict)
@@ -165,30 +192,30 @@ class ProjectorReplay:
                 self._forgets = False
                 index_lookups(self._context, self._connection, self.projector)
             self._since = self._since if self._pending else time.monotonic()
-            with closing(self.pages_to(position)) as pages:
+            with closing(self.pages_to(place)) as pages:
                 for events, reached in pages:
                     if throttle.stopped():
                         self._commit(head, throttle)
                         raise self._interrupted()
                     self.fold(events)
                     self._reached, self._pending = reached, self._pending + len(events)
-                    if reached == position or self._is_enough():
+                    if reached == place or self._is_enough():
                         self._commit(head, throttle)
                         progress(self.checkpoint)
                     if throttle.is_due() or self._forgets:
                         break
 
-    def _replay_by_sets(self, head: int, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+    def _replay_by_sets(self, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
         """The projector's own SQL, where it has any, range by range; what it cannot take is left to the handlers."""
         if self._sets is None:
             return
-        while self._sets is not None and self._reached < head:
+        while self._sets is not None and is_before(self._reached, head):
             if verdict := throttle.look():
                 throttle.rest(verdict)
             if throttle.stopped():
                 raise self._interrupted()
             self._since = time.monotonic()
-            bound, count = self._sets.next_range(self._connection, self._reached, head)
+            bound, count = self._sets.next_range(self._reached, head)
             try:
                 with self._context.dialect.transaction(self._connection):
                     moved = self.advance(count, bound, head, 0.0)
@@ -196,7 +223,7 @@ class ProjectorReplay:
                     began = time.monotonic()
                     self.run_sets(bound)
                     self._tables.check()
-                    self._sets.took(bound - self._reached, count, time.monotonic() - began)
+                    self._sets.took(count, time.monotonic() - began)
                     seconds = time.monotonic() - self._since
                     moved = self._context.ledger.took(self._connection, self._context.run_id, moved, seconds)
                     written = time.monotonic()
@@ -204,7 +231,7 @@ class ProjectorReplay:
                 if not self.projector.has_handlers():
                     raise
                 # They tell which event it is, or set it aside.
-                self._context.log(f"{error}; from position {self._reached:,} on, its handlers do the work")
+                self._context.log(f"{error}; from {said(self._reached)} on, its handlers do the work")
                 self._sets = None
             else:
                 throttle.committed(time.monotonic() - written)
@@ -212,8 +239,8 @@ class ProjectorReplay:
                 progress(moved)
         self._begin_at_checkpoint()
 
-    def run_sets(self, bound: int) -> None:
-        """Executes the projector's own SQL for the events from its checkpoint to a position, in the caller's transaction.
+    def run_sets(self, bound: Place) -> None:
+        """Executes the projector's own SQL for the events from its checkpoint to a place, in the caller's transaction.
 
         :raises SetError: it cannot take them
         """
@@ -221,7 +248,7 @@ class ProjectorReplay:
             self._sets.run(self._connection, self.checkpoint.position, bound)
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(f"{self.projector.name()} was stopped at position {self.checkpoint.position:,}; a retry goes on there")
+        return Interrupted(f"{self.projector.name()} was stopped at {said(self.checkpoint.position)}; a retry goes on there")
 
     def _is_enough(self) -> bool:
         """Whether what is folded has to be committed before more is."""
@@ -237,7 +264,7 @@ class ProjectorReplay:
         most, rows = self._bounds.max_rows_in_memory, len(self._buffer)
         return (most is not None and rows > most) or self._memory.is_full(rows)
 
-    def _commit(self, head: int, throttle: Throttle) -> None:
+    def _commit(self, head: Place, throttle: Throttle) -> None:
         """Writes what is folded, if anything is."""
         if (self._reached, head) == (self.checkpoint.position, self.checkpoint.head):
             return
@@ -247,10 +274,10 @@ class ProjectorReplay:
             if not self._sets_aside:
                 raise
             self._write_in_parts(list(self._folded), error, self._reached, head, throttle)
-        if self._reached < head:
+        if is_before(self._reached, head):
             collect()
 
-    def _write(self, events: int, reached: int, head: int, throttle: Throttle) -> None:
+    def _write(self, events: int, reached: Place, head: Place, throttle: Throttle) -> None:
         """One transaction: the checkpoint, and the rows that belong to it."""
         asked = self._ownership.check(self._buffer) if self._ownership else []
         changes = self.changes()
@@ -265,13 +292,16 @@ class ProjectorReplay:
         self.committed(moved)
 
     def _write_in_parts(
-        self, events: Sequence[Event], error: WriteError | RowError, reached: int, head: int, throttle: Throttle
+        self, events: Sequence[Event], error: WriteError | RowError, reached: Place, head: Place, throttle: Throttle
     ) -> None:
         """Finds the event whose rows are refused, by halves, and sets it aside."""
         self.forget()
         if len(events) > 1:
             half = len(events) // 2
-            parts = [(events[:half], events[half - 1].position), (events[half:], reached)]
+            parts: list[tuple[Sequence[Event], Place]] = [
+                (events[:half], events[half - 1].position),
+                (events[half:], reached),
+            ]
         else:
             self._bury(events[0], getattr(error, "cause", type(error).__name__))
             parts = [(events, reached)]
@@ -310,6 +340,7 @@ class ProjectorReplay:
                 return
 
     def _fold(self, stored: Sequence[Event]) -> None:
+        self._last = stored[-1] if stored else self._last
         events = self.projector.upcasters.bring_up_to_date(stored)
         if self.projector.reads or not self._buffer.is_complete:
             self._ahead.load(events, self._buffer)
@@ -382,14 +413,14 @@ class ProjectorReplay:
         if self._ownership:
             self._ownership.asking.clear()
 
-    def advance(self, events: int, reached: int, head: int, seconds: float) -> Checkpoint:
+    def advance(self, events: int, reached: Place, head: Place, seconds: float) -> Checkpoint:
         """Moves the checkpoint, in the caller's transaction and before any row is written.
 
         :param events: how many events were folded, those set aside among them
         :raises FencedOut: another worker has moved it
         """
         ledger, run_id = self._context.ledger, self._context.run_id
-        set_aside = [each for position, each in self._new.items() if position <= reached]
+        set_aside = [each for position, each in self._new.items() if not is_before(reached, position)]
         handled = events - len(set_aside)
         moved = ledger.advance(
             self._connection, run_id, self.checkpoint, position=reached, head=head, events=handled, seconds=seconds
@@ -415,7 +446,7 @@ class ProjectorReplay:
     def committed(self, moved: Checkpoint) -> None:
         """The transaction that moved the checkpoint and wrote the rows has been committed."""
         self.checkpoint = moved
-        for position in [each for each in self._new if each <= moved.position]:
+        for position in [each for each in self._new if not is_before(moved.position, each)]:
             self._buried[position] = self._new.pop(position)
         self._folded.clear()
         self._reached, self._pending, self._since = moved.position, 0, time.monotonic()
@@ -432,7 +463,7 @@ class ProjectorReplay:
         most = self._bounds.max_rows_in_memory
         limit = f"replay.max_memory ({self._bounds.max_memory} MiB)" if most is None else f"replay.max_rows_in_memory ({most:,})"
         self._context.log(
-            f"{self.projector.name()}: its rows take more than {limit} at position {self._reached:,}; from here on those that events touch "
+            f"{self.projector.name()}: its rows take more than {limit} at {said(self._reached)}; from here on those that events touch "
             "are loaded again, which takes several times as long. A higher limit or more `replay.shards` would keep them"
         )
 
@@ -452,13 +483,13 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
         first = context.ledger.checkpoints(connection, context.run_id).get(name)
         if run.state.at_least(RunState.SWITCHED):
             context.log(f"{name}: this run has switched already; there is nothing to replay")
-            position = first.position if first else 0
+            position = first.position if first else BEGINNING
             return ReplayResult(name, 0, position, 0.0, position)
         if first is None:
             raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
         plan = context.plan_of(run)
         first = partial.prepare(context, connection, plan, first)
-        context.log(f"{name}: {'resuming at' if first.position else 'beginning, checkpoint at'} position {first.position:,}")
+        context.log(f"{name}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
         progress = ProgressLog(context, first, name)
         throttle = Throttle(context, name, connection, lambda: stopped() or closed())
         if issubclass(projector, ExternalProjector):
@@ -467,16 +498,16 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
             index(context, connection, projector)
             return ReplayResult(name, last.events - began.events, last.position, last.seconds - began.seconds, began.position)
         part = partial.open_part(context, connection, plan, first)
-        if first.position:
+        if first.position is not None:
             index_lookups(context, connection, projector)
         work = ProjectorReplay(
             context, projector, first, connection, plan.already, part, reading_of(context, connection, plan, projector)
         )
         drive_again(context, work)
-        bound = readable_to(context, connection, plan, projector)
+        owners = readable_to(context, connection, plan, projector) if reads_of_run(context, plan, projector) else None
         heads = context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog)
         with collector_off():
-            for head in heads if bound is None else [max(bound, first.position)]:
+            for head in heads if owners is None else [first.position if is_before(owners, first.position) else owners]:
                 work.replay_to(head, throttle, progress)
         if throttle.stopped():
             raise Interrupted(f"{name} was stopped before its indexes were made; a retry makes those that are left")
@@ -540,20 +571,20 @@ def drive_again(context: Context, work: ProjectorReplay) -> None:
         return
     left = {each.position for each in letters}
     events = {each.position: each for each in context.store.find(sorted(left), metadata=work.projector.needs_metadata)}
-    streams = sorted({each.stream for each in events.values()})
+    streams = sorted({each.stream for each in events.values() if each.stream is not None})
     later = context.store.last_positions(streams, work.checkpoint.position, work.projector.stored_types(), without=left)
     stuck: set[str] = set()
     for letter in letters:
         event = events.get(letter.position)
         if event is None or event.stream in stuck:
             continue
-        if not event.stream:
+        if event.stream is None:
             context.log(
                 f"{letter.projector}: the event at position {letter.position} stays set aside, since it has no stream, so that nobody knows which "
                 "later events had to wait for it; to have it, clear clone_tables and what follows"
             )
             continue
-        if later.get(event.stream, 0) > event.position:
+        if is_before(event.position, later.get(event.stream)):
             context.log(
                 f"{letter.projector}: the event at position {letter.position} stays set aside, since later events of its stream have been "
                 "projected without it; to have it, clear clone_tables and what follows"

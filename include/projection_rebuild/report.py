@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from include.projection_rebuild.ledger import Checkpoint, Code, Note, Run, RunState
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.reconcile import Reconciliation
 from include.projection_rebuild.swap import SwapResult
 from include.projection_rebuild.verify import Verification
@@ -20,7 +21,7 @@ class ReplayRecord(BaseModel):
 
     projector: str
     events: int
-    position: int
+    position: Place
     seconds: float
 
     @property

@@ -19,6 +19,7 @@ from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.planning import begin
+from include.projection_rebuild.positions import BEGINNING, Place, said
 from include.projection_rebuild.reconcile import finish_dead
 from include.projection_rebuild.retire import when_free
 from include.projection_rebuild.spec import RunOptions
@@ -149,7 +150,7 @@ def _missing_columns(context: Context, connection: sa.Connection, plan: Plan, ke
     return refusals
 
 
-def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) -> int:
+def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) -> Place:
     """Gives the retired tables green's names, and replays into them what they have missed since they were live.
 
     :param stopped: asked while a program is at work
@@ -163,7 +164,8 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         plan = context.plan_of(run)
         if run.state.at_least(RunState.SWITCHED):
             context.log("this run has switched already; there is nothing to bring back")
-            return int(run.record["swap"]["position"])
+            reached: Place = run.record["swap"]["position"]
+            return reached
         if run.state == RunState.SWITCHING or plan.rolls_back is None:
             raise StepOrderError(
                 f"the run {context.run_id} is {run.state} and no rollback that begins; retry atomic_swap before anything else"
@@ -175,7 +177,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
             for statement in context.dialect.index_green(connection, table):
                 context.dialect.run(connection, statement)
         projectors = Lockstep(context, connection, plan)
-        context.log(f"the old tables stand at position {projectors.position:,}")
+        context.log(f"the old tables stand at {said(projectors.position)}")
         projectors.catch_up(stopped)
         # Where retired tables let go of their foreign keys.
         for table in tables:
@@ -183,7 +185,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
                 context.dialect.run(connection, statement)
         with context.dialect.transaction(connection):
             context.ledger.move(connection, context.run_id, RunState.VERIFIED)
-        context.log(f"the old tables are up to date at position {projectors.position:,}")
+        context.log(f"the old tables are up to date at {said(projectors.position)}")
         return projectors.position
 
 
@@ -252,7 +254,7 @@ def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, ta
     return plan.already
 
 
-def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[int, int]]:
+def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Place, int]]:
     """Where the retired tables stood when they were live last: position, and events that they hold, by projector."""
     target = context.ledger.find_run(connection, str(plan.rolls_back))
     if target is None:
@@ -265,9 +267,10 @@ def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list
     table = sa.table(
         tables[-1].green, sa.column(consumers.name_column), sa.column(consumers.position_column), schema=context.schema
     )
-    positions = {str(name): int(position) for name, position in connection.execute(sa.select(table))}
+    # A consumer that has NULL there has not begun.
+    positions = {str(name): None if at is None else int(at) for name, at in connection.execute(sa.select(table))}
     started = {name: positions[consumers.names[name]] for name in plan.projectors}
-    return {name: (at, _handled(context, name, context.store.counts(0, at))) for name, at in started.items()}
+    return {name: (at, _handled(context, name, context.store.counts(BEGINNING, at))) for name, at in started.items()}
 
 
 def _handled(context: Context, projector: str, events: dict[str, int]) -> int:

@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import ProjectorError
+from include.projection_rebuild.positions import Place, is_before, said
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.tables import code_of, is_about_data
 
 FIRST_RANGE = 50_000
-"""Positions in the first transaction; how far the next ones go is learned from what it took. And events, before it is known what they take."""
+"""Events in the first transaction; how many the next ones hold is learned from what it took."""
 
 FEWEST = 1_000
 """Events of a transaction below which its length is not theirs."""
@@ -59,42 +60,22 @@ class Sets:
         self._statements = list(projector.statements(context.dialect.flavour))
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
-        self._seconds_each: float | None = None
         self._wanted = context.spec.replay.commit_every.total_seconds()
         if context.dialect.one_writer:
             self._wanted = min(self._wanted, SHORT)
 
-    def next_range(self, connection: sa.Connection, after: int, head: int) -> tuple[int, int]:
+    def next_range(self, after: Place, head: Place) -> tuple[Place, int]:
         """Up to where the next range goes, and how many events it holds: no more than a transaction has the time for."""
-        bound = min(after + self._range, head)
-        while True:
-            count = self.count(connection, after, bound)
-            if count <= self._most_events or bound == after + 1:
-                return bound, count
-            # Where events of other types came before, positions tell little. By a quarter at least, so that there are few counts.
-            bound = after + max(1, (bound - after) * min(self._most_events, count * 3 // 4) // count)
-            self._range = bound - after
+        return self._context.store.range_of(self._range, after, head, self._projector.stored_types(), self._already)
 
-    @property
-    def _most_events(self) -> int:
-        return FIRST_RANGE if self._seconds_each is None else max(FEWEST, int(self._wanted / self._seconds_each))
-
-    def took(self, positions: int, events: int, seconds: float) -> None:
+    def took(self, events: int, seconds: float) -> None:
         """Told how long a range took; the next one is made to take as long as a transaction should, at most twenty times as large."""
-        if events >= FEWEST:
-            self._seconds_each = max(seconds, 0.001) / events
-        if positions >= self._range:
+        if events >= min(FEWEST, self._range):
             factor = max(0.25, min(20.0, self._wanted / seconds if seconds else 20.0))
-            self._range = max(1, min(round(self._range * factor), self._most))
+            self._range = max(1, min(round(events * factor), self._most))
 
-    def count(self, connection: sa.Connection, after: int, upto: int) -> int:
-        """How many events the range holds."""
-        return int(
-            self._context.dialect.run_as_it_stands(connection, f"SELECT count(*) FROM {self._events(after, upto)} e").scalar_one()
-        )
-
-    def run(self, connection: sa.Connection, after: int, upto: int) -> None:
-        """Executes the statements for the events above one position and up to another, in the caller's transaction.
+    def run(self, connection: sa.Connection, after: Place, upto: Place) -> None:
+        """Executes the statements for the events above one place and up to another, in the caller's transaction.
 
         :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
         """
@@ -107,13 +88,13 @@ class Sets:
                     raise
                 # Without the driver's text and without the chain: both quote values.
                 raise SetError(
-                    f"{self._projector.name()}: its SQL fails on the events at positions {after + 1:,} to {upto:,} with "
+                    f"{self._projector.name()}: its SQL fails on the events from {said(after)} to {said(upto)} with "
                     f"{type(cause).__name__} {code_of(cause)}. Correct its `statements`, or the events, and retry the task"
                 ) from None
 
-    def _events(self, after: int, upto: int) -> str:
+    def _events(self, after: Place, upto: Place) -> str:
         types = self._projector.stored_types()
-        without = [position for position in self._already if after < position <= upto]
+        without = [each for each in self._already if is_before(after, each) and not is_before(upto, each)]
         return self._context.store.relation(after, upto, types, without=without)
 
     def _filled(self, events: str) -> Iterable[str]:

@@ -15,6 +15,7 @@ from include.projection_rebuild.ledger import Asked, Checkpoint, RunState, refus
 from include.projection_rebuild.memory import collector_off
 from include.projection_rebuild.ownership import Ownership
 from include.projection_rebuild.partition import Shard
+from include.projection_rebuild.positions import earliest, said
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.replay import ProjectorReplay, index_lookups, replay
@@ -80,7 +81,7 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
                 raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
             context.log(f"{label}: the shards are joined already; there is nothing to replay")
             return ReplayResult(label, 0, whole.position, 0.0, whole.position)
-        context.log(f"{label}: {'resuming at' if first.position else 'beginning, checkpoint at'} position {first.position:,}")
+        context.log(f"{label}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
         work = ProjectorReplay(context, projector, first, connection, ownership=Ownership(label, shard, partition))
         throttle, progress = Throttle(context, first.projector, connection, stopped, label), ProgressLog(context, first, label)
         try:
@@ -90,6 +91,8 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
             raise WriteError(
                 f"{label}: {error}. Or two shards make the same row; replay it without shards, or correct `partition_by`",
                 error.cause,
+                error.event_type,
+                error.position,
             ) from None
     last = work.checkpoint
     return ReplayResult(label, last.events - first.events, last.position, last.seconds - first.seconds, first.position)
@@ -115,7 +118,7 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
     if not shards or whole is None:
         return
     for number, checkpoint in shards.items():
-        if checkpoint.position < checkpoint.head:
+        if checkpoint.is_behind:
             context.log(replay_shard(context, name, number, stopped).describe())
     with context.dialect.connect() as connection:
         _join(context, connection, name, whole)
@@ -129,7 +132,7 @@ def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpo
         index_lookups(context, connection, projector)
     for asked in asked_for:
         _look_for(context, connection, projector, asked, len(done))
-    head = min(each.head for each in done)
+    head = earliest(each.head for each in done)
     with context.dialect.transaction(connection):
         ledger.advance(
             connection,
@@ -141,7 +144,7 @@ def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpo
             seconds=max(each.seconds for each in done),
         )
         ledger.remove_shards(connection, context.run_id, name)
-    context.log(f"{name}: {len(done)} shards joined at position {head:,}")
+    context.log(f"{name}: {len(done)} shards joined at {said(head)}")
 
 
 def _look_for(context: Context, connection: sa.Connection, projector: type[Projector], asked: Asked, count: int) -> None:

@@ -102,10 +102,31 @@ class EventColumns(Section):
     metadata: str | None = "meta_data"
 
 
+class StreamFormat(StrEnum):
+    """What the bytes of a binary stream column stand for."""
+
+    UUID = "uuid"
+    HEX = "hex"
+    TEXT = "text"
+
+
+class TimeUnit(StrEnum):
+    """What the numbers of a time column count since 1970 in UTC."""
+
+    SECONDS = "s"
+    MILLISECONDS = "ms"
+    MICROSECONDS = "us"
+    NANOSECONDS = "ns"
+
+
 class EventStoreSection(Section):
     """Where events are read.
 
     :param preset: whose tables these are; gives defaults for all that follows
+    :param stream_format: what the bytes of a binary stream column stand for: a UUID, hexadecimal digits, or UTF-8 text
+    :param decoder: ``package.module:function`` of what makes a mapping of a payload, its bytes or text as they are stored; null: it is JSON
+    :param decimals: whether numbers with a fraction in JSON become exact Decimals instead of floats
+    :param recorded_at_unit: the unit of a ``recorded_at`` that counts from 1970; null: the column holds times
     :param only: column values that an event must have to be one; None: NULL
     :param wait_for_holes: how long to wait for positions that are missing below the newest one, where they are handed out before
         the INSERT; null: they are not
@@ -120,6 +141,10 @@ class EventStoreSection(Section):
     only: dict[str, str | int | bool | None] = {}
     wait_for_holes: Duration | None = None
     mapper: str | None = None
+    stream_format: StreamFormat | None = None
+    decoder: str | None = None
+    decimals: bool = False
+    recorded_at_unit: TimeUnit | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -135,6 +160,10 @@ class EventStoreSection(Section):
             )
         if self.mapper is not None and not python:
             raise ValueError("event_store.mapper belongs to the preset pyeventsourcing")
+        if self.decoder is not None and (python or self.decimals):
+            raise ValueError(
+                "event_store.decoder decodes payloads by itself; leave out the preset pyeventsourcing, and `decimals`, which is about JSON"
+            )
         return self
 
 

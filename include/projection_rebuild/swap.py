@@ -24,6 +24,7 @@ from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import BEGINNING, Place, said
 from include.projection_rebuild.retire import drop_retired, drop_within
 from include.projection_rebuild.rows import row_type
 from include.projection_rebuild.spec import LiveWriter
@@ -32,14 +33,14 @@ from include.projection_rebuild.spec import LiveWriter
 class SwapResult(BaseModel):
     """What the switch did.
 
-    :param position: F, the head that green was drained to; later events were projected live
+    :param position: F, the head that green was drained to; later events were projected live. None: there were no events
     :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
     :param attempts: how many attempts it took
     :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
     """
 
     tables: list[str]
-    position: int
+    position: Place
     pause_seconds: float
     attempts: int
     in_doubt: int = 0
@@ -47,7 +48,7 @@ class SwapResult(BaseModel):
     def describe(self) -> str:
         """One line for a log."""
         return (
-            f"switched {', '.join(self.tables)} at position {self.position:,}; writers were held for "
+            f"switched {', '.join(self.tables)} at {said(self.position)}; writers were held for "
             f"{self.pause_seconds * 1000:.0f} ms, {self.attempts} attempt{'s' if self.attempts != 1 else ''}"
         )
 
@@ -60,7 +61,7 @@ class LeftBehind(BaseModel):
     :param events: how many events of each type that is in all
     """
 
-    settled: int
+    settled: Place
     above: list[int]
     events: dict[str, int]
 
@@ -315,7 +316,7 @@ def _tables_first(attempt: int) -> bool:
     return attempt % 2 == 0
 
 
-def _appended_since(context: Context, plan: Plan, position: int) -> int:
+def _appended_since(context: Context, plan: Plan, position: Place) -> int:
     """Events above F that may have been projected into the tables that are retired now, where no fence held them back."""
     types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
     counts = context.store.counts(position, context.store.settled_head())
@@ -326,14 +327,14 @@ MAINTENANCE = timedelta(minutes=2)
 """For how long a switch waits for a vacuum of its tables; whoever retries the step may wait longer."""
 
 RECOUNTED = 10_000
-"""Positions below the head whose events are counted once more while the writers are held."""
+"""So many of the newest events are counted once more while the writers are held."""
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """How many events of each type there were up to a position, counted while nobody was held."""
+    """How many events of each type there were up to a place, counted while nobody was held."""
 
-    position: int
+    position: Place
     by_type: dict[str, int]
 
 
@@ -341,8 +342,8 @@ def _count_ahead(context: Context, connection: sa.Connection, stopped: Callable[
     """The long count, taken before anybody waits; within the switch only the newest events are left to be counted."""
     projectors = Lockstep(context, connection, context.plan_of(context.ledger.run(connection, context.run_id)))
     projectors.catch_up(stopped)
-    position = max(0, projectors.position - RECOUNTED)
-    return _Counted(position, context.store.counts(0, position))
+    position = context.store.place_before(RECOUNTED, projectors.position)
+    return _Counted(position, context.store.counts(BEGINNING, position))
 
 
 def _refuse_orphans(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> None:
@@ -505,6 +506,8 @@ class _Attempt:
         :param until: by the monotonic clock, how long
         """
         position = self._context.store.newest()
+        if position is None:
+            return
         for program in self._projectors.programs_behind(position):
             program.start(position, position)
             while not program.is_done(0.01):
@@ -567,19 +570,20 @@ class _Attempt:
                     raise _JobsLeft
                 time.sleep(0.005)
 
-    def _set_consumers(self, position: int) -> None:
-        """Gives the consumers of the new tables the position that those have reached."""
+    def _set_consumers(self, position: Place) -> None:
+        """Gives the consumers of the new tables the position that those have reached; without any event, their own."""
         consumers = self._context.spec.live_writer.checkpoint
         if consumers is None:
             return
         dialect, table = self._context.dialect, self._tables[-1]
         blue, green = dialect.qualified(table.schema, table.blue), dialect.qualified(table.schema, table.green)
         columns = [dialect.quote(name) for name in dialect.columns(self._connection, table.schema, table.blue)]
-        values = [str(int(position)) if name == dialect.quote(consumers.position_column) else name for name in columns]
+        column = dialect.quote(consumers.position_column)
+        values = [str(int(position)) if name == column and position is not None else name for name in columns]
         dialect.run(self._connection, f"DELETE FROM {green}")
         dialect.run(self._connection, f"INSERT INTO {green} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {blue}")
 
-    def _drain(self) -> tuple[int, LeftBehind]:
+    def _drain(self) -> tuple[Place, LeftBehind]:
         """Applies what was appended since the catch-up; by the contract nobody can project it into blue any more."""
         settled = position = self._projectors.position
         above: list[int] = []
@@ -628,7 +632,7 @@ class _Attempt:
             for table in self._tables
         ]
 
-    def _announce(self, position: int, left_behind: LeftBehind, retired: list[Retired]) -> None:
+    def _announce(self, position: Place, left_behind: LeftBehind, retired: list[Retired]) -> None:
         """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
         context, ledger = self._context, self._context.ledger
         ledger.holds(self._connection, context.run_id, [table.blue for table in self._tables])

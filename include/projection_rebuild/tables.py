@@ -18,11 +18,19 @@ class WriteError(RebuildError):
     """The database refused rows; names table and reason, never a value.
 
     :param cause: the kind of the error
+    :param event_type: of the event whose rows they are, where that is known
+    :param position: of that event
     """
 
-    def __init__(self, message: str, cause: str) -> None:
+    def __init__(self, message: str, cause: str, event_type: str | None = None, position: int | None = None) -> None:
         self.cause = cause
+        self.event_type = event_type
+        self.position = position
         super().__init__(message)
+
+    def of(self, event_type: str, position: int) -> WriteError:
+        """The same, naming the event whose rows are refused."""
+        return WriteError(f"the event {event_type} at position {position:,}: {self}", self.cause, event_type, position)
 
 
 class GreenTables:

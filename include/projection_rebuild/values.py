@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import orjson
 
 from include.projection_rebuild.rows import Key, RowType, Values
@@ -28,12 +29,33 @@ def plain_type(annotation: Any) -> type | None:
     return annotation if isinstance(annotation, type) else None
 
 
-def _json_text(value: Any) -> str:
-    return orjson.dumps(value).decode()
+_EXACT = msgspec.json.Encoder(decimal_format="number")
 
 
-def _from_json(value: Any) -> Any:
-    return orjson.loads(value) if isinstance(value, (str, bytes)) else value
+def json_text(value: Any) -> str:
+    """A value as JSON; whole numbers of any size and decimals to their last digit.
+
+    :raises TypeError: JSON has nothing like it
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        # Of a decimal, and of a number beyond 64 bits.
+        return _EXACT.encode(value).decode()
+
+
+def _shortest(digits: str) -> float | Decimal:
+    """A float where that is the same number, as it is for those that were written from one; otherwise it stays exact."""
+    found = float(digits)
+    return found if Decimal(repr(found)) == Decimal(digits) else Decimal(digits)
+
+
+_LOADS = msgspec.json.Decoder(float_hook=_shortest).decode
+
+
+def from_json(value: Any) -> Any:
+    """What a column of JSON holds, to the last digit. What a driver has decoded already stays as it is."""
+    return _LOADS(value) if isinstance(value, (str, bytes)) else value
 
 
 def _from_text(parse: Convert) -> Convert:
@@ -50,12 +72,12 @@ _LOADED: dict[type, Convert] = {
     datetime: _from_text(datetime.fromisoformat),
     date: _from_text(date.fromisoformat),
     UUID: lambda value: value if isinstance(value, UUID) else UUID(value),
-    dict: _from_json,
-    list: _from_json,
+    dict: from_json,
+    list: from_json,
 }
 
 # What every driver takes as it stands is not listed.
-PORTABLE_BINDS: dict[type, Convert] = {dict: _json_text, list: _json_text, UUID: str}
+PORTABLE_BINDS: dict[type, Convert] = {dict: json_text, list: json_text, UUID: str}
 TEXT_BINDS: dict[type, Convert] = PORTABLE_BINDS | {
     Decimal: str,
     datetime: lambda value: value.isoformat(sep=" "),

@@ -18,6 +18,7 @@ from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
+from include.projection_rebuild.positions import BEGINNING
 from include.projection_rebuild.replay import replay
 from include.projection_rebuild.rows import RowType
 from include.projection_rebuild.spec import RunOptions
@@ -100,7 +101,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             # To one position, so that every row of a child finds the parent that was there at its time.
             projectors = Lockstep(context, connection, plan)
             projectors.catch_up(stopped)
-            failures = projectors.miscounted(context.store.counts(0, projectors.position))
+            failures = projectors.miscounted(context.store.counts(BEGINNING, projectors.position))
             failures += projectors.too_many_dead_letters()
             dead_letters = projectors.dead_letters()
         failures += _constrain(context, connection, plan)
@@ -149,7 +150,7 @@ def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> l
     for name in plan.projectors:
         checkpoint = checkpoints.get(name)
         copied = checkpoint is not None and (plan.part is None or partial.is_copied(context, connection, checkpoint))
-        if checkpoint is None or checkpoint.position < checkpoint.head or not copied:
+        if checkpoint is None or checkpoint.is_behind or not copied:
             failures.append(f"{name} is not replayed to the end; run its replay task again")
     return failures
 

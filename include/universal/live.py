@@ -130,7 +130,9 @@ def consume(
     with unit_of_work(engine) as connection:
         position: int = connection.execute(sa.select(consumer_positions.c.position).where(mine).with_for_update()).scalar_one()
         with closing(store.pages(position, head, _types(projectors), size=limit)) as pages:
-            events, reached = next(pages, ([], position))
+            events, place = next(pages, ([], position))
+        # A consumer that has begun does not come to the beginning again.
+        reached = position if place is None else place
         for event in events:
             _project(connection, event, projectors)
         if reached > position:

@@ -30,7 +30,7 @@ def of_replay(dag_id: str, now: Checkpoint, rate: float) -> dict[str, Any]:
 
     :returns: the same as plain values
     """
-    lag = max(0, now.head - now.position)
+    lag = 0 if now.head is None or now.position is None else max(0, now.head - now.position)
     tags = {"dag_id": dag_id, "projector": now.projector}
     stats.gauge(f"{PREFIX}.events", now.events, tags=tags)
     stats.gauge(f"{PREFIX}.events_per_second", rate, tags=tags)

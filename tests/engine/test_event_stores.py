@@ -97,7 +97,13 @@ def test_a_rebuild_from_it_equals_an_independent_computation(
     made = rebuild(engine, PYTHON if python else {"preset": preset}, "tests.engine.pyshop" if python else "tests.engine.shop")
     plan = made.plan(RunOptions())
     assert [each.problem for each in plan.findings if each.about.startswith("event store")] == (
-        ["no index begins with global_position, so that each page of events reads the whole table"] if preset == "emmett" else []
+        [
+            "no index begins with global_position, so that each page of events reads the whole table",
+            "no key of the table keeps global_position unique. No position occurs twice today; one that does later is passed over, and "
+            "then verification fails",
+        ]
+        if preset == "emmett"
+        else []
     )
     run_to(made, "drop")
     assert actual(engine) == expected(named(stored, NAMES.get(preset, foreign.stream_id)))

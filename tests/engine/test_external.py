@@ -164,10 +164,10 @@ def test_a_program_is_ended_with_its_task_and_the_next_call_is_right(engine: sa.
     with pytest.raises(Interrupted):
         made.replay(name, stopped=lambda: time.monotonic() - began > 2.5)
     assert running() == []
-    assert made.report().replays[0].position == (150 if keeps == "orders" else 0)
+    assert made.report().replays[0].position == (150 if keeps == "orders" else None)
     waits.unlink()
     result = made.replay(name)
-    assert result.resumed_from == (150 if keeps == "orders" else 0)
+    assert result.resumed_from == (150 if keeps == "orders" else None)
     assert any("cut short" in line for line in log)
     made.verify()
     made.swap()

@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
 from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
@@ -702,8 +704,8 @@ class Dialect(ABC):
     # The event store --------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
-        """The highest position below which nothing can commit any more; 0 for an empty store.
+    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
+        """The highest position below which nothing can commit any more; the beginning for an empty store.
 
         :raises SettleTimeout: appends in flight did not end within ``patience``
         """
@@ -749,10 +751,42 @@ class Dialect(ABC):
             return False
         return True
 
-    def newest_position(self, connection: sa.Connection, schema: str | None, table: str, position_column: str) -> int:
-        """The highest position that is visible now."""
+    def newest_position(self, connection: sa.Connection, schema: str | None, table: str, position_column: str) -> Place:
+        """The highest position that is visible now; the beginning for an empty table."""
         statement = f"SELECT max({self.quote(position_column)}) FROM {self.qualified(schema, table)}"
-        return int(self._execute(connection, statement).scalar() or 0)
+        found = self._execute(connection, statement).scalar()
+        return None if found is None else int(found)
+
+    @abstractmethod
+    def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
+        """The types of a table's columns, by name; empty for a table that is not there."""
+
+    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[Kind] | None:
+        """What a column's values are, NULL left out. None: they are what the column's type says, as in most databases."""
+        return None
+
+    @abstractmethod
+    def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
+        """What a name stands for: ``table``, or what else the database calls it, such as ``view``; None: nothing."""
+
+    @abstractmethod
+    def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """A text that is equal to another one only if their bytes are, whatever its collation says.
+
+        A query may return it as bytes.
+        """
+
+    @abstractmethod
+    def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        """Bytes that hold UTF-8, as text."""
+
+    @abstractmethod
+    def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        """Bytes as lower-case hexadecimal digits."""
+
+    def payload(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+        """A column of JSON as a driver hands it over soonest: text or bytes, never an object of the driver's."""
+        return column if kind is Kind.BYTES else sa.cast(column, sa.Text)
 
 
 @contextmanager

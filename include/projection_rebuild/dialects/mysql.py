@@ -21,6 +21,7 @@ from MySQLdb.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
+from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
@@ -30,6 +31,7 @@ from include.projection_rebuild.dialects.mysql_carried import carried_over, defi
 from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import PORTABLE_BINDS, bound
 
@@ -107,6 +109,17 @@ LONGEST_MESSAGE = 64 * 1024
 """Bytes in one message of several statements, as the driver does it for those that insert; a single one may be longer."""
 
 _FORMATS = {**FORMATS, bool: lambda value: "1" if value else "0"}
+
+_KINDS = {
+    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "bigint"), Kind.WHOLE),
+    **dict.fromkeys(("decimal", "float", "double"), Kind.NUMBER),
+    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), Kind.TEXT),
+    **dict.fromkeys(("enum", "set"), Kind.ENUM),
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), Kind.BYTES),
+    **dict.fromkeys(("datetime", "timestamp", "date"), Kind.TIME),
+    "json": Kind.JSON,
+    "uuid": Kind.UUID,
+}
 
 LiveAndOld = tuple[text.Definition, text.Definition]
 
@@ -1043,7 +1056,7 @@ class MySQLDialect(Dialect):
 
     # The event store --------------------------------------------------------------------------------------------
 
-    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
+    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
         began = time.monotonic()
         with self.connect() as connection:
             highest = self.newest_position(connection, schema, table, position_column)
@@ -1118,6 +1131,34 @@ class MySQLDialect(Dialect):
             cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
             while page := list(cursor.fetchmany(size)):
                 yield page
+
+    def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
+        query = """SELECT COLUMN_NAME, COLUMN_TYPE, DATA_TYPE, COLLATION_NAME, IS_NULLABLE = 'YES' FROM information_schema.COLUMNS
+                   WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
+        return {
+            name: ColumnType(
+                _text(column_type),
+                _KINDS.get(_text(data_type).lower(), Kind.OTHER),
+                # The others take blanks at the end for nothing, utf8mb4_bin as well.
+                collation is None or collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin"),
+                bool(nullable),
+            )
+            for name, column_type, data_type, collation, nullable in self._execute(connection, query, schema, table)
+        }
+
+    def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
+        found = self._table_fact(connection, schema, table, "TABLE_TYPE")
+        return None if found is None else "table" if found in TABLE_TYPES else str(found).lower()
+
+    def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # No collation takes blanks at the end for what they are on both servers.
+        return sa.type_coerce(sa.cast(self.utf8(text), sa.LargeBinary), sa.String)
+
+    def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.type_coerce(sa.func.convert(column.op("USING")(sa.literal_column("utf8mb4"))), sa.Text)
+
+    def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.lower(sa.func.hex(column), type_=sa.Text)
 
     def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -1195,6 +1236,11 @@ def _not_settled(table: str, patience: timedelta) -> SettleTimeout:
         f"transactions that append to {table} did not end within {patience.total_seconds():.0f} s; look for long transactions in "
         "information_schema.INNODB_TRX, then retry"
     )
+
+
+def _text(value: str | bytes) -> str:
+    """MySQL's catalogs give some names as bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _number(error: BaseException) -> int | None:

@@ -13,9 +13,11 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg.types.json import set_json_loads
 from sqlalchemy.dialects.postgresql import JSONB
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
+from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
 from include.projection_rebuild.dialects import postgres_structure as structure
@@ -38,8 +40,9 @@ from include.projection_rebuild.dialects.postgres_switch import Switch, counted_
 from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.values import bound, loaded
+from include.projection_rebuild.values import bound, from_json, loaded
 
 APPLICATION_NAME = "projection_rebuild"
 
@@ -96,6 +99,35 @@ _LEFT = """SELECT pg_catalog.set_config('lock_timeout', greatest(1, {limit} - ex
  pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()))::integer::text, false)"""
 
 
+# Of a domain, the type under it.
+_COLUMN_TYPES = """
+SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, base.typname AS base, base.typtype AS typtype,
+       coalesce(l.collisdeterministic, true) AND base.typname IN ('text', 'varchar') AS compares_bytes, NOT a.attnotnull AS nullable
+  FROM pg_catalog.pg_attribute a
+  CROSS JOIN LATERAL (
+       WITH RECURSIVE under(oid) AS (
+            SELECT a.atttypid UNION SELECT t.typbasetype FROM pg_catalog.pg_type t JOIN under u ON t.oid = u.oid WHERE t.typtype = 'd')
+       SELECT t.typname, t.typtype FROM pg_catalog.pg_type t JOIN under u ON t.oid = u.oid WHERE t.typtype <> 'd') base
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
+
+_KINDS = {
+    **dict.fromkeys(("int2", "int4", "int8"), Kind.WHOLE),
+    **dict.fromkeys(("numeric", "float4", "float8", "money"), Kind.NUMBER),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), Kind.TEXT),
+    **dict.fromkeys(("timestamp", "timestamptz", "date"), Kind.TIME),
+    **dict.fromkeys(("json", "jsonb"), Kind.JSON),
+    "uuid": Kind.UUID,
+    "bytea": Kind.BYTES,
+}
+
+_RELATIONS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
+
+
+def _kind(column: Any) -> Kind:
+    return Kind.ENUM if column.typtype == "e" else _KINDS.get(column.base, Kind.OTHER)
+
+
 class PostgresDialect(Dialect):
     """See :class:`Dialect`; statements as they were checked on PostgreSQL 15 and 18."""
 
@@ -106,6 +138,8 @@ class PostgresDialect(Dialect):
     # Connections ------------------------------------------------------------------------------------------------
 
     def set_up(self, connection: sa.Connection) -> None:
+        # Python's own reader makes floats of all numbers with a fraction, which are not always the same number.
+        set_json_loads(from_json, connection.connection.driver_connection)
         # One round trip: connections are opened within the switch, too.
         settings = {
             "application_name": APPLICATION_NAME,
@@ -469,8 +503,8 @@ class PostgresDialect(Dialect):
 
     # The event store --------------------------------------------------------------------------------------------
 
-    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
-        head = f"""SELECT coalesce(max({self.quote(position_column)}), 0),
+    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
+        head = f"""SELECT max({self.quote(position_column)}),
                           pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint
                      FROM {self.qualified(schema, table)}"""
         with self.connect() as connection:
@@ -484,7 +518,7 @@ class PostgresDialect(Dialect):
                         "look for long transactions in pg_stat_activity, then retry"
                     )
                 time.sleep(random.uniform(0.02, 0.1))  # noqa: S311 - spreads retries, guards nothing
-        return int(highest)
+        return None if highest is None else int(highest)
 
     def _appending(self, connection: sa.Connection, schema: str | None, table: str) -> list[tuple[str, bool]]:
         """The transactions that write to a table, and whether they are prepared ones."""
@@ -539,6 +573,24 @@ class PostgresDialect(Dialect):
         with driver.cursor() as cursor, closing(cursor.stream(str(compiled), compiled.params, size=size)) as rows:
             while page := list(islice(rows, size)):
                 yield page
+
+    def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
+        found = self._execute(connection, _COLUMN_TYPES, self._oid(connection, schema, table))
+        return {each.name: ColumnType(each.type, _kind(each), each.compares_bytes, each.nullable) for each in found}
+
+    def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
+        query = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s"
+        found = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
+        return None if found is None else _RELATIONS.get(found, "relation that holds no rows")
+
+    def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.collate(sa.cast(text, sa.Text), "C")
+
+    def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.pg_catalog.convert_from(column, sa.literal_column("'UTF8'"), type_=sa.Text)
+
+    def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.pg_catalog.encode(column, sa.literal_column("'hex'"), type_=sa.Text)
 
     def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
         return sa.func.pg_catalog.jsonb_extract_path_text(sa.cast(payload, JSONB), field, type_=sa.Text)

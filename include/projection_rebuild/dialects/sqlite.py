@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_text as text
 from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Surroundings, Trial
@@ -22,10 +23,31 @@ from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
 from include.projection_rebuild.errors import CloneError, changed_since
 from include.projection_rebuild.findings import Carried, Finding, named
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import TEXT_BINDS
 
 BUSY_TIMEOUT_MS = 10_000
+
+
+_VALUES = {"integer": Kind.WHOLE, "real": Kind.NUMBER, "text": Kind.TEXT, "blob": Kind.BYTES}
+"""What ``typeof`` says of a value."""
+
+
+def _kind(declared: str) -> Kind:
+    """What a column's values are meant to be, by the words of its declaration; SQLite itself binds them to little."""
+    name = declared.upper()
+    for words, kind in (
+        (("INT",), Kind.WHOLE),
+        (("CHAR", "CLOB", "TEXT", "UUID"), Kind.TEXT),
+        (("BLOB", "BINARY", "BYTEA"), Kind.BYTES),
+        (("JSON",), Kind.JSON),
+        (("DATE", "TIME"), Kind.TIME),
+        (("REAL", "FLOA", "DOUB", "NUM", "DEC"), Kind.NUMBER),
+    ):
+        if any(word in name for word in words):
+            return kind
+    return Kind.OTHER
 
 
 @dataclass(frozen=True)
@@ -430,7 +452,7 @@ class SqliteDialect(Dialect):
 
     # The event store --------------------------------------------------------------------------------------------
 
-    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> int:
+    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
         # One writer at a time hands out positions in the order of commits: what is visible is settled.
         with self.connect() as connection:
             return self.newest_position(connection, schema, table, position_column)
@@ -442,8 +464,37 @@ class SqliteDialect(Dialect):
         with self.connect() as connection, self.hold(connection, [], Manners(timeout), []):
             yield Fence(lambda: self._still_there(connection))
 
+    def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
+        # A column's collation stands in no catalog, so none is relied on.
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})").all()
+        return {each.name: ColumnType(each.type or "no type", _kind(each.type), False, not each.notnull) for each in columns}
+
+    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[Kind] | None:
+        query = f"SELECT DISTINCT typeof({self.quote(column)}) FROM {self.quote(table)}"
+        return {_VALUES[name] for name in self._execute(connection, query).scalars() if name != "null"}
+
+    def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
+        query = "SELECT type, sql FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+        found = self._execute(connection, query, table).one_or_none()
+        if found is None or found.type == "view":
+            return None if found is None else "view"
+        return "virtual table" if text.table_name(found.sql) is None else "table"
+
+    def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.collate(sa.cast(text, sa.Text), "BINARY")
+
+    def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.cast(column, sa.Text)
+
+    def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return sa.func.lower(sa.func.hex(column), type_=sa.Text)
+
+    def payload(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+        # As bytes: of text that is no UTF-8 the driver makes an error that quotes it.
+        return sa.cast(column, sa.LargeBinary)
+
     def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
-        return sa.cast(sa.func.json_extract(payload, f'$."{field}"'), sa.Text)
+        return sa.cast(sa.func.json_extract(self.utf8(payload), f'$."{field}"'), sa.Text)
 
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
         return sa.func.projection_rebuild_crc(text, type_=sa.Integer) % count

@@ -154,7 +154,7 @@ class RollbackPlanOperator(RebuildOperator):
 class BringBackOperator(RebuildOperator):
     """Brings retired tables up to date."""
 
-    def step(self, rebuild: Rebuild, context: Context) -> int:
+    def step(self, rebuild: Rebuild, context: Context) -> int | None:
         return rebuild.bring_back(stopped=lambda: self._killed)
 
 

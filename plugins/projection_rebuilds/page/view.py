@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from include.projection_rebuild.control import PAUSE, SWAP_NOW, TRAFFIC
 from include.projection_rebuild.ledger import SHARD, DeadLetter, RunState
-from include.projection_rebuild.low_traffic import Probe, Traffic, closing, measured, next_opening
+from include.projection_rebuild.low_traffic import Probe, Traffic, appends_per_minute, closing, measured, next_opening
 from include.projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
+from include.projection_rebuild.positions import Place, is_before, share_done
 from include.projection_rebuild.report import Report, Said
 from include.projection_rebuild.spec import RebuildSpec
 from include.projection_rebuild.verify import TableComparison, Verification
@@ -382,9 +383,9 @@ class _Running:
         return f"{step.name} is about to begin"
 
     def _replay(self, progress: Progress) -> ReplayView:
-        share = min(1.0, progress.position / progress.head) if progress.head else 0.0
-        begun = progress.position > 0
-        done = begun and progress.position >= progress.head
+        begun = progress.position is not None
+        share = share_done(self._seen.look.first, progress.position, progress.head) if begun else 0.0
+        done = begun and not is_before(progress.position, progress.head)
         rate = progress.events / progress.seconds if progress.seconds else 0.0
         total = f" of about {count(progress.events / share)}" if share and not done else ""
         left = timedelta(seconds=progress.seconds * (1 - share) / share) if share else None
@@ -396,7 +397,7 @@ class _Running:
             rate=f"{count(rate)} events/s" if rate else "",
             left="replayed" if done else f"{span(left)} left" if left else "",
             rests=self._rests(progress),
-            lag=f"{count(max(0, self._seen.look.traffic.head - progress.position))} behind the head",
+            lag=_lag(progress.position, self._seen.look.traffic.head),
             href=self._replay_task(progress),
         )
 
@@ -515,15 +516,22 @@ def _comparison(found: TableComparison) -> ComparisonView:
     )
 
 
+def _lag(reached: Place, head: Place) -> str:
+    if reached is None or head is None:
+        return "" if head is None else "at the beginning"
+    return f"{count(max(0, head - reached))} positions behind the head"
+
+
 # Traffic -----------------------------------------------------------------------------------------------------------
 
 
 def _gauges(seen: Seen) -> list[Gauge]:
     latest, earlier = seen.look.traffic, seen.earlier
     found = [_window(seen), *map(_limited, measured(seen.spec.low_traffic, latest, earlier))]
-    if seen.spec.low_traffic.max_appends_per_minute is None and earlier is not None and latest.at > earlier.at:
-        rate = (latest.head - earlier.head) / ((latest.at - earlier.at) / timedelta(minutes=1))
-        found.append(Gauge("appends", f"{count(rate)} per minute", "no limit", None, Tone.IDLE))
+    if seen.spec.low_traffic.max_appends_per_minute is None:
+        rate = appends_per_minute(latest, earlier)
+        if rate is not None:
+            found.append(Gauge("appends", f"{count(rate)} per minute", "no limit", None, Tone.IDLE))
     return found
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -78,14 +78,18 @@ class Watcher:
     def _look(self) -> Seen:
         try:
             with open_spec(self.spec, run_id="") as rebuild:
-                look = rebuild.look()
+                look = rebuild.look(self._traffic[-1] if self._traffic else None)
                 if self.clock() >= self._slow_due:
                     self._look_slowly(rebuild)
         except Exception as error:
             # A driver's own text may hold host names and accounts; who can log in need not be told those.
             raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error
         self._looked = self.clock()
-        return Seen(self.spec, look, self._tables, self._past, self._earlier(look.traffic), _in_airflow(look))
+        earlier = self._earlier(look.traffic)
+        # Each look counts from the one before it; the page shows what was appended since the earliest.
+        appended = sum(each.appended or 0 for each in list(self._traffic)[1:]) if earlier else None
+        look = look.model_copy(update={"traffic": replace(look.traffic, appended=appended)})
+        return Seen(self.spec, look, self._tables, self._past, earlier, _in_airflow(look))
 
     def _look_slowly(self, rebuild: Rebuild) -> None:
         began = self.clock()
