@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from gzip import BadGzipFile
+from io import UnsupportedOperation
 
 MACHINE = (OSError, MemoryError, RecursionError, ImportError, SystemError)
 """What code of an author's raises when its machine, and not its event, is at fault. A lost connection is an OSError, too."""
 
 
+OF_THE_DATA = (BadGzipFile, UnsupportedOperation)
+"""Of these, what speaks about the bytes that were read all the same."""
+
+
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether an error says something about the machine, so that a retry there or elsewhere can help."""
-    return isinstance(error, MACHINE)
+    return isinstance(error, MACHINE) and not isinstance(error, OF_THE_DATA)
 
 
 class RebuildError(Exception):

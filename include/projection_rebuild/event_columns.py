@@ -191,9 +191,18 @@ class EventColumns:
         is_bytes = self._type_of(self._section.columns.payload).kind is Kind.BYTES
         return self._dialect.utf8(self._payload) if is_bytes else self._payload
 
+    def _as_it_is(self, name: str) -> sa.ColumnElement[Any]:
+        """A column for an author's SQL, which may group by it: of its own type, but no two texts become one."""
+        known = self._type_of(name)
+        return column(name) if known.compares_bytes or known.kind is not Kind.TEXT else self._dialect.exact_text(column(name))
+
     def for_statements(self) -> list[sa.ColumnElement[Any]]:
         """The columns that a projector's SQL sees, under the names of the spec's keys."""
-        own = {"stream": self.stream_text() if self._holds_bytes else self._stream, "payload": self.payload_text()}
+        own = {
+            "stream": self.stream_text() if self._holds_bytes else self._as_it_is(self._section.columns.stream),
+            "type": self._as_it_is(self._section.columns.type),
+            "payload": self.payload_text(),
+        }
         names = self._section.columns.model_dump()
         return [(own.get(key, column(name)) if name else sa.null()).label(key) for key, name in names.items()]
 

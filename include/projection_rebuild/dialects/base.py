@@ -777,6 +777,10 @@ class Dialect(ABC):
         """
 
     @abstractmethod
+    def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        """The same as :meth:`exact`, as a text that others may group and compare."""
+
+    @abstractmethod
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         """Bytes that hold UTF-8, as text."""
 

@@ -1154,6 +1154,11 @@ class MySQLDialect(Dialect):
         # No collation takes blanks at the end for what they are on both servers.
         return sa.type_coerce(sa.cast(self.utf8(text), sa.LargeBinary), sa.String)
 
+    def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        nopad = "utf8mb4_nopad_bin" if self.is_mariadb else "utf8mb4_0900_bin"
+        old = not self.is_mariadb and (self.engine.dialect.server_version_info or ()) < (8, 0, 17)
+        return sa.collate(self.utf8(text), "utf8mb4_bin" if old else nopad)
+
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.type_coerce(sa.func.convert(column.op("USING")(sa.literal_column("utf8mb4"))), sa.Text)
 

@@ -586,6 +586,9 @@ class PostgresDialect(Dialect):
     def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.collate(sa.cast(text, sa.Text), "C")
 
+    def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        return self.exact(text)
+
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.pg_catalog.convert_from(column, sa.literal_column("'UTF8'"), type_=sa.Text)
 

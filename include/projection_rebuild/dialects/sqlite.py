@@ -483,6 +483,10 @@ class SqliteDialect(Dialect):
     def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.collate(sa.cast(text, sa.Text), "BINARY")
 
+    def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        # A column of a subquery hands its collation on, also through CAST.
+        return self.exact(text)
+
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.cast(column, sa.Text)
 
