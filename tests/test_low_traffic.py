@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -106,7 +107,8 @@ def judged(limits: LowTrafficSection, *looks: Traffic, since: datetime | None = 
     """The verdicts on looks that follow one another."""
     waiting, found = Waiting(since or looks[0].at), []
     for each in looks:
-        found.append(judge(limits, AMSTERDAM, each, waiting))
+        appended = None if waiting.earlier is None else (each.head or 0) - (waiting.earlier.head or 0)
+        found.append(judge(limits, AMSTERDAM, replace(each, appended=appended), waiting))
         waiting = found[-1].waiting
     return found
 

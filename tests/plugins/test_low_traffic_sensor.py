@@ -48,8 +48,10 @@ class FakeRebuild:
         if self.errors:
             raise self.errors.pop(0)
         spec = load_spec(self.path)
-        self.head += 1_000 if self.looks < self.calm else 0
-        return judge(spec.low_traffic, spec.window_zone, Traffic(self.head, 0, datetime.now(UTC)), waiting)
+        appended = 1_000 if self.looks < self.calm else 0
+        self.head += appended
+        now = Traffic(self.head, 0, datetime.now(UTC), appended=appended if waiting.earlier else None)
+        return judge(spec.low_traffic, spec.window_zone, now, waiting)
 
     def stand_down(self, reason: str) -> None:
         self.stood_down.append(reason)

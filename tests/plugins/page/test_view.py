@@ -73,7 +73,7 @@ def seen(
 ) -> Seen:
     return Seen(
         spec=RebuildSpec.model_validate(SPEC | spec),
-        look=Look(traffic=Traffic(head=1_000, active_sessions=sessions, at=NOW), runs=list(runs)),
+        look=Look(traffic=Traffic(1_000, sessions, NOW, appended=appends), runs=list(runs), first=1),
         tables=tables,
         past=past,
         earlier=None if appends is None else Traffic(1_000 - appends, None, NOW - timedelta(minutes=1)),
@@ -99,13 +99,13 @@ def test_a_replay_half_way_has_its_share_its_rate_the_time_left_and_its_lag() ->
     assert (replay.share, replay.tone) == (0.5, Tone.BUSY)
     assert replay.events == "30,000 of about 60,000 events"
     assert (replay.rate, replay.left) == ("500 events/s", "1 min left")
-    assert replay.lag == "600 behind the head"
+    assert replay.lag == "600 positions behind the head"
     assert replay.href.endswith("/tasks/replay.Orders")
 
 
 def test_a_replay_that_has_not_begun_and_one_that_is_done_need_no_guess() -> None:
     progress = [
-        Progress(projector="Orders", events=0, position=0, head=0, seconds=0.0),
+        Progress(projector="Orders", events=0, position=None, head=None, seconds=0.0),
         Progress(projector="Lines", events=7, position=990, head=990, seconds=0.0),
     ]
     waiting, done = one(seen(running("cloned", progress), tasks={})).replays

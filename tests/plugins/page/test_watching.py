@@ -41,12 +41,12 @@ class Database:
         self.slow_seconds = 0.0
         self.error: Exception | None = None
 
-    def look(self) -> Look:
+    def look(self, earlier: Traffic | None = None) -> Look:
         self.looks += 1
         assert self.answers.wait(timeout=10)
         if self.error:
             raise self.error
-        return Look(traffic=Traffic(self.looks * 10, None, START + timedelta(seconds=self.clock.now)), runs=[])
+        return Look(traffic=Traffic(self.looks * 10, None, START + timedelta(seconds=self.clock.now), appended=10 if earlier else None), runs=[])
 
     def tables(self) -> list[Any]:
         self.slow_looks += 1
