@@ -123,16 +123,15 @@ class ExternalReplay:
 
     def _batches(self, head: Place) -> Iterator[Place]:
         while is_before(self.checkpoint.position, head):
-            yield earliest([self._end_of_batch(), head])
+            yield self._end_of_batch(head)
         if self.checkpoint.head != head:
             yield head
 
-    def _end_of_batch(self) -> Place:
-        """Where the next call ends at the latest. It is counted from the next event on, as positions may have gaps of any size."""
-        store, size = self._context.store, self.projector.batch_positions
-        newest = store.newest()
-        following = store.place_of(1, self.checkpoint.position, newest)
-        return newest if size is None or following is None else following + size - 1
+    def _end_of_batch(self, head: Place) -> Place:
+        """Where the next call ends. It is counted from the next event on, as positions may have gaps of any size."""
+        size = self.projector.batch_positions
+        following = head if size is None else self._context.store.place_of(1, self.checkpoint.position, head)
+        return head if size is None or following is None else earliest([following + size - 1, head])
 
     def pass_over(self, upto: Place, head: Place) -> None:
         """Moves the checkpoint to a place below which nothing is left to do, perhaps in the caller's transaction."""
@@ -232,7 +231,7 @@ class _Call:
         self._context = context
         self._projector = projector
         self._said: int | None = None
-        self._at = context.store.place_of(1, after, upto)
+        self._at: Place = after
         values = _values(context, projector, after, upto)
         self.program = Program(
             [_filled(word, values) for word in projector.command],
@@ -261,10 +260,10 @@ class _Call:
         if word == "events":
             self._said = int(number)
             return None
-        if self._at is not None and not self._at <= int(number) <= self.upto:
+        if is_before(int(number), self._at) or int(number) > self.upto:
             raise _failed(self._projector, self.upto, f"it reports position {number}, which is not within what it was asked for")
         self._at = int(number)
-        return self._at
+        return int(number)
 
     def check(self) -> None:
         """Whether the program, which has ended, has done what it was asked for."""

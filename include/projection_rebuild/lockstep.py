@@ -131,10 +131,11 @@ class Lockstep:
     def _bounds(self, head: Place) -> Iterator[Place]:
         size = min(self._context.spec.replay.batch_events, MOST_EVENTS)
         at = earliest(work.checkpoint.position for work in self._works) if self._works else head
-        while is_before(at, head):
-            at = self._context.store.place_of(size, at, head)
+        while True:
+            at = self._context.store.place_of(size, at, head) if is_before(at, head) else head
             yield at
-        yield head
+            if not is_before(at, head):
+                return
 
     def drain(self, position: Place) -> list[int]:
         """Applies everything up to a place in the caller's transaction.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 
 import sqlalchemy as sa
@@ -148,22 +148,27 @@ class ProjectorReplay:
         """
         self._replay_by_sets(head, throttle, progress)
         try:
-            self._replay_to(head, head, throttle, progress)
-            # Where there was nothing to replay, the head may be another one all the same.
-            self._commit(head, throttle)
+            self._replay_whole(head, throttle, progress)
         except PoisonEvent as error:
             # What its handler had done until it failed cannot be told from the rest; so all of it is done again, up to there.
             self._begin_at_checkpoint()
             self._replay_to(just_below(error.position), head, throttle, progress)
             raise
-        except WriteError as error:
-            self._find_refused(error, head, throttle, progress)
-            raise
 
-    def _find_refused(self, error: WriteError, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
-        """Replays in ever smaller transactions, until one event is left whose rows the database refuses. All before it is committed.
+    def _replay_whole(self, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        while True:
+            try:
+                self._replay_to(head, head, throttle, progress)
+                # Where there was nothing to replay, the head may be another one all the same.
+                self._commit(head, throttle)
+                return
+            except WriteError as error:
+                self._replay_refused(error, head, throttle, progress)
 
-        :raises WriteError: it names that event
+    def _replay_refused(self, error: WriteError, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        """Replays what the database has refused in ever smaller transactions. All that it takes is committed.
+
+        :raises WriteError: it names the event whose rows are refused
         """
         most, refused = self._most_events, self._reached
         try:
@@ -175,12 +180,11 @@ class ProjectorReplay:
                 except WriteError as smaller:
                     error, refused = smaller, self._reached
                 else:
-                    # Only rows of several events together are refused.
+                    # It had refused no more than the rows of several events together.
                     return
         finally:
             self._most_events = most
-        if self._last is not None:
-            raise error.of(self._last.type, self._last.position) from None
+        raise error if self._last is None else error.of(self._last.type, self._last.position) from None
 
     def _replay_to(self, place: Place, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
         while is_before(self._reached, place):
@@ -504,10 +508,12 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
             context, projector, first, connection, plan.already, part, reading_of(context, connection, plan, projector)
         )
         drive_again(context, work)
-        owners = readable_to(context, connection, plan, projector) if reads_of_run(context, plan, projector) else None
-        heads = context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog)
+        heads: Iterable[Place] = context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog)
+        if reads_of_run(context, plan, projector):
+            owners = readable_to(context, connection, plan, projector)
+            heads = [first.position if is_before(owners, first.position) else owners]
         with collector_off():
-            for head in heads if owners is None else [first.position if is_before(owners, first.position) else owners]:
+            for head in heads:
                 work.replay_to(head, throttle, progress)
         if throttle.stopped():
             raise Interrupted(f"{name} was stopped before its indexes were made; a retry makes those that are left")

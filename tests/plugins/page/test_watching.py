@@ -46,7 +46,10 @@ class Database:
         assert self.answers.wait(timeout=10)
         if self.error:
             raise self.error
-        return Look(traffic=Traffic(self.looks * 10, None, START + timedelta(seconds=self.clock.now), appended=10 if earlier else None), runs=[])
+        return Look(
+            traffic=Traffic(self.looks * 10, None, START + timedelta(seconds=self.clock.now), appended=10 if earlier else None),
+            runs=[],
+        )
 
     def tables(self) -> list[Any]:
         self.slow_looks += 1
