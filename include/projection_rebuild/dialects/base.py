@@ -212,7 +212,25 @@ class Dialect(ABC):
 
     @abstractmethod
     def set_up(self, connection: sa.Connection) -> None:
-        """Session settings of a new connection."""
+        """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/sessions.md shows."""
+
+    def first_words(self, driver: Any) -> None:  # noqa: B027 - most databases need none
+        """What a driver's new connection has to be told before SQLAlchemy asks it anything."""
+
+    def check_live(self, connection: sa.Connection) -> None:  # noqa: B027 - SQLite's connections read and write alike
+        """Whether the application's session writes and reads rows as ours do, for the moment of :meth:`as_ours`.
+
+        :raises SessionError: a setting of it that would change rows; nothing has been written
+        """
+
+    def _version(self, connection: sa.Connection) -> tuple[int, ...]:
+        """The server's."""
+        return tuple(each for each in connection.dialect.server_version_info or () if isinstance(each, int))
+
+    @contextmanager
+    def as_ours(self, connection: sa.Connection) -> Iterator[None]:
+        """Within it times mean the same in the application's session as in ours. Whatever happens, they then mean there what they did."""
+        yield
 
     @contextmanager
     def transaction(self, connection: sa.Connection) -> Iterator[None]:
