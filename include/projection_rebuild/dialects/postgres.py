@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -41,7 +41,7 @@ from include.projection_rebuild.errors import CloneError, SessionError, SettleTi
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.values import bound, loaded
+from include.projection_rebuild.values import PORTABLE_BINDS, bound, loaded
 
 LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
 
@@ -102,6 +102,8 @@ class PostgresDialect(Dialect):
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
     validates_keys = True
+    # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
+    binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC) if value.tzinfo else value}
 
     # Connections ------------------------------------------------------------------------------------------------
 

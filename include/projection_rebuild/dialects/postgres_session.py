@@ -75,8 +75,8 @@ RIGHTS_SINCE = (15,)
 LIVE = {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "postgres"}
 """What :func:`~include.projection_rebuild.live.project_live` sets for the moment of a call. The server tells the driver each change of these."""
 
-_OTHERS = """SELECT n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(%s::text[], %s::text[]) AS wanted(n, v)
- WHERE pg_catalog.current_setting(n, true) <> v"""
+_OTHERS = """SELECT wanted.n, pg_catalog.current_setting(wanted.n) FROM (VALUES {rows}) AS wanted(n, v)
+ WHERE pg_catalog.current_setting(wanted.n) <> wanted.v"""
 
 _EVENT_TRIGGERS = """SELECT evtname, evtevent FROM pg_catalog.pg_event_trigger
  WHERE evtenabled IN ('O', 'A') AND evtevent <> 'login' ORDER BY evtname"""
@@ -119,7 +119,8 @@ def statement(version: tuple[int, ...]) -> tuple[str, list[str]]:
 def findings(query: Query) -> Iterator[Finding]:
     """Settings that we could not make, and what else acts on our statements without being asked."""
     restricted = [each for each in SETTINGS if each.restricted]
-    for name, value in query(_OTHERS, [each.name for each in restricted], [each.value for each in restricted]):
+    rows = ", ".join(["(%s, %s)"] * len(restricted))
+    for name, value in query(_OTHERS.format(rows=rows), *(word for each in restricted for word in (each.name, each.value))):
         wanted, why = next((each.value, each.why) for each in restricted if each.name == name)
         yield Finding(
             about=name,
