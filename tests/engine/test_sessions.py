@@ -341,7 +341,7 @@ SINGLE = {
     "sql_select_limit": "5",
     "default_storage_engine": "'MyISAM'",
     "sql_auto_is_null": "1",
-    "completion_type": "'RELEASE'",
+    "completion_type": "'CHAIN'",
     "innodb_default_row_format": "'compact'",
     "time_zone": "'+08:00'",
 }

@@ -24,7 +24,7 @@ from tests.engine.test_rebuild import SPEC
 class Kept:
     id: int
     text: str
-    empty: str | None
+    blank: str | None
     number: float
     amount: Decimal
     raw: bytes
@@ -49,7 +49,7 @@ class KeptProjector(Projector):
             Kept(
                 id=event["id"],
                 text=event["text"],
-                empty="",
+                blank="",
                 number=event["number"],
                 amount=Decimal(event["amount"]),
                 raw=bytes.fromhex(event["raw"]),
@@ -92,7 +92,7 @@ def create(engine: sa.Engine) -> None:
     shop.stored_events.create(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            f"CREATE TABLE kept_values (id BIGINT PRIMARY KEY, text {text} NOT NULL, empty {text}, number {number} NOT NULL, amount "
+            f"CREATE TABLE kept_values (id BIGINT PRIMARY KEY, text {text} NOT NULL, blank {text}, number {number} NOT NULL, amount "
             f"NUMERIC(14, 2) NOT NULL, raw {raw} NOT NULL, day DATE NOT NULL, naive_plain {plain}, naive_zoned {zoned}, aware_plain {plain}, "
             f"aware_zoned {zoned}, plain_text {plain}, zoned_text {zoned}, options {json} NOT NULL, seen {text} NOT NULL){options}"
         )
@@ -147,12 +147,12 @@ def rebuild_of(engine: sa.Engine, run_id: str = "values", **changes: Any) -> Reb
 
 
 PLAIN = {
-    "sqlite": """SELECT id, text, empty, number, amount, raw, day, naive_plain, naive_zoned, aware_plain, aware_zoned, plain_text, zoned_text,
+    "sqlite": """SELECT id, text, blank, number, amount, raw, day, naive_plain, naive_zoned, aware_plain, aware_zoned, plain_text, zoned_text,
         seen FROM kept_values ORDER BY id""",
-    "postgresql": """SELECT id, text, empty, number::text, amount, encode(raw, 'hex'), day::text, naive_plain::text,
+    "postgresql": """SELECT id, text, blank, number::text, amount, encode(raw, 'hex'), day::text, naive_plain::text,
         (naive_zoned AT TIME ZONE 'UTC')::text, aware_plain::text, (aware_zoned AT TIME ZONE 'UTC')::text, plain_text::text,
         (zoned_text AT TIME ZONE 'UTC')::text, seen FROM kept_values ORDER BY id""",
-    "mysql": """SELECT id, text, empty, number, amount, HEX(raw), CAST(day AS CHAR), CAST(naive_plain AS CHAR), UNIX_TIMESTAMP(naive_zoned),
+    "mysql": """SELECT id, text, blank, number, amount, HEX(raw), CAST(day AS CHAR), CAST(naive_plain AS CHAR), UNIX_TIMESTAMP(naive_zoned),
         CAST(aware_plain AS CHAR), UNIX_TIMESTAMP(aware_zoned), CAST(plain_text AS CHAR), UNIX_TIMESTAMP(zoned_text),
         seen FROM kept_values ORDER BY id""",
 }

@@ -155,6 +155,8 @@ class MySQLDialect(Dialect):
     def set_up(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
         driver.set_character_set("utf8mb4")
+        # With completion_type = CHAIN, whoever has ended a transaction here before us has begun another one.
+        self._execute(connection, "ROLLBACK AND NO CHAIN NO RELEASE")
         self._execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
         self._execute(connection, ours.statement(mariadb=self.is_mariadb, version=self._version(connection)))
 
