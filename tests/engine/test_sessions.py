@@ -15,6 +15,7 @@ from include.projection_rebuild.dialects.mysql import MySQLDialect
 from include.projection_rebuild.errors import PlanError, SessionError
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.live import project_live
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.rows import Rows
@@ -25,7 +26,7 @@ from tests.engine.test_preflight import execute, matching
 from tests.engine.test_preflight import found as found_of
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, run_to
 from tests.engine.values_shop import kept_events, project_all, rebuild_of, table, usual, wanted
-from tests.servers import Server
+from tests.servers import OwnServer, Server, mariadb_server, mysql_server
 
 KEPT = 20
 BOTH = [f"tests.engine.shop:{name}" for name in PROJECTORS] + ["tests.engine.values_shop:KeptProjector"]
@@ -472,6 +473,25 @@ def test_a_switch_gives_its_connection_back_as_it_was(family_url: sa.URL) -> Non
             assert connection.exec_driver_sql(query).scalar() == 28800
 
 
+def test_how_old_a_transaction_is_where_the_server_itself_is_far_away(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Singapore")
+    server = {"mysql": mysql_server, "mariadb": mariadb_server}[family]()
+    assert isinstance(server, OwnServer)
+    try:
+        url = server.create_database("far_away")
+        filled(url)
+        with fresh(url).begin() as writer:
+            writer.exec_driver_sql("UPDATE kept_values SET text = 'x'")
+            dialect = dialect_for(fresh(url))
+            with dialect.connect() as connection:
+                age = dialect.transaction_age(connection, [TableSet.of("kept_values", schema=None, limit=64)])
+        # Eight hours lie between its clock and ours.
+        assert age is not None
+        assert abs(age) < 3600
+    finally:
+        server.remove()
+
+
 # SQLite -----------------------------------------------------------------------------------------------------------
 
 PRAGMAS = {
@@ -561,7 +581,7 @@ def test_the_event_stores_own_sessions_are_ours_too(new_database: Callable[[str]
 
 FAR_AWAY: dict[str, dict[str, Any]] = {
     "sqlite": {},
-    "postgresql": {"options": "-c TimeZone=Asia/Singapore -c DateStyle=SQL,DMY -c IntervalStyle=iso_8601"},
+    "postgresql": {"options": "-c TimeZone=Asia/Singapore"},
     "mysql": {"init_command": "SET time_zone = '+08:00'"},
 }
 
@@ -579,6 +599,20 @@ def test_live_rows_are_those_of_a_rebuild_in_any_time_zone(database_url: sa.URL)
     made.swap()
     made.reconcile()
     assert_right(database_url)
+
+
+@pytest.mark.postgres
+def test_live_rows_are_those_of_a_rebuild_in_any_style(postgres_url: sa.URL) -> None:
+    engine = fresh(
+        postgres_url, connect_args={"options": "-c TimeZone=Asia/Singapore -c DateStyle=SQL,DMY -c IntervalStyle=iso_8601"}
+    )
+    filled(postgres_url, kept=0)
+    project_all(engine, KEPT)
+    assert table(postgres_url) == wanted("postgresql", KEPT)
+    with engine.connect() as connection:
+        project_live(connection, Quiet, kept_event())
+        shown = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("TimeZone", "DateStyle", "IntervalStyle")]
+    assert shown == ["Asia/Singapore", "SQL, DMY", "iso_8601"]
 
 
 ZONE = {"postgresql": "SHOW TimeZone", "mysql": "SELECT @@SESSION.time_zone"}

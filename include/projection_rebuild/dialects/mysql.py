@@ -360,7 +360,9 @@ class MySQLDialect(Dialect):
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
         names = [each.blue for each in tables]
         marks = ", ".join(["%s"] * len(names))
-        age = "SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), NOW()), 0) FROM information_schema.INNODB_TRX x"
+        # InnoDB shows it by the clock of the server's system, whatever the session's time zone.
+        now = f"CONVERT_TZ(NOW(), '{ours.ZONE}', 'SYSTEM')"
+        age = f"SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), {now}), 0) FROM information_schema.INNODB_TRX x"
         if self.is_mariadb:
             # Nobody tells there who has touched which table; so it is the oldest transaction of the database.
             query = f"""{age} JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id

@@ -54,7 +54,11 @@ _SHOWN = "SHOW CREATE TABLE would write tables in another way"
 
 COMMON = (
     Setting("sql_mode", "", "see below"),
-    Setting("autocommit", "ON", "what a statement does would not be committed; the driver asks for it, but may be wrong about what it is"),
+    Setting(
+        "autocommit",
+        "ON",
+        "what a statement does would not be committed; the driver asks for it, but may be wrong about what it is",
+    ),
     Setting("time_zone", ZONE, "TIMESTAMP columns would be written and read as other moments"),
     Setting("collation_connection", "utf8mb4_bin", "texts that differ would be one, where neither is a column"),
     Setting("completion_type", "NO_CHAIN", "a COMMIT would begin a transaction that nobody ends, or end the connection"),
