@@ -97,6 +97,9 @@ POSTGRES = {
 def told(url: sa.URL, settings: Mapping[str, str]) -> Iterator[sa.Engine]:
     """An engine on a PostgreSQL database that tells each new session these settings."""
     plain = usual(url)
+    with plain.connect() as connection:
+        there = set(connection.exec_driver_sql("SELECT name FROM pg_settings").scalars())
+    settings = {name: value for name, value in settings.items() if name in there}
     execute(plain, *(f"ALTER DATABASE {url.database} SET {name} = '{value}'" for name, value in settings.items()))
     engine = fresh(url)
     yield engine

@@ -160,7 +160,7 @@ USUAL = {
     "sqlite": {},
     "postgresql": {
         "options": "-c DateStyle=ISO,MDY -c TimeZone=UTC -c extra_float_digits=1 -c client_encoding=UTF8 -c statement_timeout=0 "
-        "-c transform_null_equals=off -c standard_conforming_strings=on -c idle_session_timeout=0 -c transaction_timeout=0"
+        "-c transform_null_equals=off -c standard_conforming_strings=on -c idle_session_timeout=0"
     },
     "mysql": {
         "init_command": "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES', sql_select_limit = DEFAULT",
