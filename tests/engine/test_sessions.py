@@ -204,6 +204,14 @@ def test_a_setting_that_we_may_not_change_is_found_by_the_plan(postgres_url: sa.
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize("name", ["track_activities", "track_counts"])
+def test_a_server_that_does_not_tell_what_sessions_do(postgres_url: sa.URL, name: str) -> None:
+    filled(postgres_url)
+    with told(postgres_url, {name: "off"}) as engine:
+        assert not matching(found_of(engine), name, "low-traffic gate", f"ALTER SYSTEM SET {name} = on").refuses
+
+
+@pytest.mark.postgres
 def test_policies_hide_no_events(postgres_url: sa.URL) -> None:
     filled(postgres_url)
     execute(
@@ -395,6 +403,18 @@ def test_our_tables_are_the_same_whatever_the_database_is_like(family_url: sa.UR
                WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME LIKE 'projection%%'"""
     with usual(family_url).connect() as connection:
         assert [tuple(each) for each in connection.exec_driver_sql(query)] == [("InnoDB", "Dynamic", "utf8mb4_bin")]
+
+
+def test_a_ledger_without_transactions_is_refused(family_url: sa.URL) -> None:
+    filled(family_url)
+    rebuild_of(usual(family_url)).plan(RunOptions())
+    execute(usual(family_url), "ALTER TABLE projection_rebuild_claims ROW_FORMAT = DEFAULT, ENGINE = MyISAM")
+    finding = matching(
+        found_of(fresh(family_url)), "projection_rebuild_claims: it is a table of the ledger", "MyISAM", "ENGINE = InnoDB"
+    )
+    assert finding.refuses
+    execute(usual(family_url), finding.remedy)
+    assert "MyISAM" not in str(found_of(fresh(family_url)))
 
 
 def test_a_server_whose_transactions_do_not_write_is_refused(family: str, family_url: sa.URL) -> None:

@@ -47,6 +47,9 @@ _PRIMARY = """SELECT COUNT(*) FROM information_schema.TABLE_CONSTRAINTS
 _COLLATIONS = """SELECT COLUMN_NAME, COLLATION_NAME FROM information_schema.COLUMNS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLLATION_NAME IS NOT NULL ORDER BY ORDINAL_POSITION"""
 
+_OTHER_ENGINES = """SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({marks}) AND ENGINE <> 'InnoDB' ORDER BY TABLE_NAME"""
+
 _STORED_NAME = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND LOWER(TABLE_NAME) = LOWER(%s)"
 
 _PARENTS = """SELECT DISTINCT REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE
@@ -159,6 +162,7 @@ class Preflight:
         """Rights on the tables and beside them, their names and their keys."""
         schema = surroundings.schema or self._query("SELECT DATABASE()").scalar_one()
         yield from self._rights(schema)
+        yield from self._ledger(schema, surroundings.ledger)
         for table in surroundings.tables:
             yield from self._name(schema, table.blue)
             yield from self._key(schema, table.blue)
@@ -181,6 +185,17 @@ class Preflight:
                 about=f"schema {schema}",
                 problem=f"without TRIGGER, {self._user} is not shown the triggers of its tables, which a rebuild would lose",
                 remedy=f"GRANT TRIGGER ON {schema}.* TO {self._user}",
+                refuses=True,
+            )
+
+    def _ledger(self, schema: str, names: Sequence[str]) -> Iterator[Finding]:
+        """Tables of ours that were made while the server's default was another engine."""
+        marks = ", ".join(["%s"] * len(names))
+        for name, engine in self._query(_OTHER_ENGINES.format(marks=marks), schema, *names):
+            yield Finding(
+                about=name,
+                problem=f"it is a table of the ledger, and its storage engine {engine} has no transactions",
+                remedy=f"ALTER TABLE {name} ENGINE = InnoDB, ROW_FORMAT = DYNAMIC",
                 refuses=True,
             )
 
