@@ -35,7 +35,7 @@ def project_live(connection: sa.Connection, projector: type[Projector], event: E
     if CHECKED not in connection.info:
         dialect.check_live(connection)
         connection.info[CHECKED] = True
-    with dialect.as_ours(connection):
+    with dialect.times_in_utc(connection):
         _project(dialect, connection, projector, event, schema)
 
 

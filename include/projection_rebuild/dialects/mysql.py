@@ -92,7 +92,7 @@ _BACKTICKS = (
 )
 """What stands around a statement that is to show names in backticks, whatever the server's mode says."""
 
-_AS_OURS = (
+_IN_UTC = (
     f"SET @projection_rebuild_zone = @@SESSION.time_zone, SESSION time_zone = '{ours.ZONE}'",
     "SET SESSION time_zone = @projection_rebuild_zone",
 )
@@ -165,9 +165,9 @@ class MySQLDialect(Dialect):
             raise SessionError(problem)
 
     @contextmanager
-    def as_ours(self, connection: sa.Connection) -> Iterator[None]:
-        self._execute(connection, _AS_OURS[0])
-        with _ending(lambda: self._execute(connection, _AS_OURS[1])):
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
+        self._execute(connection, _IN_UTC[0])
+        with _ending(lambda: self._execute(connection, _IN_UTC[1])):
             yield
 
     def lock_was_refused(self, error: BaseException) -> bool:

@@ -112,7 +112,7 @@ class PostgresDialect(Dialect):
         statement, values = ours.statement(self._version(connection))
         self._execute(connection, statement, *values)
 
-    def first_words(self, driver: Any) -> None:
+    def on_connect(self, driver: Any) -> None:
         # SQLAlchemy asks for the server's version before we come to anything, and expects text.
         if driver.info.parameter_status("client_encoding") != "UTF8":
             driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
@@ -124,7 +124,7 @@ class PostgresDialect(Dialect):
             raise SessionError(problem)
 
     @contextmanager
-    def as_ours(self, connection: sa.Connection) -> Iterator[None]:
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
         driver: Any = connection.connection.driver_connection
         before = ours.live_values(driver.info.parameter_status)
         if not before:

@@ -55,7 +55,7 @@ class SqliteDialect(Dialect):
         driver.text_factory, driver.row_factory = str, None
         # Before a transaction begins: in one, some of them do nothing.
         for statement in ours.STATEMENTS:
-            driver.execute(statement).close()
+            self._execute(connection, statement).close()
         # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
 
