@@ -36,6 +36,10 @@ class ProjectorError(RebuildError):
     """A projector is declared in a way that cannot work; names the class and the remedy."""
 
 
+class SessionError(RebuildError):
+    """A session of the application's in which its projectors would write other rows than a rebuild; names setting and remedy."""
+
+
 class PoisonEvent(RebuildError):
     """An event that cannot be projected; names its type and position, never its payload.
 

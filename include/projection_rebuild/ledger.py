@@ -28,6 +28,13 @@ RUN_ID_LENGTH = 510
 """Characters of a run id; what InnoDB can index beside a projector's name."""
 
 
+_OPTIONS = {
+    f"{family}_{option}": value
+    for family in ("mysql", "mariadb")
+    for option, value in {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin", "row_format": "DYNAMIC"}.items()
+}
+"""Of our tables on MySQL and MariaDB, where the server's and the database's defaults may be others, in which their keys do not fit."""
+
 SHARD = "#"
 """Between a projector's name and a shard's number; no class has it in its name."""
 
@@ -335,6 +342,8 @@ class Ledger:
             sa.Column("upto_position", sa.BigInteger, nullable=False),
             sa.Column("began_at", moment, nullable=False),
         )
+        for table in metadata.tables.values():
+            table.kwargs.update(_OPTIONS)
         self._metadata = metadata
 
     @property

@@ -298,7 +298,9 @@ def _of_our_own(engine: sa.Engine) -> sa.Engine:
 
     Their errors do not quote the values of their statements: rows and payloads never reach a log.
     """
-    return sa.Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True)
+    pool, made = engine.pool.recreate(), dialect_for(engine)
+    sa.event.listen(pool, "connect", lambda driver, _: made.on_connect(driver), insert=True)
+    return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 
 def _same_database(one: sa.Engine, other: sa.Engine) -> bool:

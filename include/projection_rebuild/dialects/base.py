@@ -214,7 +214,25 @@ class Dialect(ABC):
 
     @abstractmethod
     def set_up(self, connection: sa.Connection) -> None:
-        """Session settings of a new connection."""
+        """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/sessions.md shows."""
+
+    def on_connect(self, driver: Any) -> None:  # noqa: B027 - most databases need none
+        """Settings of a driver's new connection that SQLAlchemy's own first questions need."""
+
+    def check_live(self, connection: sa.Connection) -> None:  # noqa: B027 - SQLite's connections read and write alike
+        """Whether the application's session writes and reads rows as ours do, for the moment of :meth:`times_in_utc`.
+
+        :raises SessionError: a setting of it that would change rows; nothing has been written
+        """
+
+    def _version(self, connection: sa.Connection) -> tuple[int, ...]:
+        """The server's."""
+        return tuple(each for each in connection.dialect.server_version_info or () if isinstance(each, int))
+
+    @contextmanager
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
+        """Within it the application's session has its times in UTC, as ours have; then it has its own time zone again, also after an error."""
+        yield
 
     @contextmanager
     def transaction(self, connection: sa.Connection) -> Iterator[None]:

@@ -23,12 +23,13 @@ from sqlalchemy.dialects import mysql
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import mysql_preflight as preflight
+from include.projection_rebuild.dialects import mysql_session as ours
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
-from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
+from include.projection_rebuild.dialects.base import Dialect, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
 from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
-from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
+from include.projection_rebuild.errors import CloneError, SessionError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
@@ -81,9 +82,6 @@ UNCHECKED = ("SET SESSION foreign_key_checks = 0", "SET SESSION foreign_key_chec
 
 TABLE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
 
-_SQL_MODE = "REGEXP_REPLACE(@@SESSION.sql_mode, 'TRADITIONAL|NO_ZERO_IN_DATE|NO_ZERO_DATE', '')"
-"""Without what forbids defaults that older tables have."""
-
 _AS_IT_STANDS = (
     "SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
     "SET SESSION sql_mode = @projection_rebuild_mode",
@@ -91,10 +89,19 @@ _AS_IT_STANDS = (
 """What stands around a statement that copies rows into a table like theirs."""
 
 _BACKTICKS = (
-    "SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = REGEXP_REPLACE(@@SESSION.sql_mode, 'ANSI_QUOTES|ANSI', '')",
+    f"SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = {ours.sql_mode(without=['ANSI_QUOTES'])}",
     "SET SESSION sql_mode = @projection_rebuild_mode",
 )
 """What stands around a statement that is to show names in backticks, whatever the server's mode says."""
+
+_IN_UTC = (
+    f"SET @projection_rebuild_zone = @@SESSION.time_zone, SESSION time_zone = '{ours.ZONE}'",
+    "SET SESSION time_zone = @projection_rebuild_zone",
+)
+"""What stands around the work in a session of the application."""
+
+ROW_FORMATS = ("compact", "dynamic", "redundant")
+"""Those that a table can have without saying so."""
 
 FILES_REFUSED = (1148, 3948, 2068, 4166)
 """What server or client say where files of the client's are not to be loaded."""
@@ -161,14 +168,20 @@ class MySQLDialect(Dialect):
     def set_up(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
         driver.set_character_set("utf8mb4")
+        # With completion_type = CHAIN, whoever has ended a transaction here before us has begun another one.
+        self._execute(connection, "ROLLBACK AND NO CHAIN NO RELEASE")
         self._execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        self._execute(connection, "SET SESSION time_zone = '+00:00'")
-        # A value that does not fit is an error, never a silent cut.
-        self._execute(connection, f"SET SESSION sql_mode = CONCAT({_SQL_MODE}, ',STRICT_ALL_TABLES')")
-        self._execute(connection, UNCHECKED[1])
-        self._execute(
-            connection, "SET SESSION innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT, wait_timeout = DEFAULT"
-        )
+        self._execute(connection, ours.statement(mariadb=self.is_mariadb, version=self._version(connection)))
+
+    def check_live(self, connection: sa.Connection) -> None:
+        for problem in ours.live_problems(partial(self._execute, connection)):
+            raise SessionError(problem)
+
+    @contextmanager
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
+        self._execute(connection, _IN_UTC[0])
+        with _ending(lambda: self._execute(connection, _IN_UTC[1])):
+            yield
 
     def lock_was_refused(self, error: BaseException) -> bool:
         return _number(error) in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
@@ -212,12 +225,6 @@ class MySQLDialect(Dialect):
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
-
-    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
-        if not self.is_mariadb:
-            # MySQL would show what it saw up to a day ago.
-            self._execute(connection, "SET SESSION information_schema_stats_expiry = 0")
-        return super().extent(connection, schema, table)
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # InnoDB's own number stays through renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
@@ -366,7 +373,9 @@ class MySQLDialect(Dialect):
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
         names = [each.blue for each in tables]
         marks = ", ".join(["%s"] * len(names))
-        age = "SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), NOW()), 0) FROM information_schema.INNODB_TRX x"
+        # InnoDB shows it by the clock of the server's system, whatever the session's time zone.
+        now = f"CONVERT_TZ(NOW(), '{ours.ZONE}', 'SYSTEM')"
+        age = f"SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), {now}), 0) FROM information_schema.INNODB_TRX x"
         if self.is_mariadb:
             # Nobody tells there who has touched which table; so it is the oldest transaction of the database.
             query = f"""{age} JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id
@@ -454,9 +463,19 @@ class MySQLDialect(Dialect):
         wanted = self._wanted(connection, table)
         rows = wanted.rows() if self.is_mariadb else map(text.as_written, wanted.rows())
         clauses = [*map(_raw, rows), *(self._check(self._name_on_green(each.name, table), each) for each in wanted.checks())]
+        if table.form is None and (row_format := self._lost_row_format(connection, table, wanted)):
+            wanted = wanted.with_row_format(row_format)
         head = f"CREATE TABLE {self.qualified(table.schema, table.green)}"
         body = ",\n  ".join(clauses)
         return [f"{head} (\n  {body}\n{_raw(wanted.options_from_one())}"]
+
+    def _lost_row_format(self, connection: sa.Connection, table: TableSet, blue: text.Definition) -> str | None:
+        """The row format of blue, if its definition does not say it and a new table would have another one."""
+        if blue.row_format is not None:
+            return None
+        there = str(self._table_fact(connection, table.schema, table.blue, "ROW_FORMAT") or "")
+        usual = str(self._execute(connection, "SELECT @@GLOBAL.innodb_default_row_format").scalar_one())
+        return there if there.lower() in ROW_FORMATS and there.lower() != usual.lower() else None
 
     def _name_on_green(self, check: str, table: TableSet) -> str:
         """On MySQL the name of a CHECK is the schema's, but one of the server's own kind follows a rename; others are refused."""
@@ -673,7 +692,7 @@ class MySQLDialect(Dialect):
 
     def _limit_silence(self, connection: sa.Connection, longest: timedelta | None) -> None:
         """After which the server ends this connection, and its locks with it: its process may hang, or be gone without a word."""
-        seconds = "DEFAULT" if longest is None else max(1, math.ceil(1.5 * longest.total_seconds()))
+        seconds = ours.value("wait_timeout") if longest is None else max(1, math.ceil(1.5 * longest.total_seconds()))
         self._execute(connection, f"SET SESSION wait_timeout = {seconds}")
 
     @contextmanager
@@ -736,6 +755,9 @@ class MySQLDialect(Dialect):
         if table.form is not None:
             # Another structure on purpose.
             return
+        if blue.row_format is None:
+            # Green may have to say what blue has from another default of the server's.
+            green = green.without_row_format()
         wanted, there = blue.parts(), green.parts()
         wanted |= {f"constraint {each.name}": each.rule for each in blue.checks()}
         names = {self._name_on_green(each.name, table): each.name for each in blue.checks()}

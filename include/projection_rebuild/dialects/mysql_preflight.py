@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from include.projection_rebuild.dialects import mysql_session as ours
 from include.projection_rebuild.dialects.base import Surroundings
 from include.projection_rebuild.dialects.mysql_grants import Grants
 from include.projection_rebuild.findings import Finding
@@ -26,18 +27,28 @@ _SETTINGS = (
     "innodb_force_primary_key",
     "log_bin",
     "lower_case_table_names",
-    "max_statement_time",
     "performance_schema",
     "read_only",
     "sql_require_primary_key",
     "super_read_only",
+    *ours.LOOKED_AT,
 )
+
+_NEED_PRIMARY = {
+    "sql_require_primary_key": "makes no table without one",
+    "innodb_force_primary_key": "makes no table without one",
+    "sql_generate_invisible_primary_key": "gives a new table an invisible one, which this one has not",
+}
+"""What a server may do about tables without a primary key."""
 
 _PRIMARY = """SELECT COUNT(*) FROM information_schema.TABLE_CONSTRAINTS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND CONSTRAINT_TYPE = 'PRIMARY KEY'"""
 
 _COLLATIONS = """SELECT COLUMN_NAME, COLLATION_NAME FROM information_schema.COLUMNS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLLATION_NAME IS NOT NULL ORDER BY ORDINAL_POSITION"""
+
+_OTHER_ENGINES = """SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({marks}) AND ENGINE <> 'InnoDB' ORDER BY TABLE_NAME"""
 
 _STORED_NAME = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s AND LOWER(TABLE_NAME) = LOWER(%s)"
 
@@ -81,6 +92,8 @@ class Preflight:
     def of_server(self) -> Iterator[Finding]:
         """Settings, and rights that concern the whole server."""
         yield from self._refusing_settings()
+        yield from ours.findings(self._settings)
+        yield from ours.history(self._settings)
         yield from self._weakening_settings()
         yield from self._replication()
         yield from self._sight()
@@ -105,13 +118,6 @@ class Preflight:
                 about="innodb_file_per_table",
                 problem="it is off: the space of a dropped table is never given back to the disk",
                 remedy="SET GLOBAL innodb_file_per_table = ON",
-            )
-        limit = float(self._settings.get("max_statement_time", 0))
-        if limit:
-            yield Finding(
-                about="max_statement_time",
-                problem=f"our statements are ended after {limit:g} s, and loading or indexing a large table takes longer",
-                remedy=f"ALTER USER {self._user} WITH MAX_STATEMENT_TIME 0, or set it to 0 for the server",
             )
 
     def _replication(self) -> Iterator[Finding]:
@@ -156,6 +162,7 @@ class Preflight:
         """Rights on the tables and beside them, their names and their keys."""
         schema = surroundings.schema or self._query("SELECT DATABASE()").scalar_one()
         yield from self._rights(schema)
+        yield from self._ledger(schema, surroundings.ledger)
         for table in surroundings.tables:
             yield from self._name(schema, table.blue)
             yield from self._key(schema, table.blue)
@@ -181,6 +188,17 @@ class Preflight:
                 refuses=True,
             )
 
+    def _ledger(self, schema: str, names: Sequence[str]) -> Iterator[Finding]:
+        """Tables of ours that were made while the server's default was another engine."""
+        marks = ", ".join(["%s"] * len(names))
+        for name, engine in self._query(_OTHER_ENGINES.format(marks=marks), schema, *names):
+            yield Finding(
+                about=name,
+                problem=f"it is a table of the ledger, and its storage engine {engine} has no transactions",
+                remedy=f"ALTER TABLE {name} ENGINE = InnoDB, ROW_FORMAT = DYNAMIC",
+                refuses=True,
+            )
+
     def _name(self, schema: str, table: str) -> Iterator[Finding]:
         if self._settings.get("lower_case_table_names", "0") == "0":
             return
@@ -196,9 +214,9 @@ class Preflight:
     def _key(self, schema: str, table: str) -> Iterator[Finding]:
         if self._query(_PRIMARY, schema, table).scalar_one():
             return
-        setting = next(filter(self._is_on, ("sql_require_primary_key", "innodb_force_primary_key")), None)
+        setting = next(filter(self._is_on, _NEED_PRIMARY), None)
         why = (
-            f"and the server ({setting}) makes no table without one"
+            f"and the server ({setting}) {_NEED_PRIMARY[setting]}"
             if setting
             else "and replication looks for each changed row in all"
         )
@@ -234,6 +252,7 @@ class Preflight:
     def of_events(self, schema: str | None, table: str) -> Iterator[Finding]:
         """Rights on the event store."""
         schema = schema or self._query("SELECT DATABASE()").scalar_one()
+        yield from ours.history(self._settings)
         if not self._grants.allow("SELECT", schema, table):
             yield Finding(
                 about=f"event store {table}",

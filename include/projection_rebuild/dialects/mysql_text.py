@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 from include.projection_rebuild.errors import CloneError
@@ -19,6 +20,8 @@ _FOREIGN_KEY = re.compile(rf"CONSTRAINT {_NAME} FOREIGN KEY (\(.*?\)) REFERENCES
 _CHECK = re.compile(rf"CONSTRAINT {_NAME} CHECK (.*)", re.DOTALL)
 _BITS = re.compile(rf"{_NAME} bit\(")
 _COUNTER = re.compile(r"(\).*?ENGINE=\w+) AUTO_INCREMENT=(\d+)")
+_ENGINE = re.compile(r"\).*?ENGINE=\w+")
+_ROW_FORMAT = re.compile(r"([^']*?) ROW_FORMAT=(\w+)")
 _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
 _STRING = re.compile(_QUOTED)
 _COLLATED = re.compile(rf"({_NAME} \w+(?:\((?:[^()']|{_QUOTED})*\))?) COLLATE \w+")
@@ -84,6 +87,24 @@ class Definition:
         """The next AUTO_INCREMENT; 0 if there is none. MySQL's information_schema would give it a day late."""
         found = _COUNTER.match(self.options)
         return int(found[2]) if found else 0
+
+    @property
+    def row_format(self) -> str | None:
+        """How rows are laid out, where the definition says so; otherwise by the server's default of the day on which it was made."""
+        found = _ROW_FORMAT.match(self.options)
+        return found[2] if found else None
+
+    def with_row_format(self, row_format: str) -> Definition:
+        """The same table, with a row format that it does not name itself."""
+        made = copy(self)
+        made.options = _ENGINE.sub(rf"\g<0> ROW_FORMAT={row_format.upper()}", self.options, count=1)
+        return made
+
+    def without_row_format(self) -> Definition:
+        """The same table, with the row format of the server's default."""
+        made = copy(self)
+        made.options = _ROW_FORMAT.sub(r"\1", self.options, count=1)
+        return made
 
     def same_as(self, other: Definition) -> bool:
         """Whether both say the same, however far each has counted."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -20,6 +21,7 @@ from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
+from include.projection_rebuild.dialects import postgres_session as ours
 from include.projection_rebuild.dialects import postgres_structure as structure
 from include.projection_rebuild.dialects.base import (
     KEYS_PER_STATEMENT,
@@ -37,14 +39,12 @@ from include.projection_rebuild.dialects.postgres_clone import Clone
 from include.projection_rebuild.dialects.postgres_dump import dumped
 from include.projection_rebuild.dialects.postgres_rehearsal import Rehearsal
 from include.projection_rebuild.dialects.postgres_switch import Switch, counted_on, dropping
-from include.projection_rebuild.errors import CloneError, SettleTimeout
+from include.projection_rebuild.errors import CloneError, SessionError, SettleTimeout
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.values import bound, from_json, loaded
-
-APPLICATION_NAME = "projection_rebuild"
+from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
 
 LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
 
@@ -134,6 +134,8 @@ class PostgresDialect(Dialect):
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
     validates_keys = True
+    # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
+    binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC) if value.tzinfo else value}
 
     # Connections ------------------------------------------------------------------------------------------------
 
@@ -141,18 +143,39 @@ class PostgresDialect(Dialect):
         # Python's own reader makes floats of all numbers with a fraction, which are not always the same number.
         set_json_loads(from_json, connection.connection.driver_connection)
         # One round trip: connections are opened within the switch, too.
-        settings = {
-            "application_name": APPLICATION_NAME,
-            "TimeZone": "UTC",
-            "default_transaction_isolation": "read committed",
-            "lock_timeout": "0",
-            "default_tablespace": "",
-        }
-        self._execute(
-            connection,
-            "SELECT " + ", ".join(["pg_catalog.set_config(%s, %s, false)"] * len(settings)),
-            *(word for setting in settings.items() for word in setting),
-        )
+        statement, values = ours.statement(self._version(connection))
+        self._execute(connection, statement, *values)
+
+    def on_connect(self, driver: Any) -> None:
+        # SQLAlchemy asks for the server's version before we come to anything, and expects text.
+        if driver.info.parameter_status("client_encoding") != "UTF8":
+            driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
+
+    def check_live(self, connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        digits = self._execute(connection, "SELECT pg_catalog.current_setting('extra_float_digits')").scalar_one()
+        for problem in ours.live_problems(driver.info.parameter_status, int(digits)):
+            raise SessionError(problem)
+
+    @contextmanager
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        before = ours.live_values(driver.info.parameter_status)
+        if not before:
+            yield
+            return
+        # In a transaction they go with it, or with a savepoint, when it is rolled back: then nothing has to be set back, nor could be.
+        local = not (driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE)
+        self._set(connection, {name: ours.LIVE[name] for name in before}, local=local)
+        try:
+            yield
+        finally:
+            if not driver.closed and driver.info.transaction_status != TransactionStatus.INERROR:
+                self._set(connection, before, local=local)
+
+    def _set(self, connection: sa.Connection, settings: Mapping[str, str], *, local: bool) -> None:
+        parts = ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings))
+        self._execute(connection, f"SELECT {parts}", *(value for each in settings.items() for value in (*each, local)))
 
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
         # The server's default, 4 MB, is meant for many small queries at a time.
@@ -227,7 +250,7 @@ class PostgresDialect(Dialect):
     def active_sessions(self, connection: sa.Connection) -> int | None:
         query = """SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()
                    AND state = 'active' AND backend_type = 'client backend' AND application_name <> %s"""
-        return int(self._execute(connection, query, APPLICATION_NAME).scalar_one())
+        return int(self._execute(connection, query, ours.APPLICATION_NAME).scalar_one())
 
     def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
         query = """SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_catalog.pg_stat_all_tables
@@ -244,7 +267,7 @@ class PostgresDialect(Dialect):
                    WHERE l.locktype = 'relation' AND n.nspname = %s AND c.relname = ANY(%s) AND a.pid <> pg_catalog.pg_backend_pid()
                    AND a.datname = pg_catalog.current_database() AND a.application_name <> %s"""
         names = [each.blue for each in tables]
-        return float(self._execute(connection, query, tables[0].schema, names, APPLICATION_NAME).scalar_one())
+        return float(self._execute(connection, query, tables[0].schema, names, ours.APPLICATION_NAME).scalar_one())
 
     def replica_lag(self, connection: sa.Connection) -> float | None:
         # Whoever may not see a replica's state sees its row all the same. One that has caught up has no lag to show.
@@ -261,12 +284,50 @@ class PostgresDialect(Dialect):
     def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
         query = partial(self._execute, connection)
         longest = _milliseconds(LONGEST_LOCK_WAIT)
-        return [*preflight.of_server(query, longest), *preflight.of_tables(query, surroundings)]
+        blues = [each.blue for each in surroundings.tables]
+        return [
+            *preflight.of_server(query, longest),
+            *ours.findings(query),
+            *ours.hidden(query, surroundings.schema, blues),
+            *self._event_triggers(connection, surroundings.schema),
+            *preflight.of_tables(query, surroundings),
+        ]
+
+    def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
+        """Whether event triggers let us do what a rebuild does: it is done to a table of our own, and taken back."""
+        query = partial(self._execute, connection)
+        found = ours.event_triggers(query)
+        if not found or not query(ours.MAY_CREATE, schema).scalar():
+            return
+        about, tried = f"event trigger {', '.join(found)}", ""
+        self._execute(connection, self.begin)
+        try:
+            for tried in ours.trial(self.quote(schema or "")):
+                self._execute(connection, tried)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated or self.lock_was_refused(error):
+                raise
+            yield Finding(
+                about=about,
+                problem=f"it refuses {' '.join(tried.split()[:2])} (SQLSTATE {getattr(error.orig, 'sqlstate', None)}), which a rebuild needs",
+                remedy="let it pass the role of the rebuild, or ALTER EVENT TRIGGER ... DISABLE for the time of the rebuild",
+                refuses=True,
+            )
+        else:
+            yield Finding(
+                about=about,
+                problem="it acts on each CREATE, ALTER and DROP of a rebuild; those of a trial, which were taken back, it has let pass",
+                remedy="make sure that it refuses none for the name of a table",
+            )
+        finally:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "ROLLBACK")
 
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        return list(preflight.of_events(partial(self._execute, connection), schema, table, columns))
+        query = partial(self._execute, connection)
+        return [*ours.findings(query), *ours.hidden(query, schema, [table]), *preflight.of_events(query, schema, table, columns)]
 
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._execute(connection, preflight.SIZE, schema, table).scalar_one())

@@ -39,9 +39,15 @@ def _pg_dump(connection: sa.Connection) -> str:
         "PGDATABASE": info.dbname,
         "PGPASSWORD": info.password,
     }
-    command = [os.environ.get("REBUILD_PG_DUMP", "pg_dump"), "--schema-only", "--exclude-table=*.projection_rebuild_*"]
+    # It sets up its session itself but for the encoding, which would be the database's.
+    command = [
+        os.environ.get("REBUILD_PG_DUMP", "pg_dump"),
+        "--schema-only",
+        "--encoding=UTF8",
+        "--exclude-table=*.projection_rebuild_*",
+    ]
     try:
-        done = subprocess.run(command, env=os.environ | where, check=True, capture_output=True, text=True)  # noqa: S603 - a program of the user's
+        done = subprocess.run(command, env=os.environ | where, check=True, capture_output=True, encoding="utf-8")  # noqa: S603 - a program of the user's
     except FileNotFoundError:
         raise RebuildError("there is no pg_dump; install PostgreSQL's client, or name the program by REBUILD_PG_DUMP") from None
     except subprocess.CalledProcessError as error:

@@ -18,7 +18,6 @@ _SERVER = """
 SELECT current_user AS user_name,
        pg_catalog.pg_is_in_recovery() OR pg_catalog.current_setting('transaction_read_only') = 'on' AS read_only,
        (SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout') AS deadlock_timeout,
-       (SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'statement_timeout') AS statement_timeout,
        pg_catalog.current_database() AS database,
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY') AS temporary,
        pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_sessions,
@@ -73,12 +72,6 @@ def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:
             problem=f"{server.deadlock_timeout} ms is not above the {longest_lock_wait} ms that a switch waits for a lock, so that a "
             "deadlock with it may end as an error of the application",
             remedy="set it to 1s",
-        )
-    if server.statement_timeout:
-        yield Finding(
-            about="statement_timeout",
-            problem=f"our statements are ended after {server.statement_timeout} ms, and loading or indexing a large table takes longer",
-            remedy=f"ALTER ROLE {server.user_name} SET statement_timeout = 0",
         )
     if not server.temporary:
         yield Finding(

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
+from include.projection_rebuild.dialects import sqlite_session as ours
 from include.projection_rebuild.dialects import sqlite_text as text
 from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Surroundings, Trial
 from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
@@ -26,9 +27,6 @@ from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet,
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import TEXT_BINDS
-
-BUSY_TIMEOUT_MS = 10_000
-
 
 _VALUES = {"integer": Kind.WHOLE, "real": Kind.NUMBER, "text": Kind.TEXT, "blob": Kind.BYTES}
 """What ``typeof`` says of a value."""
@@ -73,16 +71,14 @@ class SqliteDialect(Dialect):
     # Connections ------------------------------------------------------------------------------------------------
 
     def set_up(self, connection: sa.Connection) -> None:
-        self._execute(connection, f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        # Both must stand before a transaction begins: only then do foreign keys, views and other tables' triggers stay
-        # bound to a name when its table is renamed.
-        self._execute(connection, "PRAGMA legacy_alter_table = 1")
-        self._execute(connection, "PRAGMA foreign_keys = 0")
-        # SQLite has no hash of its own.
         driver: Any = connection.connection.driver_connection
+        # Whoever made the engine may have told its connections to give something else than text and tuples.
+        driver.text_factory, driver.row_factory = str, None
+        # Before a transaction begins: in one, some of them do nothing.
+        for statement in ours.STATEMENTS:
+            self._execute(connection, statement).close()
+        # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
-        # A switch that was given up may have left it on.
-        self._execute(connection, "PRAGMA writable_schema = 0")
 
     def lock_was_refused(self, error: BaseException) -> bool:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
