@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
+from include.projection_rebuild.dialects import postgres_sessions as sessions
 from include.projection_rebuild.dialects import postgres_structure as structure
 from include.projection_rebuild.dialects.base import (
     KEYS_PER_STATEMENT,
@@ -26,6 +27,7 @@ from include.projection_rebuild.dialects.base import (
     Fence,
     Listed,
     Manners,
+    Refusal,
     Surroundings,
     Trial,
 )
@@ -103,7 +105,17 @@ class PostgresDialect(Dialect):
     ddl_commits = False
     validates_keys = True
 
+    def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
+        super().__init__(engine, known_as)
+        self._own_sessions = sessions.OwnSessions(engine)
+
     # Connections ------------------------------------------------------------------------------------------------
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        return sessions.why_not_connected(error)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        return self._own_sessions.why_not(connection)
 
     def set_up(self, connection: sa.Connection) -> None:
         # One round trip: connections are opened within the switch, too.

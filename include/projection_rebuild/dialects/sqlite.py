@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Surroundings, Trial
+from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Surroundings, Trial
 from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
 from include.projection_rebuild.errors import CloneError, changed_since
 from include.projection_rebuild.findings import Carried, Finding, named
@@ -26,6 +26,18 @@ from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import TEXT_BINDS
 
 BUSY_TIMEOUT_MS = 10_000
+
+
+_UNUSABLE = Refusal(
+    "the file cannot be opened, or a parameter of the connection is wrong", "Correct path and extras in the connection"
+)
+
+_MEANINGS = {
+    "SQLITE_CANTOPEN": Refusal("the file cannot be opened", "Correct the path, or let this process read the file and its folder"),
+    "SQLITE_NOTADB": Refusal("the file is no SQLite database, or it is encrypted", "Correct the path in the connection"),
+    "SQLITE_CORRUPT": Refusal("the file is damaged", "PRAGMA integrity_check, and restore it"),
+    "SQLITE_PERM": Refusal("the file may not be opened", "Let this process read and write the file and its folder"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,19 @@ class SqliteDialect(Dialect):
     row_lock = ""
 
     # Connections ------------------------------------------------------------------------------------------------
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return _MEANINGS.get(getattr(cause, "sqlite_errorname", ""), _UNUSABLE)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        # Reads the head of the file: that it is missing, or no database, shows nowhere before that.
+        try:
+            self._execute(connection, "PRAGMA schema_version").scalar_one()
+        except sa.exc.DBAPIError as error:
+            if not self.lock_was_refused(error):
+                raise
+        return None
 
     def set_up(self, connection: sa.Connection) -> None:
         self._execute(connection, f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
