@@ -210,8 +210,8 @@ class SqliteDialect(Dialect):
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        # Whoever may open the file may read it, and an append that is visible is settled.
-        return []
+        # Whoever may open the file may read it, and an append that is visible is settled; who writes holds appends back.
+        return list(preflight.of_events(partial(self._execute, connection), table))
 
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return preflight.size(partial(self._execute, connection), table)
