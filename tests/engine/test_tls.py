@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,3 +174,18 @@ def test_connections_of_our_own_are_made_as_the_engine_was_made(
     made = sa.create_engine(server.url, creator=lambda: engine.dialect.connect(*arguments, **said, **args), poolclass=sa.NullPool)
     with dialect_for(_of_our_own(made)).connect() as connection:
         assert str(connection.exec_driver_sql(asks).scalar_one()).startswith("7")
+
+
+@pytest.mark.postgres
+def test_pg_dump_is_asked_to_encrypt_as_the_connection_was(
+    pairs: dict[str, Pair], certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, program = tmp_path / "seen", tmp_path / "pg_dump"
+    program.write_text(f'#!/bin/sh\nenv > "{seen}"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("REBUILD_PG_DUMP", str(program))
+    dialect = dialect_for(_asking(_pair("postgres", pairs, certificates).tls, ASKING["postgres"][-1], certificates.ca))
+    with dialect.connect() as connection:
+        dialect.definitions(connection, None)
+    given = seen.read_text().splitlines()
+    assert {"PGSSLMODE=verify-full", f"PGSSLROOTCERT={certificates.ca}", "PGUSER=tests", "PGHOST=127.0.0.1"} <= {*given}
