@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import ConnectionRefused, RebuildError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 
@@ -106,9 +107,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """The command line; 0 if all is well, 1 if the rebuild is refused, or the schema differs afterwards."""
     arguments = _arguments(given)
-    read_models = sa.create_engine(arguments.read_models)
-    apart = arguments.event_store and arguments.event_store != arguments.read_models
-    event_store = sa.create_engine(arguments.event_store) if apart else read_models
+    try:
+        read_models = _engine(arguments.read_models, READ_MODELS)
+        apart = arguments.event_store and arguments.event_store != arguments.read_models
+        event_store = _engine(arguments.event_store, EVENT_STORE) if apart else read_models
+    except RebuildError as error:
+        print(error)
+        return 1
     names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
     try:
         spec, options = load_spec(arguments.spec), RunOptions(projectors=names)
@@ -122,6 +127,25 @@ def main(given: Sequence[str] | None = None) -> int:
     finally:
         read_models.dispose()
         event_store.dispose()
+
+
+def _engine(url: str, known_as: str) -> sa.Engine:
+    """The engine of a URL as it stands.
+
+    :raises ConnectionRefused: it is no URL of a database that we know, or a part of it would be ignored
+    """
+    with warnings.catch_warnings():
+        # SQLAlchemy only warns of parameters of SQLite that it leaves out, `mode=ro` among them.
+        warnings.simplefilter("error", sa.exc.SAWarning)
+        try:
+            return sa.create_engine(url)
+        except (sa.exc.ArgumentError, sa.exc.SAWarning, ImportError, ValueError, TypeError):
+            # Without the error's text: it may quote the password.
+            pass
+    raise ConnectionRefused(
+        f"{known_as} is no URL that can be used as it stands; write it as DRIVER://USER:PASSWORD@HOST:PORT/DATABASE?KEY=VALUE, with every "
+        "special character as %XX (SQLite with parameters: sqlite:///file:PATH?mode=ro&uri=true)"
+    )
 
 
 def _make(spec: RebuildSpec, event_store: sa.Engine, read_models: sa.Engine, run_id: str) -> Rebuild:

@@ -28,6 +28,19 @@ class RebuildError(Exception):
     retryable = False
 
 
+class ConnectionRefused(RebuildError):
+    """A database cannot be worked with over the connection that is configured; nothing has been set or written there.
+
+    The message names the connection, the reason and the remedy. It holds no address, no account and no password.
+
+    :param retryable: whether the same connection may work later: the server is away, or has no connection to spare
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        self.retryable = retryable
+        super().__init__(message)
+
+
 class SpecError(RebuildError):
     """A spec file, or the choices of one run, cannot be used; names the file, the key and the remedy."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from urllib.parse import quote, urlencode
 
 import orjson
 import sqlalchemy as sa
@@ -312,6 +314,15 @@ def _environment(context: Context, projector: type[ExternalProjector], values: d
     said[VARIABLE + "EVENT_TYPES"] = orjson.dumps(projector.stored_types()).decode()
     if projector.connections:
         for name, engine in (("READ_MODELS_URL", context.dialect.engine), ("EVENT_STORE_URL", context.store.dialect.engine)):
-            plain = engine.url.set(drivername=engine.url.get_backend_name())
-            said[VARIABLE + name] = plain.render_as_string(hide_password=False)
+            said[VARIABLE + name] = _as_text(engine.url)
     return ours | dict(projector.environment) | said
+
+
+def _as_text(url: sa.URL) -> str:
+    """A URL as other languages' drivers read it: every special character as ``%XX``, blanks too, and the query with all of its settings."""
+    word = partial(quote, safe="")
+    login = word(url.username or "") + (f":{word(str(url.password))}" if url.password is not None else "")
+    host = f"[{url.host}]" if ":" in (url.host or "") else (url.host or "")
+    text = f"{url.get_backend_name()}://{login}{'@' if login else ''}{host}{f':{url.port}' if url.port else ''}"
+    query = urlencode(url.query, doseq=True, quote_via=quote, safe="")
+    return text + (f"/{quote(url.database, safe='/')}" if url.database else "") + (f"?{query}" if query else "")

@@ -52,6 +52,7 @@ class Rebuild:
     :param log: where progress goes, a line at a time
     :param progress: told now and then how far a replay is, with its events per second
     :raises ProjectorError: a projector of the spec cannot be used
+    :raises ConnectionRefused: one of the databases cannot be connected to as configured
     """
 
     def __init__(
@@ -67,14 +68,14 @@ class Rebuild:
         shared = event_store is read_models
         read_models = _of_our_own(read_models)
         event_store = read_models if shared else _of_our_own(event_store)
-        dialect = dialect_for(read_models)
+        dialect = dialect_for(read_models, spec.read_models.conn_id)
         with dialect.connect() as connection:
             schema = spec.read_models.db_schema or dialect.default_schema(connection)
         self._context = Context(
             spec=spec,
             run_id=run_id,
             dialect=dialect,
-            store=EventStore(dialect_for(event_store), spec.event_store),
+            store=EventStore(dialect_for(event_store, spec.event_store.conn_id), spec.event_store),
             ledger=Ledger(dialect, schema),
             schema=schema,
             one_database=_same_database(event_store, read_models),

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
+from airflow.sdk.exceptions import AirflowNotFoundException
 
+from include.projection_rebuild.errors import ConnectionRefused
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuilds.connections import url_of
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -80,7 +83,11 @@ def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> I
 
 @contextmanager
 def _engine(conn_id: str) -> Iterator[sa.Engine]:
-    engine: sa.Engine = BaseHook.get_connection(conn_id).get_hook().get_sqlalchemy_engine()  # type: ignore[no-untyped-call]
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise ConnectionRefused(f"there is no connection {conn_id}; create it, or correct conn_id in the spec") from error
+    engine = sa.create_engine(url_of(connection))
     try:
         yield engine
     finally:

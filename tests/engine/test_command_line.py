@@ -96,3 +96,13 @@ def test_what_is_missing_is_asked_for(arguments: list[str], words: str, spec: Pa
     with pytest.raises(SystemExit):
         command.main([arguments[0], str(spec), *arguments[1:]])
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["no url, s3cret", "nothing+here://a:s3cret@b/c", "sqlite:///shop.db?mode=ro", "postgresql+psycopg://a:s3cret@b:port/c"],
+)
+def test_a_url_that_cannot_be_used_as_it_stands_is_refused(given: str, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["plan", str(spec), "--read-models", given]) == 1
+    said = capsys.readouterr().out
+    assert "REBUILD_READ_MODELS_URL is no URL" in said and "s3cret" not in said

@@ -20,9 +20,10 @@ _DIALECTS = {
 }
 
 
-def dialect_for(engine: sa.Engine) -> Dialect:
+def dialect_for(engine: sa.Engine, known_as: str = "the database") -> Dialect:
     """The dialect of an engine.
 
+    :param known_as: how people know the connection, in messages: its id
     :raises RebuildError: a database or driver that is not supported; names those that are
     """
     found = _DIALECTS.get((engine.dialect.name, engine.dialect.driver))
@@ -30,7 +31,7 @@ def dialect_for(engine: sa.Engine) -> Dialect:
         known = ", ".join(f"{name}+{driver}" for name, driver in _DIALECTS)
         raise RebuildError(f"{engine.dialect.name}+{engine.dialect.driver} is not supported; use one of {known}")
     module, name = found
-    made: Dialect = getattr(import_module(f"{__name__}.{module}"), name)(engine)
+    made: Dialect = getattr(import_module(f"{__name__}.{module}"), name)(engine, known_as)
     return made
 
 

@@ -6,6 +6,8 @@ the catalogs each time, so that after a crash they return just what is still mis
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -17,11 +19,15 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.errors import ConnectionRefused
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
 from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
+
+CHECKED = "projection_rebuild_checked"
+"""In a connection's ``info``: its session has been checked, and is ours alone."""
 
 KEYS_PER_STATEMENT = 500
 """Row keys in one IN list: far below every database's limit on bound values, and enough to make round trips cheap."""
@@ -33,6 +39,20 @@ class TablesBusy(Exception):
 
 class FenceDied(Exception):
     """The connection that held appends back is gone; nothing has been switched."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a connection cannot be had, or cannot be worked with.
+
+    :param reason: one clause, without addresses, accounts or values
+    :param remedy: what a person can do
+    :param retryable: whether the same connection may work later
+    """
+
+    reason: str
+    remedy: str
+    retryable: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +157,7 @@ class Dialect(ABC):
     """The verbs of one database family.
 
     :param engine: the SQLAlchemy engine of the database; its preparer quotes every identifier
+    :param known_as: how people know the connection, in messages: its id
     """
 
     max_identifier: ClassVar[int]
@@ -169,8 +190,9 @@ class Dialect(ABC):
 
     binds: ClassVar[dict[type, Convert]] = PORTABLE_BINDS
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         self.engine = engine
+        self.known_as = known_as
         self._quote = engine.dialect.identifier_preparer.quote_identifier
         self._sessions: dict[sa.Connection, int] = {}
         self._cancelling = threading.RLock()
@@ -193,8 +215,11 @@ class Dialect(ABC):
 
     @contextmanager
     def connect(self) -> Iterator[sa.Connection]:
-        """A connection set up for our work: READ COMMITTED, UTC, each statement committed unless in a transaction."""
-        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection, _closed_at_error(connection):
+        """A connection set up for our work: READ COMMITTED, UTC, each statement committed unless in a transaction.
+
+        :raises ConnectionRefused: it cannot be had, or its session is not ours alone, or it is less safe than it was configured
+        """
+        with self._open().execution_options(isolation_level="AUTOCOMMIT") as connection, _closed_at_error(connection):
             self._sign_on(connection)
             try:
                 yield connection
@@ -207,7 +232,40 @@ class Dialect(ABC):
             connection.rollback()
             self._sign_on(connection)
 
+    def _open(self) -> sa.Connection:
+        try:
+            return self.engine.connect()
+        except (sa.exc.DBAPIError, sa.exc.ArgumentError, TypeError) as error:
+            raise self._refused(self.why_not_connected(error)) from error
+
+    def _refused(self, why: Refusal) -> ConnectionRefused:
+        return ConnectionRefused(f"{self.known_as} cannot be used: {why.reason}. {why.remedy}", retryable=why.retryable)
+
+    @abstractmethod
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        """What the driver means by the error with which a connection could not be made."""
+
+    @abstractmethod
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        """Why nothing may be set on a new connection, such as a pooler that shares sessions; None: it is as it was configured.
+
+        It only looks: what it does leaves nothing on the session that another client could meet.
+        """
+
+    def _check_session(self, connection: sa.Connection) -> None:
+        """Once for each connection to the server, before anything is set on it."""
+        if connection.info.get(CHECKED):
+            return
+        try:
+            why = self.why_not_ours(connection)
+        except sa.exc.DBAPIError as error:
+            raise self._refused(self.why_not_connected(error)) from error
+        if why is not None:
+            raise self._refused(why)
+        connection.info[CHECKED] = True
+
     def _sign_on(self, connection: sa.Connection) -> None:
+        self._check_session(connection)
         self.set_up(connection)
         if (session := self.session_id(connection)) is not None:
             self._sessions[connection] = session
@@ -819,3 +877,13 @@ def _closed_at_error(connection: sa.Connection) -> Iterator[None]:
     except BaseException:
         connection.invalidate()
         raise
+
+
+def own_port(descriptor: int) -> str | None:
+    """The port that this end of a connection has; None: it is no internet socket.
+
+    :param descriptor: the connection's
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        name = copy.getsockname()
+        return str(name[1]) if copy.family in (socket.AF_INET, socket.AF_INET6) else None

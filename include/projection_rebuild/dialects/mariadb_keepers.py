@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 import sqlalchemy as sa
 
 from include.projection_rebuild.dialects.base import Dialect, TablesBusy
+from include.projection_rebuild.errors import ConnectionRefused
 
 GATE = "~projection_rebuild_gate"
 """A table that nobody needs, there for as long as a switch takes. Locks are taken in the order of names: a keeper has its table before it comes to this one."""
@@ -128,7 +129,7 @@ class Keepers:
             try:
                 self._dialect.run(self._lookout, f"KILL QUERY {session}")
             except sa.exc.SQLAlchemyError:
-                with suppress(sa.exc.SQLAlchemyError):
+                with suppress(sa.exc.SQLAlchemyError, ConnectionRefused):
                     self._dialect.cancel(session)
             # Again, if the statement had not begun when it was struck.
             keeper.join(STEP)

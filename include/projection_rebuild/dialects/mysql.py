@@ -22,14 +22,24 @@ from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.dialects import mysql_connection as connecting
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_session as ours
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
-from include.projection_rebuild.dialects.base import Dialect, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
+from include.projection_rebuild.dialects.base import (
+    Dialect,
+    Fence,
+    Listed,
+    Manners,
+    Refusal,
+    Surroundings,
+    TablesBusy,
+    Trial,
+)
 from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
-from include.projection_rebuild.errors import CloneError, SessionError, SettleTimeout, changed_since
+from include.projection_rebuild.errors import CloneError, ConnectionRefused, SessionError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
@@ -140,8 +150,9 @@ class MySQLDialect(Dialect):
     # The driver would leave an offset out; columns know none, and our sessions are in UTC.
     binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value}
 
-    def __init__(self, engine: sa.Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
+        super().__init__(engine, known_as)
+        self._own_sessions = connecting.OwnSessions(engine)
         self._takes_files = True
         self._takes_many = True
 
@@ -164,6 +175,16 @@ class MySQLDialect(Dialect):
         return "`" + name.replace("`", "``").replace("%", "%%") + "`"
 
     # Connections ------------------------------------------------------------------------------------------------
+
+    def _open(self) -> sa.Connection:
+        self._own_sessions.note_what_is_asked()
+        return super()._open()
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        return connecting.why_not_connected(error)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        return self._own_sessions.why_not(connection)
 
     def set_up(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
@@ -644,8 +665,9 @@ class MySQLDialect(Dialect):
                 stack.enter_context(shut(self, guard, gate))
                 locks = ", ".join(f"{blue} WRITE" for blue in blues)
                 self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
-            except sa.exc.DBAPIError as error:
-                if _number(error) not in NO_KEEPERS:
+            except (sa.exc.DBAPIError, ConnectionRefused) as error:
+                cause = error.__cause__ if isinstance(error, ConnectionRefused) else error
+                if cause is None or _number(cause) not in NO_KEEPERS:
                     raise
                 raise TablesBusy from error
             # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
@@ -858,7 +880,7 @@ class MySQLDialect(Dialect):
 
     def _cancel_in_time(self, session: Any) -> None:
         # A server that cannot be reached has ended the statement already.
-        with suppress(sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error):
+        with suppress(sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, ConnectionRefused):
             self.cancel(session)
 
     def _swallow_late_kill(self, connection: sa.Connection) -> None:

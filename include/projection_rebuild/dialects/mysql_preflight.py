@@ -250,7 +250,14 @@ class Preflight:
     # The event store --------------------------------------------------------------------------------------------
 
     def of_events(self, schema: str | None, table: str) -> Iterator[Finding]:
-        """Rights on the event store."""
+        """Rights on the event store, and whether appends are made here at all."""
+        if self._is_on("read_only") or self._is_on("super_read_only"):
+            yield Finding(
+                about=f"event store {table}",
+                problem="this server is read-only, as replicas are: it may be behind its primary, and appends cannot be held back here",
+                remedy="connect to the primary",
+                refuses=True,
+            )
         schema = schema or self._query("SELECT DATABASE()").scalar_one()
         yield from ours.history(self._settings)
         if not self._grants.allow("SELECT", schema, table):

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.dialects import postgres_connection as connecting
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
 from include.projection_rebuild.dialects import postgres_session as ours
@@ -30,6 +31,7 @@ from include.projection_rebuild.dialects.base import (
     Fence,
     Listed,
     Manners,
+    Refusal,
     Surroundings,
     Trial,
 )
@@ -137,7 +139,17 @@ class PostgresDialect(Dialect):
     # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
     binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC) if value.tzinfo else value}
 
+    def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
+        super().__init__(engine, known_as)
+        self._own_sessions = connecting.OwnSessions(engine)
+
     # Connections ------------------------------------------------------------------------------------------------
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        return connecting.why_not_connected(error)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        return self._own_sessions.why_not(connection)
 
     def set_up(self, connection: sa.Connection) -> None:
         # Python's own reader makes floats of all numbers with a fraction, which are not always the same number.

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 
+import psycopg
 import sqlalchemy as sa
+from psycopg import pq
 
 from include.projection_rebuild.errors import RebuildError
 
@@ -30,15 +32,8 @@ def dumped(connection: sa.Connection) -> dict[str, str]:
 
 
 def _pg_dump(connection: sa.Connection) -> str:
-    info = connection.connection.driver_connection.info  # type: ignore[union-attr]
     # In the environment: a command line is for everybody to read.
-    where = {
-        "PGHOST": info.host,
-        "PGPORT": str(info.port),
-        "PGUSER": info.user,
-        "PGDATABASE": info.dbname,
-        "PGPASSWORD": info.password,
-    }
+    where = _environment(connection.connection.driver_connection.info)  # type: ignore[union-attr]
     # It sets up its session itself but for the encoding, which would be the database's.
     command = [
         os.environ.get("REBUILD_PG_DUMP", "pg_dump"),
@@ -55,3 +50,10 @@ def _pg_dump(connection: sa.Connection) -> str:
             f"pg_dump failed: {error.stderr.strip()}; REBUILD_PG_DUMP may name one of the server's version"
         ) from None
     return done.stdout
+
+
+def _environment(info: psycopg.ConnectionInfo) -> dict[str, str]:
+    """How the program connects: as this connection was made, to the server that has answered, with all settings of TLS."""
+    said = info.get_parameters() | {"host": info.host, "port": str(info.port), "dbname": info.dbname, "password": info.password}
+    variables = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
+    return {variables[name]: value for name, value in said.items() if name in variables and value}

@@ -135,8 +135,15 @@ def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
 
 
 def of_events(query: Query, schema: str | None, table: str, columns: Sequence[str]) -> Iterator[Finding]:
-    """Rights on the event store."""
+    """Rights on the event store, and whether appends are made here at all."""
     user = query("SELECT current_user").scalar_one()
+    if query("SELECT pg_catalog.pg_is_in_recovery()").scalar_one():
+        yield Finding(
+            about=f"event store {table}",
+            problem="this server is a standby: it is behind its primary, and appends cannot be held back here",
+            remedy="connect to the primary",
+            refuses=True,
+        )
     hidden = [name for (name,) in query(_READABLE, schema, table, list(columns))]
     if hidden:
         yield Finding(

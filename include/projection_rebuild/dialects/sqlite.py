@@ -19,7 +19,7 @@ from include.projection_rebuild.column_kinds import ColumnType, Kind
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_session as ours
 from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Surroundings, Trial
+from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Surroundings, Trial
 from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
 from include.projection_rebuild.errors import CloneError, changed_since
 from include.projection_rebuild.findings import Carried, Finding, named
@@ -48,6 +48,18 @@ def _kind(declared: str) -> Kind:
     return Kind.OTHER
 
 
+_UNUSABLE = Refusal(
+    "the file cannot be opened, or a parameter of the connection is wrong", "Correct path and extras in the connection"
+)
+
+_MEANINGS = {
+    "SQLITE_CANTOPEN": Refusal("the file cannot be opened", "Correct the path, or let this process read the file and its folder"),
+    "SQLITE_NOTADB": Refusal("the file is no SQLite database, or it is encrypted", "Correct the path in the connection"),
+    "SQLITE_CORRUPT": Refusal("the file is damaged", "PRAGMA integrity_check, and restore it"),
+    "SQLITE_PERM": Refusal("the file may not be opened", "Let this process read and write the file and its folder"),
+}
+
+
 @dataclass(frozen=True)
 class _Stored:
     """A row of sqlite_master that has a statement of its own."""
@@ -69,6 +81,19 @@ class SqliteDialect(Dialect):
     row_lock = ""
 
     # Connections ------------------------------------------------------------------------------------------------
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        return _MEANINGS.get(getattr(cause, "sqlite_errorname", ""), _UNUSABLE)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        # Reads the head of the file: that it is missing, or no database, shows nowhere before that.
+        try:
+            self._execute(connection, "PRAGMA schema_version").scalar_one()
+        except sa.exc.DBAPIError as error:
+            if not self.lock_was_refused(error):
+                raise
+        return None
 
     def set_up(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
@@ -203,8 +228,8 @@ class SqliteDialect(Dialect):
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        # Whoever may open the file may read it, and an append that is visible is settled.
-        return []
+        # Whoever may open the file may read it, and an append that is visible is settled; who writes holds appends back.
+        return list(preflight.of_events(partial(self._execute, connection), table))
 
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return preflight.size(partial(self._execute, connection), table)

@@ -38,6 +38,17 @@ def of_server(query: Query) -> Iterator[Finding]:
         )
 
 
+def of_events(query: Query, table: str) -> Iterator[Finding]:
+    """Whether appends can be held back, which takes the right to write."""
+    if _is_read_only(query):
+        yield Finding(
+            about=f"event store {table}",
+            problem="its file, or the folder that its journal goes to, is read-only, so that appends cannot be held back",
+            remedy="let this process write both; nothing is written to it",
+            refuses=True,
+        )
+
+
 def _is_read_only(query: Query) -> bool:
     """Begins to write what is there already, and takes it back: a transaction alone says nothing."""
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import ConnectionRefused, RebuildError
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look, TableSeen
 from include.projection_rebuild.rebuild import Rebuild
@@ -81,6 +81,9 @@ class Watcher:
                 look = rebuild.look(self._traffic[-1] if self._traffic else None)
                 if self.clock() >= self._slow_due:
                     self._look_slowly(rebuild)
+        except ConnectionRefused as error:
+            # It says what to do, and holds no host name and no account.
+            raise Unseen(str(error)) from error
         except Exception as error:
             # A driver's own text may hold host names and accounts; who can log in need not be told those.
             raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error

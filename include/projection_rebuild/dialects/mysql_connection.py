@@ -1,0 +1,171 @@
+"""MySQL and MariaDB: why a connection could not be made, and whether a new one is encrypted and has a session of its own.
+
+The driver here may be built with MariaDB's Connector/C, which goes on in plain text where a server offers no encryption, unless it has
+to verify the certificate. So the server is asked about each new session. ProxySQL and MaxScale send statements of one connection
+to several sessions; the number that the login gave to the connection is then not the one of the session that answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import MySQLdb
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects.base import Refusal, own_port
+
+ASKED = "projection_rebuild_tls"
+"""In a connection's ``info``: what it was asked for, a :class:`Tls`."""
+
+UNDERSTOOD = {"ca", "cert", "key", "capath", "cipher"}
+"""The keys of ``ssl`` of which the driver takes notice; it ignores all others."""
+
+ENCRYPTING = {"REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"}
+VERIFYING = {"VERIFY_CA", "VERIFY_IDENTITY"}
+
+AT_ONCE = 3
+"""So many connections are open when their numbers are compared: two counters may agree once, and not with every one of these."""
+
+_DIRECT = "Connect to the server directly, past the proxy: a rebuild locks tables and sets its session"
+
+_NO_ROOM = Refusal(
+    "the server has no connection to spare, for all or for this account",
+    "Try again later, or raise max_connections or the account's MAX_USER_CONNECTIONS: a run needs up to ten connections",
+    retryable=True,
+)
+_LOGIN = Refusal("the server does not accept login and password", "Correct them in the connection")
+_LOCKED = Refusal(
+    "the account is locked, or its password has expired", "ALTER USER ... ACCOUNT UNLOCK, or give it another password"
+)
+_DATABASE = Refusal(
+    "there is no such database, or the account may not use it",
+    "Correct the database (the field schema) in the connection, or GRANT",
+)
+_ELSEWHERE = Refusal(
+    "the server cannot be reached, or does not answer",
+    "Look whether it runs, and whether host and port are right",
+    retryable=True,
+)
+_MACHINE = Refusal("the server lets no one in from this machine", "Allow its address for the account, or FLUSH HOSTS")
+_ENCRYPTION = Refusal(
+    "the connection cannot be encrypted as it is configured, or the server asks for encryption",
+    "Correct ssl and ssl_mode in the extras, or turn encryption on in the server",
+)
+_PLUGIN = Refusal(
+    "the driver does not know how the account is to log in", "Give the account an authentication plugin of the server's"
+)
+_DRIVER = Refusal("the driver does not take one of the extras", "Correct the extras in the connection")
+
+_MEANINGS = {
+    1040: _NO_ROOM, 1203: _NO_ROOM, 1226: _NO_ROOM, 1045: _LOGIN, 1698: _LOGIN, 3118: _LOCKED, 4151: _LOCKED, 1820: _LOCKED, 1862: _LOCKED,
+    1044: _DATABASE, 1049: _DATABASE, 1129: _MACHINE, 1130: _MACHINE, 2026: _ENCRYPTION, 3159: _ENCRYPTION, 1251: _PLUGIN, 2059: _PLUGIN,
+    2061: _PLUGIN,
+}  # fmt: skip
+
+
+class Tls:
+    """What a connection asks of its encryption.
+
+    :param said: the driver's arguments
+    """
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        ssl, mode = said.get("ssl"), str(said.get("ssl_mode") or "").upper()
+        self.asked = mode in ENCRYPTING or (bool(ssl) and mode != "DISABLED")
+        ignored = {key for key, value in ssl.items() if value and key not in UNDERSTOOD} if isinstance(ssl, Mapping) else set()
+        self.ignored = sorted(ignored) if mode not in VERIFYING else []
+
+
+def note(dialect: sa.Dialect, record: Any, args: list[Any], said: dict[str, Any]) -> None:
+    """Keeps what a new connection is asked for, where the check finds it; for SQLAlchemy's event ``do_connect``."""
+    if record is not None:
+        record.info[ASKED] = Tls(said)
+
+
+def why_not_connected(error: BaseException) -> Refusal:
+    """What the error's number means; where it says nothing that we know, the server is away."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if not isinstance(cause, MySQLdb.OperationalError):
+        return _DRIVER
+    return _MEANINGS.get(cause.args[0] if cause.args else 0, _ELSEWHERE)
+
+
+class OwnSessions:
+    """Checks the new connections of one engine."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._proving = threading.Lock()
+        self._proven = False
+
+    def note_what_is_asked(self) -> None:
+        """From now on, what a connection asks for is known when it is checked."""
+        if not sa.event.contains(self._engine.dialect, "do_connect", note):
+            sa.event.listen(self._engine.dialect, "do_connect", note)
+
+    def why_not(self, connection: sa.Connection) -> Refusal | None:
+        """Why a connection is not what it was configured to be, or its session not its own; None: all is well."""
+        try:
+            return _why_not_encrypted(connection) or self._why_not_own(connection.connection.driver_connection)
+        except MySQLdb.Error as error:
+            return why_not_connected(error)
+
+    def _why_not_own(self, driver: Any) -> Refusal | None:
+        if not _has_its_number(driver):
+            return Refusal("a proxy stands between, which may send each statement to another session", _DIRECT)
+        if _seen_port(driver) == own_port(driver.fileno()):
+            return None
+        # An address was translated on the way, or two counters agree by accident.
+        with self._proving, ExitStack() as held:
+            if self._proven:
+                return None
+            for _ in range(AT_ONCE):
+                fairy = self._engine.raw_connection()
+                held.callback(fairy.invalidate)
+                if not _has_its_number(fairy.driver_connection):
+                    return Refusal("a proxy stands between, which may send each statement to another session", _DIRECT)
+            self._proven = True
+        return None
+
+
+def _why_not_encrypted(connection: sa.Connection) -> Refusal | None:
+    tls = connection.info.get(ASKED)
+    if tls is None or not tls.asked:
+        return None
+    if tls.ignored:
+        return Refusal(
+            f"the driver would ignore {', '.join(f'ssl.{key}' for key in tls.ignored)}, and encrypt without it",
+            "Say ssl_mode=VERIFY_IDENTITY, which has certificate and host name verified",
+        )
+    cipher = _ask(connection.connection.driver_connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[1]
+    if cipher:
+        return None
+    return Refusal(
+        "the connection is to be encrypted, and the server has made it in plain text",
+        "Turn TLS on in the server, or take ssl and ssl_mode out of the connection if plain text is all right",
+    )
+
+
+def _has_its_number(driver: Any) -> bool:
+    # Not the bare function: ProxySQL answers that by itself. The login gives 32 bits of the number.
+    (number,) = _ask(driver, "SELECT CONNECTION_ID() + 0")
+    return bool(int(number) & 0xFFFFFFFF == driver.thread_id() & 0xFFFFFFFF)
+
+
+def _seen_port(driver: Any) -> str | None:
+    """The port that the server sees at our end; None: it sees none."""
+    (host,) = _ask(driver, "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()")
+    _, colon, port = str(host).rpartition(":")
+    return port if colon else None
+
+
+def _ask(driver: Any, sql: str) -> Any:
+    cursor = driver.cursor()
+    try:
+        cursor.execute(sql)
+        return cursor.fetchone()
+    finally:
+        cursor.close()

@@ -1,0 +1,303 @@
+"""PostgreSQL: why a connection could not be made, and whether a new one has a server session of its own.
+
+A pooler in transaction mode gives each transaction another session of the server. What we set on one would stay there for the
+application, and locks that we hold for a session would be somebody else's. So the session is proven before anything is set on it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import pq
+from psycopg.pq.abc import PGconn
+
+from include.projection_rebuild.dialects.base import Refusal, own_port
+
+PATIENCE = 10.0
+"""Seconds for which a pooler may let one of our questions wait for a free connection to the server."""
+
+SHORT = 1.0
+"""The same, while we hold a session that the application may be waiting for."""
+
+ROUNDS = 5
+"""How often two connections of ours are asked by turns. In transaction mode the first round shows it, unless the pool is busy."""
+
+SPARE = 4
+"""So many new connections look for the session that another one has just given back."""
+
+DIRECT = "Connect to the server directly, past the pooler, or through a pool in session mode (PgBouncer: pool_mode=session)"
+
+_ENCRYPTION = r"SSL|certificate|GSSAPI|channel binding"
+_CONFIGURED = (
+    r"unrecognized configuration parameter|invalid value for parameter|invalid command-line|unsupported startup parameter"
+)
+
+# libpq tells why it could not connect in words only, the server's own among them.
+_MEANINGS: tuple[tuple[str, Refusal], ...] = (
+    (
+        r"no pg_hba\.conf entry|pg_hba\.conf rejects",
+        Refusal(
+            "the server's pg_hba.conf lets this account not in from this machine, or not with this encryption",
+            "Add a line for it there, or set sslmode as the server asks for",
+        ),
+    ),
+    (
+        r"too many connections|too many clients|remaining connection slots|no more connections allowed|max_client_conn",
+        Refusal(
+            "the server, the database or the role has no connection to spare",
+            "Try again later, or raise max_connections or the CONNECTION LIMIT: a run needs up to ten connections",
+            retryable=True,
+        ),
+    ),
+    (
+        r"password authentication failed|no password supplied|authentication failed",
+        Refusal("the server does not accept login and password", "Correct them in the connection"),
+    ),
+    (r"role .* does not exist|no such user", Refusal("there is no such role", "Correct the login in the connection")),
+    (
+        r"is not permitted to log in|permission denied for database",
+        Refusal("the role may not connect", "GRANT CONNECT ON DATABASE, or ALTER ROLE ... LOGIN"),
+    ),
+    (
+        r"database .* does not exist|no such database",
+        Refusal("there is no such database", "Correct the database (the field schema) in the connection"),
+    ),
+    (
+        r"not currently accepting connections",
+        Refusal("the database accepts no connections", "ALTER DATABASE ... ALLOW_CONNECTIONS true"),
+    ),
+    (
+        r"statement pooling mode",
+        Refusal("a pooler in statement mode stands between: it gives each statement another session", DIRECT),
+    ),
+    (_CONFIGURED, Refusal("the server does not take a setting that is sent with the login", "Correct the extra `options`")),
+    (
+        r"invalid .* value|bad value for|invalid connection option|invalid integer",
+        Refusal("the driver does not take one of the extras", "Correct the extras in the connection"),
+    ),
+    (
+        _ENCRYPTION,
+        Refusal(
+            "the connection cannot be encrypted as it is configured, and nothing was sent in plain text",
+            "Correct sslmode, sslrootcert, sslcert and sslkey in the extras, or turn encryption on in the server",
+        ),
+    ),
+)
+
+_PASSING = ("08", "53", "57")
+"""Classes of errors that pass: lost connections, which a full pool gives too, exhausted resources, and servers that are stopped."""
+
+_ELSEWHERE = Refusal(
+    "the server cannot be reached, or does not answer",
+    "Look whether it runs, and whether host and port are right",
+    retryable=True,
+)
+
+_NO_ROOM = Refusal(
+    "a pooler stands between, and gave us no second connection to the server in time",
+    f"Make the pool larger. {DIRECT}",
+    retryable=True,
+)
+
+
+def why_not_connected(error: BaseException) -> Refusal:
+    """What the driver's text means; where it says nothing that we know, the server is away."""
+    text = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+    for pattern, refusal in _MEANINGS:
+        if re.search(pattern, text):
+            return refusal
+    return _ELSEWHERE
+
+
+class _NoAnswer(Exception):
+    """A question has waited for too long."""
+
+
+class _Failed(Exception):
+    """A question failed.
+
+    :param sqlstate: the server's, or the pooler's
+    """
+
+    def __init__(self, sqlstate: str) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(sqlstate)
+
+
+class _Session:
+    """A connection of ours that is asked with patience, and that prepares no statements: a pooler would leave them to others."""
+
+    def __init__(self, driver: Any) -> None:
+        self._pgconn: PGconn = driver.pgconn
+
+    def ask(self, sql: str, patience: float = PATIENCE) -> tuple[str | None, ...]:
+        """The first row as text.
+
+        :raises _NoAnswer: there was none in time
+        :raises _Failed: there was an error
+        """
+        row: tuple[str | None, ...] = ()
+        self._pgconn.send_query(sql.encode())
+        deadline = time.monotonic() + patience
+        while True:
+            while self._pgconn.is_busy():
+                self._wait(deadline)
+            result = self._pgconn.get_result()
+            if result is None:
+                return row
+            if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+                state = result.error_field(pq.DiagnosticField.SQLSTATE)
+                raise _Failed(state.decode() if state else "unknown")
+            values = [result.get_value(0, column) for column in range(result.nfields)] if result.ntuples else []
+            row = tuple(None if value is None else value.decode() for value in values)
+
+    def is_told(self, channel: str) -> bool:
+        """Whether a notification comes to it, without its asking for anything."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self._pgconn.consume_input()
+            while (notice := self._pgconn.notifies()) is not None:
+                if notice.relname.decode() == channel:
+                    return True
+            try:
+                self._wait(deadline)
+            except _NoAnswer:
+                return False
+
+    def _wait(self, deadline: float) -> None:
+        readable, _, _ = select.select([self._pgconn.socket], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable:
+            raise _NoAnswer
+        self._pgconn.consume_input()
+
+    def server(self, patience: float = PATIENCE) -> str:
+        """The process of the server that answers."""
+        return str(self.ask("SELECT pg_catalog.pg_backend_pid()", patience)[0])
+
+
+class OwnSessions:
+    """Proves that connections of one engine have sessions of their own.
+
+    A direct connection proves itself: the process that the server named at the login is the one that answers, and the server sees the
+    very port that we speak from. PgBouncer and its like name a process that does not exist. What stands between is then tried out, once
+    for the engine: two connections of ours are asked by turns, and must never meet the same process, nor change theirs. That refuses
+    a shared session without touching it. At last, a connection that is in no transaction hears a notification from the other one: only a
+    pooler that keeps a session for it can pass it on.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._proving = threading.Lock()
+        self._proven = False
+
+    def why_not(self, connection: sa.Connection) -> Refusal | None:
+        """Why a connection's session is not its own; None: it is."""
+        driver: Any = connection.connection.driver_connection
+        try:
+            if _is_direct(driver):
+                return None
+            with self._proving:
+                if self._proven:
+                    return None
+                why = self._try_out(_Session(driver))
+                self._proven = why is None
+                return why
+        except _NoAnswer:
+            return _NO_ROOM
+        except _Failed as error:
+            return _unproven(error.sqlstate)
+        except psycopg.Error as error:
+            # The other connection could not be made, or one of them has ended.
+            return why_not_connected(error)
+
+    def _try_out(self, mine: _Session) -> Refusal | None:
+        with self._another() as other:
+            if _shares(mine, other):
+                return Refusal("a pooler in transaction mode stands between: it gives each transaction another session", DIRECT)
+            channel = f"projection_rebuild_{secrets.token_hex(8)}"
+            mine.ask(f"LISTEN {channel}")
+            other.ask(f"NOTIFY {channel}")
+            heard = mine.is_told(channel)
+            mine.ask(f"UNLISTEN {channel}")
+            if not heard:
+                return Refusal("something stands between that does not keep a session of the server for each connection", DIRECT)
+        return self._leaves_settings()
+
+    @contextmanager
+    def _another(self) -> Iterator[_Session]:
+        """One more connection, which ends with the context."""
+        fairy = self._engine.raw_connection()
+        try:
+            driver: Any = fairy.driver_connection
+            driver.autocommit = True
+            yield _Session(driver)
+        finally:
+            # Not back to our pool: whatever state it is in ends with it.
+            fairy.invalidate()
+
+    def _leaves_settings(self) -> Refusal | None:
+        """Whether the pooler hands a session on as its last user has left it; a setting of a name of our own shows it, and harms nobody."""
+        token = secrets.token_hex(8)
+        with self._another() as first:
+            server = first.server()
+            first.ask(f"SELECT pg_catalog.set_config('projection_rebuild.left', '{token}', false)")
+        with ExitStack() as held:
+            for _ in range(SPARE):
+                try:
+                    found = held.enter_context(self._another())
+                    pid, left = found.ask(
+                        "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('projection_rebuild.left', true)"
+                    )
+                except _NoAnswer:
+                    return None
+                if left == token:
+                    with suppress(_Failed, _NoAnswer):
+                        found.ask("RESET projection_rebuild.left")
+                    return Refusal(
+                        "the pooler hands a session on with the settings of its last user",
+                        "Set server_reset_query = DISCARD ALL (PgBouncer). " + DIRECT,
+                    )
+                if pid == server:
+                    return None
+        return None
+
+
+def _shares(mine: _Session, other: _Session) -> bool:
+    """Whether two connections were seen to meet in one session, or one of them to change its own."""
+    met = {mine.server()}
+    for _ in range(ROUNDS):
+        # What holds a transaction open has a session in every mode; it is the other one's that may be given to it.
+        other.ask("BEGIN READ ONLY")
+        try:
+            if other.server() in met:
+                return True
+            # In a small pool the application waits as long as we hold this session.
+            met.add(mine.server(patience=SHORT))
+        finally:
+            other.ask("ROLLBACK")
+        # Twice in a row, so that a pool that hands out its sessions in turn does not keep step with us.
+        met |= {mine.server(), mine.server()}
+        if len(met) > 1:
+            return True
+    return False
+
+
+def _is_direct(driver: Any) -> bool:
+    pid, port = _Session(driver).ask("SELECT pg_catalog.pg_backend_pid(), pg_catalog.inet_client_port()")
+    return pid == str(driver.info.backend_pid) and port == own_port(driver.fileno())
+
+
+def _unproven(sqlstate: str) -> Refusal:
+    if sqlstate == psycopg.errors.ReadOnlySqlTransaction.sqlstate:
+        return Refusal("it is a standby behind a pooler, and a standby takes no writes", "Connect to the primary, directly")
+    reason = f"something stands between, and it cannot be proven that each connection keeps its session (SQLSTATE {sqlstate})"
+    return Refusal(reason, DIRECT, retryable=sqlstate.startswith(_PASSING))
