@@ -16,8 +16,6 @@ from uuid import uuid4
 
 import orjson
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.dialects.base import Dialect
@@ -376,6 +374,10 @@ class Ledger:
         """
         if not self._refusing_null(connection, table, columns):
             return
+        # Only here: an application that projects live imports this module, and has no need of Alembic.
+        from alembic.migration import MigrationContext
+        from alembic.operations import Operations
+
         # SQLite makes the table anew, so it is a matter of all or nothing there.
         with nullcontext() if self._dialect.ddl_commits else self._dialect.transaction(connection):
             operations = Operations(MigrationContext.configure(connection))

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import StoredEvent
 
-from include.projection_rebuild import event_store
+from include.projection_rebuild import pyeventsourcing
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.event_store import EventStore
@@ -248,7 +248,7 @@ def test_archived_events_and_those_of_others_are_no_events(new_engine: Callable[
 
 
 def test_what_its_mapper_cannot_decode_is_told_by_position_and_kind() -> None:
-    decode = event_store.pyeventsourcing.decoder("tests.engine.pyshop:Shop")
+    decode = pyeventsourcing.decoder("tests.engine.pyshop:Shop")
     mapper = pyshop.Shop().mapper
     order = pyshop.Order(name="o", customer=3, on=None)  # type: ignore[arg-type]
     stored: StoredEvent = mapper.to_stored_event(order.pending_events[0])
@@ -281,13 +281,13 @@ def test_a_preset_that_does_not_fit_is_refused(keys: dict[str, Any], words: str)
 def test_an_application_that_is_asked_for_its_mapper_opens_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSISTENCE_MODULE", "eventsourcing.postgres")
     monkeypatch.setenv("POSTGRES_DBNAME", "nowhere")
-    assert event_store.pyeventsourcing.decoder("tests.engine.pyshop:Shop")([]) == []
+    assert pyeventsourcing.decoder("tests.engine.pyshop:Shop")([]) == []
 
 
 @pytest.mark.parametrize("path", ["no.such:thing", "tests.engine.pyshop:placed", "builtins:dict"])
 def test_a_mapper_that_cannot_be_had_is_a_wrong_spec(path: str) -> None:
     with pytest.raises(SpecError, match=r"event_store\.mapper"):
-        event_store.pyeventsourcing.decoder(path)
+        pyeventsourcing.decoder(path)
 
 
 def test_a_spec_overrides_single_columns_of_its_preset() -> None:

@@ -215,7 +215,7 @@ def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engin
         with pytest.raises(FencedOut):
             lost.result(30)
         waits.unlink()
-        assert taken_over.result(60).resumed_from == 0
+        assert taken_over.result(60).resumed_from is None
     second.verify()
     second.swap()
     assert held(engine)[1] == right(events(400))[1]

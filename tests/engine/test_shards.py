@@ -207,7 +207,7 @@ def test_a_second_worker_on_a_shard_and_one_of_an_earlier_clone_are_fenced_out(o
             beaten_by()
             with pytest.raises(FencedOut):
                 context.ledger.advance(connection, "run", read, position=1, head=1, events=1, seconds=0)
-    assert made.replay_shard("OrderProjector", 0).resumed_from == 0
+    assert made.replay_shard("OrderProjector", 0).resumed_from is None
     run_to_end(made, PROJECTORS)
     assert actual(one) == expected(stored)
 
@@ -233,7 +233,10 @@ def test_a_row_that_two_shards_make_is_an_error(one: sa.Engine) -> None:
     shard_of = rebuild(one)._context.store.shard_of
     first, second, *_ = {shard_of(str(each), 8): each for each in range(20)}.values()
     store(one, [of(first, "Made", "a"), of(second, "Made", "a")])
-    with pytest.raises(WriteError, match=r"ByCustomer \d/8: cannot insert into orders.* Or two shards make the same row"):
+    with pytest.raises(
+        WriteError,
+        match=r"ByCustomer \d/8: the event Made at position \d: cannot insert into orders.* Or two shards make the same row",
+    ):
         here(one, ByCustomer).replay("ByCustomer")
 
 
