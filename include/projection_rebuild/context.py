@@ -62,4 +62,4 @@ class Context:
     @staticmethod
     def options_of(run: Run) -> RunOptions:
         """The run's choices as the ledger keeps them."""
-        return RunOptions.model_validate(run.record["options"])
+        return RunOptions.of_record(run.record["options"])

@@ -19,10 +19,7 @@ from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.dialects.base import Dialect
 from include.projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
-
-RUN_ID_LENGTH = 510
-"""Characters of a run id; what InnoDB can index beside a projector's name."""
-
+from include.projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
 
 SHARD = "#"
 """Between a projector's name and a shard's number; no class has it in its name."""
