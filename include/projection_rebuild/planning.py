@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import agreed
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import ClaimRefused, StepOrderError
 from include.projection_rebuild.findings import Carried, refuse
@@ -102,6 +103,7 @@ def begin(
         )
     with context.dialect.transaction(connection):
         record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json"), "by": shown(by, NAME)}
+        record[agreed.AGREED] = agreed.of(context.spec, context.projectors, made.projectors)
         ledger.begin(connection, context.run_id, context.spec.rebuild, record)
     tables = [table.blue for table in context.switched_sets(made)]
     for table in tables:

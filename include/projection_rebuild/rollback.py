@@ -32,7 +32,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
         if not options.dry_run:
             finish_dead(context, connection, is_over)
         target, retired = _target(context, connection, of)
-        before = Context.plan_of(target)
+        before = Context.recorded_plan(target)
         if before.forms:
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
@@ -72,7 +72,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
     """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
     before = context.ledger.find_run(connection, context.run_id) if context.ledger.exists(connection) else None
-    if before is None or (plan := Context.plan_of(before)).rolls_back != target.run_id:
+    if before is None or (plan := Context.recorded_plan(before)).rolls_back != target.run_id:
         return []
     return plan.already or []
 
@@ -219,7 +219,7 @@ def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: Tab
     by = context.ledger.green_run(connection, table.green)
     run = context.ledger.find_run(connection, by) if by else None
     there = context.dialect.table_exists(connection, table.schema, table.green)
-    return there and run is not None and Context.plan_of(run).rolls_back == plan.rolls_back
+    return there and run is not None and Context.recorded_plan(run).rolls_back == plan.rolls_back
 
 
 def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
@@ -244,7 +244,7 @@ def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, ta
         ledger.inherit_checkpoints(connection, str(before), context.run_id)
         # It may have drained past appends that were still open, and then not switched.
         if (dead := ledger.find_run(connection, str(before))) is not None:
-            return Context.plan_of(dead).already
+            return Context.recorded_plan(dead).already
     elif ledger.checkpoints(connection, context.run_id):
         ledger.fence_workers(connection, context.run_id)
     else:
