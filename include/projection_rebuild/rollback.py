@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import live_tables
 from include.projection_rebuild.clone import drop_leftover
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import PlanError, StepOrderError
@@ -170,6 +171,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
             )
         tables = context.switched_sets(plan)
         context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        live_tables.refuse_at_once(context, connection, tables, run)
         plan = _take_back(context, connection, plan, tables)
         for table in tables:
             for statement in context.dialect.index_green(connection, table):
@@ -208,7 +210,10 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
     with dialect.transaction(connection):
         _rename_in_ledger(context, connection, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})
-        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"))
+        # By the first attempt; a later one does not take another table for the live one.
+        before = ledger.run(connection, context.run_id).record.get(live_tables.LIVE)
+        live = {live_tables.LIVE: before or live_tables.identities(context, connection, tables)}
+        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"), **live)
     return plan
 
 

@@ -94,6 +94,8 @@ class SqliteDialect(Dialect):
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return self.row_count(connection, schema, table)
 
+    identity_lost_by = "VACUUM"
+
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
         # VACUUM may move the page, and then a drop is refused, never wrong.
