@@ -506,6 +506,9 @@ class SqliteDialect(Dialect):
             if parent is not None:
                 # A key that names no columns points to the parent's primary key.
                 implied = [] if parts[0][4] else sa.inspect(parents).get_pk_constraint(parent.name)["constrained_columns"]
+                if not parts[0][4] and len(implied) != len(parts):
+                    # Nobody can follow it, SQLite included; the plan refuses it where it is a read model's.
+                    continue
                 found.append((parent.name, [(each[3], each[4] or implied[at]) for at, each in enumerate(parts)]))
         return found
 
