@@ -111,7 +111,7 @@ def main(given: Sequence[str] | None = None) -> int:
     event_store = sa.create_engine(arguments.event_store) if apart else read_models
     names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
     try:
-        spec, options = load_spec(arguments.spec), RunOptions(projectors=names)
+        spec, options = load_spec(arguments.spec), RunOptions.parse({"projectors": names} if names else {})
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
             return plan(make, options)

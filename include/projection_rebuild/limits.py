@@ -33,6 +33,9 @@ LARGEST = 2**63 - 1
 LONGEST = timedelta(days=36_500)
 """Durations are between zero and this."""
 
+LONGEST_HOLD = timedelta(hours=1)
+"""For as long at most others may have to wait for the tables; at least a millisecond."""
+
 FIRST_YEAR, LAST_YEAR = 1900, 9998
 """Dates are in these years, so that no time zone takes them beyond what a database or Python can hold."""
 

@@ -29,7 +29,7 @@ from pydantic import (
 from include.projection_rebuild import external, limits
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.external import OnRetry
-from include.projection_rebuild.limits import FIRST_YEAR, LAST_YEAR, LONGEST, MOST_AGGREGATES, MOST_SHARDS, shown
+from include.projection_rebuild.limits import FIRST_YEAR, LAST_YEAR, LONGEST, LONGEST_HOLD, MOST_AGGREGATES, MOST_SHARDS, shown
 from include.projection_rebuild.parts import Part
 from include.projection_rebuild.presets import Preset, completed
 from include.projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
@@ -62,6 +62,16 @@ def _duration_text(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_duration_text, when_used="json")]
+
+
+def _held(value: timedelta) -> timedelta:
+    """Zero leaves no attempt a chance, and servers count in milliseconds that fit into 32 bits."""
+    if not timedelta(milliseconds=1) <= value <= LONGEST_HOLD:
+        raise ValueError(f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: for as long others may have to wait")
+    return value
+
+
+HoldDuration = Annotated[Duration, AfterValidator(_held)]
 
 
 def parse_moment(value: object) -> datetime:
@@ -372,8 +382,8 @@ class SwapSection(Section):
     :param approval_timeout: how long to wait for that person; null: as long as it takes
     """
 
-    max_pause: Duration = timedelta(seconds=2)
-    lock_timeout: Duration = timedelta(milliseconds=100)
+    max_pause: HoldDuration = timedelta(seconds=2)
+    lock_timeout: HoldDuration = timedelta(milliseconds=100)
     attempts: Whole = Field(default=100, ge=1)
     small_backlog: Whole = Field(default=500, ge=1)
     wait_for_snapshots: Duration = timedelta(seconds=60)

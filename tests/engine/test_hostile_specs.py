@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from include.projection_rebuild import limits
+from include.projection_rebuild.__main__ import main
 from include.projection_rebuild.errors import RebuildError, SpecError, StepOrderError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
@@ -334,6 +335,7 @@ SPECS: list[tuple[str, Any]] = [
     *(("schedule", each) for each in ("* " * 100_000, "0-99999999999 * * * *", "*/0 * * * *", "\0", "1," * 125 + "1 * * * *", 5, ["@daily"])),
     *(("rebuild", each) for each in ("a\n", "a\0", "x" * 101, "", 5, True, "é")),
     ("deadline", "99999999999d"),
+    *((f"swap.{key}", each) for key in ("lock_timeout", "max_pause") for each in ("0s", "0.5ms", "25d", "61m")),
     ("structure", {"ddl": "a\0b"}),
     ("structure", {"views": {"v": "SELECT \0"}, "ddl": "x.sql"}),
 ]  # fmt: skip
@@ -558,3 +560,29 @@ def test_a_step_that_is_too_early_is_still_another_error(sqlite_url: sa.URL) -> 
     with pytest.raises(StepOrderError):
         made.decide(True, by="me")
     engine.dispose()
+
+
+def test_the_documents_tell_the_limits() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spec.md").read_text(encoding="utf-8")
+    told = text.partition("## Limits")[2].partition("## ")[0]
+    numbers = [
+        limits.SPEC_FILE // 1024,
+        limits.DDL_FILE // 1024**2,
+        limits.DEEPEST,
+        limits.MOST_VALUES,
+        limits.MOST_TEXT // 1024**2,
+        limits.NAME,
+    ]
+    numbers += [limits.SQL, limits.REASON, limits.AGGREGATE, limits.MOST_AGGREGATES, limits.RUN_ID, limits.SHOWN]
+    for number in numbers:
+        assert f"{number:,}" in told, number
+    assert f"{limits.LONGEST.days}d" in told and f"{limits.LONGEST_HOLD.seconds // 3600}h" in told
+    assert str(limits.FIRST_YEAR) in told and str(limits.LAST_YEAR) in told
+
+
+def test_the_command_line_refuses_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, PLAIN)
+    for names in ("a\0b", "x" * 300, "\udcff"):
+        assert main(["plan", str(path), "--read-models", f"sqlite:///{tmp_path}/shop.db", "--projectors", names]) == 1
+        said = capsys.readouterr().out.strip()
+        assert said.isprintable() and "projectors.0" in said
