@@ -78,9 +78,10 @@ def edited(spec: RebuildSpec, projectors: Projectors, run: Run) -> list[str]:
     there = [name for name in plan.projectors if name in projectors]
     if before is None:
         return gone + ([] if gone else [*_other_tables(plan, projectors)])
-    before_switch = not run.state.at_least(RunState.SWITCHING)
-    now = of(spec if before_switch else spec.model_copy(update={"structure": None}), projectors, there)
-    sections = ("event_store", "read_models", "live_writer", *(["structure"] if before_switch else []))
+    # A rollback has no use for it, nor has a switch that has begun.
+    structured = not run.state.at_least(RunState.SWITCHING) and plan.rolls_back is None
+    now = of(spec if structured else spec.model_copy(update={"structure": None}), projectors, there)
+    sections = ("event_store", "read_models", "live_writer", *(["structure"] if structured else []))
     found = gone + [each for section in sections for each in _places(before, now, section)]
     if not run.state.at_least(RunState.SWITCHED):
         found += [each for name in there for each in _projector(name, before["projectors"].get(name), now["projectors"][name])]

@@ -46,6 +46,9 @@ MOST_AGGREGATES = 5_000
 NAME = 250
 """Characters of a name: of a table, a column, a class, a connection, and of every text that is not listed in :data:`TEXTS`. One line."""
 
+PATH = 1_000
+"""Characters of the path of a spec file. One line."""
+
 RUN_ID = 510
 """Characters of a run id; what InnoDB can index beside a projector's name. One line."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
 import sqlalchemy as sa
-from croniter import croniter
+from croniter import CroniterError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -586,6 +586,14 @@ class ProgramSection(Section):
         return external.made_of(self.name, self.tables, self.event_types, [loaded[each] for each in self.depends_on], **how)
 
 
+def _comes(schedule: str) -> bool:
+    """Whether a cron expression is one, and its time ever comes: the 31st of February would stop Airflow at all DAGs of the file."""
+    try:
+        return bool(croniter.is_valid(schedule) and croniter(schedule, datetime(2000, 1, 1, tzinfo=UTC)).get_next(float))
+    except CroniterError:
+        return False
+
+
 class RebuildSpec(Section):
     """One spec file: what is rebuilt, from where, when, and under which bounds."""
 
@@ -610,7 +618,7 @@ class RebuildSpec(Section):
     @field_validator("schedule")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:
-        if value is not None and not croniter.is_valid(value):
+        if value is not None and not _comes(value):
             raise ValueError(f"'{shown(value)}' is no cron expression; for example 0 2 * * SUN, or null for manual runs only")
         return value
 
@@ -785,8 +793,10 @@ def _misplaced(spec: RebuildSpec) -> Iterator[str]:
         for name in stage.projectors:
             if name not in projectors:
                 yield f"{stage.name} names {name}, which is none of the projectors; they are {', '.join(projectors)}"
-            elif places.setdefault(name, at) != at or stage.projectors.count(name) > 1:
+            elif name in places:
                 yield f"{name} is named twice; leave it in one stage"
+            else:
+                places[name] = at
     if missing := [name for name in projectors if name not in places]:
         yield f"{', '.join(missing)} is in none of them; add it to one"
     for name, needed in ((name, each) for name, before in needs(projectors).items() for each in before):

@@ -40,6 +40,9 @@ def read_spec(path: Path) -> dict[str, Any]:
 
     :raises SpecError: it cannot be read, is no YAML, or is beyond :mod:`include.projection_rebuild.limits`; names file and line
     """
+    # It goes into DAGs, into Airflow's database and onto pages.
+    if problem := limits.of_text(str(path), most=limits.PATH):
+        raise SpecError(f"{shown(path.name, limits.NAME)} cannot be used, for its name: {problem}")
     return parse(limits.read(path, limits.SPEC_FILE), shown(path.name, limits.NAME))
 
 

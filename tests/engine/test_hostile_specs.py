@@ -189,8 +189,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
 
 def test_a_file_of_a_hostile_name_is_named_in_print(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\n\xff.yaml"))
-    path.write_text("[")
-    refused(lambda: load_spec(path), "a\\n\\udcff.yaml")
+    for content in ("[", PLAIN):
+        path.write_text(content)
+        refused(lambda: load_spec(path), "a\\n\\udcff.yaml", "cannot be used")
     refused(lambda: load_spec(tmp_path / "a\0b.yaml"), "a\\x00b.yaml")
 
 
@@ -332,7 +333,7 @@ SPECS: list[tuple[str, Any]] = [
     *(("verify.assertions", [each]) for each in ("SELECT 1\0", "\ud800", "x" * 20_001, "x" * 10_000_000, 1, DEEP)),
     *(("notify.failure", [{"notifier": "a.B", "arguments": each}]) for each in ({"a": "\ud800"}, {"a": DEEP}, {"a": "x" * 20_001}, {"a": 2**64},
       {"a": float("nan")}, {1: 2}, {"a": RING})),
-    *(("schedule", each) for each in ("* " * 100_000, "0-99999999999 * * * *", "*/0 * * * *", "\0", "1," * 125 + "1 * * * *", 5, ["@daily"])),
+    *(("schedule", each) for each in ("* " * 100_000, "0-99999999999 * * * *", "*/0 * * * *", "0 0 31 2 *", "0 0 31 2 * 0 2099", "\0", "1," * 125 + "1 * * * *", 5, ["@daily"])),
     *(("rebuild", each) for each in ("a\n", "a\0", "x" * 101, "", 5, True, "é")),
     ("deadline", "99999999999d"),
     *((f"swap.{key}", each) for key in ("lock_timeout", "max_pause") for each in ("0s", "0.5ms", "25d", "61m")),
