@@ -31,20 +31,28 @@ def refuse_replaced(context: Context, connection: sa.Connection, tables: Sequenc
 
     :raises CloneError: names the tables, and what to do
     """
-    known = run.record.get(LIVE, {})
     now = identities(context, connection, tables)
-    replaced = {name: now[name] for name in now if known.get(name) is not None and known[name] != now[name]}
+    known = run.record.get(LIVE, {})
+    replaced = {name: each for name, each in now.items() if known.get(name) is not None and each != known[name]}
+    refuse_gone(context, connection, sorted(name for name, each in replaced.items() if each is None))
     # Where only the privilege to see it has gone, that says nothing.
-    gone = [name for name, each in replaced.items() if each is None and not _exists(context, connection, name)]
     replaced = {name: each for name, each in replaced.items() if each is not None}
+    if replaced:
+        context.ledger.note(connection, context.run_id, **{REPLACED: replaced})
+        raise CloneError(_another(context, run, sorted(replaced)))
+
+
+def refuse_gone(context: Context, connection: sa.Connection, names: Sequence[str]) -> None:
+    """Refuses to go on without a live table.
+
+    :raises CloneError: names them, and what to do
+    """
+    gone = [name for name in names if not context.dialect.table_exists(connection, context.schema, name)]
     if gone:
         raise CloneError(
             f"the live table {', '.join(gone)} is gone: somebody has renamed or dropped it since green was made like it. Nothing has been "
             "switched, green stays. Put it back, then retry"
         )
-    if replaced:
-        context.ledger.note(connection, context.run_id, **{REPLACED: replaced})
-        raise CloneError(_another(context, run, sorted(replaced)))
 
 
 def refuse_at_once(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> None:
@@ -54,12 +62,9 @@ def refuse_at_once(context: Context, connection: sa.Connection, tables: Sequence
 
     :raises CloneError: see :func:`refuse_replaced`
     """
+    refuse_gone(context, connection, [table.blue for table in tables])
     if context.dialect.identity_lost_by is None:
         refuse_replaced(context, connection, tables, run)
-
-
-def _exists(context: Context, connection: sa.Connection, name: str) -> bool:
-    return context.dialect.table_exists(connection, context.schema, name)
 
 
 def _another(context: Context, run: Run, names: list[str]) -> str:

@@ -228,3 +228,38 @@ def test_who_is_not_told_which_table_it_is_learns_that_in_the_plan(kind: str, ne
         blind.dispose()
         execute(root, f"DROP USER '{user}'")
         root.dispose()
+
+
+def test_a_table_that_was_altered_is_told_as_that_and_green_may_be_altered_as_well(shop_on_each: sa.Engine) -> None:
+    made = rebuild(shop_on_each, **ALONE)
+    run_to(made, "verify")
+    execute(shop_on_each, "ALTER TABLE customer_totals ADD COLUMN more INTEGER")
+    with pytest.raises(CloneError, match="customer_totals has been changed since customer_totals_rebuild was made like it"):
+        made.swap()
+    execute(shop_on_each, "ALTER TABLE customer_totals_rebuild ADD COLUMN more INTEGER")
+    if shop_on_each.dialect.name == "mysql" and not getattr(shop_on_each.dialect, "is_mariadb", False):
+        # It makes another table of the altered one.
+        with pytest.raises(CloneError, match="clear `verify_counts`"):
+            made.swap()
+        made.verify()
+    made.swap()
+    made.reconcile()
+
+
+@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+def test_an_alter_that_copies_the_table_is_told_as_that(kind: str, new_database: Callable[[str], sa.URL]) -> None:
+    engine = sa.create_engine(new_database(kind))
+    shop.metadata.create_all(engine)
+    made = rebuild(engine)
+    run_to(made, "verify")
+    copies = "ADD COLUMN more INTEGER, ALGORITHM = COPY"
+    execute(engine, f"ALTER TABLE customer_totals {copies}")
+    with pytest.raises(CloneError, match="customer_totals has been changed since customer_totals_rebuild was made like it"):
+        made.swap()
+    execute(engine, f"ALTER TABLE customer_totals_rebuild {copies}")
+    with pytest.raises(CloneError, match="clear `verify_counts`"):
+        made.swap()
+    made.verify()
+    made.swap()
+    made.reconcile()
+    engine.dispose()

@@ -332,7 +332,7 @@ class Dialect(ABC):
     """Statements that give a table another identity though it is the same one to its users; None: there are none."""
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        """:meth:`identity` of several tables, by name."""
+        """What tells several tables from others of their names, by name, also when they are altered; as :meth:`identity`."""
         return {table: self.identity(connection, schema, table) for table in tables}
 
     @abstractmethod

@@ -206,7 +206,7 @@ class MySQLDialect(Dialect):
             self._execute(connection, "SET SESSION information_schema_stats_expiry = 0")
         return super().extent(connection, schema, table)
 
-    identity_lost_by = "OPTIMIZE, TRUNCATE, or an ALTER TABLE that copies it,"
+    identity_lost_by = "OPTIMIZE, TRUNCATE or ALTER TABLE"
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
         # One look at InnoDB's list, which holds the tables of all schemas; writers may be waiting.

@@ -96,6 +96,11 @@ class SqliteDialect(Dialect):
 
     identity_lost_by = "VACUUM"
 
+    def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
+        # Without the definition, which the switch compares by itself.
+        found = {table: self.identity(connection, schema, table) for table in tables}
+        return {table: each and each.partition(":")[0] for table, each in found.items()}
+
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
         # VACUUM may move the page, and then a drop is refused, never wrong.
