@@ -12,6 +12,8 @@ RUN mkdir -p /usr/local/airflow && chown ${ACCOUNT}:0 /usr/local/airflow
 USER ${ACCOUNT}
 ENV AIRFLOW_HOME=/usr/local/airflow PYTHONPATH=/usr/local/airflow:/usr/local/airflow/plugins
 WORKDIR /usr/local/airflow
-COPY --chown=${ACCOUNT}:0 requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
+# Every package in the version and with the content that was tested, Airflow itself included; pip refuses any other. An Astro
+# image has installed requirements.txt by then, without hashes; this puts right what differs.
+COPY --chown=${ACCOUNT}:0 locks/runtime.txt locks/runtime.txt
+RUN pip install --no-cache-dir --require-hashes -r locks/runtime.txt
 COPY --chown=${ACCOUNT}:0 . .

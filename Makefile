@@ -14,6 +14,17 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 # uv takes Python from the machine, never from the network.
 export UV_PYTHON_DOWNLOADS := never
 
+# A company's TLS proxy is trusted as the system trusts it, or as whoever calls says (SSL_CERT_FILE); uv, pip and Node would
+# bring lists of their own.
+SYSTEM_CERTS := $(shell $(PYTHON) -c 'import os, ssl; \
+  found = [ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"]; \
+  print(next((each for each in found if each and os.path.exists(each)), ""))' 2>/dev/null)
+ifneq ($(SYSTEM_CERTS),)
+export UV_SYSTEM_CERTS ?= true
+export PIP_CERT ?= $(SYSTEM_CERTS)
+export NODE_EXTRA_CA_CERTS ?= $(SYSTEM_CERTS)
+endif
+
 # $(1): the file that lists Debian packages; installs what is missing, as root only.
 define packages
 missing=""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +52,59 @@ def test_no_airflow_of_ours_touches_a_database_of_the_callers(tmp_path: Path, mo
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
     env = airflow_up.environment(tmp_path, 8081)
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{tmp_path}/airflow.db"
+
+
+def test_airflow_listens_on_this_machine_alone_and_serves_no_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")  # noqa: S104 - what it must not take over
+    env = airflow_up.environment(tmp_path, 8081)
+    assert {each for key, each in env.items() if key.startswith("AIRFLOW__") and key.endswith("HOST")} == {"127.0.0.1"}
+    # These two would serve log files on every network; no setting keeps them from it.
+    assert all("--skip-serve-logs" in part for part in airflow_up.PARTS if part[0] in ("scheduler", "triggerer"))
+    assert {part[0] for part in airflow_up.PARTS} == {"scheduler", "triggerer", "dag-processor", "api-server"}
+
+
+def test_the_password_is_made_up_once_and_is_its_owners(tmp_path: Path) -> None:
+    path = airflow_up.made_password(tmp_path)
+    first = path.read_text()
+    assert len(json.loads(first)["admin"]) >= 12 and path.stat().st_mode & 0o077 == 0
+    assert airflow_up.made_password(tmp_path).read_text() == first
+    (tmp_path / "other").mkdir()
+    assert airflow_up.made_password(tmp_path / "other").read_text() != first
+    said = airflow_up.how_to_open(8081, path)
+    assert json.loads(first)["admin"] not in said and path.name in said
+    assert "http://localhost:8081" in said and "ssh -L 8081:localhost:8081" in said
+
+
+def test_when_one_part_ends_the_others_are_ended(tmp_path: Path) -> None:
+    sleeps = "import pathlib, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit()))"
+    waits = [
+        sys.executable,
+        "-c",
+        f"{sleeps}; pathlib.Path(sys.argv[2]).touch(); time.sleep(600)",
+        *(str(tmp_path / each) for each in ("ended", "ready")),
+    ]
+    ends = [
+        sys.executable,
+        "-c",
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\nsys.exit(3)",
+    ]
+    assert airflow_up.run_parts(dict(os.environ), [waits, [*ends, str(tmp_path / "ready")]]) == 3
+    assert (tmp_path / "ended").exists()
+
+
+def test_the_image_is_installed_from_the_lock_with_hashes() -> None:
+    image, lock = (ROOT / "Dockerfile").read_text(), (ROOT / "locks" / "runtime.txt").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (installed,) = re.findall(r"^RUN pip install .*$", image, re.MULTILINE)
+    assert "--require-hashes -r locks/runtime.txt" in installed
+    airflow, python = re.findall(r"^ARG BASE=apache/airflow:([\d.]+)-python([\d.]+)$", image, re.MULTILINE)[0]
+    assert f"apache-airflow=={airflow}" in project["dependencies"]
+    assert f"\napache-airflow=={airflow} " in lock
+    assert project["requires-python"].startswith(f">={python}")
+    packages = re.findall(r"^[A-Za-z0-9].*?(?=^[A-Za-z0-9]|\Z)", lock, re.MULTILINE | re.DOTALL)
+    assert len(packages) > 100 and all("--hash=sha256:" in each for each in packages)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert "locks" not in ignored and "requirements.txt" not in ignored
 
 
 def test_a_fast_test_does_not_import_airflow() -> None:

@@ -116,7 +116,7 @@ def main(given: Sequence[str] | None = None) -> int:
         return 1
     names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
     try:
-        spec, options = load_spec(arguments.spec), RunOptions(projectors=names)
+        spec, options = load_spec(arguments.spec), RunOptions.parse({"projectors": names} if names else {})
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
             return plan(make, options)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import external
+from include.projection_rebuild import external, live_tables
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.event_store import PATIENCE
@@ -40,6 +40,8 @@ def clone_tables(context: Context) -> list[str]:
         if program_at_work:
             wait_for_programs(context, connection, tables)
         context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        # Before green is made: what takes a live table's place meanwhile is another one.
+        live = live_tables.identities(context, connection, tables)
         remake(context, connection, tables)
         if context.spec.live_writer.checkpoint:
             # Small, and filled within the switch: it has all of its indexes from the start.
@@ -52,7 +54,8 @@ def clone_tables(context: Context) -> list[str]:
             context.ledger.set_shards(connection, context.run_id, plan.shards, head)
             # An empty green has nothing of what an attempt at the switch had drained into the last one.
             fresh = plan.model_copy(update={"already": [] if plan.part else None})
-            context.ledger.move(connection, context.run_id, RunState.CLONED, plan=fresh.model_dump(mode="json"))
+            found = {live_tables.LIVE: live, live_tables.REPLACED: {}}
+            context.ledger.move(connection, context.run_id, RunState.CLONED, plan=fresh.model_dump(mode="json"), **found)
     return [table.green for table in tables]
 
 

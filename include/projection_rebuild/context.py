@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from include.projection_rebuild import agreed
 from include.projection_rebuild.dialects import Dialect
+from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.event_store import EventStore
 from include.projection_rebuild.ledger import Checkpoint, Ledger, Run
+from include.projection_rebuild.limits import shown
 from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.projector import Projector
@@ -37,7 +40,12 @@ class Context:
     progress: Callable[[Checkpoint, float], None]
 
     def projector(self, name: str) -> type[Projector]:
-        """A projector of the spec by its name."""
+        """A projector of the spec by its name.
+
+        :raises SpecError: the spec has none of this name
+        """
+        if name not in self.projectors:
+            raise SpecError(f"this spec has no projector {shown(name)}; it has {', '.join(self.projectors)}")
         return self.projectors[name]
 
     def table_set(self, table: str, plan: Plan | None = None) -> TableSet:
@@ -54,12 +62,25 @@ class Context:
         consumers = self.spec.live_writer.checkpoint
         return self.table_sets(plan) + ([self.table_set(consumers.table)] if consumers else [])
 
+    def plan_of(self, run: Run) -> Plan:
+        """The plan as the ledger keeps it, for a step that works by it.
+
+        :raises SpecError: it is this run's, and the spec has been edited since it was planned; names what
+        """
+        if run.run_id == self.run_id and (changed := self.edited(run)):
+            raise agreed.refusal(run, changed)
+        return self.recorded_plan(run)
+
+    def edited(self, run: Run) -> list[str]:
+        """What of the spec has been edited since a run was planned, and matters to what it has still to do."""
+        return agreed.edited(self.spec, self.projectors, run)
+
     @staticmethod
-    def plan_of(run: Run) -> Plan:
-        """The plan as the ledger keeps it."""
+    def recorded_plan(run: Run) -> Plan:
+        """The plan as the ledger keeps it, whatever the spec says now."""
         return Plan.model_validate(run.record["plan"])
 
     @staticmethod
     def options_of(run: Run) -> RunOptions:
         """The run's choices as the ledger keeps them."""
-        return RunOptions.model_validate(run.record["options"])
+        return RunOptions.of_record(run.record["options"])

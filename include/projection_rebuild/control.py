@@ -12,8 +12,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import limits
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError
+from include.projection_rebuild.errors import SpecError, StepOrderError
 from include.projection_rebuild.ledger import Note, Run, RunState
 from include.projection_rebuild.spec import ThrottleSection
 
@@ -25,8 +26,10 @@ def swap_now(context: Context, by: str, reason: str) -> None:
     """The switch no longer waits for low traffic; counts at any time before it, also while it is being waited for.
 
     :param by: who says so
+    :raises SpecError: the reason cannot be kept
     :raises StepOrderError: there is no such run, or it has switched, or it was given up
     """
+    by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
         context.ledger.say(connection, context.run_id, SWAP_NOW, {"reason": reason}, by=by)
@@ -37,8 +40,10 @@ def pause(context: Context, by: str, reason: str) -> None:
     """All replays of the run commit what they have, and wait; also those that begin later.
 
     :param by: who says so
+    :raises SpecError: the reason cannot be kept
     :raises StepOrderError: there is no such run, or it has switched, or it was given up
     """
+    by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
         context.ledger.say(connection, context.run_id, PAUSE, {"reason": reason}, by=by)
@@ -51,6 +56,7 @@ def resume(context: Context, by: str) -> None:
     :param by: who says so
     :raises StepOrderError: there is no such run, or it was given up
     """
+    by = limits.shown(by, limits.NAME)
     with context.dialect.connect() as connection:
         context.ledger.run(connection, context.run_id)
         context.ledger.unsay(connection, context.run_id, PAUSE)
@@ -66,6 +72,10 @@ def set_limits(context: Context, given: Mapping[str, Any] | None, by: str) -> Th
     :raises SpecError: names the key that cannot be used
     :raises StepOrderError: there is no such run, or it has switched, or it was given up
     """
+    by = limits.shown(by, limits.NAME)
+    if given is not None and not isinstance(given, Mapping):
+        raise SpecError("the limits cannot be used: give them as a mapping, such as {'max_active_sessions': 3}")
+    limits.check(given, "the limits")
     wanted = ThrottleSection.parse(context.spec.throttle.model_dump(mode="json") | dict(given or {}))
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
@@ -82,8 +92,10 @@ def decide(context: Context, approved: bool, by: str, reason: str) -> None:
     """Approves or rejects the switch, for what the last verification found and for no later one.
 
     :param by: who says so
+    :raises SpecError: the reason cannot be kept
     :raises StepOrderError: there is no such run, it is not verified, has switched, or was given up
     """
+    by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         run = _before_its_switch(context, connection)
         if not run.state.at_least(RunState.VERIFIED):
@@ -140,7 +152,9 @@ def stand_down(context: Context, reason: str) -> None:
     """
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
-        context.ledger.say(connection, context.run_id, STOOD_DOWN, {"reason": reason})
+        # It may name a person, in whatever characters.
+        said = {"reason": limits.shown(reason, limits.REASON)}
+        context.ledger.say(connection, context.run_id, STOOD_DOWN, said)
     abandon(context)
 
 

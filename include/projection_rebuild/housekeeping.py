@@ -156,7 +156,7 @@ def _of_retired(context: Context, connection: sa.Connection, is_over: Callable[[
 
 
 def _children_first(run: Run | None, retired: list[Retired]) -> list[Retired]:
-    order = Context.plan_of(run).tables if run else []
+    order = Context.recorded_plan(run).tables if run else []
     return sorted(retired, key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
 
 
@@ -197,7 +197,7 @@ def _bury(context: Context, connection: sa.Connection, left: Leftover) -> str:
 def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> list[TableSet]:
     """The tables whose green ones these are, children first; of a run that nobody knows, by this spec's own tables."""
     if run is not None:
-        names = context.plan_of(run).tables
+        names = context.recorded_plan(run).tables
     else:
         names = [table for projector in context.projectors.values() for table in projector.tables()]
     consumers = context.spec.live_writer.checkpoint
@@ -261,6 +261,6 @@ def _in_the_way(context: Context, connection: sa.Connection, old: Retired, is_ov
     except ClaimRefused:
         holder = context.ledger.claimant(connection, old.table) or "that has just ended"
         run = context.ledger.find_run(connection, holder)
-        harmless = run is not None and run.state not in IN_PIECES and context.plan_of(run).rolls_back != old.run_id
+        harmless = run is not None and run.state not in IN_PIECES and context.recorded_plan(run).rolls_back != old.run_id
         return None if harmless and is_over(holder) else holder
     return None

@@ -20,11 +20,8 @@ from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.dialects.base import Dialect
 from include.projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
+from include.projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
 from include.projection_rebuild.positions import BEGINNING, Place, is_before, said
-
-RUN_ID_LENGTH = 510
-"""Characters of a run id; what InnoDB can index beside a projector's name."""
-
 
 _OPTIONS = {
     f"{family}_{option}": value

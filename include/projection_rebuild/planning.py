@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import agreed
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import ClaimRefused, StepOrderError
 from include.projection_rebuild.findings import Carried, refuse
 from include.projection_rebuild.forecast import forecast
 from include.projection_rebuild.ledger import IN_PIECES
+from include.projection_rebuild.limits import NAME, shown
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.preflight import preflight
 from include.projection_rebuild.reconcile import finish_dead
@@ -100,7 +102,8 @@ def begin(
             f"the run {context.run_id} cannot begin anew before anything else is done: {IN_PIECES[before.state]}"
         )
     with context.dialect.transaction(connection):
-        record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json"), "by": by}
+        record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json"), "by": shown(by, NAME)}
+        record[agreed.AGREED] = agreed.of(context.spec, context.projectors, made.projectors)
         ledger.begin(connection, context.run_id, context.spec.rebuild, record)
     tables = [table.blue for table in context.switched_sets(made)]
     for table in tables:

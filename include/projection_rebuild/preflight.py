@@ -8,6 +8,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import live_tables
 from include.projection_rebuild.clone import foreign_green
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Surroundings, Trial
@@ -212,6 +213,7 @@ class _Look:
         if there:
             self._ask("what hangs on the tables", lambda: self._uncarried(there))
             self._ask("foreign keys", lambda: self._order([each.blue for each in there if each.blue in kinds]))
+            self._ask("live tables", lambda: live_tables.untold(self._context, self._connection, there))
             self._ask("disk", lambda: self._room(there))
             self._ask("low_traffic", lambda: untold(self._context, self._connection, there))
             self._ask("programs", lambda: self._programs(projectors, there))

@@ -227,7 +227,8 @@ def load_projector(path: str) -> type[Projector]:
         raise ProjectorError(f"{path!r} does not name a projector; write it as package.module:Class")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    # A module may do anything when it is imported, end the interpreter included.
+    except (Exception, SystemExit) as error:
         raise ProjectorError(f"{path}: importing {module_name} failed with {type(error).__name__}: {error}") from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Projector)):

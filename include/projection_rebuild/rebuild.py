@@ -14,6 +14,7 @@ from include.projection_rebuild import (
     control,
     gate,
     housekeeping,
+    limits,
     overview,
     planning,
     reconcile,
@@ -37,7 +38,7 @@ from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.progress import ReplayResult
 from include.projection_rebuild.report import Report
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, ThrottleSection
+from include.projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions, ThrottleSection
 
 _logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Rebuild:
     :param progress: told now and then how far a replay is, with its events per second
     :raises ProjectorError: a projector of the spec cannot be used
     :raises ConnectionRefused: one of the databases cannot be connected to as configured
+    :raises SpecError: the spec or the run's id is beyond :mod:`include.projection_rebuild.limits`
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Rebuild:
         log: Callable[[str], None] = _logger.info,
         progress: Callable[[Checkpoint, float], None] = lambda checkpoint, rate: None,
     ) -> None:
+        limits.check(spec.model_dump(), "the spec")
+        limits.word(run_id, "run_id", most=limits.RUN_ID, lines=False)
         shared = event_store is read_models
         read_models = _of_our_own(read_models)
         event_store = read_models if shared else _of_our_own(event_store)
@@ -90,8 +94,10 @@ class Rebuild:
         :param is_over: whether another run, that still holds a table, has ended; its claim is then taken over
         :param by: who starts it, for the record
         :raises PlanError: nothing has been touched; the message names reason and remedy
+        :raises SpecError: the options are beyond :mod:`include.projection_rebuild.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
+        limits.check(options.model_dump(), PARAMETERS)
         return planning.plan(self._context, options, is_over, by)
 
     def plan_rollback(
@@ -109,8 +115,12 @@ class Rebuild:
         :param is_over: as for :meth:`plan`
         :param by: as for :meth:`plan`
         :raises PlanError: nothing has been touched; the message names the reasons
+        :raises SpecError: the options are beyond :mod:`include.projection_rebuild.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
+        limits.check(options.model_dump(), PARAMETERS)
+        if of is not None:
+            limits.word(of, "the run whose switch is taken back", most=limits.RUN_ID, lines=False)
         return rollback.plan_rollback(self._context, options, of, is_over, by)
 
     def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> Place:

@@ -64,9 +64,10 @@ def note_code(context: Context, projectors: Iterable[str]) -> None:
     """Records which code is about to work on the rows of these projectors.
 
     :raises StepOrderError: there is no such run, or it was given up
+    :raises SpecError: the spec has been edited since it was planned
     """
     with context.dialect.connect() as connection:
-        context.ledger.run(connection, context.run_id)
+        context.plan_of(context.ledger.run(connection, context.run_id))
         for name in projectors:
             projector = context.projector(name)
             context.ledger.note_code(connection, context.run_id, name, version=projector.version, source=source_hash(projector))

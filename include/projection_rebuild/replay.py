@@ -26,6 +26,7 @@ from include.projection_rebuild.events import Event
 from include.projection_rebuild.external import ExternalProjector, OnRetry
 from include.projection_rebuild.external_replay import ExternalReplay
 from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
+from include.projection_rebuild.live_tables import refuse_at_once
 from include.projection_rebuild.memory import Memory, collect, collector_off
 from include.projection_rebuild.ownership import Ownership
 from include.projection_rebuild.positions import BEGINNING, Place, earliest, is_before, just_below, said
@@ -524,8 +525,11 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
 
 def index(context: Context, connection: sa.Connection, projector: type[Projector], *, statistics: bool = True) -> None:
     """Builds the indexes that a projector's green tables still lack, and their statistics."""
-    plan = context.plan_of(context.ledger.run(connection, context.run_id))
-    for table in (context.table_set(each, plan) for each in projector.tables()):
+    run = context.ledger.run(connection, context.run_id)
+    plan = context.plan_of(run)
+    tables = [context.table_set(each, plan) for each in projector.tables()]
+    refuse_at_once(context, connection, tables, run)
+    for table in tables:
         for statement in context.dialect.index_green(connection, table):
             context.dialect.run(connection, statement)
         for statement in context.dialect.analyze(connection, table) if statistics else ():

@@ -39,7 +39,7 @@ def _rollback_at_work(
     for each in retired:
         holder = context.ledger.claimant(connection, each.table)
         run = context.ledger.find_run(connection, holder) if holder and not is_over(holder) else None
-        if run is not None and context.plan_of(run).rolls_back == context.run_id:
+        if run is not None and context.recorded_plan(run).rolls_back == context.run_id:
             return holder
     return None
 
@@ -59,7 +59,7 @@ def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
         retired = context.ledger.retired(connection, run_id=context.run_id)
         if holder := _rollback_at_work(context, connection, retired, is_over):
             raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
-        order = context.plan_of(run).tables
+        order = context.recorded_plan(run).tables
         # Children first: a parent cannot go while a foreign key points to it.
         retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
         dropped = [each.old for each in retired if drop_retired(context, connection, each)]

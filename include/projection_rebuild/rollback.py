@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import live_tables
 from include.projection_rebuild.clone import drop_leftover
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import PlanError, StepOrderError
@@ -33,7 +34,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
         if not options.dry_run:
             finish_dead(context, connection, is_over)
         target, retired = _target(context, connection, of)
-        before = Context.plan_of(target)
+        before = Context.recorded_plan(target)
         if before.forms:
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
@@ -73,7 +74,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
     """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
     before = context.ledger.find_run(connection, context.run_id) if context.ledger.exists(connection) else None
-    if before is None or (plan := Context.plan_of(before)).rolls_back != target.run_id:
+    if before is None or (plan := Context.recorded_plan(before)).rolls_back != target.run_id:
         return []
     return plan.already or []
 
@@ -172,6 +173,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
             )
         tables = context.switched_sets(plan)
         context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        live_tables.refuse_at_once(context, connection, tables, run)
         plan = _take_back(context, connection, plan, tables)
         for table in tables:
             for statement in context.dialect.index_green(connection, table):
@@ -210,7 +212,10 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
     with dialect.transaction(connection):
         _rename_in_ledger(context, connection, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})
-        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"))
+        # By the first attempt; a later one does not take another table for the live one.
+        before = ledger.run(connection, context.run_id).record.get(live_tables.LIVE)
+        live = {live_tables.LIVE: before or live_tables.identities(context, connection, tables)}
+        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"), **live)
     return plan
 
 
@@ -221,7 +226,7 @@ def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: Tab
     by = context.ledger.green_run(connection, table.green)
     run = context.ledger.find_run(connection, by) if by else None
     there = context.dialect.table_exists(connection, table.schema, table.green)
-    return there and run is not None and Context.plan_of(run).rolls_back == plan.rolls_back
+    return there and run is not None and Context.recorded_plan(run).rolls_back == plan.rolls_back
 
 
 def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
@@ -246,7 +251,7 @@ def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, ta
         ledger.inherit_checkpoints(connection, str(before), context.run_id)
         # It may have drained past appends that were still open, and then not switched.
         if (dead := ledger.find_run(connection, str(before))) is not None:
-            return Context.plan_of(dead).already
+            return Context.recorded_plan(dead).already
     elif ledger.checkpoints(connection, context.run_id):
         ledger.fence_workers(connection, context.run_id)
     else:

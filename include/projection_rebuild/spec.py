@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
 import sqlalchemy as sa
-import yaml
-from croniter import croniter
+from croniter import CroniterError, croniter
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,47 +26,104 @@ from pydantic import (
     model_validator,
 )
 
-from include.projection_rebuild import external
+from include.projection_rebuild import external, limits
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.external import OnRetry
+from include.projection_rebuild.limits import FIRST_YEAR, LAST_YEAR, LONGEST, LONGEST_HOLD, MOST_AGGREGATES, MOST_SHARDS, shown
 from include.projection_rebuild.parts import Part
 from include.projection_rebuild.presets import Preset, completed
 from include.projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
+from include.projection_rebuild.spec_file import read_spec
 
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+_DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ms|s|m|h|d)")
 
 
-def parse_duration(value: object) -> object:
-    """``500ms``, ``2s``, ``15m``, ``6h`` or ``3d`` as a timedelta; anything else is left to pydantic."""
+def parse_duration(value: object) -> timedelta:
+    """``500ms``, ``2s``, ``15m``, ``6h`` or ``3d`` as a timedelta.
+
+    :raises ValueError: it is none, is negative, or longer than :data:`include.projection_rebuild.limits.LONGEST`
+    """
     if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
-        return timedelta(**{_UNITS[found[2]]: float(found[1])})
-    if isinstance(value, (str, int, float)):
+        seconds = Decimal(found[1]) * _SECONDS[found[2]]
+        if seconds <= Decimal(LONGEST.total_seconds()):
+            return timedelta(microseconds=int(seconds * 1_000_000))
+    elif not isinstance(value, timedelta):
         raise ValueError("write a duration with its unit, such as 500ms, 2s, 15m, 6h or 3d")
-    return value
+    elif timedelta(0) <= value <= LONGEST:
+        return value
+    raise ValueError(f"durations are between 0s and {LONGEST.days}d")
 
 
 def _duration_text(value: timedelta) -> str:
-    return f"{value.total_seconds():g}s"
+    """In every digit, so that it is read again as what it was."""
+    seconds, rest = divmod(value // timedelta(microseconds=1), 1_000_000)
+    return f"{seconds}.{rest:06}s" if rest else f"{seconds}s"
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer(_duration_text, when_used="json")]
 
 
-def parse_moment(value: object) -> object:
-    """ISO 8601 as a datetime, such as ``2026-01-31`` or ``2026-01-31T22:00:00+01:00``; anything else is refused."""
-    if isinstance(value, datetime):
-        return value
+def _held(value: timedelta) -> timedelta:
+    """Zero leaves no attempt a chance, and servers count in milliseconds that fit into 32 bits."""
+    if not timedelta(milliseconds=1) <= value <= LONGEST_HOLD:
+        raise ValueError(f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: for as long others may have to wait")
+    return value
+
+
+HoldDuration = Annotated[Duration, AfterValidator(_held)]
+
+
+def parse_moment(value: object) -> datetime:
+    """ISO 8601 as a datetime, such as ``2026-01-31`` or ``2026-01-31T22:00:00+01:00``.
+
+    :raises ValueError: it is none, or beyond the years that :mod:`include.projection_rebuild.limits` has
+    """
     try:
-        return datetime.fromisoformat(str(value).strip())
+        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip() if isinstance(value, str) else "")
     except ValueError:
         raise ValueError("write a date or a time as ISO 8601, such as 2026-01-31 or 2026-01-31T22:00:00+01:00") from None
+    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+        raise ValueError(f"dates are in the years {FIRST_YEAR} to {LAST_YEAR}; for no bound, leave it out")
+    return found
+
+
+def _whole(value: object) -> object:
+    """A truth, a text or 3.0 is no whole number, though Python and pydantic would take it for one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("write a whole number, such as 3, without quotes")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("write a number, such as 2.5, without quotes")
+    return value
+
+
+def _truth(value: object) -> object:
+    if not isinstance(value, bool):
+        raise ValueError("write true or false, without quotes")
+    return value
+
+
+_CLOCK = re.compile(r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})?")
+
+
+def _clock(value: object) -> object:
+    if isinstance(value, time) and value.tzinfo is None:
+        return value
+    if not isinstance(value, str) or not _CLOCK.fullmatch(value):
+        raise ValueError('write a time of the day as "01:00"')
+    return value
 
 
 Moment = Annotated[datetime, BeforeValidator(parse_moment)]
-MOST_SHARDS = 64
-ShardCount = Annotated[int, Field(ge=1, le=MOST_SHARDS)]
-Percent = Annotated[float, Field(ge=0, le=100)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+Flag = Annotated[bool, BeforeValidator(_truth)]
+ClockTime = Annotated[time, BeforeValidator(_clock)]
+ShardCount = Annotated[Whole, Field(ge=1, le=MOST_SHARDS)]
+Percent = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100, allow_inf_nan=False)]
 Weekday = Literal["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 WEEKDAYS: tuple[Weekday, ...] = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
@@ -79,7 +136,7 @@ class Section(BaseModel):
 
 def _known_zone(value: str) -> str:
     if value not in available_timezones():
-        raise ValueError(f"{value!r} is no time zone; for example Europe/Amsterdam")
+        raise ValueError(f"'{shown(value)}' is no time zone; for example Europe/Amsterdam")
     return value
 
 
@@ -143,7 +200,7 @@ class EventStoreSection(Section):
     mapper: str | None = None
     stream_format: StreamFormat | None = None
     decoder: str | None = None
-    decimals: bool = False
+    decimals: Flag = False
     recorded_at_unit: TimeUnit | None = None
 
     @model_validator(mode="before")
@@ -232,15 +289,15 @@ class VerifySection(Section):
 
     max_count_drift_percent: Percent = 5.0
     tables: dict[str, Percent] = {}
-    max_dead_letters: int = Field(default=0, ge=0)
+    max_dead_letters: Whole = Field(default=0, ge=0)
     assertions: tuple[str, ...] = ()
 
 
 class Window(Section):
     """A stretch of the day, across midnight where its end is not after its start."""
 
-    start: time
-    end: time
+    start: ClockTime
+    end: ClockTime
 
     def contains(self, moment: time) -> bool:
         """Whether a wall-clock time lies in the window (its end excluded)."""
@@ -324,9 +381,9 @@ class LowTrafficSection(Windows):
 
     timezone: ZoneName | None = None
     quiet_for: Duration = timedelta(0)
-    max_appends_per_minute: int | None = Field(default=None, ge=0)
-    max_active_sessions: int | None = Field(default=None, ge=0)
-    max_reads_per_minute: int | None = Field(default=None, ge=0)
+    max_appends_per_minute: Whole | None = Field(default=None, ge=0)
+    max_active_sessions: Whole | None = Field(default=None, ge=0)
+    max_reads_per_minute: Whole | None = Field(default=None, ge=0)
     max_transaction_age: Duration | None = None
     max_replica_lag: Duration | None = None
     give_up_after: Duration = timedelta(hours=6)
@@ -354,12 +411,12 @@ class SwapSection(Section):
     :param approval_timeout: how long to wait for that person; null: as long as it takes
     """
 
-    max_pause: Duration = timedelta(seconds=2)
-    lock_timeout: Duration = timedelta(milliseconds=100)
-    attempts: int = Field(default=100, ge=1)
-    small_backlog: int = Field(default=500, ge=1)
+    max_pause: HoldDuration = timedelta(seconds=2)
+    lock_timeout: HoldDuration = timedelta(milliseconds=100)
+    attempts: Whole = Field(default=100, ge=1)
+    small_backlog: Whole = Field(default=500, ge=1)
     wait_for_snapshots: Duration = timedelta(seconds=60)
-    approval: bool = False
+    approval: Flag = False
     approval_timeout: Duration | None = None
 
 
@@ -369,7 +426,7 @@ class RetentionSection(Section):
     :param keep_green: how long green tables that never went live stay for inspection, once their run is over
     """
 
-    keep_old: bool = True
+    keep_old: Flag = True
     drop_after: Duration = timedelta(hours=72)
     keep_green: Duration = timedelta(hours=72)
 
@@ -441,14 +498,17 @@ class StructureSection(Section):
         """
         if self.ddl is not None:
             try:
-                return self.ddl.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise SpecError(f"structure.ddl: {self.ddl.name} cannot be read: {type(error).__name__}") from None
+                return limits.read(self.ddl, limits.DDL_FILE)
+            except SpecError as error:
+                raise SpecError(f"structure.ddl: {error}") from None
         module_name, _, name = str(self.metadata).partition(":")
         try:
             found = getattr(importlib.import_module(module_name), name, None)
-        except Exception as error:
-            raise SpecError(f"structure.metadata: importing {module_name} failed with {type(error).__name__}: {error}") from None
+        # A module may do anything when it is imported, end the interpreter included.
+        except (Exception, SystemExit) as error:
+            raise SpecError(
+                f"structure.metadata: importing {module_name} failed with {type(error).__name__}: {shown(error, 300)}"
+            ) from None
         found = getattr(found, "metadata", found)
         if not isinstance(found, sa.MetaData):
             raise SpecError(f"structure.metadata: {self.metadata} is no MetaData; write it as package.module:name")
@@ -471,14 +531,14 @@ class ReplaySection(Section):
     :param max_dead_letters: how many events may be set aside per projector before the replay ends all the same
     """
 
-    batch_events: int = Field(default=1_000_000, ge=1)
+    batch_events: Whole = Field(default=1_000_000, ge=1)
     commit_every: Duration = timedelta(seconds=5)
-    max_memory: int = Field(default=128, ge=1)
-    max_rows_in_memory: int | None = Field(default=None, ge=0)
+    max_memory: Whole = Field(default=128, ge=1)
+    max_rows_in_memory: Whole | None = Field(default=None, ge=0)
     shards: ShardCount | dict[str, ShardCount] = 1
-    set_based: bool = True
+    set_based: Flag = True
     on_error: OnError = OnError.FAIL
-    max_dead_letters: int = Field(default=100, ge=1)
+    max_dead_letters: Whole = Field(default=100, ge=1)
 
     def shards_of(self, projector: str) -> int:
         """Into how many parts a projector is replayed, if it can be divided."""
@@ -497,7 +557,7 @@ class ThrottleSection(Section):
     :param look_every: the time between two looks
     """
 
-    max_active_sessions: int | None = Field(default=None, ge=0)
+    max_active_sessions: Whole | None = Field(default=None, ge=0)
     max_replica_lag: Duration | None = None
     replica_lag: str | None = None
     max_commit_latency: Duration | None = None
@@ -533,11 +593,11 @@ class ProgramSection(Section):
     event_types: tuple[str, ...] = Field(min_length=1)
     depends_on: tuple[str, ...] = ()
     on_retry: OnRetry = OnRetry.RESTART
-    batch_positions: int | None = Field(default=None, ge=1)
+    batch_positions: Whole | None = Field(default=None, ge=1)
     directory: str | None = None
-    environment: dict[str, str] = {}
-    connections: bool = False
-    show_output: bool = False
+    environment: dict[Annotated[str, Field(pattern=r"^[^=]+$")], str] = {}
+    connections: Flag = False
+    show_output: Flag = False
 
     def load(self, loaded: Mapping[str, type[Projector]]) -> type[Projector]:
         """The program as a projector class.
@@ -553,6 +613,14 @@ class ProgramSection(Section):
             include={"command", "on_retry", "batch_positions", "directory", "environment", "connections", "show_output"}
         )
         return external.made_of(self.name, self.tables, self.event_types, [loaded[each] for each in self.depends_on], **how)
+
+
+def _comes(schedule: str) -> bool:
+    """Whether a cron expression is one, and its time ever comes: the 31st of February would stop Airflow at all DAGs of the file."""
+    try:
+        return bool(croniter.is_valid(schedule) and croniter(schedule, datetime(2000, 1, 1, tzinfo=UTC)).get_next(float))
+    except CroniterError:
+        return False
 
 
 class RebuildSpec(Section):
@@ -579,8 +647,8 @@ class RebuildSpec(Section):
     @field_validator("schedule")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:
-        if value is not None and not croniter.is_valid(value):
-            raise ValueError(f'{value!r} is no cron expression; for example "0 2 * * SUN", or null for manual runs only')
+        if value is not None and not _comes(value):
+            raise ValueError(f"'{shown(value)}' is no cron expression; for example 0 2 * * SUN, or null for manual runs only")
         return value
 
     @property
@@ -617,10 +685,10 @@ class RebuildSpec(Section):
         return loaded
 
 
-MOST_AGGREGATES = 5_000
-"""Aggregates that can be named one by one; for more, a time or a whole rebuild is the better choice."""
+PARAMETERS = "the run's parameters"
+"""What the choices of a run are called in messages."""
 
-AggregateName = Annotated[str, Field(min_length=1, max_length=510)]
+AggregateName = Annotated[str, Field(min_length=1)]
 
 
 class RunOptions(Section):
@@ -643,18 +711,18 @@ class RunOptions(Section):
     """
 
     projectors: tuple[str, ...] | None = None
-    rebuild_dependents: bool = False
+    rebuild_dependents: Flag = False
     since: Moment | None = None
     until: Moment | None = None
     aggregates: Annotated[tuple[AggregateName, ...], Field(max_length=MOST_AGGREGATES)] | None = None
     max_count_drift_percent: Percent | None = None
     shards: ShardCount | None = None
-    keep_old: bool | None = None
+    keep_old: Flag | None = None
     drop_after: Duration | None = None
-    approval: bool | None = None
-    replay_now: bool = False
-    swap_now: bool = False
-    dry_run: bool = False
+    approval: Flag | None = None
+    replay_now: Flag = False
+    swap_now: Flag = False
+    dry_run: Flag = False
     reason: str = ""
 
     @model_validator(mode="after")
@@ -684,19 +752,33 @@ class RunOptions(Section):
 
         :raises SpecError: names each field that cannot be used
         """
-        return _validate(cls, given, "the run's parameters")
+        return _validate(cls, given, PARAMETERS)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """The options that the ledger has of a run; one that an earlier version began goes on, whose limits were wider."""
+        kept = dict(record)
+        kept["reason"] = str(kept.get("reason") or "")[: limits.REASON]
+        if kept.get("drop_after") is not None:
+            # It wrote long durations as 1.296e+06s.
+            seconds = float(str(kept["drop_after"]).removesuffix("s"))
+            kept["drop_after"] = timedelta(seconds=min(seconds, LONGEST.total_seconds()))
+        return cls.model_validate(kept)
 
 
 S = TypeVar("S", bound=Section)
 
 
 def _validate(model: type[S], given: object, where: str) -> S:
+    limits.check(given, where)
     try:
         return model.model_validate(given)
     except ValidationError as error:
         # Without the input values: a spec may hold SQL, and a form may hold anything.
-        problems = [f"{'.'.join(map(str, each['loc'])) or 'all'}: {_readable(each['msg'])}" for each in error.errors()]
-        raise SpecError(f"{where} cannot be used. " + " | ".join(problems)) from None
+        found = error.errors(include_input=False, include_context=False, include_url=False)
+        problems = [f"{limits.at(each['loc'])}: {shown(_readable(each['msg']), 300)}" for each in found[: limits.MOST_PROBLEMS]]
+        more = [f"and {len(found) - len(problems)} more"] if len(found) > len(problems) else []
+        raise SpecError(f"{where} cannot be used. " + " | ".join(problems + more)) from None
 
 
 def _readable(message: str) -> str:
@@ -712,23 +794,18 @@ def load_spec(path: Path) -> RebuildSpec:
 
     :raises SpecError: names file, key and remedy
     """
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise SpecError(f"{path.name} cannot be read as YAML: {error}") from error
-    if not isinstance(given, dict):
-        raise SpecError(f"{path.name} is not a mapping; start it with `rebuild: <name>`")
-    spec = _validate(RebuildSpec, given, path.name)
+    given, name = read_spec(path), shown(path.name, limits.NAME)
+    spec = _validate(RebuildSpec, given, name)
     try:
         shared = [*shared_tables(spec.load_projectors().values())]
     except ProjectorError as error:
-        raise SpecError(f"{path.name}, projectors: {error}") from error
+        raise SpecError(f"{name}, projectors: {shown(error, 1_000)}") from error
     if shared:
-        raise SpecError(f"{path.name}, projectors: {' | '.join(map(str, shared))}")
+        raise SpecError(f"{name}, projectors: {shown(' | '.join(map(str, shared)), 1_000)}")
     if otherwise := [*foreign_readings(spec.load_projectors())]:
-        raise SpecError(f"{path.name}, projectors: {' | '.join(otherwise)}")
+        raise SpecError(f"{name}, projectors: {shown(' | '.join(otherwise), 1_000)}")
     if wrong := [*_misplaced(spec)]:
-        raise SpecError(f"{path.name}, stages: {' | '.join(wrong)}")
+        raise SpecError(f"{name}, stages: {shown(' | '.join(wrong), 1_000)}")
     return _beside(path, spec)
 
 
@@ -745,8 +822,10 @@ def _misplaced(spec: RebuildSpec) -> Iterator[str]:
         for name in stage.projectors:
             if name not in projectors:
                 yield f"{stage.name} names {name}, which is none of the projectors; they are {', '.join(projectors)}"
-            elif places.setdefault(name, at) != at or stage.projectors.count(name) > 1:
+            elif name in places:
                 yield f"{name} is named twice; leave it in one stage"
+            else:
+                places[name] = at
     if missing := [name for name in projectors if name not in places]:
         yield f"{', '.join(missing)} is in none of them; add it to one"
     for name, needed in ((name, each) for name, before in needs(projectors).items() for each in before):
@@ -764,5 +843,5 @@ def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
     try:
         structure.load()
     except SpecError as error:
-        raise SpecError(f"{path.name}, {error}") from None
+        raise SpecError(f"{shown(path.name, limits.NAME)}, {error}") from None
     return spec.model_copy(update={"structure": structure})

@@ -21,6 +21,7 @@ from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesB
 from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.ledger import Retired, Run, RunState
+from include.projection_rebuild.live_tables import refuse_at_once, refuse_replaced
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
@@ -95,11 +96,14 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
         if done := switched_already(context, connection, tables):
             _finish_at_once(context, connection, tables, time.monotonic() + context.spec.swap.max_pause.total_seconds())
             return done
+        refuse_at_once(context, connection, tables, run)
         _superseded(context, connection, tables)
         for statement in context.dialect.before_switch(connection, tables):
             context.dialect.run(connection, statement)
         # Refuses what has been changed, before anybody is held or anything is dropped.
         context.dialect.switch(connection, tables)
+        # After it: what has been altered is told as that, though some databases make another table of it.
+        refuse_replaced(context, connection, tables, run)
         try:
             result = _attempt_until_done(context, connection, tables, stopped)
         except CloneError:
@@ -473,6 +477,7 @@ class _Attempt:
             if time.monotonic() - began > bounds.max_pause.total_seconds():
                 raise _PauseTooLong
             statements = ahead or dialect.switch(self._connection, self._tables)
+            refuse_replaced(self._context, self._connection, self._tables, self._run)
             fenced = dialect.run_switch(self._connection, self._tables, statements, manners)
             if not dialect.ddl_commits:
                 _mark_switched(self._context, self._connection, self._tables)

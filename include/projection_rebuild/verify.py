@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild import partial
+from include.projection_rebuild import live_tables, partial
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import RebuildError, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
@@ -95,6 +95,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         if run.state.at_least(RunState.SWITCHING):
             return Verification.model_validate(run.record["verification"])
         plan, options = context.plan_of(run), context.options_of(run)
+        live_tables.refuse_at_once(context, connection, context.switched_sets(plan), run)
         _begin_anew(context, connection, plan, stopped)
         failures, dead_letters = _check_replays(context, connection, plan), {}
         if not failures:
@@ -119,8 +120,10 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             seconds=time.monotonic() - began,
         )
         state = RunState.VERIFIED if found.passed else RunState.CLONED
+        live = live_tables.taken_over(context, connection, context.switched_sets(plan), run) if found.passed else None
+        noted = {} if live is None else {live_tables.LIVE: live}
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, state, verification=found.model_dump(mode="json"))
+            context.ledger.move(connection, context.run_id, state, verification=found.model_dump(mode="json"), **noted)
     if not found.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
     return found

@@ -8,8 +8,9 @@ from typing import Any
 from airflow.sdk import Param
 
 from include.projection_rebuild.errors import SpecError
+from include.projection_rebuild.limits import AGGREGATE, MOST_AGGREGATES, MOST_SHARDS, NAME, REASON, RUN_ID, check, word
 from include.projection_rebuild.plan import order
-from include.projection_rebuild.spec import MOST_SHARDS, RebuildSpec, RunOptions
+from include.projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions
 
 WHAT, HOW, AFTER = "What is rebuilt", "How it is checked and switched", "Afterwards"
 
@@ -101,6 +102,7 @@ def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
         "run": Param(
             None,
             type=["string", "null"],
+            maxLength=RUN_ID,
             title="Run whose switch is taken back",
             description_md=f"As the ledger names it, such as `rebuild_{spec.rebuild}/manual__...`. Empty: the last one. Taking back a rollback goes forward again.",
             section=what,
@@ -120,7 +122,7 @@ def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
 def _part(spec: RebuildSpec) -> dict[str, Param]:
     rest = "All other rows are copied from the live tables."
     # Airflow's server does not look at the format; RunOptions does.
-    moment: dict[str, Any] = {"type": ["string", "null"], "format": "date-time", "section": WHAT}
+    moment: dict[str, Any] = {"type": ["string", "null"], "format": "date-time", "maxLength": NAME, "section": WHAT}
     return {
         "since": Param(
             None,
@@ -135,7 +137,8 @@ def _part(spec: RebuildSpec) -> dict[str, Param]:
         "aggregates": Param(
             None,
             type=["array", "null"],
-            items={"type": "string"},
+            items={"type": "string", "minLength": 1, "maxLength": AGGREGATE},
+            maxItems=MOST_AGGREGATES,
             title="Only these aggregates",
             description_md=f"Their stream ids, one a line: rebuilds the rows of these only. {rest}",
             section=WHAT,
@@ -146,7 +149,12 @@ def _part(spec: RebuildSpec) -> dict[str, Param]:
 def _reason_and_dry_run(section: str) -> dict[str, Param]:
     return {
         "reason": Param(
-            "", type=["string", "null"], maxLength=500, title="Why", description_md="For the record; free words.", section=section
+            "",
+            type=["string", "null"],
+            maxLength=REASON,
+            title="Why",
+            description_md="For the record; free words.",
+            section=section,
         ),
         "dry_run": Param(
             False,
@@ -170,6 +178,7 @@ def _retention(spec: RebuildSpec) -> dict[str, Param]:
         "drop_after": Param(
             None,
             type=["string", "null"],
+            maxLength=NAME,
             title="Drop the old tables after",
             description_md=f"Such as `90m`, `12h` or `3d`. Empty: as the spec says ({spec.retention.drop_after}).",
             section=AFTER,
@@ -183,6 +192,7 @@ def options_from(params: Mapping[str, Any]) -> RunOptions:
     :raises SpecError: a field that cannot be used, or no projector chosen
     """
     given = _filled(params)
+    check(given, PARAMETERS)
     # An emptied selection arrives as null: that is no choice, and never "all" or "nothing to do".
     if not given.get("projectors"):
         raise SpecError("projectors: none is chosen; choose at least one")
@@ -196,7 +206,7 @@ def rollback_options_from(params: Mapping[str, Any]) -> tuple[RunOptions, str | 
     """
     given = _filled(params)
     of = given.pop("run", None)
-    return RunOptions.parse(given), None if of is None else str(of)
+    return RunOptions.parse(given), None if of is None else word(of, "run", most=RUN_ID, lines=False)
 
 
 def _filled(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import include
 from include.projection_rebuild.errors import RebuildError, SpecError
+from include.projection_rebuild.limits import NAME, shown
 from include.projection_rebuild.spec import RebuildSpec, load_spec
 
 FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
@@ -34,13 +35,24 @@ def folders() -> list[Path]:
     return [Path(include.__path__[0]) / "rebuilds"]
 
 
+def spec_files(folder: Path) -> list[Path]:
+    """What is called a spec in a folder, whether or not it can be read.
+
+    :raises OSError: the folder cannot be read
+    """
+    return sorted(folder / name for name in os.listdir(folder) if name.endswith(".yaml"))
+
+
 def problem(path: Path, error: BaseException) -> str:
     """What is wrong with a spec file, in one sentence that names it."""
     if isinstance(error, SpecError):
         return str(error)
     if isinstance(error, RebuildError):
-        return f"{path.name}, projectors: {error}"
-    return f"{path.name} cannot be used: {type(error).__name__}: {error}. Correct the file, or the projectors that it names"
+        return f"{shown(path.name, NAME)}, projectors: {shown(error, 1_000)}"
+    return (
+        f"{shown(path.name, NAME)} cannot be used: {type(error).__name__}: {shown(error, 300)}. Correct the file, or the projectors that "
+        "it names"
+    )
 
 
 def read_specs() -> Specs:
@@ -48,9 +60,12 @@ def read_specs() -> Specs:
     found = Specs()
     names: dict[str, Path] = {}
     for folder in folders():
-        if not folder.is_dir():
-            found.broken[folder] = f"{FOLDERS_VARIABLE} names {folder}, which is no folder"
-        for path in sorted(folder.glob("*.yaml")):
+        try:
+            paths = spec_files(folder)
+        except OSError as error:
+            found.broken[folder] = f"{FOLDERS_VARIABLE} names {folder}, which cannot be read as a folder: {error.strerror}"
+            continue
+        for path in paths:
             try:
                 spec = load_spec(path)
             # A projector's module may do anything when it is imported, end the interpreter included.

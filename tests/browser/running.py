@@ -14,13 +14,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.servers.base import free_port
-from tools.airflow_up import environment, migrate
+from tools.airflow_up import PASSWORDS as PASSWORDS_FILE
+from tools.airflow_up import ROOT, environment, migrate
 
 PREFIX = "/airflow"
 PASSWORDS = {"operator": "operator-pass", "reader": "reader-pass"}
 ROLES = "operator:op,reader:viewer"
 START_SECONDS = 600
+RUN = "import os; from tools.airflow_up import run_parts; raise SystemExit(run_parts(dict(os.environ)))"
 
 QUICK = {
     # The defaults suit thousands of tasks a minute; a test waits for single ones.
@@ -34,7 +38,7 @@ QUICK = {
 
 
 class RunningAirflow:
-    """``airflow standalone``, as ``make up`` runs it.
+    """The parts of Airflow, as ``make up`` runs them.
 
     :param home: its ``AIRFLOW_HOME``
     :param env: what else its processes are told
@@ -45,19 +49,16 @@ class RunningAirflow:
         self.url = f"http://localhost:{self.port}{PREFIX}"
         self.home = home
         self.env = environment(home, self.port, PREFIX) | QUICK | dict(env)
-        # Another Airflow on this machine has the usual ones.
-        self.env["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"] = str(free_port())
-        self.env["AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT"] = str(free_port())
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it and waits until all of its parts say that they are well."""
         migrate(self.home, self.env)
-        passwords = self.home / "simple_auth_manager_passwords.json.generated"
+        passwords = self.home / PASSWORDS_FILE
         passwords.write_text(json.dumps(PASSWORDS), encoding="utf-8")
         with (self.home / "airflow.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"], env=self.env, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-c", RUN], env=self.env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._is_well():
@@ -94,6 +95,13 @@ class RunningAirflow:
         asked = urllib.request.Request(f"{self.url}/api/v2/{path}", data=sent, headers=headers, method=method)  # noqa: S310 - our own
         with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
             return json.load(answer)
+
+    def listens_on(self) -> set[str]:
+        """The addresses on which any of its processes listens."""
+        assert self._process is not None
+        launcher = psutil.Process(self._process.pid)
+        found = [each for process in [launcher, *launcher.children(recursive=True)] for each in process.net_connections("inet")]
+        return {each.laddr.ip for each in found if each.status == psutil.CONN_LISTEN}
 
     def log(self) -> str:
         """What its processes have printed."""

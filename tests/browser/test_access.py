@@ -88,3 +88,7 @@ def test_a_dag_that_is_none_of_ours_and_a_file_that_is_none_of_ours(running_airf
     assert operator.ask("GET", "/dags/something_else/now")[0] == 404
     assert operator.ask("GET", "/assets/..%2Fapp.py")[0] == 404
     assert operator.ask("GET", "/assets/app.py")[0] == 404
+
+
+def test_nothing_of_it_listens_beyond_this_machine(running_airflow: RunningAirflow) -> None:
+    assert running_airflow.listens_on() == {"127.0.0.1"}

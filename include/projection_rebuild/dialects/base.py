@@ -406,6 +406,13 @@ class Dialect(ABC):
         None if there is no such table, or where we may not know; the ledger's word alone counts then.
         """
 
+    identity_lost_by: ClassVar[str | None] = None
+    """Statements that give a table another identity though it is the same one to its users; None: there are none."""
+
+    def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
+        """What tells several tables from others of their names, by name, also when they are altered; as :meth:`identity`."""
+        return {table: self.identity(connection, schema, table) for table in tables}
+
     @abstractmethod
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         """Objects on the blue tables that a rebuild would lose or break, each with its reason and remedy."""

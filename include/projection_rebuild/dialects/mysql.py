@@ -247,6 +247,23 @@ class MySQLDialect(Dialect):
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
 
+    identity_lost_by = "OPTIMIZE, TRUNCATE or ALTER TABLE"
+
+    def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
+        # One look at InnoDB's list, which holds the tables of all schemas; writers may be waiting.
+        database = _file_name(schema or self._execute(connection, "SELECT DATABASE()").scalar_one())
+        names = {f"{database}/{_file_name(table)}": table for table in tables}
+        catalog = "INNODB_SYS_TABLES" if self.is_mariadb else "INNODB_TABLES"
+        query = f"SELECT NAME, TABLE_ID FROM information_schema.{catalog} WHERE NAME IN ({', '.join(['%s'] * len(names))})"
+        try:
+            rows = self._execute(connection, query, *names).all() if names else []
+        except sa.exc.DBAPIError as error:
+            if _number(error) == ACCESS_DENIED:
+                return dict.fromkeys(tables)
+            raise
+        found = {names.get(str(name)): str(number) for name, number in rows}
+        return {table: found.get(table) or self.identity(connection, schema, table) for table in tables}
+
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # InnoDB's own number stays through renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
         if self._table_fact(connection, schema, table, "TABLE_NAME") is None:

@@ -55,6 +55,14 @@ _STORED_NAME = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCH
 _PARENTS = """SELECT DISTINCT REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL ORDER BY 1, 2"""
 
+_MISSING_PARENTS = """SELECT DISTINCT k.CONSTRAINT_NAME, k.REFERENCED_TABLE_SCHEMA, k.REFERENCED_TABLE_NAME,
+       CASE WHEN t.TABLE_NAME IS NULL THEN NULL ELSE k.REFERENCED_COLUMN_NAME END
+  FROM information_schema.KEY_COLUMN_USAGE k
+  LEFT JOIN information_schema.TABLES t ON t.TABLE_SCHEMA = k.REFERENCED_TABLE_SCHEMA AND t.TABLE_NAME = k.REFERENCED_TABLE_NAME
+  LEFT JOIN information_schema.COLUMNS c ON c.TABLE_SCHEMA = k.REFERENCED_TABLE_SCHEMA AND c.TABLE_NAME = k.REFERENCED_TABLE_NAME
+   AND c.COLUMN_NAME = k.REFERENCED_COLUMN_NAME
+ WHERE k.TABLE_SCHEMA = %s AND k.TABLE_NAME = %s AND k.REFERENCED_TABLE_NAME IS NOT NULL AND c.COLUMN_NAME IS NULL ORDER BY 1"""
+
 _REPLICAS = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%%'"
 
 _METADATA_LOCKS = "SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl'"
@@ -246,6 +254,19 @@ class Preflight:
                     remedy=f"GRANT REFERENCES ON {parent_schema}.{parent} TO {self._user}",
                     refuses=True,
                 )
+        yield from self._missing_parents(schema, table)
+
+    def _missing_parents(self, schema: str, table: str) -> Iterator[Finding]:
+        """Keys that were made, or whose parents were dropped, with foreign_key_checks = 0: no other one like them can be made."""
+        for name, parent_schema, parent, column in self._query(_MISSING_PARENTS, schema, table):
+            full = parent if parent_schema == schema else f"{parent_schema}.{parent}"
+            what = f"there is no such table, or {self._user} may not see it" if column is None else f"it has no column {column}"
+            yield Finding(
+                about=table,
+                problem=f"the foreign key {name} points to {full}, and {what}; the server makes no other one like it",
+                remedy=f"make {full} what the key needs, or drop the foreign key",
+                refuses=True,
+            )
 
     # The event store --------------------------------------------------------------------------------------------
 

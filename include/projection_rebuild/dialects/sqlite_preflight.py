@@ -79,6 +79,45 @@ def of_tables(query: Query, quote: Callable[[str], str], surroundings: Surroundi
                     problem=f"by its collation {collation}, texts that differ are the same key to the database, but not to a handler",
                     remedy="make sure that events spell a key in one way only, or declare the column COLLATE BINARY",
                 )
+        yield from _lost_parents(query, quote, table.blue)
+
+
+def _lost_parents(query: Query, quote: Callable[[str], str], table: str) -> Iterator[Finding]:
+    """Foreign keys that SQLite cannot follow: it takes any definition, and fails at the first write that has keys checked."""
+    keys: dict[int, list[Any]] = {}
+    for part in query(f"PRAGMA foreign_key_list({quote(table)})").all():
+        keys.setdefault(part.id, []).append(part)
+    for parts in keys.values():
+        own, parent = ", ".join(getattr(each, "from") for each in parts), parts[0].table
+        problem, refuses = _lost(query, quote, parent, [each.to for each in parts])
+        if problem:
+            yield Finding(
+                about=table,
+                problem=f"its foreign key ({own}) points to {parent}, and {problem}",
+                remedy=f"make {parent} what the key needs, or take the key out of {table}",
+                refuses=refuses,
+            )
+
+
+def _lost(query: Query, quote: Callable[[str], str], parent: str, named: list[str | None]) -> tuple[str, bool]:
+    """What a key's parent lacks, and whether its rows could not be looked for; empty: nothing."""
+    if not query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", parent).scalar():
+        return "there is no such table; where the application has foreign keys checked, its writes fail", False
+    columns = query(f"PRAGMA table_xinfo({quote(parent)})").all()
+    primary = [each.name.casefold() for each in columns if each.pk]
+    if named[0] is None:
+        return ("its primary key has not as many columns", True) if len(primary) != len(named) else ("", False)
+    wanted = [str(each).casefold() for each in named]
+    if missing := [each for each in wanted if each not in {each.name.casefold() for each in columns}]:
+        return f"it has no column {', '.join(missing)}", True
+    unique = [{*primary}, *({each.casefold() for each in found} for found in _unique_indexes(query, quote, parent))]
+    return ("", False) if {*wanted} in unique else ("these columns are not unique there", False)
+
+
+def _unique_indexes(query: Query, quote: Callable[[str], str], table: str) -> list[list[str]]:
+    indexes = [each for each in query(f"PRAGMA index_list({quote(table)})").all() if each.unique and not each.partial]
+    parts = [query(f"PRAGMA index_xinfo({quote(each.name)})").all() for each in indexes]
+    return [[part.name for part in each if part.key] for each in parts if all(part.name for part in each if part.key)]
 
 
 def _unique_collations(query: Query, quote: Callable[[str], str], table: str) -> list[tuple[str, str]]:

@@ -8,16 +8,18 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep, get_user, requires_access_dag
 from airflow.models.dag import DagModel
-from fastapi import Depends, FastAPI, Header, HTTPException, Response
-from fastapi.responses import HTMLResponse
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild import limits
+from include.projection_rebuild.errors import RebuildError, SpecError
 from include.projection_rebuild.rebuild import Rebuild
 from projection_rebuilds import links
 from projection_rebuilds.page.view import view
@@ -49,6 +51,13 @@ _templates = Environment(
 app = FastAPI(title="Projection rebuilds", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
 
 
+@app.exception_handler(RequestValidationError)
+def _unusable(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Without what was sent: it may be long, or hold what cannot be sent back."""
+    problems = [f"{limits.at(each['loc'])}: {limits.shown(each['msg'], 200)}" for each in error.errors()[: limits.MOST_PROBLEMS]]
+    return JSONResponse({"detail": "this request cannot be used. " + " | ".join(problems)}, 422)
+
+
 def _from_our_page(x_projection_rebuilds: Annotated[str, Header()] = "") -> None:
     """A browser lets no other site send this header along with a reader's cookie."""
     if not x_projection_rebuilds:
@@ -70,12 +79,20 @@ class Which(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: str
+    run_id: Annotated[str, Field(max_length=limits.RUN_ID)]
 
 
 def _may(user: Any, method: Any, dag_id: str) -> bool:
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return get_auth_manager().is_authorized_dag(method=method, access_entity=DagAccessEntity.RUN, details=details, user=user)
+
+
+def _sees_broken(user: Any) -> bool:
+    """Whether somebody may see specs that cannot be used, which are nobody's DAG: as Airflow shows files that it cannot import."""
+    manager = get_auth_manager()
+    return manager.is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user) and manager.is_authorized_dag(
+        method="GET", user=user
+    )
 
 
 def _watcher(dag_id: str) -> Watcher:
@@ -93,7 +110,11 @@ def page(user: GetUserDep, dag_id: str = "", run_id: str = "") -> HTMLResponse:
     if dag_id:
         readable = [name for name in readable if dag_id in (links.rebuild_dag(name), links.rollback_dag(name))]
     html = _templates.get_template("page.html").render(
-        rebuilds=readable, links=links, dag_id=dag_id, run_id=run_id, problems=[] if dag_id else WATCHERS.problems()
+        rebuilds=readable,
+        links=links,
+        dag_id=dag_id,
+        run_id=run_id,
+        problems=[] if dag_id or not _sees_broken(user) else WATCHERS.problems(),
     )
     return HTMLResponse(html, headers=GUARDS)
 
@@ -181,6 +202,8 @@ def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     try:
         with open_spec(spec, ledger_id(dag_id, run_id)) as rebuild:
             yield rebuild
+    except SpecError as error:
+        raise HTTPException(422, str(error)) from error
     except RebuildError as error:
         raise HTTPException(409, str(error)) from error
     except SQLAlchemyError as error:

@@ -19,7 +19,7 @@ from include.projection_rebuild.spec import RebuildSpec
 from projection_rebuilds.page.airflow_runs import in_airflow
 from projection_rebuilds.page.view import InAirflow, Seen
 from projection_rebuilds.runs import open_spec
-from projection_rebuilds.specs import Specs, folders, read_specs
+from projection_rebuilds.specs import Specs, folders, read_specs, spec_files
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a database."""
@@ -134,7 +134,7 @@ class Watchers:
             return list(self._specs.broken.values())
 
     def _refresh(self) -> None:
-        stamp = [(path, path.stat().st_mtime_ns) for folder in folders() for path in sorted(folder.glob("*.yaml"))]
+        stamp = [each for folder in folders() for each in _stamps(folder)]
         if stamp == self._read_at:
             return
         self._specs = read_specs()
@@ -144,6 +144,22 @@ class Watchers:
     def _kept(self, spec: RebuildSpec, path: Path) -> Watcher:
         known = self._by_rebuild.get(spec.rebuild)
         return known if known is not None and known.spec == spec else Watcher(spec, path)
+
+
+def _stamps(folder: Path) -> list[tuple[Path, int | None]]:
+    """When its spec files have changed; None: of what cannot be looked at, such as a link to nothing."""
+    try:
+        paths = spec_files(folder)
+    except OSError:
+        return [(folder, None)]
+    return [(path, _changed(path)) for path in paths]
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 WATCHERS = Watchers()
