@@ -59,6 +59,12 @@ _PLUGIN = Refusal(
 )
 _DRIVER = Refusal("the driver does not take one of the extras", "Correct the extras in the connection")
 
+CLIENT_ERRORS = 2000
+"""From here to 3000, errors are the driver's own: it has not reached the server, or lost it."""
+
+_AWAY = {1053, 1152, 1158, 1159, 1160, 1161, 1184}
+"""The server is being stopped, or the connection broke."""
+
 _MEANINGS = {
     1040: _NO_ROOM, 1203: _NO_ROOM, 1226: _NO_ROOM, 1045: _LOGIN, 1698: _LOGIN, 3118: _LOCKED, 4151: _LOCKED, 1820: _LOCKED, 1862: _LOCKED,
     1044: _DATABASE, 1049: _DATABASE, 1129: _MACHINE, 1130: _MACHINE, 2026: _ENCRYPTION, 3159: _ENCRYPTION, 1251: _PLUGIN, 2059: _PLUGIN,
@@ -90,7 +96,13 @@ def why_not_connected(error: BaseException) -> Refusal:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, MySQLdb.OperationalError):
         return _DRIVER
-    return _MEANINGS.get(cause.args[0] if cause.args else 0, _ELSEWHERE)
+    number = int(cause.args[0]) if cause.args else 0
+    if number in _AWAY or number == 0 or number // 1000 == CLIENT_ERRORS // 1000:
+        return _MEANINGS.get(number, _ELSEWHERE)
+    unknown = Refusal(
+        f"the server refuses the login with its error {number}", "Look it up, and correct the connection", retryable=True
+    )
+    return _MEANINGS.get(number, unknown)
 
 
 class OwnSessions:
@@ -116,12 +128,11 @@ class OwnSessions:
     def _why_not_own(self, driver: Any) -> Refusal | None:
         if not _has_its_number(driver):
             return Refusal("a proxy stands between, which may send each statement to another session", _DIRECT)
-        if _seen_port(driver) == own_port(driver.fileno()):
-            return None
-        # An address was translated on the way, or two counters agree by accident.
         with self._proving, ExitStack() as held:
-            if self._proven:
+            if self._proven or _seen_port(driver) == own_port(driver.fileno()):
+                self._proven = True
                 return None
+            # An address was translated on the way, or two counters agree by accident.
             for _ in range(AT_ONCE):
                 fairy = self._engine.raw_connection()
                 held.callback(fairy.invalidate)

@@ -255,7 +255,7 @@ class OwnSessions:
                 try:
                     found = held.enter_context(self._another())
                     pid, left = found.ask(
-                        "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('projection_rebuild.left', true)"
+                        "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('projection_rebuild.left', true)", SHORT
                     )
                 except _NoAnswer:
                     return None
