@@ -9,13 +9,14 @@ import argparse
 import difflib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.boundary import NOTHING, named
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import RebuildError
 from include.projection_rebuild.rebuild import Rebuild
@@ -106,22 +107,33 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """The command line; 0 if all is well, 1 if the rebuild is refused, or the schema differs afterwards."""
     arguments = _arguments(given)
-    read_models = sa.create_engine(arguments.read_models)
-    apart = arguments.event_store and arguments.event_store != arguments.read_models
-    event_store = sa.create_engine(arguments.event_store) if apart else read_models
-    names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
     try:
+        return _do(arguments)
+    except Exception as error:
+        told = error if isinstance(error, RebuildError) else named(error, arguments.what, NOTHING)
+        if not isinstance(told, RebuildError):
+            raise
+        print(told)
+        return 1
+
+
+def _do(arguments: argparse.Namespace) -> int:
+    names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
+    with ExitStack() as opened:
+        read_models = _engine(arguments.read_models, opened)
+        apart = arguments.event_store and arguments.event_store != arguments.read_models
+        event_store = _engine(arguments.event_store, opened) if apart else read_models
         spec, options = load_spec(arguments.spec), RunOptions(projectors=names)
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
             return plan(make, options)
         return prove(make, options, partial(_schema, spec, read_models), arguments.rebuilds)
-    except RebuildError as error:
-        print(error)
-        return 1
-    finally:
-        read_models.dispose()
-        event_store.dispose()
+
+
+def _engine(url: str, opened: ExitStack) -> sa.Engine:
+    made = sa.create_engine(url)
+    opened.callback(made.dispose)
+    return made
 
 
 def _make(spec: RebuildSpec, event_store: sa.Engine, read_models: sa.Engine, run_id: str) -> Rebuild:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
 from include.projection_rebuild import pyeventsourcing
+from include.projection_rebuild.boundary import reading
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.dialects.base import Fence
 from include.projection_rebuild.errors import FallingBehind
@@ -156,8 +157,9 @@ class EventStore:
 
         :raises SettleTimeout: appends in flight did not end in time
         """
-        head = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
-        self._wait_for_holes(head)
+        with reading(self._section.table):
+            head = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
+            self._wait_for_holes(head)
         return head
 
     def _wait_for_holes(self, head: int) -> None:
@@ -206,7 +208,7 @@ class EventStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with self.dialect.connect() as connection:
+        with reading(self._section.table), self.dialect.connect() as connection:
             if self._longest_wait is not None:
                 self.dialect.limit_lock_wait(connection, self._longest_wait)
             yield connection
@@ -322,7 +324,7 @@ class EventStore:
 
     def shard_of(self, partition: str, count: int) -> int:
         """In which of so many shards a partition is."""
-        with self.dialect.connect() as connection:
+        with reading(self._section.table), self.dialect.connect() as connection:
             number = self.dialect.shard_number(sa.cast(sa.literal(partition), sa.Text), count)
             return int(connection.execute(sa.select(number)).scalar_one())
 

@@ -15,6 +15,9 @@ from include.projection_rebuild.tables import BlueTables, GreenTables
 def project_live(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
     """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
 
+    What the database refuses comes as the driver's own error: the application has to tell its transactions that may simply be tried again
+    (a deadlock, a serialization failure) by it, as for its other statements.
+
     The event goes through the projector's upcasters as in a replay.
 
     :param connection: a connection with the caller's transaction on it

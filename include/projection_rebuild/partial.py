@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.boundary import trouble_at_event
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Listed
 from include.projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
@@ -326,6 +327,8 @@ class _Copy:
             try:
                 yield from map(self._declared.key, self._projector.upcasters.bring_up_to_date([event]))
             except Exception as error:
+                if trouble := trouble_at_event(error, self._name, event.type, event.position):
+                    raise trouble from None
                 if self._context.spec.replay.on_error is OnError.DEAD_LETTER:
                     # The replay meets it again, and sets it aside.
                     continue

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
+from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.errors import ProjectorError
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.tables import code_of, is_about_data
+from include.projection_rebuild.trouble import Kind
 
 FIRST_RANGE = 50_000
 """Positions in the first transaction; how far the next ones go is learned from what it took. And events, before it is known what they take."""
@@ -27,6 +28,8 @@ SHORT = 0.1
 
 class SetError(ProjectorError):
     """A projector's SQL failed on what the events hold; names projector and range, never a value."""
+
+    code = "PR-SET-01"
 
 
 def why_not(context: Context, projector: type[Projector]) -> str | None:
@@ -102,13 +105,13 @@ class Sets:
             try:
                 self._context.dialect.run_as_it_stands(connection, statement)
             except sa.exc.DBAPIError as error:
-                cause = error.orig if error.orig is not None else error
-                if not is_about_data(cause):
+                trouble = trouble_of(error)
+                if trouble is None or trouble.kind is not Kind.VALUE:
                     raise
                 # Without the driver's text and without the chain: both quote values.
                 raise SetError(
-                    f"{self._projector.name()}: its SQL fails on the events at positions {after + 1:,} to {upto:,} with "
-                    f"{type(cause).__name__} {code_of(cause)}. Correct its `statements`, or the events, and retry the task"
+                    f"{self._projector.name()}: its SQL fails on the events at positions {after + 1:,} to {upto:,}: "
+                    f"{trouble.describe()}. Correct its `statements`, or the events, and retry the task"
                 ) from None
 
     def _events(self, after: int, upto: int) -> str:

@@ -693,7 +693,7 @@ def load_spec(path: Path) -> RebuildSpec:
     try:
         shared = [*shared_tables(spec.load_projectors().values())]
     except ProjectorError as error:
-        raise SpecError(f"{path.name}, projectors: {error}") from error
+        raise SpecError(f"{path.name}, projectors: {error.message}") from error
     if shared:
         raise SpecError(f"{path.name}, projectors: {' | '.join(map(str, shared))}")
     if otherwise := [*foreign_readings(spec.load_projectors())]:
@@ -735,5 +735,5 @@ def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
     try:
         structure.load()
     except SpecError as error:
-        raise SpecError(f"{path.name}, {error}") from None
+        raise SpecError(f"{path.name}, {error.message}") from None
     return spec.model_copy(update={"structure": structure})

@@ -24,21 +24,28 @@ from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
-from include.projection_rebuild.dialects.base import Dialect, Extent, Fence, Listed, Manners, Surroundings, TablesBusy, Trial
+from include.projection_rebuild.dialects.base import (
+    Dialect,
+    Extent,
+    Fence,
+    Listed,
+    Manners,
+    Surroundings,
+    TablesBusy,
+    Trial,
+    died,
+)
 from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
 from include.projection_rebuild.errors import CloneError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.rows import RowType, Values
+from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import PORTABLE_BINDS, bound
 
-LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT = 1205, 1213, 1317, 1969, 3572
 ACCESS_DENIED, TABLE_ACCESS_DENIED, NO_SUCH_THREAD, NO_SUCH_TABLE = 1227, 1142, 1094, 1146
 SYNTAX_ERROR = 1064
-
-DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 1370})
-"""Databases, tables and columns that do not exist or may not be used, and views over such."""
 
 HOLDING = "projection_rebuild_holds_tables"
 
@@ -114,6 +121,8 @@ LiveAndOld = tuple[text.Definition, text.Definition]
 class MySQLDialect(Dialect):
     """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11."""
 
+    # Where the server has no time limit for a lock, a watchdog of ours cancels the statement that waits.
+    refusals = frozenset({Kind.BUSY, Kind.CANCELLED})
     max_identifier = text.LONGEST_NAME
     ddl_commits = True
     begin = "START TRANSACTION"
@@ -156,12 +165,6 @@ class MySQLDialect(Dialect):
         self._execute(
             connection, "SET SESSION innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT, wait_timeout = DEFAULT"
         )
-
-    def lock_was_refused(self, error: BaseException) -> bool:
-        return _number(error) in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
-
-    def was_denied(self, error: BaseException) -> bool:
-        return _number(error) in DENIED
 
     def session_id(self, connection: sa.Connection) -> int:
         return int(self._execute(connection, "SELECT CONNECTION_ID()").scalar_one())
@@ -579,8 +582,7 @@ class MySQLDialect(Dialect):
 
     def was_cut(self, error: BaseException) -> bool:
         # Whatever it has left is waited for by `alone`, before anybody tries again.
-        waits = not self.holds_tables and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-        return waits or super().was_cut(error)
+        return (not self.holds_tables and died(error)) or super().was_cut(error)
 
     @contextmanager
     def alone(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:

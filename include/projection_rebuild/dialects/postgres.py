@@ -43,11 +43,6 @@ from include.projection_rebuild.values import bound, loaded
 
 APPLICATION_NAME = "projection_rebuild"
 
-LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
-
-DENIED = ("42", "3D", "3F")
-"""Classes of errors: access rules and names that do not exist, of which databases and schemas are classes of their own."""
-
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
 
@@ -123,14 +118,6 @@ class PostgresDialect(Dialect):
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
         # The server's default, 4 MB, is meant for many small queries at a time.
         self._execute(connection, f"SET LOCAL work_mem = '{mib}MB'")
-
-    def lock_was_refused(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, DEADLOCK)
-
-    def was_denied(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return (getattr(cause, "sqlstate", None) or "").startswith(DENIED)
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return int(self._execute(connection, "SELECT pg_catalog.pg_backend_pid()").scalar_one())

@@ -62,14 +62,6 @@ class SqliteDialect(Dialect):
         # A switch that was given up may have left it on.
         self._execute(connection, "PRAGMA writable_schema = 0")
 
-    def lock_was_refused(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-    def was_denied(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlite_errorname", None) in ("SQLITE_ERROR", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM")
-
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import sqlalchemy as sa
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
 from airflow.sdk.exceptions import (
@@ -89,7 +88,7 @@ class SpecOperator(BaseOperator):
         """What Airflow does at a signal, while it cannot: SIGKILL comes seconds later, and nobody would end the statement."""
         try:
             self.on_kill()
-        except sa.exc.SQLAlchemyError as error:
+        except RebuildError as error:
             self.log.warning("what the step executes on the server cannot be ended: %s", error)
 
 

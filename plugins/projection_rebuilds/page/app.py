@@ -15,9 +15,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import SQLAlchemyError
 
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import DatabaseTrouble, RebuildError
 from include.projection_rebuild.rebuild import Rebuild
 from projection_rebuilds import links
 from projection_rebuilds.page.view import view
@@ -181,8 +180,8 @@ def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     try:
         with open_spec(spec, ledger_id(dag_id, run_id)) as rebuild:
             yield rebuild
+    except DatabaseTrouble as error:
+        # Not all that it says: a database's own words may hold host names and accounts.
+        raise HTTPException(503, f"{spec.read_models.conn_id} cannot be asked: {error.gist}") from error
     except RebuildError as error:
         raise HTTPException(409, str(error)) from error
-    except SQLAlchemyError as error:
-        # A driver's own text may hold host names and accounts.
-        raise HTTPException(503, f"{spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import DatabaseTrouble, RebuildError
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look, TableSeen
 from include.projection_rebuild.rebuild import Rebuild
@@ -36,6 +36,8 @@ COUNTED_OVER = timedelta(minutes=1)
 
 class Unseen(RebuildError):
     """A rebuild cannot be shown now; says why."""
+
+    code = "PR-PAGE-01"
 
 
 @dataclass
@@ -82,8 +84,9 @@ class Watcher:
                 if self.clock() >= self._slow_due:
                     self._look_slowly(rebuild)
         except Exception as error:
-            # A driver's own text may hold host names and accounts; who can log in need not be told those.
-            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error
+            # Not all that it says: a database's own words may hold host names and accounts; who can log in need not be told those.
+            why = error.gist if isinstance(error, DatabaseTrouble) else type(error).__name__
+            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {why}") from None
         self._looked = self.clock()
         return Seen(self.spec, look, self._tables, self._past, self._earlier(look.traffic), _in_airflow(look))
 
