@@ -253,6 +253,11 @@ class Troubled(RebuildError):
         told = (f"{begin}{self.happened}{self.at}", self.state, self.remedy)
         return ". ".join(each for each in told if each)
 
+    @property
+    def gist(self) -> str:
+        """What happened, for those who may not be told host names and accounts."""
+        return f"{self.code}, {self.happened}"
+
     def about(self, event_type: str, position: int, projector: str) -> None:
         """Told the event at which it happened."""
         self.at += f", when {projector} was at the event {event_type} at position {position}"
@@ -290,8 +295,7 @@ class DatabaseTrouble(Troubled):
 
     @property
     def gist(self) -> str:
-        """What happened, for those who may not be told host names and accounts."""
-        return f"{self.trouble.gist()} [{self.code}]"
+        return f"{self.code}, {self.trouble.gist()}"
 
 
 class ConnectionLost(DatabaseTrouble):

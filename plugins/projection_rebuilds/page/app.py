@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from include.projection_rebuild.errors import DatabaseTrouble, RebuildError
+from include.projection_rebuild.errors import RebuildError, Troubled
 from include.projection_rebuild.rebuild import Rebuild
 from projection_rebuilds import links
 from projection_rebuilds.page.view import view
@@ -180,7 +180,7 @@ def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     try:
         with open_spec(spec, ledger_id(dag_id, run_id)) as rebuild:
             yield rebuild
-    except DatabaseTrouble as error:
+    except Troubled as error:
         # Not all that it says: a database's own words may hold host names and accounts.
         raise HTTPException(503, f"{spec.read_models.conn_id} cannot be asked: {error.gist}") from error
     except RebuildError as error:

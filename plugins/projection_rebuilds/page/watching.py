@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import DatabaseTrouble, RebuildError
+from include.projection_rebuild.errors import RebuildError, Troubled
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look, TableSeen
 from include.projection_rebuild.rebuild import Rebuild
@@ -78,6 +78,7 @@ class Watcher:
             self._busy.release()
 
     def _look(self) -> Seen:
+        why = ""
         try:
             with open_spec(self.spec, run_id="") as rebuild:
                 look = rebuild.look()
@@ -85,8 +86,9 @@ class Watcher:
                     self._look_slowly(rebuild)
         except Exception as error:
             # Not all that it says: a database's own words may hold host names and accounts; who can log in need not be told those.
-            why = error.gist if isinstance(error, DatabaseTrouble) else type(error).__name__
-            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {why}") from None
+            why = error.gist if isinstance(error, Troubled) else type(error).__name__
+        if why:
+            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {why}")
         self._looked = self.clock()
         return Seen(self.spec, look, self._tables, self._past, self._earlier(look.traffic), _in_airflow(look))
 
