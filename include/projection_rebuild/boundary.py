@@ -178,6 +178,12 @@ def trouble_at_event(error: Exception, projector: str, event_type: str, position
     return made
 
 
+def word_for(error: BaseException) -> str:
+    """What an error in an author's code is called: its class, or what a database calls it; never its text."""
+    trouble = trouble_of(error)
+    return type(error).__name__ if trouble is None else trouble.code or "a refused value"
+
+
 def _without_strangers(told: RebuildError) -> RebuildError:
     """The same, without the errors of others that it came from: their texts quote values, and logs print them all."""
     at: BaseException = told

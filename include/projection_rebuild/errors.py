@@ -63,17 +63,21 @@ class PoisonEvent(RebuildError):
 
 
 class HandlerError(PoisonEvent):
-    """A handler failed on an event."""
+    """A handler failed on an event.
+
+    :param cause: what it failed with; or a word for it, where its class is none of Python's or the author's
+    """
 
     code = "PR-EVENT-01"
 
-    def __init__(self, projector: str, event_type: str, position: int, cause: BaseException) -> None:
+    def __init__(self, projector: str, event_type: str, position: int, cause: BaseException | str) -> None:
+        word = cause if isinstance(cause, str) else type(cause).__name__
         super().__init__(
-            f"{projector} failed on the event {event_type} at position {position}: {type(cause).__name__}. "
+            f"{projector} failed on the event {event_type} at position {position}: {word}. "
             "Correct the handler (or the event) and retry the task: it goes on from its checkpoint.",
             event_type=event_type,
             position=position,
-            cause=type(cause).__name__,
+            cause=word,
         )
 
 

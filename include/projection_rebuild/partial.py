@@ -17,7 +17,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.boundary import trouble_at_event
+from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Listed
 from include.projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
@@ -335,7 +335,7 @@ class _Copy:
                 if isinstance(error, PoisonEvent):
                     raise
                 # Without the chain: an exception's text may quote the payload.
-                raise HandlerError(self._name, event.type, event.position, error) from None
+                raise HandlerError(self._name, event.type, event.position, word_for(error)) from None
 
 
 def _bounds(context: Context, declared: ByAggregate | ByPeriod, part: Part) -> PartKeys:

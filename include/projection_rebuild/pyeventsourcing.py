@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event
+from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.events import Event, Undecodable
 
@@ -61,7 +61,7 @@ def decoder(mapper_path: str | None) -> Callable[[Sequence[Row]], list[Event]]:
         except Exception as error:
             if trouble := trouble_at_event(error, "the mapper", topic, position):
                 raise trouble from None
-            return Undecodable(position=position, stream=stream, type=topic, cause=type(error).__name__)
+            return Undecodable(position=position, stream=stream, type=topic, cause=word_for(error))
 
     return lambda rows: [decoded(row) for row in rows]
 

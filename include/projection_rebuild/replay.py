@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild import partial
 from include.projection_rebuild.ahead import LoadAhead
-from include.projection_rebuild.boundary import trouble_at_event
+from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import (
     HandlerError,
@@ -325,7 +325,7 @@ class ProjectorReplay:
                 if trouble := trouble_at_event(error, self.projector.name(), event.type, event.position):
                     raise trouble from None
                 # Without the chain: an exception's text may quote the payload.
-                raise HandlerError(self.projector.name(), event.type, event.position, error) from None
+                raise HandlerError(self.projector.name(), event.type, event.position, word_for(error)) from None
 
     def _bury(self, event: Event | PoisonEvent, error: str) -> None:
         event_type = event.type if isinstance(event, Event) else event.event_type

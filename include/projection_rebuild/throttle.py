@@ -19,7 +19,7 @@ from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.errors import Interrupted, SpecSqlError
 from include.projection_rebuild.ledger import Note
 from include.projection_rebuild.spec import ThrottleSection
-from include.projection_rebuild.trouble import WILL_NOT_PASS
+from include.projection_rebuild.trouble import MAY_PASS
 
 NAP = 0.2
 """The longest sleep between two looks whether the worker is asked to stop."""
@@ -157,7 +157,7 @@ def replica_lag(context: Context, connection: sa.Connection, asked_by: str | Non
         return None if found is None else float(found)
     except (sa.exc.DBAPIError, ValueError, TypeError) as error:
         trouble = trouble_of(error)
-        if trouble is not None and trouble.kind not in WILL_NOT_PASS:
+        if trouble is not None and trouble.kind in MAY_PASS:
             raise
         why = "what it gives is no number" if trouble is None else trouble.describe()
         raise SpecSqlError(

@@ -24,8 +24,8 @@ class Kind(StrEnum):
     UNKNOWN = "reports an error"
 
 
-WILL_NOT_PASS = frozenset({Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.VALUE, Kind.SQL})
-"""What is about the statement itself, or about what it finds; the rest is about the moment, and may be over at the next try."""
+MAY_PASS = frozenset({Kind.LOST, Kind.FULL, Kind.BUSY, Kind.CANCELLED})
+"""What is about the moment, and may be over at the next try, whatever the statement is."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def of_driver(cause: BaseException) -> Trouble:
     name, said = str(getattr(cause, "sqlite_errorname", "") or ""), one_line(str(cause))
     if not name:
         # The module's own: an object that is closed, a value that it cannot bind.
-        return Trouble(Kind.LOST if "closed" in said else Kind.VALUE)
+        known = {"OperationalError": Kind.UNKNOWN}.get(type(cause).__name__, Kind.VALUE)
+        return Trouble(Kind.LOST if "closed" in said else known)
     if name == "SQLITE_ERROR":
         return _of_many(name, said)
     kind = by_code(name, KINDS) or Kind.UNKNOWN
