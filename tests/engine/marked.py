@@ -83,6 +83,10 @@ CAST = {
 """What makes a number of a stream's name, and quotes it when it cannot."""
 
 
+def _statements(database: str) -> Sequence[str]:
+    return [f"INSERT INTO {{counts}} (id, things) SELECT e.stream, {CAST[database]} FROM {{events}} e"]
+
+
 class CountProjector(Projector):
     """By SQL alone. Its only event is one that its SQL cannot take."""
 
@@ -91,7 +95,21 @@ class CountProjector(Projector):
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:
-        return [f"INSERT INTO {{counts}} (id, things) SELECT e.stream, {CAST[database]} FROM {{events}} e"]
+        return _statements(database)
+
+
+class CountByBoth(Projector):
+    """By handlers as well, which do what its SQL cannot."""
+
+    owns = (Count,)
+
+    @handles("ThingCounted")
+    def counted(self, event: Event, rows: Rows) -> None:
+        rows.add(Count(event["id"], 1))
+
+    @classmethod
+    def statements(cls, database: str) -> Sequence[str]:
+        return _statements(database)
 
 
 metadata = sa.MetaData()
@@ -139,8 +157,8 @@ SPEC: dict[str, Any] = {
 }
 
 
-def added(number: int, **changed: Any) -> dict[str, Any]:
-    """The event of a thing, as it is stored."""
+def thing(number: int, **changed: Any) -> dict[str, Any]:
+    """A thing, as an event and as a row."""
     said: dict[str, Any] = {
         "id": f"{MARK}-{number}",
         "keeper": f"{MARK}-keeper",
@@ -149,7 +167,12 @@ def added(number: int, **changed: Any) -> dict[str, Any]:
         "amount": number,
         "details": {MARK: MARK},
     }
-    return event("ThingAdded", said | changed)
+    return said | changed
+
+
+def added(number: int, **changed: Any) -> dict[str, Any]:
+    """The event of a thing, as it is stored."""
+    return event("ThingAdded", thing(number, **changed))
 
 
 def event(event_class: str, said: object) -> dict[str, Any]:

@@ -177,7 +177,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "no text that is JSON": {"details": {MARK: float("nan")}},
     "no keeper": {"keeper": f"{MARK}-ghost"},
 }
-TAKEN = {"sqlite": {"too long", "no number", "NUL"}, "mysql": {"NUL"}, "postgresql": set()}
+TAKEN = {"sqlite": {"too long", "no number", "NUL"}, "mysql": {"NUL", "an object for a text"}, "postgresql": set()}
 """What a database takes as it is."""
 
 
@@ -206,9 +206,16 @@ def test_what_is_no_payload(application: Marked) -> None:
 
 def test_sql_of_a_projector(application: Marked) -> None:
     application.store(event("ThingCounted", {"id": MARK}))
-    made = application.begin("wrong", projectors=["tests.engine.marked:CountProjector"])
+    made = application.begin("both", projectors=["tests.engine.marked:CountByBoth"])
+    STEPS["replay"](made)
+    made.close()
+    assert any("its SQL fails on the events at positions" in each for each in application.log)
+    if application.engine.dialect.name == "mysql" and not getattr(application.engine.dialect, "is_mariadb", False):
+        # It takes no projector without handlers.
+        return
+    made = application.begin("alone", projectors=["tests.engine.marked:CountProjector"])
     error = failure(lambda: STEPS["replay"](made))
-    assert error.code == "PR-SET-01" and "to 10" in str(error)
+    assert error.code == "PR-SET-01"
     made.close()
 
 

@@ -62,6 +62,9 @@ PLAIN_TEXTS = {
 }
 """By number, the words of the server that name columns and constraints alone. SIGNAL may give the same number with words of its own."""
 
+_ENDS_IN = re.compile(r".*?((for key|for column) [`'][^`']+[`'](\.`[^`]+`)*( at row \d+)?)", re.DOTALL)
+"""Where an error about a value says of which key or column it is: at its end, after the value."""
+
 _BY_OPTION = 1290
 """Whatever an option of the server forbids: writing, or reading files."""
 
@@ -96,4 +99,9 @@ def of_driver(cause: BaseException) -> Trouble:
     kind = Kind.READ_ONLY if found == _BY_OPTION and "read-only" in said else _KIND_OF.get(found, by_class)
     pattern = PLAIN_TEXTS.get(found)
     plain = pattern.fullmatch(said) if pattern else kind in PLAIN and found in _KIND_OF
-    return Trouble(kind, f"error {found}", said if plain else "")
+    return Trouble(kind, f"error {found}", said if plain else _end(str(cause.args[-1])) if kind is Kind.VALUE else "")
+
+
+def _end(said: str) -> str:
+    found = _ENDS_IN.fullmatch(said)
+    return found[1] if found else ""

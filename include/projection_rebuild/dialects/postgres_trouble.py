@@ -46,6 +46,9 @@ PLAIN_TEXTS = {
 _RAISED = ("pl_exec.c", "plpy_plpymodule.c", "plpy_elog.c", "plperl.c", "pltcl.c")
 """Where the server raises what a function has said, whatever code the function has chosen for it."""
 
+_COPIED = re.compile(r"COPY ([^,\n]+), line \d+, column ([^:\n]+)(?::|$)")
+"""Where rows are copied, what comes before the value."""
+
 _NO_ROOM = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
@@ -67,7 +70,15 @@ def _text(state: str, cause: Any) -> str:
         return ""
     message = one_line(diagnosis.message_primary or "")
     pattern = PLAIN_TEXTS.get(state)
-    return message if state.startswith(PLAIN) or (pattern and pattern.fullmatch(message)) else ""
+    if state.startswith(PLAIN) or (pattern and pattern.fullmatch(message)):
+        return message
+    copied = _COPIED.match(diagnosis.context or "")
+    named = (
+        [*zip(("column", "of"), copied.groups()[::-1], strict=True)]
+        if copied
+        else [("column", diagnosis.column_name), ("of", diagnosis.table_name)]
+    )
+    return " ".join(f"{what} {name}" for what, name in [*named, ("constraint", diagnosis.constraint_name)] if name)
 
 
 def _of_client(cause: BaseException) -> Trouble:

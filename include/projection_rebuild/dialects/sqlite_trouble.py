@@ -34,7 +34,9 @@ PLAIN = (
 )
 """Codes whose text is fixed, or names columns and constraints: never what a row holds, nor what RAISE says in a trigger."""
 
-_MISSING = re.compile(r"no such (table|column|index|view|module|collation sequence|function): \S+")
+_MISSING = re.compile(
+    r"no such (table|column|index|view|module|collation sequence|function): \S+|table \S+ has no column named \S+"
+)
 _OF_DATA = re.compile("malformed JSON|integer overflow|JSON path error.*|user-defined function raised exception|bad JSON path.*")
 
 
