@@ -121,7 +121,7 @@ def test_appends_are_counted_over_the_last_minute(watcher: Watcher, clock: Clock
 
 def test_a_database_that_fails_is_named_without_what_its_driver_says(watcher: Watcher, database: Database) -> None:
     database.error = OSError("could not connect to host secret.example as admin")
-    with pytest.raises(Unseen, match=r"^shop_db cannot be asked: OSError$"):
+    with pytest.raises(Unseen, match=r"^shop_db cannot be asked: OSError \[PR-PAGE-01\]$"):
         watcher.see()
     database.error = ConnectionLost(Trouble(Kind.LOST, "error 2003", "cannot connect to secret.example as admin"))
     with pytest.raises(Unseen) as unseen:
