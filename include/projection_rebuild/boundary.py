@@ -80,7 +80,7 @@ def step(name: str, state: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 def reading(what: str) -> Iterator[None]:
     """Around something that only reads; for those who call it by itself.
 
-    :param what: what is read
+    :param what: the table that is read
     """
     found: Exception | None = None
     try:
@@ -88,7 +88,7 @@ def reading(what: str) -> Iterator[None]:
     except Exception as error:
         found = error
     if found is not None:
-        told = named(found, "", NOTHING)
+        told = named(found, "", NOTHING, [what])
         if isinstance(told, Troubled) and not told.at:
             told.at = f", reading {what}"
         raise told from None

@@ -1,6 +1,6 @@
 """Whatever a driver says at whatever step, a person reads one of our errors, and no value of an event or a row.
 
-One error of each kind a step; with REBUILD_TEST_EVERY_STATEMENT=1 at every statement of each step.
+Every error at one statement of each step; with REBUILD_TEST_EVERY_STATEMENT=1 an error at every statement of each step, in turn.
 """
 
 from __future__ import annotations
@@ -123,24 +123,23 @@ def struck(application: Marked, strikes: Sequence[Strike]) -> dict[str, set[str]
     :returns: the codes of each step's errors
     """
     told: dict[str, set[str]] = {name: set() for name in STEPS}
-    left = {
-        name: [(strike, 1 if EVERY_STATEMENT else 1 + 3 * (number % 4)) for number, strike in enumerate(strikes)]
-        for name in STEPS
-    }
+    # Which error, and at which statement.
+    places = [(0, 1)] if EVERY_STATEMENT else [(number, 1 + 3 * (number % 4)) for number in range(len(strikes))]
+    left = {name: list(places) for name in STEPS}
     for number in count():
         if not any(left.values()):
             return told
         for name, step in STEPS.items():
             done = False
             while left[name] and not done:
-                strike, at = left[name].pop()
-                made, fault = application.open_run(f"run-{number}"), Fault(at, strike)
+                which, at = left[name].pop()
+                made, fault = application.open_run(f"run-{number}"), Fault(at, strikes[which % len(strikes)])
                 with fault.on(made):
                     error = _error_of(lambda: step(made))  # noqa: B023
                 made.close()
                 done = error is None
                 if EVERY_STATEMENT and fault.struck:
-                    left[name].append((strike, at + 1))
+                    left[name].append((which + 1, at + 1))
                 if error is not None:
                     assert not isinstance(error, Troubled) or (error.step and error.state and error.remedy), error
                     told[name].add(error.code)
