@@ -10,13 +10,14 @@ import difflib
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.boundary import NOTHING, named
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import ConnectionRefused, RebuildError
 from include.projection_rebuild.rebuild import Rebuild
@@ -108,29 +109,30 @@ def main(given: Sequence[str] | None = None) -> int:
     """The command line; 0 if all is well, 1 if the rebuild is refused, or the schema differs afterwards."""
     arguments = _arguments(given)
     try:
-        read_models = _engine(arguments.read_models, READ_MODELS)
-        apart = arguments.event_store and arguments.event_store != arguments.read_models
-        event_store = _engine(arguments.event_store, EVENT_STORE) if apart else read_models
-    except RebuildError as error:
-        print(error)
+        return _do(arguments)
+    except Exception as error:
+        told = error if isinstance(error, RebuildError) else named(error, arguments.what, NOTHING)
+        if not isinstance(told, RebuildError):
+            raise
+        print(told)
         return 1
+
+
+def _do(arguments: argparse.Namespace) -> int:
     names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
-    try:
+    with ExitStack() as opened:
+        read_models = _engine(arguments.read_models, READ_MODELS, opened)
+        apart = arguments.event_store and arguments.event_store != arguments.read_models
+        event_store = _engine(arguments.event_store, EVENT_STORE, opened) if apart else read_models
         spec, options = load_spec(arguments.spec), RunOptions.parse({"projectors": names} if names else {})
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
             return plan(make, options)
         return prove(make, options, partial(_schema, spec, read_models), arguments.rebuilds)
-    except RebuildError as error:
-        print(error)
-        return 1
-    finally:
-        read_models.dispose()
-        event_store.dispose()
 
 
-def _engine(url: str, known_as: str) -> sa.Engine:
-    """The engine of a URL as it stands.
+def _engine(url: str, known_as: str, opened: ExitStack) -> sa.Engine:
+    """The engine of a URL as it stands; closed with the context.
 
     :raises ConnectionRefused: it is no URL of a database that we know, or a part of it would be ignored
     """
@@ -138,7 +140,9 @@ def _engine(url: str, known_as: str) -> sa.Engine:
         # SQLAlchemy only warns of parameters of SQLite that it leaves out, `mode=ro` among them.
         warnings.simplefilter("error", sa.exc.SAWarning)
         try:
-            return sa.create_engine(url)
+            made = sa.create_engine(url)
+            opened.callback(made.dispose)
+            return made
         except (sa.exc.ArgumentError, sa.exc.SAWarning, ImportError, ValueError, TypeError):
             # Without the error's text: it may quote the password.
             pass

@@ -12,10 +12,11 @@ from itertools import count
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.reading import Projects, Reading
 from include.projection_rebuild.rows import ProbeRows, RowBuffer, Unknown
-from include.projection_rebuild.tables import is_about_data
+from include.projection_rebuild.trouble import Kind
 
 LOOKS = 3
 """A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one."""
@@ -78,7 +79,8 @@ class LoadAhead:
                 if not any([probe.load_wanted(), self._reading.load_wanted()]):
                     return
             except sa.exc.DBAPIError as error:
-                if error.orig is None or not is_about_data(error.orig):
+                trouble = trouble_of(error)
+                if trouble is None or trouble.kind not in (Kind.VALUE, Kind.SQL):
                     raise
                 # Something that is no key to the database; the real pass tells of which event.
                 return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds."""
 
     WHOLE = "whole numbers"
@@ -32,6 +32,6 @@ class ColumnType:
     """
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     compares_bytes: bool = True
     nullable: bool = True

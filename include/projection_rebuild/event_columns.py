@@ -12,14 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.event_decoding import bytes_of_stream, epoch_count, stream_of_bytes
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.presets import Preset
 from include.projection_rebuild.spec import EventStoreSection, StreamFormat
 
-UNKNOWN = ColumnType("unknown", Kind.TEXT, compares_bytes=False)
+UNKNOWN = ColumnType("unknown", ColumnKind.TEXT, compares_bytes=False)
 """Of a column that is not there; the plan says so."""
 
 
@@ -67,7 +67,7 @@ class EventColumns:
         kind = self._type_of(self._section.columns.payload).kind
         # The library's mapper, and a decoder, take what is stored. Of JSON the driver's own objects cost several times what it takes
         # to decode its text.
-        untouched = self._python or (self._section.decoder is not None and kind is not Kind.JSON)
+        untouched = self._python or (self._section.decoder is not None and kind is not ColumnKind.JSON)
         return self._payload if untouched else self._dialect.payload(self._payload, kind)
 
     def _moment(self) -> sa.ColumnElement[Any]:
@@ -78,14 +78,14 @@ class EventColumns:
     def _text(self, name: str) -> sa.ColumnElement[Any]:
         """A column as text; bytes are taken for UTF-8."""
         kind = self._type_of(name).kind
-        if kind is Kind.BYTES:
+        if kind is ColumnKind.BYTES:
             return self._dialect.utf8(column(name))
-        return column(name, sa.String()) if kind is Kind.TEXT else sa.cast(column(name), sa.Text)
+        return column(name, sa.String()) if kind is ColumnKind.TEXT else sa.cast(column(name), sa.Text)
 
     @property
     def _holds_bytes(self) -> bool:
         """Whether streams are bytes."""
-        return self._section.stream_format is not None or self._type_of(self._section.columns.stream).kind is Kind.BYTES
+        return self._section.stream_format is not None or self._type_of(self._section.columns.stream).kind is ColumnKind.BYTES
 
     # What is compared -------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class EventColumns:
         if form is not None:
             found = [each for each in (bytes_of_stream(stream, form) for stream in wanted) if each is not None]
             return [self._stream.in_(_values(found, sa.LargeBinary()))]
-        if self._type_of(name).kind is Kind.WHOLE:
+        if self._type_of(name).kind is ColumnKind.WHOLE:
             # A database may take 12x for 12.
             numbers = [int(each) for each in wanted if each.lstrip("-").isdecimal() and str(int(each)) == each]
             return [self._stream.in_(_values(numbers, sa.BigInteger()))]
@@ -116,9 +116,9 @@ class EventColumns:
         known = self._type_of(name)
         # The first finds an index, the second is right in any collation; a text that the first one leaves out is not the same.
         found: list[sa.ColumnElement[bool]] = []
-        if known.kind is Kind.TEXT:
+        if known.kind is ColumnKind.TEXT:
             found.append(column(name).in_(_values(values, sa.String())))
-        elif known.kind is Kind.UUID:
+        elif known.kind is ColumnKind.UUID:
             # Without a type, so that the database takes the values for what the column is.
             found.append(column(name).in_(_values(values, sa.types.NullType())))
         if not (known.compares_bytes and found):
@@ -188,13 +188,15 @@ class EventColumns:
 
     def payload_text(self) -> sa.ColumnElement[Any]:
         """The payload as JSON, for the database."""
-        is_bytes = self._type_of(self._section.columns.payload).kind is Kind.BYTES
+        is_bytes = self._type_of(self._section.columns.payload).kind is ColumnKind.BYTES
         return self._dialect.utf8(self._payload) if is_bytes else self._payload
 
     def _as_it_is(self, name: str) -> sa.ColumnElement[Any]:
         """A column for an author's SQL, which may group by it: of its own type, but no two texts become one."""
         known = self._type_of(name)
-        return column(name) if known.compares_bytes or known.kind is not Kind.TEXT else self._dialect.exact_text(column(name))
+        return (
+            column(name) if known.compares_bytes or known.kind is not ColumnKind.TEXT else self._dialect.exact_text(column(name))
+        )
 
     def for_statements(self) -> list[sa.ColumnElement[Any]]:
         """The columns that a projector's SQL sees, under the names of the spec's keys."""

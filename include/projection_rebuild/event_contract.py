@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.findings import Finding
 from include.projection_rebuild.positions import HIGHEST
@@ -22,10 +22,10 @@ OPTIONAL = {f"columns.{key}" for key in ("recorded_at", "version", "type_version
 UUID_LENGTH = 16
 """Bytes of a UUID."""
 
-STREAMS = {Kind.TEXT, Kind.ENUM, Kind.UUID, Kind.WHOLE, Kind.BYTES}
-TYPES = {Kind.TEXT, Kind.ENUM, Kind.UUID, Kind.WHOLE, Kind.BYTES}
-PAYLOADS = {Kind.TEXT, Kind.JSON, Kind.BYTES}
-COUNTS = {Kind.WHOLE, Kind.NUMBER}
+STREAMS = {ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
+TYPES = {ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
+PAYLOADS = {ColumnKind.TEXT, ColumnKind.JSON, ColumnKind.BYTES}
+COUNTS = {ColumnKind.WHOLE, ColumnKind.NUMBER}
 
 TAKES_OFFSETS = ("postgresql", "sqlite")
 """Databases that make the right moment of a text with an offset."""
@@ -118,8 +118,8 @@ class Contract:
         )
         values = self._dialect.value_kinds(connection, self._section.table, name)
         strange = {known.kind} if values is None else values
-        if strange - {Kind.WHOLE} or known.kind is not Kind.WHOLE:
-            held = "" if values is None or values <= {Kind.WHOLE} else f" and holds {' and '.join(sorted(strange))}"
+        if strange - {ColumnKind.WHOLE} or known.kind is not ColumnKind.WHOLE:
+            held = "" if values is None or values <= {ColumnKind.WHOLE} else f" and holds {' and '.join(sorted(strange))}"
             yield self._refusal(f"its position column {name} is of the type {known.name}{held}, not whole numbers alone", remedy)
             return
         if known.nullable and self._any(connection, f"{self._quoted(name)} IS NULL"):
@@ -168,12 +168,12 @@ class Contract:
                 f"its stream column {name} is of the type {known.name}, of which no text tells two streams apart for certain"
             )
             yield self._refusal(problem, "use text, a UUID, a whole number or bytes")
-        elif kinds == {Kind.BYTES} and form is None and self._section.preset is not Preset.PYEVENTSOURCING:
+        elif kinds == {ColumnKind.BYTES} and form is None and self._section.preset is not Preset.PYEVENTSOURCING:
             yield self._refusal(
                 f"its stream column {name} holds bytes ({known.name}), which may stand for a UUID, for hexadecimal digits or for text",
                 "say it: event_store.stream_format: uuid, hex or text, as the application's handlers get it",
             )
-        elif kinds and kinds != {Kind.BYTES} and form is not None:
+        elif kinds and kinds != {ColumnKind.BYTES} and form is not None:
             problem = f"its stream column {name} is of the type {known.name}, and event_store.stream_format is for bytes"
             yield self._refusal(problem, "leave event_store.stream_format out")
         elif form is StreamFormat.UUID and self._any(connection, f"length({self._quoted(name)}) <> {UUID_LENGTH}"):
@@ -182,7 +182,7 @@ class Contract:
 
     # Types, payloads, times -------------------------------------------------------------------------------------
 
-    def _plain(self, what: str, name: str, known: ColumnType, allowed: set[Kind], better: str) -> Iterator[Finding]:
+    def _plain(self, what: str, name: str, known: ColumnType, allowed: set[ColumnKind], better: str) -> Iterator[Finding]:
         if known.kind not in allowed and self._dialect.flavour != "sqlite":
             yield self._refusal(f"its {what} column {name} is of the type {known.name}", f"use {better}")
 
@@ -203,7 +203,11 @@ class Contract:
                 return f"it has no column {name}"
             if problem := self._time_problem(connection, known):
                 return f"{problem[0]}: {problem[1]}"
-            if known.kind is Kind.TEXT and self._section.recorded_at_unit is None and self._dialect.flavour not in TAKES_OFFSETS:
+            if (
+                known.kind is ColumnKind.TEXT
+                and self._section.recorded_at_unit is None
+                and self._dialect.flavour not in TAKES_OFFSETS
+            ):
                 return f"its time column {name} holds text, of which this database does not know the offset: use a type of time"
         return None
 
@@ -218,7 +222,7 @@ class Contract:
         if unit is not None and kinds - COUNTS:
             problem = f"its time column {name} is of the type {known.name}, and event_store.recorded_at_unit is for numbers"
             return problem, "leave event_store.recorded_at_unit out"
-        if unit is None and kinds - {Kind.TIME, Kind.TEXT}:
+        if unit is None and kinds - {ColumnKind.TIME, ColumnKind.TEXT}:
             return f"its time column {name} is of the type {known.name}, which holds no time", (
                 "name a column of times, or null, as event_store.columns.recorded_at"
             )

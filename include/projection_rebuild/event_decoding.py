@@ -15,7 +15,8 @@ from uuid import UUID
 import msgspec
 
 from include.projection_rebuild import pyeventsourcing
-from include.projection_rebuild.errors import SpecError, is_of_the_machine
+from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
+from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.events import Event, Undecodable
 from include.projection_rebuild.presets import Preset
 from include.projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
@@ -128,13 +129,14 @@ class RowDecoder:
         try:
             stream = self._stream(stored_stream)
             payload = self._payload(stored)
-            meta = _mapping(self._loads(metadata[0])) if metadata and metadata[0] else None
+            meta = self._metadata(metadata[0]) if metadata and metadata[0] else None
             moment = self._moment(recorded_at)
         except _Unreadable as error:
             return Undecodable(position=position, stream=stream, type=event_type, cause=str(error))
-        except NO_JSON as error:
-            cause = f"its metadata is not JSON ({type(error).__name__})"
-            return Undecodable(position=position, stream=stream, type=event_type, cause=cause)
+        except Exception as error:
+            if (trouble := trouble_at_event(error, "the decoder", event_type, position)) is not None:
+                raise trouble from None
+            raise
         return Event(position, stream, event_type, payload, moment, version, meta, _version(type_version))
 
     def _by_json(self, stored: Any) -> Mapping[str, Any]:
@@ -145,6 +147,12 @@ class RowDecoder:
         except NO_JSON as error:
             raise _Unreadable(f"it is not JSON ({type(error).__name__})") from None
         return _mapping(found)
+
+    def _metadata(self, stored: Any) -> Mapping[str, Any]:
+        try:
+            return _mapping(self._loads(stored))
+        except NO_JSON as error:
+            raise _Unreadable(f"its metadata is not JSON ({type(error).__name__})") from None
 
     def _stream(self, stored: Any) -> str | None:
         if stored is None or isinstance(stored, str):
@@ -201,7 +209,7 @@ class _Checked:
             if is_of_the_machine(error):
                 raise
             # Without its text, which may quote the payload.
-            raise _Unreadable(f"the decoder failed with {type(error).__name__}") from None
+            raise _Unreadable(f"the decoder failed with {word_for(error)}") from None
         return _mapping(found)
 
 

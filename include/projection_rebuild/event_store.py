@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.boundary import reading
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.dialects.base import Fence
 from include.projection_rebuild.errors import FallingBehind, PositionError
@@ -105,8 +106,10 @@ class EventStore:
         :raises SettleTimeout: appends in flight did not end in time
         :raises PositionError: the position is higher than the ledger can keep
         """
-        head = _kept(self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience), self.table)
-        self._wait_for_holes(head)
+        with reading(self._section.table):
+            found = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
+            head = _kept(found, self.table)
+            self._wait_for_holes(head)
         return head
 
     def _wait_for_holes(self, head: Place) -> None:
@@ -156,7 +159,7 @@ class EventStore:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with self.dialect.connect() as connection:
+        with reading(self._section.table), self.dialect.connect() as connection:
             if self._longest_wait is not None:
                 self.dialect.limit_lock_wait(connection, self._longest_wait)
             yield connection
@@ -333,7 +336,7 @@ class EventStore:
 
     def shard_of(self, partition: str, count: int) -> int:
         """In which of so many shards a partition is."""
-        with self.dialect.connect() as connection:
+        with reading(self._section.table), self.dialect.connect() as connection:
             number = self.dialect.shard_number(sa.cast(sa.literal(partition), sa.Text), count)
             return int(connection.execute(sa.select(number)).scalar_one())
 

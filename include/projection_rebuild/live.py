@@ -18,6 +18,9 @@ CHECKED = "projection_rebuild_session_checked"
 def project_live(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
     """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
 
+    What the database refuses comes as the driver's own error: the application has to tell its transactions that may simply be tried again
+    (a deadlock, a serialization failure) by it, as for its other statements.
+
     The event goes through the projector's upcasters as in a replay. Within the call times mean what they mean in a replay (UTC where a
     datetime has no offset), whatever the session's time zone; when it ends, and however it ends, the session has its own again.
 

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Listed
 from include.projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
@@ -352,13 +353,15 @@ class _Copy:
             try:
                 yield from map(self._declared.key, self._projector.upcasters.bring_up_to_date([event]))
             except Exception as error:
+                if trouble := trouble_at_event(error, self._name, event.type, event.position):
+                    raise trouble from None
                 if self._context.spec.replay.on_error is OnError.DEAD_LETTER:
                     # The replay meets it again, and sets it aside.
                     continue
                 if isinstance(error, PoisonEvent):
                     raise
                 # Without the chain: an exception's text may quote the payload.
-                raise HandlerError(self._name, event.type, event.position, error) from None
+                raise HandlerError(self._name, event.type, event.position, word_for(error)) from None
 
 
 def _bounds(context: Context, declared: ByAggregate | ByPeriod, part: Part) -> PartKeys:

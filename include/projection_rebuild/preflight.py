@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from include.projection_rebuild import live_tables
 from include.projection_rebuild.clone import foreign_green
 from include.projection_rebuild.context import Context
+from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.dialects.base import Surroundings, Trial
+from include.projection_rebuild.dialects.trouble import one_line
 from include.projection_rebuild.errors import PlanError, PoisonEvent, RebuildError
 from include.projection_rebuild.events import Event, Undecodable
 from include.projection_rebuild.external import ExternalProjector, OnRetry
@@ -27,6 +29,7 @@ from include.projection_rebuild.shards import why_whole
 from include.projection_rebuild.spec import LiveWriter, OnError, RunOptions
 from include.projection_rebuild.structure import difference, statements
 from include.projection_rebuild.swap import foreign_old
+from include.projection_rebuild.trouble import MAY_PASS
 
 SAMPLE = 500
 """Events of the sample that are read at once."""
@@ -120,10 +123,11 @@ class _Look:
         """
         try:
             found = list(question())
-        except sa.exc.DBAPIError as error:
-            if not any(dialect.was_denied(error) for dialect in (self._dialect, self._context.store.dialect)):
+        except Exception as error:
+            trouble = trouble_of(error)
+            if trouble is None or not self._dialect.was_denied(error):
                 raise
-            problem = f"it cannot be looked at: {str(error.orig).splitlines()[0]}"
+            problem = f"it cannot be looked at: {trouble.describe()}"
             found = [Finding(about=about, problem=problem, remedy="put this and what else is listed right", refuses=True)]
         self._findings += found
         return any(each.refuses for each in found)
@@ -140,7 +144,7 @@ class _Look:
         try:
             return choose(known, options.model_copy(update={"projectors": there}))
         except PlanError as error:
-            self._findings.append(Finding.refusal(str(error)))
+            self._findings.append(Finding.refusal(error.message))
             return list(there)
 
     def _event_types(self, projectors: list[str]) -> Iterator[Finding]:
@@ -280,11 +284,13 @@ class _Look:
             with self._dialect.try_structure(self._connection, there, made, section.views) as trial:
                 yield from self._tried(trial, kinds)
         except RebuildError as error:
-            yield Finding.refusal(str(error))
+            yield Finding.refusal(error.message)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated or self._dialect.lock_was_refused(error):
+            trouble = trouble_of(error)
+            if trouble is None or trouble.kind in MAY_PASS:
                 raise
-            problem = f"the database does not take it: {str(error.orig).splitlines()[0]}"
+            # The tables are made apart and are empty: what the database says quotes the author's own words, and no row.
+            problem = f"the database does not take it: {one_line(str(error.orig))}"
             yield Finding(about="structure", problem=problem, remedy="correct the metadata or the file", refuses=True)
 
     def _tried(self, trial: Trial, kinds: Mapping[str, RowType]) -> Iterator[Finding]:
@@ -437,7 +443,7 @@ class _Look:
                 "there is no order in which they could be filled. Drop one of these foreign keys",
             )
         except PlanError as error:
-            yield Finding.refusal(str(error))
+            yield Finding.refusal(error.message)
 
     def _programs(self, projectors: Sequence[str], tables: Sequence[TableSet]) -> Iterator[Finding]:
         """What cannot be right where a projector is a program with transactions of its own."""

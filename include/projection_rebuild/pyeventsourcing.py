@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.events import Event, Undecodable
 
@@ -58,7 +59,9 @@ def decoder(mapper_path: str | None) -> Callable[[Sequence[Row]], list[Event]]:
         try:
             return _event(mapper, position, stored_event(stream, version, topic, bytes(state)))
         except Exception as error:
-            return Undecodable(position=position, stream=stream, type=topic, cause=type(error).__name__)
+            if trouble := trouble_at_event(error, "the mapper", topic, position):
+                raise trouble from None
+            return Undecodable(position=position, stream=stream, type=topic, cause=word_for(error))
 
     return lambda rows: [decoded(row) for row in rows]
 
@@ -79,6 +82,8 @@ def _mapper(path: str | None) -> Any:
     try:
         made = _called(getattr(importlib.import_module(module_name), name))
     except Exception as error:
+        if is_of_the_machine(error) and not isinstance(error, ImportError):
+            raise
         # Without its text: it may speak of the cipher's key.
         raise SpecError(
             f"event_store.mapper {path!r} cannot be called: {type(error).__name__}; write package.module:name"

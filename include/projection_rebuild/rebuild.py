@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.projection_rebuild import (
+    boundary,
     clone,
     control,
     gate,
@@ -57,6 +58,7 @@ class Rebuild:
     :raises SpecError: the spec or the run's id is beyond :mod:`include.projection_rebuild.limits`
     """
 
+    @boundary.step("opening the run", boundary.NOTHING)
     def __init__(
         self,
         spec: RebuildSpec,
@@ -88,6 +90,7 @@ class Rebuild:
             progress=progress,
         )
 
+    @boundary.step("plan", boundary.UNTOUCHED)
     def plan(self, options: RunOptions, *, is_over: Callable[[str], bool] = lambda run_id: False, by: str = "") -> Plan:
         """Decides what is rebuilt, refuses what cannot be, and claims the tables. Calling it again begins the run anew.
 
@@ -100,6 +103,7 @@ class Rebuild:
         limits.check(options.model_dump(), PARAMETERS)
         return planning.plan(self._context, options, is_over, by)
 
+    @boundary.step("plan", boundary.UNTOUCHED)
     def plan_rollback(
         self,
         options: RunOptions,
@@ -123,26 +127,31 @@ class Rebuild:
             limits.word(of, "the run whose switch is taken back", most=limits.RUN_ID, lines=False)
         return rollback.plan_rollback(self._context, options, of, is_over, by)
 
+    @boundary.step("bring_back", boundary.OLD_KEPT)
     def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> Place:
         """See :func:`include.projection_rebuild.rollback.bring_back`."""
         record.note_code(self._context, self.chosen())
         return rollback.bring_back(self._context, stopped)
 
+    @boundary.step("clone_tables", boundary.UNTOUCHED)
     def clone_tables(self) -> list[str]:
         """See :func:`include.projection_rebuild.clone.clone_tables`."""
         return clone.clone_tables(self._context)
 
+    @boundary.step("replay", boundary.GREEN_KEPT)
     def replay(self, projector: str, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
         """See :func:`include.projection_rebuild.replay.replay`."""
         record.note_code(self._context, [projector])
         return shards.replay_all(self._context, projector, stopped)
 
+    @boundary.step("shards", boundary.NOTHING)
     def shards(self) -> list[tuple[str, int]]:
         """The shards of this run, each as its projector and its number."""
         with self._context.dialect.connect() as connection:
             counts = self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).shards
         return [(projector, number) for projector, count in counts.items() for number in range(count)]
 
+    @boundary.step("replay_shard", boundary.GREEN_KEPT)
     def replay_shard(self, projector: str, shard: int, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
         """See :func:`include.projection_rebuild.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
         are not done.
@@ -152,6 +161,7 @@ class Rebuild:
         record.note_code(self._context, [projector])
         return shards.replay_shard(self._context, projector, shard, stopped)
 
+    @boundary.step("replay", boundary.GREEN_KEPT)
     def replay_in_stage(
         self, projector: str, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> ReplayResult | stages.Closed:
@@ -159,12 +169,14 @@ class Rebuild:
         record.note_code(self._context, [projector])
         return stages.replay_in_stage(self._context, projector, stopped, now)
 
+    @boundary.step("replay", boundary.GREEN_KEPT)
     def replay_stages(
         self, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> stages.Closed | None:
         """See :func:`include.projection_rebuild.stages.replay_stages`."""
         return stages.replay_stages(self._context, stopped, now)
 
+    @boundary.step("verify_counts", boundary.UNTOUCHED)
     def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> verify.Verification:
         """See :func:`include.projection_rebuild.verify.verify`."""
         try:
@@ -175,55 +187,66 @@ class Rebuild:
         record.keep(self._context)
         return found
 
+    @boundary.step("wait_for_low_traffic", boundary.UNTOUCHED)
     def look_at_traffic(self, waiting: Waiting) -> Verdict:
         """See :func:`include.projection_rebuild.gate.look_at_traffic`."""
         return gate.look_at_traffic(self._context, waiting)
 
+    @boundary.step("stand_down", boundary.UNTOUCHED)
     def stand_down(self, reason: str) -> None:
         """See :func:`include.projection_rebuild.control.stand_down`."""
         control.stand_down(self._context, reason)
         record.keep(self._context)
 
+    @boundary.step("atomic_swap", boundary.ONE_SIDE)
     def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> swap.SwapResult:
         """See :func:`include.projection_rebuild.swap.swap`."""
         result = swap.swap(self._context, stopped)
         record.keep(self._context)
         return result
 
+    @boundary.step("reconcile", boundary.SWITCHED)
     def reconcile(self) -> reconcile.Reconciliation:
         """See :func:`include.projection_rebuild.reconcile.reconcile`."""
         found = reconcile.reconcile(self._context)
         record.keep(self._context)
         return found
 
+    @boundary.step("drop_due", boundary.SWITCHED)
     def drop_due(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> datetime:
         """See :func:`include.projection_rebuild.retire.drop_due`."""
         return retire.drop_due(self._context, is_over)
 
+    @boundary.step("drop_old_tables", boundary.SWITCHED)
     def drop_old(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> list[str]:
         """See :func:`include.projection_rebuild.retire.drop_old`."""
         dropped = retire.drop_old(self._context, is_over)
         record.keep(self._context)
         return dropped
 
+    @boundary.step("options", boundary.NOTHING)
     def options(self) -> RunOptions:
         """What was chosen for this run."""
         with self._context.dialect.connect() as connection:
             return self._context.options_of(self._context.ledger.run(connection, self._context.run_id))
 
+    @boundary.step("chosen", boundary.NOTHING)
     def chosen(self) -> list[str]:
         """The names of the projectors that this run rebuilds."""
         with self._context.dialect.connect() as connection:
             return self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).projectors
 
+    @boundary.step("survey", boundary.NOTHING)
     def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
         """See :func:`include.projection_rebuild.housekeeping.survey`."""
         return housekeeping.survey(self._context, is_over, rebuilds)
 
+    @boundary.step("keep_house", boundary.UNTOUCHED)
     def keep_house(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
         """See :func:`include.projection_rebuild.housekeeping.keep_house`."""
         return housekeeping.keep_house(self._context, is_over, rebuilds)
 
+    @boundary.step("report", boundary.NOTHING)
     def report(self) -> Report:
         """What the run has done so far, given up or not.
 
@@ -231,52 +254,64 @@ class Rebuild:
         """
         return record.report(self._context)
 
+    @boundary.step("history", boundary.NOTHING)
     def history(self, limit: int = 50) -> list[Report]:
         """See :func:`include.projection_rebuild.record.history`."""
         return record.history(self._context, limit)
 
+    @boundary.step("swap_now", boundary.AS_IT_WAS)
     def swap_now(self, *, by: str, reason: str = "") -> None:
         """See :func:`include.projection_rebuild.control.swap_now`."""
         control.swap_now(self._context, by, reason)
 
+    @boundary.step("pause", boundary.AS_IT_WAS)
     def pause(self, *, by: str, reason: str = "") -> None:
         """See :func:`include.projection_rebuild.control.pause`."""
         control.pause(self._context, by, reason)
 
+    @boundary.step("resume", boundary.AS_IT_WAS)
     def resume(self, *, by: str) -> None:
         """See :func:`include.projection_rebuild.control.resume`."""
         control.resume(self._context, by)
 
+    @boundary.step("set_limits", boundary.AS_IT_WAS)
     def set_limits(self, given: Mapping[str, Any] | None, *, by: str) -> ThrottleSection:
         """See :func:`include.projection_rebuild.control.set_limits`."""
         return control.set_limits(self._context, given, by)
 
+    @boundary.step("limits", boundary.NOTHING)
     def limits(self) -> ThrottleSection:
         """The thresholds that count now for the replays of this run."""
         return throttle.limits(self._context, self.notes())
 
+    @boundary.step("waits", boundary.NOTHING)
     def waits(self) -> list[Wait]:
         """The workers of the run that rest or wait now, each with its reason."""
         with self._context.dialect.connect() as connection:
             return self._context.ledger.waits(connection, self._context.run_id)
 
+    @boundary.step("decide", boundary.AS_IT_WAS)
     def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
         """See :func:`include.projection_rebuild.control.decide`."""
         control.decide(self._context, approved, by, reason)
 
+    @boundary.step("approval_needed", boundary.NOTHING)
     def approval_needed(self) -> bool:
         """See :func:`include.projection_rebuild.control.approval_needed`."""
         return control.approval_needed(self._context)
 
+    @boundary.step("decided", boundary.NOTHING)
     def decided(self) -> Note | None:
         """See :func:`include.projection_rebuild.control.decided`."""
         return control.decided(self._context)
 
+    @boundary.step("notes", boundary.NOTHING)
     def notes(self) -> dict[str, Note]:
         """What was said about the run while it went on, by name: see :mod:`include.projection_rebuild.control`."""
         with self._context.dialect.connect() as connection:
             return self._context.ledger.notes(connection, self._context.run_id)
 
+    @boundary.step("look", boundary.NOTHING)
     def look(self, earlier: Traffic | None = None) -> overview.Look:
         """What is going on with this rebuild now, in whatever run; only reads, and never a table of the application.
 
@@ -284,20 +319,24 @@ class Rebuild:
         """
         return overview.look(self._context, earlier)
 
+    @boundary.step("tables", boundary.NOTHING)
     def tables(self) -> list[overview.TableSeen]:
         """Which of the spec's tables there are, blue, green and old, with their rows and bytes by the database's statistics."""
         return overview.tables(self._context)
 
+    @boundary.step("abandon", boundary.AS_IT_WAS)
     def abandon(self) -> None:
         """See :func:`include.projection_rebuild.control.abandon`."""
         control.abandon(self._context)
         record.keep(self._context)
 
+    @boundary.step("close", boundary.NOTHING)
     def close(self) -> None:
         """Closes the connections; the object can be used again all the same."""
         self._context.dialect.engine.dispose()
         self._context.store.dialect.engine.dispose()
 
+    @boundary.step("cancel_query", boundary.NOTHING)
     def cancel_query(self) -> None:
         """Ends the statements that this object's connections are executing; callable from another thread."""
         self._context.dialect.cancel_all()

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 
 from include.projection_rebuild.context import Context
+from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.errors import FenceLost
 from include.projection_rebuild.ledger import IN_PIECES, Run, RunState
 from include.projection_rebuild.plan import Plan
@@ -123,8 +124,9 @@ def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[
         try:
             when_free(context, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
         except sa.exc.IntegrityError as error:
+            trouble = trouble_of(error)
             findings.append(
-                f"{type(error.orig).__name__} in {statement}: rows have lost their parents since verification. New rows are checked; correct "
+                f"{trouble.describe() if trouble else 'refused'}, in {statement}: rows have lost their parents since verification. New rows are checked; correct "
                 "the others, then run reconcile again"
             )
     if not context.dialect.validates_keys:

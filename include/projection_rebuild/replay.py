@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild import partial
 from include.projection_rebuild.ahead import LoadAhead
+from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import (
     HandlerError,
@@ -353,12 +354,14 @@ class ProjectorReplay:
         for event in events:
             try:
                 project(event, rows)
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, PartError):
-                # A row could not be loaded: that is no fault of the handler's, and a retry can help.
+            except PartError:
                 raise
             except Exception as error:
+                # A row could not be loaded, or the machine failed: that is no fault of the handler's, and a retry can help.
+                if trouble := trouble_at_event(error, self.projector.name(), event.type, event.position):
+                    raise trouble from None
                 # Without the chain: an exception's text may quote the payload.
-                raise HandlerError(self.projector.name(), event.type, event.position, error) from None
+                raise HandlerError(self.projector.name(), event.type, event.position, word_for(error)) from None
 
     def _bury(self, event: Event | PoisonEvent, error: str) -> None:
         event_type = event.type if isinstance(event, Event) else event.event_type

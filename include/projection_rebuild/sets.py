@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable
 import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
+from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.errors import ProjectorError
 from include.projection_rebuild.positions import Place, is_before, said
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.tables import code_of, is_about_data
+from include.projection_rebuild.trouble import Kind
 
 FIRST_RANGE = 50_000
 """Events in the first transaction; how many the next ones hold is learned from what it took."""
@@ -28,6 +29,8 @@ SHORT = 0.1
 
 class SetError(ProjectorError):
     """A projector's SQL failed on what the events hold; names projector and range, never a value."""
+
+    code = "PR-SET-01"
 
 
 def why_not(context: Context, projector: type[Projector]) -> str | None:
@@ -83,13 +86,13 @@ class Sets:
             try:
                 self._context.dialect.run_as_it_stands(connection, statement)
             except sa.exc.DBAPIError as error:
-                cause = error.orig if error.orig is not None else error
-                if not is_about_data(cause):
+                trouble = trouble_of(error)
+                if trouble is None or trouble.kind is not Kind.VALUE:
                     raise
                 # Without the driver's text and without the chain: both quote values.
                 raise SetError(
-                    f"{self._projector.name()}: its SQL fails on the events from {said(after)} to {said(upto)} with "
-                    f"{type(cause).__name__} {code_of(cause)}. Correct its `statements`, or the events, and retry the task"
+                    f"{self._projector.name()}: its SQL fails on the events from {said(after)} to {said(upto)}: "
+                    f"{trouble.describe()}. Correct its `statements`, or the events, and retry the task"
                 ) from None
 
     def _events(self, after: Place, upto: Place) -> str:

@@ -89,7 +89,7 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
                 work.replay_to(first.head, throttle, progress)
         except WriteError as error:
             raise WriteError(
-                f"{label}: {error}. Or two shards make the same row; replay it without shards, or correct `partition_by`",
+                f"{label}: {error.message}. Or two shards make the same row; replay it without shards, or correct `partition_by`",
                 error.cause,
                 error.event_type,
                 error.position,

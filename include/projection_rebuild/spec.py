@@ -500,7 +500,7 @@ class StructureSection(Section):
             try:
                 return limits.read(self.ddl, limits.DDL_FILE)
             except SpecError as error:
-                raise SpecError(f"structure.ddl: {error}") from None
+                raise SpecError(f"structure.ddl: {error.message}") from None
         module_name, _, name = str(self.metadata).partition(":")
         try:
             found = getattr(importlib.import_module(module_name), name, None)
@@ -799,7 +799,7 @@ def load_spec(path: Path) -> RebuildSpec:
     try:
         shared = [*shared_tables(spec.load_projectors().values())]
     except ProjectorError as error:
-        raise SpecError(f"{name}, projectors: {shown(error, 1_000)}") from error
+        raise SpecError(f"{name}, projectors: {shown(error.message, 1_000)}") from error
     if shared:
         raise SpecError(f"{name}, projectors: {shown(' | '.join(map(str, shared)), 1_000)}")
     if otherwise := [*foreign_readings(spec.load_projectors())]:
@@ -843,5 +843,5 @@ def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
     try:
         structure.load()
     except SpecError as error:
-        raise SpecError(f"{shown(path.name, limits.NAME)}, {error}") from None
+        raise SpecError(f"{shown(path.name, limits.NAME)}, {error.message}") from None
     return spec.model_copy(update={"structure": structure})

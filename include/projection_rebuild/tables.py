@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import Dialect
+from include.projection_rebuild.dialects import Dialect, trouble_of
 from include.projection_rebuild.errors import RebuildError
 from include.projection_rebuild.rows import Changes, Key, RowType, Values
+from include.projection_rebuild.trouble import Kind
 
 
 class WriteError(RebuildError):
@@ -22,6 +23,8 @@ class WriteError(RebuildError):
     :param position: of that event
     """
 
+    code = "PR-WRITE-01"
+
     def __init__(self, message: str, cause: str, event_type: str | None = None, position: int | None = None) -> None:
         self.cause = cause
         self.event_type = event_type
@@ -30,7 +33,7 @@ class WriteError(RebuildError):
 
     def of(self, event_type: str, position: int) -> WriteError:
         """The same, naming the event whose rows are refused."""
-        return WriteError(f"the event {event_type} at position {position:,}: {self}", self.cause, event_type, position)
+        return WriteError(f"the event {event_type} at position {position:,}: {self.message}", self.cause, event_type, position)
 
 
 class GreenTables:
@@ -174,34 +177,19 @@ def _hashable(value: Any) -> Any:
 
 
 def _raise_refusal(error: Exception, what: str) -> NoReturn:
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    if not is_about_data(cause):
-        raise error
     # Without the driver's text and without the chain: both quote values.
+    trouble = trouble_of(error)
+    if trouble is not None and trouble.kind is Kind.VALUE:
+        why, cause = trouble.describe(), trouble.code or "a refused value"
+    elif isinstance(error, _NO_VALUES):
+        why, cause = f"a value cannot be sent to the database ({type(error).__name__})", type(error).__name__
+    else:
+        raise error
     raise WriteError(
-        f"cannot {what}: {type(cause).__name__} {code_of(cause)}. A handler adds a row twice, or gives a value that the column does not "
-        "take; nothing of this batch was written",
-        type(cause).__name__,
+        f"cannot {what}: {why}. A handler adds a row twice, or gives a value that the column does not take; nothing of this batch was written",
+        cause,
     ) from None
 
 
-_REFUSED_VALUES = {
-    *("1292", "1300", "1366", "1411", "1416"),  # a text that is no date or time, no UTF-8, no number, no geometry
-    *("1365", "1690"),  # what cannot be worked out: a division by zero, a number that is too large
-    *("3140", "3141", "3144", "3146", "3156", "3157"),  # what is no JSON to MySQL
-    *("4035", "4036", "4037", "4038", "4039", "4040"),  # and to MariaDB
-    *("3819", "4025", "1526"),  # a CHECK on MySQL and on MariaDB; no partition for it
-}
-"""What MySQL and MariaDB say of values that they refuse, where their driver makes an operational error of it."""
-
-
-def is_about_data(cause: BaseException) -> bool:
-    code = code_of(cause)
-    named = type(cause).__name__ in {"IntegrityError", "DataError", "UniqueViolation"}
-    return named or code[:2] in {"22", "23"} or code in _REFUSED_VALUES
-
-
-def code_of(cause: BaseException) -> str:
-    """What the database calls an error."""
-    found = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
-    return str(found or (cause.args[0] if cause.args and isinstance(cause.args[0], int) else ""))
+_NO_VALUES = (ArithmeticError, TypeError, ValueError)
+"""What drivers, and what makes values into theirs, raise at a number that is too large, a text that is no Unicode, an object."""

@@ -15,9 +15,11 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.control import PAUSE, THROTTLE
-from include.projection_rebuild.errors import Interrupted, RebuildError
+from include.projection_rebuild.dialects import trouble_of
+from include.projection_rebuild.errors import Interrupted, SpecSqlError
 from include.projection_rebuild.ledger import Note
 from include.projection_rebuild.spec import ThrottleSection
+from include.projection_rebuild.trouble import MAY_PASS
 
 NAP = 0.2
 """The longest sleep between two looks whether the worker is asked to stop."""
@@ -146,7 +148,7 @@ def replica_lag(context: Context, connection: sa.Connection, asked_by: str | Non
     """Seconds by which replicas of the read models are behind; None where nobody knows.
 
     :param asked_by: the SQL of ``throttle.replica_lag``; None: the database tells by itself
-    :raises RebuildError: that SQL cannot be executed
+    :raises SpecSqlError: that SQL cannot be executed
     """
     if asked_by is None:
         return context.dialect.replica_lag(connection)
@@ -154,10 +156,12 @@ def replica_lag(context: Context, connection: sa.Connection, asked_by: str | Non
         found = connection.execute(sa.text(asked_by)).scalar()
         return None if found is None else float(found)
     except (sa.exc.DBAPIError, ValueError, TypeError) as error:
-        if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+        trouble = trouble_of(error)
+        if trouble is not None and trouble.kind in MAY_PASS:
             raise
-        raise RebuildError(
-            f"throttle.replica_lag cannot be asked ({type(error).__name__}); it must be SQL that gives a number of seconds"
+        why = "what it gives is no number" if trouble is None else trouble.describe()
+        raise SpecSqlError(
+            f"throttle.replica_lag cannot be asked: {why}; it must be SQL that gives a number of seconds"
         ) from None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.errors import ProjectorError, UndecodableEvent, UpcastError
 from include.projection_rebuild.events import Event, Undecodable
 
@@ -138,8 +139,10 @@ class Upcasters:
             given = step.upcaster(event)
             made = [given] if isinstance(given, Event) else list(given)
         except Exception as error:
+            if trouble := trouble_at_event(error, "an upcaster", event.type, event.position):
+                raise trouble from None
             # Without the chain: an exception's text may quote the payload.
-            raise _failed(event, f"its upcaster fails with {type(error).__name__}", type(error).__name__) from None
+            raise _failed(event, f"its upcaster fails with {word_for(error)}", word_for(error)) from None
         for each in made:
             if not isinstance(each, Event) or each.type not in step.into or each.position != event.position:
                 raise _failed(event, f"its upcaster gives something else than {', '.join(step.into)} made by event.evolved(...)")

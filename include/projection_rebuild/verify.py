@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from include.projection_rebuild import live_tables, partial
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import RebuildError, VerificationFailed
+from include.projection_rebuild.dialects import trouble_of
+from include.projection_rebuild.errors import SpecSqlError, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.lockstep import Lockstep
@@ -22,6 +23,7 @@ from include.projection_rebuild.positions import BEGINNING
 from include.projection_rebuild.replay import replay
 from include.projection_rebuild.rows import RowType
 from include.projection_rebuild.spec import RunOptions
+from include.projection_rebuild.trouble import MAY_PASS
 
 SAMPLES = 5
 
@@ -275,11 +277,10 @@ def _assertion(connection: sa.Connection, sql: str, names: dict[str, str]) -> st
     try:
         found = connection.execute(sa.text(statement.replace(":", r"\:"))).first()
     except sa.exc.DBAPIError as error:
-        if error.connection_invalidated:
+        trouble = trouble_of(error)
+        if trouble is None or trouble.kind in MAY_PASS:
             raise
-        raise RebuildError(
-            f"the assertion {sql!r} cannot be executed ({type(error.orig).__name__}); correct verify.assertions"
-        ) from None
+        raise SpecSqlError(f"the assertion {sql!r} cannot be executed: {trouble.describe()}; correct verify.assertions") from None
     if found is None or (len(found) == 1 and found[0] in (0, None)):
         return None
     return f"the assertion {sql!r} found a row"

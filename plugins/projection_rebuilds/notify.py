@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseNotifier, Context
+from airflow.sdk.exceptions import AirflowException
 
-from include.projection_rebuild.errors import SpecError, VerificationFailed
+from include.projection_rebuild.boundary import word_for
+from include.projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
 from projection_rebuilds.runs import ledger_id, open_spec
@@ -114,7 +116,14 @@ class OnFailure:
         error = context.get("exception")
         cause = error.__cause__ if isinstance(error, BaseException) else None
         tell = self._verification if isinstance(cause, VerificationFailed) else self._failure
-        tell(context, f"{context['ti'].task_id} has failed: {error or 'it was stopped from outside'}")
+        tell(context, f"{context['ti'].task_id} has failed: {_said(error)}")
+
+
+def _said(error: BaseException | str | None) -> str:
+    """What may be told of an error: the text of one that is ours or Airflow's; of any other one its kind, as its text may quote a row."""
+    if error is None:
+        return "it was stopped from outside"
+    return str(error) if isinstance(error, RebuildError | AirflowException | str) else word_for(error)
 
 
 class OnSwitch:

@@ -6,10 +6,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import MySQLdb
-import psycopg
 import pytest
-import sqlalchemy as sa
 
 from include.projection_rebuild.errors import RebuildError
 from include.projection_rebuild.rebuild import Rebuild
@@ -146,10 +143,12 @@ def error_of(step: Callable[[], object]) -> Exception | None:
     """The error that a step ends with, if it is one that a retry can help against; any other one is raised."""
     try:
         step()
-    except (sa.exc.DBAPIError, psycopg.Error, MySQLdb.Error, RebuildError) as error:
-        # What is not one of ours is retried by the scheduler.
-        if not getattr(error, "retryable", True):
+    except RebuildError as error:
+        if not error.retryable:
             raise
+        # What somebody prints of it is ours alone.
+        came_from = error.__cause__ or error.__context__
+        assert came_from is None or isinstance(came_from, RebuildError), repr(came_from)
         return error
     return None
 

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild import ahead
+from include.projection_rebuild.errors import OutOfRoom, StatementCancelled
 from include.projection_rebuild.spec import RunOptions
 from tests.conftest import SERVERS
 from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
@@ -52,7 +53,7 @@ def test_what_fails_while_a_plan_is_made_refuses_nothing(database_url: sa.URL) -
     shop, kinds = LiveShop(database_url), refusals(database_url.get_backend_name())
     for at in count(1, 1 if EVERY_STATEMENT else 7):
         made, fault = shop.open_run("troubled"), Fault(at, kinds[at % len(kinds)])
-        with fault.on(made), suppress(sa.exc.DBAPIError):
+        with fault.on(made), suppress(OutOfRoom, StatementCancelled):
             made.plan(RunOptions(dry_run=True))
         made.close()
         if fault.struck is None:
@@ -68,7 +69,7 @@ def test_a_row_that_cannot_be_loaded_is_not_blamed_on_the_handler(sqlite_url: sa
     made.clone_tables()
     monkeypatch.setattr(ahead.ProbeRows, "load_wanted", lambda self: False)
     fault = Fault(1, refusals("sqlite")[0], only=re.compile('SELECT .* FROM "orders_rebuild"'))
-    with fault.on(made), pytest.raises(sa.exc.OperationalError):
+    with fault.on(made), pytest.raises(OutOfRoom, match=r"at the event Order\w+ at position \d+"):
         made.replay("OrderProjector")
     assert fault.struck
     made.replay("OrderProjector")

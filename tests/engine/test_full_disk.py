@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from include.projection_rebuild.errors import OutOfRoom
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rows import Rows, row
@@ -101,6 +102,7 @@ def test_a_replay_onto_a_full_disk(server: tuple[str, Server]) -> None:
             run.close()
             for _ in range(2):
                 error = error_of(lambda: run.replay("PictureProjector"))
+                assert isinstance(error, OutOfRoom)
                 assert "File too large" in str(error) or "is full" in str(error)
                 # It quotes no rows.
                 assert len(str(error)) < 1_000

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 import include
-from include.projection_rebuild.errors import SettleTimeout, StepOrderError
+from include.projection_rebuild.errors import ConnectionLost, SettleTimeout, StepOrderError
 from include.projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
 from include.projection_rebuild.spec import load_spec
+from include.projection_rebuild.trouble import Kind, Trouble
 from projection_rebuilds.sensors import low_traffic
 from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
 from projection_rebuilds.triggers import low_traffic as triggers
@@ -171,11 +171,11 @@ def test_outside_the_window_it_looks_as_often_since_somebody_may_say_swap_now(
 def test_a_database_that_is_away_for_a_moment_does_not_end_the_wait(made: Callable[[str], Made], sleeps: list[float]) -> None:
     sensor, application = made(BUSY.replace("RULE", "fail"))
     trigger = deferred(lambda: sensor.execute(CONTEXT))
-    application.errors = [sa.exc.OperationalError("SELECT 1", (), ConnectionError()), SettleTimeout("later")]
+    application.errors = [ConnectionLost(Trouble(Kind.LOST)), SettleTimeout("later")]
     application.calm = 5
     assert event_of(trigger)["outcome"] == "pass"
     # But not for ever.
-    application.errors = [sa.exc.OperationalError("SELECT 1", (), ConnectionError())]
+    application.errors = [ConnectionLost(Trouble(Kind.LOST))]
     trigger.since, trigger.warned = (datetime.now(UTC) - timedelta(hours=2)).isoformat(), True
     assert event_of(trigger)["outcome"] == "fail"
 

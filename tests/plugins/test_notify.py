@@ -100,7 +100,7 @@ def test_a_failure_is_told_with_the_report(spec_with: Callable[..., RebuildSpec]
     notify.OnFailure(spec)(failed(VerificationFailed("green does not pass")))
     notify.OnFailure(spec)(CONTEXT)
     first, second = Kept.said
-    assert first == "failure manual__1: verify_counts has failed: green does not pass [# the report]"
+    assert first == "failure manual__1: verify_counts has failed: green does not pass [PR-VERIFY-01] [# the report]"
     assert "stopped from outside" in second
 
 

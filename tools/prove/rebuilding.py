@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection as Pipe
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import RebuildError, StepOrderError
+from include.projection_rebuild.errors import DatabaseTrouble, RebuildError, StepOrderError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from include.universal.schema import stored_events
@@ -68,7 +68,7 @@ def run(url: str, setting: Setting, task: Task, results: Pipe) -> None:
         swapped = made.report().swap
         outcome.pause = swapped.pause_seconds if swapped else 0.0
     except Exception as error:
-        outcome.failure = f"{type(error).__name__}: {str(getattr(error, 'orig', error))[:600]}"
+        outcome.failure = f"{type(error).__name__}: {str(error)[:600]}"
     results.send(outcome)
 
 
@@ -76,7 +76,7 @@ def _remaining(made: Rebuild, task: Task, engine: sa.Engine) -> list[Callable[[]
     """The steps that are left, from the run's state in the ledger."""
     try:
         state = str(made.report().state)
-    except (StepOrderError, sa.exc.DBAPIError):
+    except (StepOrderError, DatabaseTrouble):
         state = "new"
     options = RunOptions(keep_old=task.keep_old, since=_not_long_ago(engine) if task.part else None)
     steps: dict[str, list[Callable[[], object]]] = {}

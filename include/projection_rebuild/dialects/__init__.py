@@ -10,7 +10,8 @@ from importlib import import_module
 import sqlalchemy as sa
 
 from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.dialects.trouble import trouble_of
+from include.projection_rebuild.errors import UnsupportedDatabase
 
 _DIALECTS = {
     ("postgresql", "psycopg"): ("postgres", "PostgresDialect"),
@@ -24,15 +25,15 @@ def dialect_for(engine: sa.Engine, known_as: str = "the database") -> Dialect:
     """The dialect of an engine.
 
     :param known_as: how people know the connection, in messages: its id
-    :raises RebuildError: a database or driver that is not supported; names those that are
+    :raises UnsupportedDatabase: a database or driver that is not supported; names those that are
     """
     found = _DIALECTS.get((engine.dialect.name, engine.dialect.driver))
     if found is None:
         known = ", ".join(f"{name}+{driver}" for name, driver in _DIALECTS)
-        raise RebuildError(f"{engine.dialect.name}+{engine.dialect.driver} is not supported; use one of {known}")
+        raise UnsupportedDatabase(f"{engine.dialect.name}+{engine.dialect.driver} is not supported; use one of {known}")
     module, name = found
     made: Dialect = getattr(import_module(f"{__name__}.{module}"), name)(engine, known_as)
     return made
 
 
-__all__ = ["Dialect", "dialect_for"]
+__all__ = ["Dialect", "dialect_for", "trouble_of"]

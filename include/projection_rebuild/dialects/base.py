@@ -18,12 +18,14 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnType, Kind
-from include.projection_rebuild.errors import ConnectionRefused
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
+from include.projection_rebuild.dialects.trouble import trouble_of
+from include.projection_rebuild.errors import ConnectionLost, ConnectionRefused
 from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
+from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
 CHECKED = "projection_rebuild_checked"
@@ -31,6 +33,10 @@ CHECKED = "projection_rebuild_checked"
 
 KEYS_PER_STATEMENT = 500
 """Row keys in one IN list: far below every database's limit on bound values, and enough to make round trips cheap."""
+
+
+DENIALS = frozenset({Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.SQL})
+"""How statements end that fail again as long as nobody changes something."""
 
 
 class TablesBusy(Exception):
@@ -322,20 +328,29 @@ class Dialect(ABC):
     def _execute(self, connection: sa.Connection, statement: str, *values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
         return connection.exec_driver_sql(statement, tuple(values))
 
-    @abstractmethod
-    def lock_was_refused(self, error: BaseException) -> bool:
+    @staticmethod
+    def kind_of(error: BaseException | None) -> Kind | None:
+        """What kind of trouble of a database an error is; None: it is no such error."""
+        trouble = None if error is None else trouble_of(error)
+        return None if trouble is None else trouble.kind
+
+    refusals: ClassVar[frozenset[Kind]] = frozenset({Kind.BUSY})
+    """How statements end that were not given a lock."""
+
+    def lock_was_refused(self, error: BaseException | None) -> bool:
         """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
+        return self.kind_of(error) in self.refusals
 
     def was_cut(self, error: BaseException) -> bool:
         """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.
 
         Never where DDL commits by itself: what a connection has left there may still be waiting to be done.
         """
-        return not self.ddl_commits and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+        return not self.ddl_commits and died(error)
 
-    @abstractmethod
     def was_denied(self, error: BaseException) -> bool:
         """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
+        return self.kind_of(error) in DENIALS
 
     @abstractmethod
     def session_id(self, connection: sa.Connection) -> int | None:
@@ -844,7 +859,7 @@ class Dialect(ABC):
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
         """The types of a table's columns, by name; empty for a table that is not there."""
 
-    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[Kind] | None:
+    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[ColumnKind] | None:
         """What a column's values are, NULL left out. None: they are what the column's type says, as in most databases."""
         return None
 
@@ -871,9 +886,14 @@ class Dialect(ABC):
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         """Bytes as lower-case hexadecimal digits."""
 
-    def payload(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+    def payload(self, column: sa.ColumnElement[Any], kind: ColumnKind) -> sa.ColumnElement[Any]:
         """A column of JSON as a driver hands it over soonest: text or bytes, never an object of the driver's."""
-        return column if kind is Kind.BYTES else sa.cast(column, sa.Text)
+        return column if kind is ColumnKind.BYTES else sa.cast(column, sa.Text)
+
+
+def died(error: BaseException) -> bool:
+    """Whether a connection that was there has ended: one of ours, or one to the event store."""
+    return isinstance(error, ConnectionLost) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)
 
 
 @contextmanager

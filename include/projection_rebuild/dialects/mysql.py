@@ -21,7 +21,7 @@ from MySQLdb.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
-from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import mysql_connection as connecting
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_session as ours
@@ -36,6 +36,7 @@ from include.projection_rebuild.dialects.base import (
     Surroundings,
     TablesBusy,
     Trial,
+    died,
 )
 from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
@@ -44,14 +45,11 @@ from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
+from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import PORTABLE_BINDS, bound
 
-LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT = 1205, 1213, 1317, 1969, 3572
 ACCESS_DENIED, TABLE_ACCESS_DENIED, NO_SUCH_THREAD, NO_SUCH_TABLE = 1227, 1142, 1094, 1146
 SYNTAX_ERROR = 1064
-
-DENIED = frozenset({1044, 1045, 1049, 1054, 1109, 1142, 1143, 1146, 1227, 1356, 1370})
-"""Databases, tables and columns that do not exist or may not be used, and views over such."""
 
 HOLDING = "projection_rebuild_holds_tables"
 
@@ -128,14 +126,14 @@ LONGEST_MESSAGE = 64 * 1024
 _FORMATS = {**FORMATS, bool: lambda value: "1" if value else "0"}
 
 _KINDS = {
-    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "bigint"), Kind.WHOLE),
-    **dict.fromkeys(("decimal", "float", "double"), Kind.NUMBER),
-    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), Kind.TEXT),
-    **dict.fromkeys(("enum", "set"), Kind.ENUM),
-    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), Kind.BYTES),
-    **dict.fromkeys(("datetime", "timestamp", "date"), Kind.TIME),
-    "json": Kind.JSON,
-    "uuid": Kind.UUID,
+    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "bigint"), ColumnKind.WHOLE),
+    **dict.fromkeys(("decimal", "float", "double"), ColumnKind.NUMBER),
+    **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), ColumnKind.TEXT),
+    **dict.fromkeys(("enum", "set"), ColumnKind.ENUM),
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), ColumnKind.BYTES),
+    **dict.fromkeys(("datetime", "timestamp", "date"), ColumnKind.TIME),
+    "json": ColumnKind.JSON,
+    "uuid": ColumnKind.UUID,
 }
 
 LiveAndOld = tuple[text.Definition, text.Definition]
@@ -144,6 +142,8 @@ LiveAndOld = tuple[text.Definition, text.Definition]
 class MySQLDialect(Dialect):
     """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11."""
 
+    # Where the server has no time limit for a lock, a watchdog of ours cancels the statement that waits.
+    refusals = frozenset({Kind.BUSY, Kind.CANCELLED})
     max_identifier = text.LONGEST_NAME
     ddl_commits = True
     begin = "START TRANSACTION"
@@ -203,12 +203,6 @@ class MySQLDialect(Dialect):
         self._execute(connection, _IN_UTC[0])
         with _ending(lambda: self._execute(connection, _IN_UTC[1])):
             yield
-
-    def lock_was_refused(self, error: BaseException) -> bool:
-        return _number(error) in (LOCK_WAIT_TIMEOUT, DEADLOCK, INTERRUPTED, STATEMENT_TIME, LOCK_NOWAIT)
-
-    def was_denied(self, error: BaseException) -> bool:
-        return _number(error) in DENIED
 
     def session_id(self, connection: sa.Connection) -> int:
         return int(self._execute(connection, "SELECT CONNECTION_ID()").scalar_one())
@@ -649,8 +643,7 @@ class MySQLDialect(Dialect):
 
     def was_cut(self, error: BaseException) -> bool:
         # Whatever it has left is waited for by `alone`, before anybody tries again.
-        waits = not self.holds_tables and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-        return waits or super().was_cut(error)
+        return (not self.holds_tables and died(error)) or super().was_cut(error)
 
     @contextmanager
     def alone(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
@@ -1199,7 +1192,7 @@ class MySQLDialect(Dialect):
         return {
             name: ColumnType(
                 _text(column_type),
-                _KINDS.get(_text(data_type).lower(), Kind.OTHER),
+                _KINDS.get(_text(data_type).lower(), ColumnKind.OTHER),
                 # The others take blanks at the end for nothing, utf8mb4_bin as well.
                 collation is None or collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin"),
                 bool(nullable),

@@ -18,7 +18,7 @@ from psycopg.types.json import set_json_loads
 from sqlalchemy.dialects.postgresql import JSONB
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
-from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import postgres_connection as connecting
 from include.projection_rebuild.dialects import postgres_limits as limits
 from include.projection_rebuild.dialects import postgres_preflight as preflight
@@ -47,11 +47,6 @@ from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
 from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
-
-LOCK_NOT_AVAILABLE, DEADLOCK = "55P03", "40P01"
-
-DENIED = ("42", "3D", "3F")
-"""Classes of errors: access rules and names that do not exist, of which databases and schemas are classes of their own."""
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
@@ -114,20 +109,20 @@ SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS typ
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
 
 _KINDS = {
-    **dict.fromkeys(("int2", "int4", "int8"), Kind.WHOLE),
-    **dict.fromkeys(("numeric", "float4", "float8", "money"), Kind.NUMBER),
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), Kind.TEXT),
-    **dict.fromkeys(("timestamp", "timestamptz", "date"), Kind.TIME),
-    **dict.fromkeys(("json", "jsonb"), Kind.JSON),
-    "uuid": Kind.UUID,
-    "bytea": Kind.BYTES,
+    **dict.fromkeys(("int2", "int4", "int8"), ColumnKind.WHOLE),
+    **dict.fromkeys(("numeric", "float4", "float8", "money"), ColumnKind.NUMBER),
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), ColumnKind.TEXT),
+    **dict.fromkeys(("timestamp", "timestamptz", "date"), ColumnKind.TIME),
+    **dict.fromkeys(("json", "jsonb"), ColumnKind.JSON),
+    "uuid": ColumnKind.UUID,
+    "bytea": ColumnKind.BYTES,
 }
 
 _RELATIONS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
 
-def _kind(column: Any) -> Kind:
-    return Kind.ENUM if column.typtype == "e" else _KINDS.get(column.base, Kind.OTHER)
+def _kind(column: Any) -> ColumnKind:
+    return ColumnKind.ENUM if column.typtype == "e" else _KINDS.get(column.base, ColumnKind.OTHER)
 
 
 class PostgresDialect(Dialect):
@@ -192,14 +187,6 @@ class PostgresDialect(Dialect):
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
         # The server's default, 4 MB, is meant for many small queries at a time.
         self._execute(connection, f"SET LOCAL work_mem = '{mib}MB'")
-
-    def lock_was_refused(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlstate", None) in (LOCK_NOT_AVAILABLE, DEADLOCK)
-
-    def was_denied(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return (getattr(cause, "sqlstate", None) or "").startswith(DENIED)
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return int(self._execute(connection, "SELECT pg_catalog.pg_backend_pid()").scalar_one())

@@ -10,7 +10,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import pq
 
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import ProofFailed
 
 _ENTRY = re.compile(r"\n--\n-- (?=Name: )")
 # What is set for the entries that follow stands in their headings as well; the rest differs with each dump.
@@ -22,7 +22,7 @@ def dumped(connection: sa.Connection) -> dict[str, str]:
 
     pg_dump orders some entries, and the grants of one, by numbers that a new table has anew; so entries have no order here.
 
-    :raises RebuildError: there is no pg_dump, or it does not work with this server
+    :raises ProofFailed: there is no pg_dump, or it does not work with this server
     """
     found: dict[str, str] = {}
     for entry in _ENTRY.split(_pg_dump(connection))[1:]:
@@ -44,9 +44,9 @@ def _pg_dump(connection: sa.Connection) -> str:
     try:
         done = subprocess.run(command, env=os.environ | where, check=True, capture_output=True, encoding="utf-8")  # noqa: S603 - a program of the user's
     except FileNotFoundError:
-        raise RebuildError("there is no pg_dump; install PostgreSQL's client, or name the program by REBUILD_PG_DUMP") from None
+        raise ProofFailed("there is no pg_dump; install PostgreSQL's client, or name the program by REBUILD_PG_DUMP") from None
     except subprocess.CalledProcessError as error:
-        raise RebuildError(
+        raise ProofFailed(
             f"pg_dump failed: {error.stderr.strip()}; REBUILD_PG_DUMP may name one of the server's version"
         ) from None
     return done.stdout

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnType, Kind
+from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_session as ours
 from include.projection_rebuild.dialects import sqlite_text as text
@@ -28,24 +28,24 @@ from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.values import TEXT_BINDS
 
-_VALUES = {"integer": Kind.WHOLE, "real": Kind.NUMBER, "text": Kind.TEXT, "blob": Kind.BYTES}
+_VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
 """What ``typeof`` says of a value."""
 
 
-def _kind(declared: str) -> Kind:
+def _kind(declared: str) -> ColumnKind:
     """What a column's values are meant to be, by the words of its declaration; SQLite itself binds them to little."""
     name = declared.upper()
     for words, kind in (
-        (("INT",), Kind.WHOLE),
-        (("CHAR", "CLOB", "TEXT", "UUID"), Kind.TEXT),
-        (("BLOB", "BINARY", "BYTEA"), Kind.BYTES),
-        (("JSON",), Kind.JSON),
-        (("DATE", "TIME"), Kind.TIME),
-        (("REAL", "FLOA", "DOUB", "NUM", "DEC"), Kind.NUMBER),
+        (("INT",), ColumnKind.WHOLE),
+        (("CHAR", "CLOB", "TEXT", "UUID"), ColumnKind.TEXT),
+        (("BLOB", "BINARY", "BYTEA"), ColumnKind.BYTES),
+        (("JSON",), ColumnKind.JSON),
+        (("DATE", "TIME"), ColumnKind.TIME),
+        (("REAL", "FLOA", "DOUB", "NUM", "DEC"), ColumnKind.NUMBER),
     ):
         if any(word in name for word in words):
             return kind
-    return Kind.OTHER
+    return ColumnKind.OTHER
 
 
 _UNUSABLE = Refusal(
@@ -104,14 +104,6 @@ class SqliteDialect(Dialect):
             self._execute(connection, statement).close()
         # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
-
-    def lock_was_refused(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-    def was_denied(self, error: BaseException) -> bool:
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        return getattr(cause, "sqlite_errorname", None) in ("SQLITE_ERROR", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM")
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
@@ -497,7 +489,7 @@ class SqliteDialect(Dialect):
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})").all()
         return {each.name: ColumnType(each.type or "no type", _kind(each.type), False, not each.notnull) for each in columns}
 
-    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[Kind] | None:
+    def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[ColumnKind] | None:
         query = f"SELECT DISTINCT typeof({self.quote(column)}) FROM {self.quote(table)}"
         return {_VALUES[name] for name in self._execute(connection, query).scalars() if name != "null"}
 
@@ -521,7 +513,7 @@ class SqliteDialect(Dialect):
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.lower(sa.func.hex(column), type_=sa.Text)
 
-    def payload(self, column: sa.ColumnElement[Any], kind: Kind) -> sa.ColumnElement[Any]:
+    def payload(self, column: sa.ColumnElement[Any], kind: ColumnKind) -> sa.ColumnElement[Any]:
         # As bytes: of text that is no UTF-8 the driver makes an error that quotes it.
         return sa.cast(column, sa.LargeBinary)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import sqlalchemy as sa
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
 from airflow.sdk.exceptions import (
@@ -18,7 +17,7 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from include.projection_rebuild.errors import ConnectionRefused, Interrupted, RebuildError
+from include.projection_rebuild.errors import Interrupted, RebuildError
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.progress import ReplayResult
@@ -89,7 +88,7 @@ class SpecOperator(BaseOperator):
         """What Airflow does at a signal, while it cannot: SIGKILL comes seconds later, and nobody would end the statement."""
         try:
             self.on_kill()
-        except (sa.exc.SQLAlchemyError, ConnectionRefused) as error:
+        except RebuildError as error:
             self.log.warning("what the step executes on the server cannot be ended: %s", error)
 
 

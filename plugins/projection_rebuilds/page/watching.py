@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import ConnectionRefused, RebuildError
+from include.projection_rebuild.errors import ConnectionRefused, RebuildError, Troubled
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look, TableSeen
 from include.projection_rebuild.rebuild import Rebuild
@@ -36,6 +36,8 @@ COUNTED_OVER = timedelta(minutes=1)
 
 class Unseen(RebuildError):
     """A rebuild cannot be shown now; says why."""
+
+    code = "PR-PAGE-01"
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Watcher:
             self._busy.release()
 
     def _look(self) -> Seen:
+        why = ""
         try:
             with open_spec(self.spec, run_id="") as rebuild:
                 look = rebuild.look(self._traffic[-1] if self._traffic else None)
@@ -85,8 +88,10 @@ class Watcher:
             # It says what to do, and holds no host name and no account.
             raise Unseen(str(error)) from error
         except Exception as error:
-            # A driver's own text may hold host names and accounts; who can log in need not be told those.
-            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {type(error).__name__}") from error
+            # Not all that it says: a database's own words may hold host names and accounts; who can log in need not be told those.
+            why = error.gist if isinstance(error, Troubled) else type(error).__name__
+        if why:
+            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {why}")
         self._looked = self.clock()
         earlier = self._earlier(look.traffic)
         # Each look counts from the one before it; the page shows what was appended since the earliest.

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from include.projection_rebuild.errors import RebuildError
@@ -61,13 +60,11 @@ class LowTrafficTrigger(BaseTrigger):
             spec = await asyncio.to_thread(load_spec, Path(self.spec_path))
             try:
                 verdict = await asyncio.to_thread(self._look, spec, waiting)
-            except sa.exc.DBAPIError as error:
-                # A database that is away for a moment must not end a wait of hours.
-                verdict = _unanswered(spec, waiting, f"the database cannot be asked ({type(error.orig).__name__})")
             except RebuildError as error:
                 if not error.retryable:
                     yield self._event(ERROR, str(error), waiting)
                     return
+                # A database that is away for a moment must not end a wait of hours.
                 verdict = _unanswered(spec, waiting, str(error))
             waiting = verdict.waiting
             if verdict.opens is None or verdict.message != told:

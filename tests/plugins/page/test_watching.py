@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from include.projection_rebuild.errors import ConnectionLost
 from include.projection_rebuild.low_traffic import Traffic
 from include.projection_rebuild.overview import Look
 from include.projection_rebuild.spec import RebuildSpec
+from include.projection_rebuild.trouble import Kind, Trouble
 from include.universal.demo import SPEC
 from projection_rebuilds.page import watching
 from projection_rebuilds.page.watching import Unseen, Watcher, Watchers
@@ -122,8 +124,16 @@ def test_appends_are_counted_over_the_last_minute(watcher: Watcher, clock: Clock
 
 def test_a_database_that_fails_is_named_without_what_its_driver_says(watcher: Watcher, database: Database) -> None:
     database.error = OSError("could not connect to host secret.example as admin")
-    with pytest.raises(Unseen, match=r"^shop_db cannot be asked: OSError$"):
+    with pytest.raises(Unseen, match=r"^shop_db cannot be asked: OSError \[PR-PAGE-01\]$"):
         watcher.see()
+    database.error = ConnectionLost(Trouble(Kind.LOST, "error 2003", "cannot connect to secret.example as admin"))
+    with pytest.raises(Unseen) as unseen:
+        watcher.see()
+    assert (
+        unseen.value.message
+        == "shop_db cannot be asked: PR-DB-01, the database has ended the connection, or cannot be reached (error 2003)"
+    )
+    assert unseen.value.__cause__ is None and unseen.value.__context__ is None
     database.error = None
     assert watcher.see().look.runs == []
 

@@ -1,0 +1,226 @@
+"""Where errors of drivers and of machines become errors of ours; beyond it, nobody meets another one.
+
+Within the engine the drivers' errors go as they are: what is beneath a step decides by them whether to try again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from functools import wraps
+from gzip import BadGzipFile
+from inspect import signature
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from pydantic import ValidationError
+
+from include.projection_rebuild.dialects import trouble_of
+from include.projection_rebuild.errors import DatabaseTrouble, EngineFault, MachineTrouble, RebuildError, Troubled
+from include.projection_rebuild.trouble import Kind, Trouble
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NOTHING = "Nothing has been changed"
+UNTOUCHED = "The live tables are untouched"
+GREEN_KEPT = f"{UNTOUCHED}; green has what was committed, and a retry goes on from there"
+OLD_KEPT = f"{UNTOUCHED}; the old tables have what was committed, and a retry goes on from there"
+ONE_SIDE = "The tables are on one side of the switch or on the other, never between: retry atomic_swap, which finds out"
+SWITCHED = "The new tables are live"
+AS_IT_WAS = "The tables are as they were; whether this was noted is not known: look, and do it again"
+"""What an error means for the tables, by the step that it ends."""
+
+FAULT = "This is a fault of the engine, or a ledger that it cannot read. A retry may pass; if not, report it with this line"
+MACHINE = "See to the worker (memory, disk, network, installed packages), then retry: nothing is wrong with the event as far as is known"
+
+# What SQL begins with, and up to which word it says what is done. Whatever else there is may hold values.
+_DOING = re.compile(
+    r"\s*(?:/\*.*?\*/\s*)?(SELECT|INSERT|UPDATE|DELETE|COPY|COMMIT|ROLLBACK|BEGIN|START|SAVEPOINT|SET|SHOW|PRAGMA|ANALYZE|VACUUM|FLUSH|UNLOCK|KILL"
+    r"|TRUNCATE|WITH|EXPLAIN|GRANT|DO|USE"
+    r"|(?:CREATE|ALTER|DROP|RENAME|LOCK|COMMENT)(?:\s+(?:UNIQUE|TEMPORARY|OR|REPLACE|TABLES?|INDEX|VIEW|MATERIALIZED|TRIGGER|SEQUENCE|STATISTICS|DATABASE"
+    r"|SCHEMA|ON|POLICY|FUNCTION))*)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def step(name: str, state: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Marks a verb that people and schedulers call: what it raises is one of ours, and says that it was in this step.
+
+    :param name: the step, as people know it
+    :param state: what an error in it means for the tables
+    """
+
+    def marked(verb: Callable[P, T]) -> Callable[P, T]:
+        of = "projector" in signature(verb).parameters
+
+        @wraps(verb)
+        def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return verb(*args, **kwargs)
+            except Exception as error:
+                projector = kwargs.get("projector", args[1] if of and len(args) > 1 else None) if of else None
+                told = named(error, name if projector is None else f"{name} of {projector}", state, _tables(args[0]))
+            # Here, where nothing is being handled: the driver's error quotes values, and would be printed as what this one came from.
+            raise told
+
+        bounded.step = name  # type: ignore[attr-defined]
+        return bounded
+
+    return marked
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Around something that only reads; for those who call it by itself.
+
+    :param what: the table that is read
+    """
+    found: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        found = error
+    if found is not None:
+        told = named(found, "", NOTHING, [what])
+        if isinstance(told, Troubled) and not told.at:
+            told.at = f", reading {what}"
+        raise told from None
+
+
+def named(error: Exception, step: str, state: str, tables: Collection[str] = ()) -> Exception:
+    """The error of ours that stands for any error; one of ours itself, and what others raise by their own hands, such as Airflow.
+
+    :param tables: the names that may be said of what a statement speaks of
+    """
+    told = _ours(error, tables)
+    if told is None:
+        return error
+    if isinstance(told, Troubled):
+        told.within(step, state)
+    return _without_strangers(told)
+
+
+def _ours(error: Exception, tables: Collection[str]) -> RebuildError | None:
+    if isinstance(error, RebuildError):
+        return error
+    made: Troubled
+    if (trouble := trouble_of(error)) is not None:
+        made = database_trouble(trouble)
+        made.at = _statement(error, tables)
+    elif is_of_the_machine(error):
+        made = machine_trouble(error)
+    elif (type(error).__module__ == "builtins" and not isinstance(error, AssertionError)) or isinstance(error, ValidationError):
+        made = EngineFault(f"unexpected {type(error).__name__} at {_place(error)}", FAULT)
+    else:
+        return None
+    return made.with_traceback(error.__traceback__)
+
+
+def database_trouble(trouble: Trouble) -> DatabaseTrouble:
+    """The error of ours for what a database says."""
+    kinds: dict[Kind, type[DatabaseTrouble]] = {each.kind: each for each in DatabaseTrouble.__subclasses__()}
+    return kinds.get(trouble.kind, DatabaseTrouble)(trouble)
+
+
+def machine_trouble(error: BaseException, at: str = "") -> MachineTrouble:
+    """The error of ours for one of the machine.
+
+    :param at: where, as the rest of a sentence
+    """
+    made = MachineTrouble(f"the worker's machine failed: {machine_words(error)}", MACHINE)
+    made.at = at
+    return made
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether an error in an author's code is one of the machine, the network or a database, and not of the event that it was at.
+
+    Such an error may be over at the next try, also where the event may have its part in it (a nesting that is too deep).
+    """
+    if (trouble := trouble_of(error)) is not None:
+        # What the author asked for cannot be done, or something around it went wrong.
+        return trouble.kind not in (Kind.VALUE, Kind.SQL)
+    if isinstance(error, OSError):
+        # Decompression says so of bytes.
+        return not (isinstance(error, BadGzipFile) or (error.errno is None and str(error) == "Invalid data stream"))
+    of_threads = isinstance(error, RuntimeError) and str(error) == "can't start new thread"
+    return of_threads or isinstance(error, MemoryError | RecursionError | ImportError | SystemError | BrokenExecutor)
+
+
+def machine_words(error: BaseException) -> str:
+    """What may be said of an error of the machine: its kind and the system's own words; never its text, which may quote a name or a value."""
+    if (trouble := trouble_of(error)) is not None:
+        return trouble.describe()
+    number = error.errno if isinstance(error, OSError) else None
+    known = errno.errorcode.get(number) if number is not None else None
+    return type(error).__name__ + (f" ({known}: {os.strerror(number)})" if number is not None and known else "")
+
+
+def trouble_at_event(error: Exception, projector: str, event_type: str, position: int) -> Troubled | None:
+    """What stands for an error in an author's code that is the machine's, with the event that it was at; None: it is the author's or the
+    event's."""
+    if isinstance(error, Troubled):
+        made = error
+    elif not is_of_the_machine(error):
+        return None
+    elif (trouble := trouble_of(error)) is not None:
+        made = database_trouble(trouble)
+    else:
+        made = machine_trouble(error)
+    made.about(event_type, position, projector)
+    return made
+
+
+def word_for(error: BaseException) -> str:
+    """What an error in an author's code is called: its class, or what a database calls it; never its text."""
+    trouble = trouble_of(error)
+    return type(error).__name__ if trouble is None else trouble.code or "a refused value"
+
+
+def _without_strangers(told: RebuildError) -> RebuildError:
+    """The same, without the errors of others that it came from: their texts quote values, and logs print them all."""
+    at: BaseException = told
+    while (came_from := at.__cause__ or at.__context__) is not None:
+        if not isinstance(came_from, RebuildError):
+            at.__cause__ = at.__context__ = None
+            break
+        at = came_from
+    return told
+
+
+def _statement(error: Exception, tables: Collection[str]) -> str:
+    """What was done to which table; never the statement, which may hold values."""
+    statement = (error.statement or "") if isinstance(error, sa.exc.StatementError) else ""
+    found = _DOING.match(statement)
+    if found is None:
+        return ""
+    words = set(re.findall(r"\w+", statement))
+    of = sorted(each for each in tables if each in words or (not re.fullmatch(r"\w+", each) and each in statement))
+    return f", at {' '.join(found[1].upper().split())}" + (f" of {', '.join(of[:3])}" if of else "")
+
+
+def _place(error: BaseException) -> str:
+    """File, line and function of the innermost code of ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [each for each in frames if f"{os.sep}include{os.sep}" in each.filename] or frames
+    if not ours:
+        return "an unknown place"
+    last = ours[-1]
+    return f"{Path(last.filename).name}:{last.lineno}, in {last.name}"
+
+
+def _tables(of: object) -> Collection[str]:
+    """The names that a step may say: those of the spec's tables, of the event store and of the ledger."""
+    context = getattr(of, "_context", None)
+    if context is None:
+        return ()
+    sets = [context.table_set(table) for each in context.projectors.values() for table in each.tables()]
+    names = {name for each in sets for name in (each.blue, each.green, each.old)}
+    return names | {context.spec.event_store.table, *context.ledger.tables}

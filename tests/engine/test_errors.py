@@ -1,0 +1,244 @@
+"""Errors by themselves: what is shown of a driver's words, and where drivers' errors become ours."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sqlite3
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild import boundary
+from include.projection_rebuild.__main__ import main
+from include.projection_rebuild.dialects import dialect_for, trouble_of
+from include.projection_rebuild.errors import (
+    ConnectionLost,
+    EngineFault,
+    PlanError,
+    ProjectorError,
+)
+from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.live import project_live
+from include.projection_rebuild.projector import load_projector
+from include.projection_rebuild.rebuild import Rebuild
+from include.projection_rebuild.spec import EventStoreSection
+from include.projection_rebuild.trouble import Kind, Trouble
+from tests.engine import marked, shop
+from tests.engine.marked import MARK, leaks
+from tests.engine.test_rebuild import rebuild
+
+
+def test_every_verb_of_a_rebuild_ends_in_errors_of_ours() -> None:
+    verbs = {name: each for name, each in vars(Rebuild).items() if inspect.isfunction(each) and not name.startswith("_")}
+    assert [name for name, each in verbs.items() if not hasattr(each, "step")] == []
+    assert hasattr(Rebuild.__init__, "step")
+
+
+# What is shown of a database's words -------------------------------------------------------------------------------
+
+SHOWN: dict[str, dict[str, str]] = {
+    "postgresql": {
+        "INSERT INTO things SELECT * FROM things": 'duplicate key value violates unique constraint "things_pkey"',
+        "INSERT INTO things (id) VALUES ('%')": 'null value in column "keeper" of relation "things" violates not-null constraint',
+        "UPDATE things SET note = repeat(note, 9)": "value too long for type character varying(60)",
+        "UPDATE things SET amount = -1": 'new row for relation "things" violates check constraint "things_chk_1"',
+        "UPDATE things SET keeper = 'x%'": 'insert or update on table "things" violates foreign key constraint "things_keeper"',
+        "DELETE FROM keepers": 'update or delete on table "keepers" violates foreign key constraint "things_keeper" on table "things"',
+        "UPDATE things SET amount = CAST(note AS integer)": "",
+        "UPDATE things SET amount = amount / 0": "division by zero",
+        "SELECT * FROM nowhere": 'relation "nowhere" does not exist',
+        "SELECT nowhat FROM things": 'column "nowhat" does not exist',
+        "SELECT '%' FROM FROM": "",
+        "DO $$ BEGIN RAISE unique_violation USING MESSAGE = '%', TABLE = '%', COLUMN = '%', CONSTRAINT = '%'; END $$": "",
+        "DO $$ BEGIN RAISE undefined_table USING MESSAGE = '%'; END $$": "",
+        "DO $$ BEGIN RAISE EXCEPTION '%', 'x'; END $$": "",
+    },
+    "mysql": {
+        "INSERT INTO things SELECT * FROM things": "for key '",
+        "INSERT INTO things (id, keeper, note, code, amount) VALUES ('%', '%', '%', '%', 1)": "'details' doesn't have a default value",
+        "UPDATE things SET note = repeat(note, 9)": "Data too long for column 'note' at row 1",
+        "UPDATE things SET amount = -1": "things_chk_1",
+        "UPDATE things SET keeper = 'x%'": "things_keeper",
+        "DELETE FROM keepers": "things_keeper",
+        "UPDATE things SET amount = note": "for column ",
+        "UPDATE things SET code = 'a'' for key ''%', id = '%'": "for key '",
+        "SELECT * FROM nowhere": "nowhere",
+        "SELECT nowhat FROM things": "nowhat",
+        "SELECT '%' FROM FROM": "",
+        "SELECT EXTRACTVALUE(1, CONCAT(0x7e, note)) FROM things": "",
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '%'": "",
+        "SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = '%'": "",
+    },
+    "sqlite": {
+        "INSERT INTO things SELECT * FROM things": "UNIQUE constraint failed: things.",
+        "INSERT INTO things (id) VALUES ('%')": "NOT NULL constraint failed: things.keeper",
+        "UPDATE things SET amount = -1": "CHECK constraint failed: things_chk_1",
+        "SELECT json(note) FROM things": "",
+        "SELECT * FROM nowhere": "no such table: nowhere",
+        "SELECT nowhat FROM things": "no such column: nowhat",
+        "SELECT '%' FROM FROM": "",
+        "INSERT INTO refused VALUES ('%')": "",
+    },
+}
+"""By the statement (``%`` stands for the mark), a part of what is shown; empty: nothing at all."""
+
+
+def test_what_is_shown_of_a_databases_words(engine: sa.Engine) -> None:
+    marked.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"INSERT INTO keepers VALUES ('{MARK}')")
+        connection.execute(marked.things.insert(), [marked.thing(number, keeper=MARK) for number in (1, 2)])
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("CREATE TABLE refused (id)")
+            connection.exec_driver_sql(
+                "CREATE TRIGGER r BEFORE INSERT ON refused BEGIN SELECT RAISE(ABORT, 'PAYLOAD-MARK-7f3a'); END"
+            )
+    for statement, shown in SHOWN[engine.url.get_backend_name()].items():
+        trouble = None
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(statement.replace("%", MARK), execution_options={"no_parameters": True})
+        except sa.exc.DBAPIError as error:
+            trouble = trouble_of(error)
+        assert trouble is not None and trouble.code, statement
+        assert MARK not in trouble.describe(), statement
+        assert shown in trouble.text if shown else not trouble.text, (statement, trouble)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (sa.exc.TimeoutError(MARK), Kind.FULL),
+        (sa.exc.ResourceClosedError(MARK), Kind.LOST),
+        (sa.exc.StatementError(MARK, MARK, {}, ValueError(MARK)), Kind.VALUE),
+        (sa.exc.ArgumentError(MARK), Kind.UNKNOWN),
+        (sa.exc.InvalidRequestError(MARK), Kind.UNKNOWN),
+        (psycopg.ProgrammingError(MARK), Kind.VALUE),
+        (psycopg.InterfaceError(MARK), Kind.LOST),
+        (psycopg.errors.UniqueViolation(MARK), Kind.VALUE),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), Kind.LOST),
+        (sqlite3.InterfaceError(MARK), Kind.VALUE),
+    ],
+)
+def test_errors_that_no_server_has_raised(error: Exception, kind: Kind) -> None:
+    trouble = trouble_of(error)
+    assert trouble is not None and trouble.kind is kind
+    assert MARK not in trouble.describe()
+
+
+def test_what_is_no_drivers_error_is_none() -> None:
+    assert trouble_of(ValueError(MARK)) is None
+    assert trouble_of(ConnectionLost(Trouble(Kind.LOST, "x"))) == Trouble(Kind.LOST, "x")
+
+
+# The boundary ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_unexpected_says_where_and_no_value(sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(sa.create_engine(sqlite_url))
+
+    def fail(*_: object) -> None:
+        raise KeyError(MARK)
+
+    monkeypatch.setattr("include.projection_rebuild.planning.plan", fail)
+    with pytest.raises(EngineFault, match=r"^plan: unexpected KeyError at rebuild\.py:\d+, in plan\. The live tables") as raised:
+        made.plan(None)  # type: ignore[arg-type]
+    assert not leaks(raised.value) and raised.value.retryable
+    made.close()
+
+
+def test_what_others_raise_by_their_own_hands_passes() -> None:
+    class Elsewhere(Exception):
+        pass
+
+    error = Elsewhere(MARK)
+    assert boundary.named(error, "plan", boundary.UNTOUCHED) is error
+
+
+def test_what_an_error_of_ours_came_from_is_not_printed() -> None:
+    def verb(_: object) -> None:
+        try:
+            raise psycopg.errors.UniqueViolation(MARK)
+        except psycopg.Error as error:
+            raise PlanError("it cannot be") from error
+
+    with pytest.raises(PlanError) as raised:
+        boundary.step("plan", boundary.UNTOUCHED)(verb)(None)
+    assert not leaks(raised.value)
+
+
+def test_an_error_says_what_was_done_to_which_table(sqlite_url: sa.URL) -> None:
+    engine = sa.create_engine(sqlite_url)
+    shop.metadata.create_all(engine)
+    made = rebuild(engine)
+    error = sa.exc.OperationalError(f"INSERT INTO orders_rebuild VALUES ('{MARK}')", {}, sqlite3.OperationalError(MARK))
+    told = boundary.named(error, "replay", boundary.GREEN_KEPT, boundary._tables(made))
+    assert ", at INSERT of orders_rebuild. " in str(told) and MARK not in str(told)
+    made.close()
+    engine.dispose()
+
+
+def test_reading_the_event_store_by_itself(engine: sa.Engine) -> None:
+    """As a consumer of the application does."""
+    shop.stored_events.create(engine)
+    store = EventStore(dialect_for(engine), EventStoreSection(conn_id="db"))
+    shop.stored_events.drop(engine)
+    for read in (store.newest, store.settled_head, lambda: list(store.pages(0, 10, ["x"], size=1))):
+        with pytest.raises((boundary.DatabaseTrouble, Exception)) as raised:
+            read()  # type: ignore[operator]
+        assert isinstance(raised.value, boundary.DatabaseTrouble) and "stored_events" in str(raised.value)
+        assert not leaks(raised.value)
+    store.dialect.engine.dispose()
+
+
+def test_live_the_application_sees_its_drivers_error(engine: sa.Engine) -> None:
+    """By its class it knows a transaction that may be tried again."""
+    marked.metadata.create_all(engine)
+    said = marked.thing(1, keeper="nobody", note="x" * 20_000)
+    event = Event(position=1, stream="s", type="ThingAdded", payload=said)
+    if engine.dialect.name == "sqlite":
+        marked.things.drop(engine)
+    with pytest.raises(sa.exc.DBAPIError), engine.begin() as connection:
+        project_live(connection, marked.ThingProjector, event)
+
+
+def test_the_command_line_prints_one_of_ours(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("rebuild: x\n")
+    assert main(["plan", str(spec), "--read-models", f"no url {MARK}"]) == 1
+    assert "PR-DB-00" in (said := capsys.readouterr().out) and MARK not in said
+    url = f"sqlite:///{tmp_path}/{MARK}/none.db"
+    assert main(["plan", "include/rebuilds/universal.yaml", "--read-models", url]) == 1
+    assert "PR-DB-01" in (said := capsys.readouterr().out) and "OperationalError" not in said
+
+
+def test_a_projector_that_a_sick_machine_cannot_import(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "sick_one.py").write_text(f"raise MemoryError('{MARK}')\n")
+    (tmp_path / "missing_one.py").write_text("import no_such_module_anywhere\n")
+    with pytest.raises(boundary.MachineTrouble, match="importing sick_one") as raised:
+        load_projector("sick_one:P")
+    assert raised.value.retryable and not leaks(raised.value)
+    with pytest.raises(ProjectorError, match="ModuleNotFoundError"):
+        load_projector("missing_one:P")
+
+
+def test_what_decompression_says_of_bytes_is_about_the_bytes() -> None:
+    import bz2
+    import gzip
+
+    for damaged in (lambda: gzip.decompress(b"no gzip"), lambda: bz2.decompress(b"no bz2")):
+        with pytest.raises(OSError) as raised:
+            damaged()
+        assert not boundary.is_of_the_machine(raised.value)
+    assert boundary.is_of_the_machine(OSError("anything else"))
+
+
+def test_words_of_the_machine_are_the_systems_own() -> None:
+    assert boundary.machine_words(OSError(28, MARK, MARK)) == f"OSError (ENOSPC: {os.strerror(28)})"
+    assert boundary.machine_words(OSError(MARK)) == "OSError"
+    assert boundary.machine_words(MemoryError(MARK)) == "MemoryError"
