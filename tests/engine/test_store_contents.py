@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError, SpecError
+from include.projection_rebuild.errors import MachineTrouble, PlanError, SpecError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import EventStoreSection, RunOptions
 from include.projection_rebuild.tables import WriteError
@@ -362,8 +362,9 @@ def test_a_sick_machine_is_no_fault_of_the_event(engine: sa.Engine) -> None:
     store = Store(engine, {"data": "{bytes}"})
     store.add([{"id": 3, "data": b"x"}])
     made = store.rebuild(PayloadProjector, store={"decoder": "tests.engine.decoders:on_a_sick_machine"})
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(MachineTrouble, match=r"ENOSPC.*the decoder was at the event made at position 3") as failed:
         made.plan(RunOptions())
+    assert failed.value.retryable
 
 
 @pytest.mark.parametrize("batch", [3, 1_000])
