@@ -700,8 +700,14 @@ class Dialect(ABC):
         *,
         lock: bool = False,
     ) -> Iterator[Values]:
-        """The rows whose column has one of these values."""
-        wanted = bound_keys(kind, [column], [(value,) for value in values], self.binds)
+        """The rows whose column has one of these values; None is NULL."""
+        given = [*values]
+        if None in given:
+            # Nothing is equal to NULL, so that no list of values finds it.
+            missing = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {self.quote(column)} IS NULL"
+            found = self._execute(connection, missing + (self.row_lock if lock else ""))
+            yield from loaded(kind, [tuple(row) for row in found])
+        wanted = bound_keys(kind, [column], [(value,) for value in given if value is not None], self.binds)
         yield from self._select(connection, schema, table, kind, [column], wanted, lock)
 
     def insert_if_absent(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, row: Values) -> None:
