@@ -12,6 +12,7 @@ class ColumnKind(StrEnum):
     WHOLE = "whole numbers"
     NUMBER = "numbers with a fraction"
     TEXT = "text"
+    PADDED = "text padded with blanks"
     ENUM = "names of an enumeration"
     UUID = "UUIDs"
     BYTES = "bytes"
@@ -29,9 +30,11 @@ class ColumnType:
     :param compares_bytes: whether two texts are equal for the database only if their bytes are; false for a collation that ignores
         case, accents or blanks at the end
     :param nullable: whether it takes NULL
+    :param takes_any_text: whether every text can be compared with it; false for a character set that lacks letters
     """
 
     name: str
     kind: ColumnKind
     compares_bytes: bool = True
     nullable: bool = True
+    takes_any_text: bool = True

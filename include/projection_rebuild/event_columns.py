@@ -5,8 +5,9 @@ Imports the dialects and the spec. What becomes of the rows stands in :mod:`incl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -117,7 +118,7 @@ class EventColumns:
         known = self._type_of(name)
         # The first finds an index, the second is right in any collation; a text that the first one leaves out is not the same.
         found: list[sa.ColumnElement[bool]] = []
-        if known.kind is ColumnKind.TEXT:
+        if known.kind is ColumnKind.TEXT and (known.takes_any_text or all(map(str.isascii, values))):
             found.append(column(name).in_(_values(values, sa.String())))
         elif known.kind is ColumnKind.UUID:
             # Without a type, so that the database takes the values for what the column is.
@@ -136,10 +137,12 @@ class EventColumns:
         """Conditions: an event was recorded at or after one moment, and before another."""
         if self._recorded_at is None:
             return
+        # Rather an event too many, whose aggregate is rebuilt as well, than one too few.
+        grain = timedelta(0) if self._section.recorded_at_unit else self._dialect.time_grain
         if since is not None:
-            yield ~self._before(self._recorded_at, since)
+            yield ~self._before(self._recorded_at, since - grain)
         if until is not None:
-            yield self._before(self._recorded_at, until)
+            yield self._before(self._recorded_at, until + 2 * grain)
 
     def _before(self, recorded_at: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
         unit = self._section.recorded_at_unit
@@ -209,9 +212,8 @@ class EventColumns:
     def _as_it_is(self, name: str) -> sa.ColumnElement[Any]:
         """A column for an author's SQL, which may group by it: of its own type, but no two texts become one."""
         known = self._type_of(name)
-        return (
-            column(name) if known.compares_bytes or known.kind is not ColumnKind.TEXT else self._dialect.exact_text(column(name))
-        )
+        loose = known.kind in (ColumnKind.TEXT, ColumnKind.PADDED) and not known.compares_bytes
+        return self._dialect.exact_text(column(name)) if loose else column(name)
 
     def for_statements(self) -> list[sa.ColumnElement[Any]]:
         """The columns that a projector's SQL sees, under the names of the spec's keys."""
@@ -236,7 +238,7 @@ def as_text(found: str | bytes) -> str:
 
 def _whole(text: str) -> int | None:
     """The whole number that a column writes so; None: there is none."""
-    if len(text) > len(str(LOWEST)) or not text.lstrip("-").isdecimal() or str(int(text)) != text:
+    if not re.fullmatch("-?[0-9]{1,19}", text) or str(int(text)) != text:
         return None
     return int(text) if LOWEST <= int(text) <= HIGHEST else None
 

@@ -22,13 +22,10 @@ OPTIONAL = {f"columns.{key}" for key in ("recorded_at", "version", "type_version
 UUID_LENGTH = 16
 """Bytes of a UUID."""
 
-STREAMS = {ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
-TYPES = {ColumnKind.TEXT, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
+STREAMS = {ColumnKind.TEXT, ColumnKind.PADDED, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
+TYPES = {ColumnKind.TEXT, ColumnKind.PADDED, ColumnKind.ENUM, ColumnKind.UUID, ColumnKind.WHOLE, ColumnKind.BYTES}
 PAYLOADS = {ColumnKind.TEXT, ColumnKind.JSON, ColumnKind.BYTES}
 COUNTS = {ColumnKind.WHOLE, ColumnKind.NUMBER}
-
-TAKES_OFFSETS = ("postgresql", "sqlite")
-"""Databases that make the right moment of a text with an offset."""
 
 
 class Contract:
@@ -79,7 +76,10 @@ class Contract:
     # The table --------------------------------------------------------------------------------------------------
 
     def _no_table(self, connection: sa.Connection) -> Finding | None:
-        table = self._section.table
+        table, schema = self._section.table, self._section.db_schema
+        if self._dialect.flavour == "sqlite" and schema not in (None, "main"):
+            problem = f"a file of SQLite has no schema {schema}, and what is attached to a connection of the application's is not there for ours"
+            return self._refusal(problem, "leave event_store.schema out, and connect to the file that holds the events")
         kind = self._dialect.relation_kind(connection, self._schema, table)
         if kind is None:
             return self._refusal(f"there is no table {table} in {self._section.conn_id}", "correct event_store.table")
@@ -132,6 +132,17 @@ class Contract:
             )
             return
         yield from self._doubled(connection, name, remedy)
+        yield from self._ahead(connection, name)
+
+    def _ahead(self, connection: sa.Connection, name: str) -> Iterator[Finding]:
+        sequence = self._dialect.hands_out_ahead(connection, self._schema, self._section.table, name)
+        if sequence is not None and self._section.wait_for_holes is None:
+            yield self._refusal(
+                f"the sequence {sequence} gives each session positions in advance, so that an event may appear below others that have been "
+                "read. With two sessions that append, verification finds it each time, and a rebuild comes to no end",
+                f"ALTER SEQUENCE {sequence.partition(' (')[0]} CACHE 1",
+                refuses=False,
+            )
 
     def _doubled(self, connection: sa.Connection, name: str, remedy: str) -> Iterator[Finding]:
         fixed = {column for column, value in self._section.only.items() if value is not None}
@@ -203,12 +214,16 @@ class Contract:
                 return f"it has no column {name}"
             if problem := self._time_problem(connection, known):
                 return f"{problem[0]}: {problem[1]}"
-            if (
-                known.kind is ColumnKind.TEXT
-                and self._section.recorded_at_unit is None
-                and self._dialect.flavour not in TAKES_OFFSETS
-            ):
-                return f"its time column {name} holds text, of which this database does not know the offset: use a type of time"
+            return None if self._section.recorded_at_unit else self._untold_times(connection, name, known)
+
+    def _untold_times(self, connection: sa.Connection, name: str, known: ColumnType) -> str | None:
+        """Texts that this database would take for no time, or for another one."""
+        if (unknown := self._dialect.no_time(self._quoted(name))) is not None:
+            if self._any(connection, f"{self._quoted(name)} IS NOT NULL AND {unknown}"):
+                return f"its time column {name} holds texts that this database takes for no time: write them as 2026-01-31 22:00:00+01:00"
+            return None
+        if known.kind in (ColumnKind.TEXT, ColumnKind.PADDED):
+            return f"its time column {name} holds text, which this database may take for other times, or for none: use a type of time"
         return None
 
     def _time_problem(self, connection: sa.Connection, known: ColumnType) -> tuple[str, str] | None:
@@ -222,7 +237,7 @@ class Contract:
         if unit is not None and kinds - COUNTS:
             problem = f"its time column {name} is of the type {known.name}, and event_store.recorded_at_unit is for numbers"
             return problem, "leave event_store.recorded_at_unit out"
-        if unit is None and kinds - {ColumnKind.TIME, ColumnKind.TEXT}:
+        if unit is None and kinds - {ColumnKind.TIME, ColumnKind.TEXT, ColumnKind.PADDED}:
             return f"its time column {name} is of the type {known.name}, which holds no time", (
                 "name a column of times, or null, as event_store.columns.recorded_at"
             )

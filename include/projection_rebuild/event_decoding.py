@@ -18,6 +18,7 @@ from include.projection_rebuild import pyeventsourcing
 from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
 from include.projection_rebuild.errors import SpecError
 from include.projection_rebuild.events import Event, Undecodable
+from include.projection_rebuild.positions import HIGHEST, LOWEST
 from include.projection_rebuild.presets import Preset
 from include.projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
 
@@ -50,7 +51,8 @@ def decoder_of(section: EventStoreSection) -> Decode:
 def epoch_count(moment: datetime, unit: TimeUnit) -> int:
     """The first whole number of units since 1970 that is not before an aware moment."""
     microseconds = (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
-    return -(-microseconds * PER_SECOND[unit] // 10**6)
+    # A moment that no column of 64 bits can hold lies beyond all of its values all the same.
+    return max(LOWEST, min(HIGHEST, -(-microseconds * PER_SECOND[unit] // 10**6)))
 
 
 def stream_of_bytes(stored: bytes, form: StreamFormat) -> str:

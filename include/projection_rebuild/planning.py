@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
@@ -85,6 +86,17 @@ def _statements(context: Context, connection: sa.Connection, made: Plan) -> list
     return [each.replace("%%", "%") for each in statements]
 
 
+@contextmanager
+def _one_at_a_time(context: Context) -> Iterator[None]:
+    """Two workers that plan one run at once: the ledger takes the first."""
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise ClaimRefused(
+            f"another worker is planning the run {context.run_id} at this moment. Nothing has been touched; let that one go on"
+        ) from None
+
+
 def begin(
     context: Context, connection: sa.Connection, made: Plan, options: RunOptions, is_over: Callable[[str], bool], by: str
 ) -> None:
@@ -101,7 +113,7 @@ def begin(
         raise StepOrderError(
             f"the run {context.run_id} cannot begin anew before anything else is done: {IN_PIECES[before.state]}"
         )
-    with context.dialect.transaction(connection):
+    with _one_at_a_time(context), context.dialect.transaction(connection):
         record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json"), "by": shown(by, NAME)}
         record[agreed.AGREED] = agreed.of(context.spec, context.projectors, made.projectors)
         ledger.begin(connection, context.run_id, context.spec.rebuild, record)

@@ -801,6 +801,13 @@ class Dialect(ABC):
     def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
         """Blue's columns without those that the database works out from others."""
 
+    time_grain: ClassVar[timedelta] = timedelta(0)
+    """How far :meth:`before` may be out."""
+
+    def no_time(self, quoted: str) -> str | None:
+        """A condition: a text is none that :meth:`before` knows for a time. None: this database has types for times."""
+        return None
+
     @abstractmethod
     def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
         """A condition: a column that holds a time, or its text (UTC where it has no offset), lies before a moment."""
@@ -880,6 +887,10 @@ class Dialect(ABC):
     @abstractmethod
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         """What a name stands for: ``table``, or what else the database calls it, such as ``view``; None: nothing."""
+
+    def hands_out_ahead(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> str | None:
+        """The name of what gives each session numbers of this column in advance, so that a later event may get a lower one; None: nothing."""
+        return None
 
     @abstractmethod
     def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Generator, Hashable, Iterable, 
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -148,7 +149,11 @@ class MySQLDialect(Dialect):
     ddl_commits = True
     begin = "START TRANSACTION"
     # The driver would leave an offset out; columns know none, and our sessions are in UTC.
-    binds = PORTABLE_BINDS | {datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value}
+    binds = PORTABLE_BINDS | {
+        datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value,
+        # What is no number the driver would write as the name of a column; as a text it is a value that the column refuses.
+        Decimal: lambda value: value if value.is_finite() else str(value),
+    }
 
     def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         super().__init__(engine, known_as)
@@ -384,9 +389,16 @@ class MySQLDialect(Dialect):
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
         # Those of other workers of ours cannot be told from the application's.
-        query = """SELECT ID FROM information_schema.PROCESSLIST
+        query = f"""SELECT ID FROM {self._process_list(connection)}
                    WHERE COMMAND IN ('Query', 'Execute') AND DB = DATABASE() AND ID <> CONNECTION_ID()"""
         return len(set(self._execute(connection, query).scalars()) - set(self._sessions.values()))
+
+    def _process_list(self, connection: sa.Connection) -> str:
+        """The list of sessions; MySQL's own fails while any session executes a text with a letter of four bytes."""
+        query = "SELECT @@performance_schema"
+        has_other = not self.is_mariadb and (self.engine.dialect.server_version_info or ()) >= (8, 0, 22)
+        found = has_other and self._execute(connection, query).scalar_one()
+        return "performance_schema.processlist" if found else "information_schema.PROCESSLIST"
 
     def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
         names = [each.blue for each in tables]
@@ -1196,6 +1208,7 @@ class MySQLDialect(Dialect):
                 # The others take blanks at the end for nothing, utf8mb4_bin as well.
                 collation is None or collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin"),
                 bool(nullable),
+                collation is None or collation.startswith(("utf8mb4", "utf16", "utf32")),
             )
             for name, column_type, data_type, collation, nullable in self._execute(connection, query, schema, table)
         }

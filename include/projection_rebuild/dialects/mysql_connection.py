@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import MySQLdb
@@ -168,7 +168,14 @@ def _has_its_number(driver: Any) -> bool:
 
 def _seen_port(driver: Any) -> str | None:
     """The port that the server sees at our end; None: it sees none."""
-    (host,) = _ask(driver, "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()")
+    host = ""
+    # MySQL's second list fails while any session executes a text with a letter of four bytes; the first one may be missing or off.
+    for table in ("performance_schema.processlist", "information_schema.PROCESSLIST"):
+        with suppress(MySQLdb.Error):
+            found = _ask(driver, f"SELECT HOST FROM {table} WHERE ID = CONNECTION_ID()")
+            host = found[0] if found else ""
+        if host:
+            break
     _, colon, port = str(host).rpartition(":")
     return port if colon else None
 

@@ -63,7 +63,7 @@ _MISSING_PARENTS = """SELECT DISTINCT k.CONSTRAINT_NAME, k.REFERENCED_TABLE_SCHE
    AND c.COLUMN_NAME = k.REFERENCED_COLUMN_NAME
  WHERE k.TABLE_SCHEMA = %s AND k.TABLE_NAME = %s AND k.REFERENCED_TABLE_NAME IS NOT NULL AND c.COLUMN_NAME IS NULL ORDER BY 1"""
 
-_REPLICAS = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%%'"
+_REPLICAS = "SELECT COUNT(*) FROM {} WHERE COMMAND LIKE 'Binlog Dump%%'"
 
 _METADATA_LOCKS = "SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl'"
 
@@ -91,6 +91,12 @@ class Preflight:
         """MariaDB shows the active role's rights by itself."""
         roles = "NONE" if self._mariadb else self._query("SELECT CURRENT_ROLE()").scalar_one()
         return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}".replace("%", "%%")
+
+    @property
+    def _process_list(self) -> str:
+        # MySQL's own list fails while any session executes a text with a letter of four bytes.
+        other = not self._mariadb and self._is_on("performance_schema")
+        return "performance_schema.processlist" if other else "information_schema.PROCESSLIST"
 
     def _is_on(self, setting: str) -> bool:
         return self._settings.get(setting, "OFF").upper() in ("ON", "1")
@@ -129,7 +135,7 @@ class Preflight:
             )
 
     def _replication(self) -> Iterator[Finding]:
-        replicas = self._query(_REPLICAS).scalar_one() if self._is_on("log_bin") else 0
+        replicas = self._query(_REPLICAS.format(self._process_list)).scalar_one() if self._is_on("log_bin") else 0
         if replicas:
             yield Finding(
                 about="replication",

@@ -108,10 +108,23 @@ SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS typ
   LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
 
+# Owned by the column (serial, identity), or named in its default.
+_AHEAD = """
+SELECT q.seqrelid::pg_catalog.regclass::text || ' (CACHE ' || q.seqcache || ')'
+  FROM pg_catalog.pg_attribute a
+  LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+  JOIN pg_catalog.pg_depend d ON
+       (d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i'))
+    OR (d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass)
+  JOIN pg_catalog.pg_sequence q ON q.seqrelid IN (d.objid, d.refobjid)
+ WHERE a.attrelid = %s AND a.attname = %s AND q.seqcache > 1 LIMIT 1"""
+
 _KINDS = {
     **dict.fromkeys(("int2", "int4", "int8"), ColumnKind.WHOLE),
     **dict.fromkeys(("numeric", "float4", "float8", "money"), ColumnKind.NUMBER),
-    **dict.fromkeys(("text", "varchar", "bpchar", "name", "citext"), ColumnKind.TEXT),
+    **dict.fromkeys(("text", "varchar", "name", "citext"), ColumnKind.TEXT),
+    # The server takes its blanks for nothing, and gives them all the same.
+    "bpchar": ColumnKind.PADDED,
     **dict.fromkeys(("timestamp", "timestamptz", "date"), ColumnKind.TIME),
     **dict.fromkeys(("json", "jsonb"), ColumnKind.JSON),
     "uuid": ColumnKind.UUID,
@@ -665,6 +678,10 @@ class PostgresDialect(Dialect):
         query = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s"
         found = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
         return None if found is None else _RELATIONS.get(found, "relation that holds no rows")
+
+    def hands_out_ahead(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> str | None:
+        found = self._execute(connection, _AHEAD, self._oid(connection, schema, table), column).scalar()
+        return None if found is None else str(found)
 
     def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         return sa.collate(sa.cast(text, sa.Text), "C")

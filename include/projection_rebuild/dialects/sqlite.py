@@ -466,6 +466,13 @@ class SqliteDialect(Dialect):
         found = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table.blue)})")
         return [column[1] for column in found if column[6] == 0]
 
+    time_grain = timedelta(milliseconds=1)
+
+    def no_time(self, quoted: str) -> str | None:
+        # `now`, a bare time and a number mean something to it as well.
+        day = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+        return f"(typeof({quoted}) <> 'text' OR {quoted} NOT GLOB '{day}' OR strftime('%s', {quoted}) IS NULL)"
+
     def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
         utc = f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]
         return sa.func.strftime("%Y-%m-%d %H:%M:%f", column) < utc
