@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 
@@ -65,6 +65,43 @@ class Only:
 EVERYTHING = Only()
 
 
+class _Hurry:
+    """Connections for readings that follow one on another.
+
+    :param longest: how long each waits for a lock at most
+    """
+
+    def __init__(self, dialect: Dialect, longest: timedelta) -> None:
+        self._dialect = dialect
+        self._longest = longest
+        # Each with what closes it.
+        self._idle: list[tuple[sa.Connection, ExitStack]] = []
+
+    def __enter__(self) -> Self:
+        self._idle.append(self._opened())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with ExitStack() as stack:
+            for _, closing_it in self._idle:
+                stack.push(closing_it)
+
+    @contextmanager
+    def lent(self) -> Iterator[sa.Connection]:
+        """The connection that is idle; another one within another reading, or after an error, which ends the connection it came from."""
+        connection, closing_it = self._idle.pop() if self._idle else self._opened()
+        with ExitStack() as stack:
+            stack.push(closing_it)
+            yield connection
+            self._idle.append((connection, stack.pop_all()))
+
+    def _opened(self) -> tuple[sa.Connection, ExitStack]:
+        with ExitStack() as stack:
+            connection = stack.enter_context(self._dialect.connect())
+            self._dialect.limit_lock_wait(connection, self._longest)
+            return connection, stack.pop_all()
+
+
 class EventStore:
     """The append-only table of events, read-only for us. A place in it is a position, or None for the beginning.
 
@@ -85,7 +122,7 @@ class EventStore:
         self._position = self._columns.position
         self._whole: Place = BEGINNING
         self._page_sizes: dict[tuple[str, ...], int] = {}
-        self._longest_wait: timedelta | None = None
+        self._hurry: _Hurry | None = None
 
     @property
     def table(self) -> str:
@@ -150,18 +187,22 @@ class EventStore:
 
     @contextmanager
     def in_a_hurry(self, longest: timedelta) -> Iterator[None]:
-        """Within it no reading waits for a lock for longer: while tables are held, whoever is waited for may wait for these tables."""
-        self._longest_wait = longest
-        try:
-            yield
-        finally:
-            self._longest_wait = None
+        """Within it no reading waits for a lock for longer: while tables are held, whoever is waited for may wait for these tables.
+
+        All readings use one connection, which is made here: to set one up takes round trips, and writers wait then.
+        """
+        with ExitStack() as stack:
+            with reading(self._section.table):
+                hurry = stack.enter_context(_Hurry(self.dialect, longest))
+            self._hurry = hurry
+            try:
+                yield
+            finally:
+                self._hurry = None
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with reading(self._section.table), self.dialect.connect() as connection:
-            if self._longest_wait is not None:
-                self.dialect.limit_lock_wait(connection, self._longest_wait)
+        with reading(self._section.table), self.dialect.connect() if self._hurry is None else self._hurry.lent() as connection:
             yield connection
 
     def newest(self) -> Place:

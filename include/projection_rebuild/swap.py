@@ -474,10 +474,11 @@ class _Attempt:
                 self._drop_superseded(superseded)
                 self._set_consumers(position)
                 self._announce(position, left_behind, retired)
-            if time.monotonic() - began > bounds.max_pause.total_seconds():
-                raise _PauseTooLong
             statements = ahead or dialect.switch(self._connection, self._tables)
             refuse_replaced(self._context, self._connection, self._tables, self._run)
+            # The last look at the clock, after all that can take its time.
+            if time.monotonic() - began > bounds.max_pause.total_seconds():
+                raise _PauseTooLong
             fenced = dialect.run_switch(self._connection, self._tables, statements, manners)
             if not dialect.ddl_commits:
                 _mark_switched(self._context, self._connection, self._tables)

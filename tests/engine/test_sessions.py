@@ -528,7 +528,6 @@ PRAGMAS = {
     "legacy_alter_table": "0",
     "reverse_unordered_selects": "1",
     "ignore_check_constraints": "1",
-    "query_only": "1",
     "trusted_schema": "0",
     "cell_size_check": "1",
     "locking_mode": "exclusive",

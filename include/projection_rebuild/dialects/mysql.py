@@ -249,18 +249,21 @@ class MySQLDialect(Dialect):
     identity_lost_by = "OPTIMIZE, TRUNCATE or ALTER TABLE"
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        # One look at InnoDB's list, which holds the tables of all schemas; writers may be waiting.
-        database = _file_name(schema or self._execute(connection, "SELECT DATABASE()").scalar_one())
-        names = {f"{database}/{_file_name(table)}": table for table in tables}
-        catalog = "INNODB_SYS_TABLES" if self.is_mariadb else "INNODB_TABLES"
-        query = f"SELECT NAME, TABLE_ID FROM information_schema.{catalog} WHERE NAME IN ({', '.join(['%s'] * len(names))})"
+        # One look for all of them: writers may be waiting. MySQL makes its list of tables anew for each question, with all tables
+        # of the server. It finds a table's own space by an index, whose number stays and changes as the table's does.
+        column, catalog = ("TABLE_ID", "INNODB_SYS_TABLES") if self.is_mariadb else ("SPACE", "INNODB_TABLESPACES_BRIEF")
+        spelled = _file_name if self.is_mariadb else str
+        database = spelled(schema or self._execute(connection, "SELECT DATABASE()").scalar_one())
+        names = {f"{database}/{spelled(table)}": table for table in tables}
+        query = f"SELECT NAME, {column} FROM information_schema.{catalog} WHERE NAME IN ({', '.join(['%s'] * len(names))})"
         try:
             rows = self._execute(connection, query, *names).all() if names else []
         except sa.exc.DBAPIError as error:
             if _number(error) == ACCESS_DENIED:
                 return dict.fromkeys(tables)
             raise
-        found = {names.get(str(name)): str(number) for name, number in rows}
+        # A number of a space is never taken for one of a table, which some have instead: partitions, and tables in shared spaces.
+        found = {names.get(_text(name)): f"{'' if self.is_mariadb else 'space '}{int(number)}" for name, number in rows}
         return {table: found.get(table) or self.identity(connection, schema, table) for table in tables}
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:

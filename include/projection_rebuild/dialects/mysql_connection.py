@@ -7,6 +7,7 @@ to several sessions; the number that the login gave to the connection is then no
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -59,15 +60,20 @@ _PLUGIN = Refusal(
 )
 _DRIVER = Refusal("the driver does not take one of the extras", "Correct the extras in the connection")
 
+TLS_FAILED = 2026
+
 CLIENT_ERRORS = 2000
 """From here to 3000, errors are the driver's own: it has not reached the server, or lost it."""
+
+BROKEN_TLS = r"reset by peer|Broken pipe|timed out|unexpected eof|reason\(5\)"
+"""What an error of the encryption says where the connection was lost within the handshake, in whichever library the driver was built with."""
 
 _AWAY = {1053, 1152, 1158, 1159, 1160, 1161, 1184}
 """The server is being stopped, or the connection broke."""
 
 _MEANINGS = {
     1040: _NO_ROOM, 1203: _NO_ROOM, 1226: _NO_ROOM, 1045: _LOGIN, 1698: _LOGIN, 3118: _LOCKED, 4151: _LOCKED, 1820: _LOCKED, 1862: _LOCKED,
-    1044: _DATABASE, 1049: _DATABASE, 1129: _MACHINE, 1130: _MACHINE, 2026: _ENCRYPTION, 3159: _ENCRYPTION, 1251: _PLUGIN, 2059: _PLUGIN,
+    1044: _DATABASE, 1049: _DATABASE, 1129: _MACHINE, 1130: _MACHINE, TLS_FAILED: _ENCRYPTION, 3159: _ENCRYPTION, 1251: _PLUGIN, 2059: _PLUGIN,
     2061: _PLUGIN,
 }  # fmt: skip
 
@@ -97,6 +103,8 @@ def why_not_connected(error: BaseException) -> Refusal:
     if not isinstance(cause, MySQLdb.OperationalError):
         return _DRIVER
     number = int(cause.args[0]) if cause.args else 0
+    if number == TLS_FAILED and re.search(BROKEN_TLS, str(cause.args[1:])):
+        return _ELSEWHERE
     if number in _AWAY or number == 0 or number // 1000 == CLIENT_ERRORS // 1000:
         return _MEANINGS.get(number, _ELSEWHERE)
     unknown = Refusal(

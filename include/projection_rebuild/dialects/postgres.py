@@ -59,6 +59,9 @@ _FORMATS = {**FORMATS, bool: lambda value: "t" if value else "f"}
 _FIND = """SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s"""
 
+_FIND_ALL = """SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = ANY(%s)"""
+
 # A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may have come in one
 # message with its BEGIN). READ COMMITTED gives its
 # snapshot up after each statement, and takes another one with another xmin, or is a statement by itself.
@@ -264,6 +267,11 @@ class PostgresDialect(Dialect):
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)
         return str(oid) if oid else None
+
+    def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
+        # One question: writers may be waiting.
+        found = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
+        return {table: found.get(table) for table in tables}
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:

@@ -36,9 +36,29 @@ SPARE = 4
 
 DIRECT = "Connect to the server directly, past the pooler, or through a pool in session mode (PgBouncer: pool_mode=session)"
 
-_ENCRYPTION = r"SSL|certificate|GSSAPI|channel binding"
+# Whole sentences of libpq's: single words of them occur in other sentences, and in those about a lost connection.
+_BROKEN = (
+    r"SSL SYSCALL error|SSL error: unexpected eof|SSL connection has been closed unexpectedly|server closed the connection unexpectedly"
+    r"|could not send (SSL|GSSAPI) negotiation packet|server sent an error response during SSL exchange"
+)
+_ENCRYPTION = (
+    r"SSL error(:| code)|server does not support SSL|could not establish SSL|could not create SSL|SSL support is not compiled in"
+    r"|could not (read|open|load|set|get) .*(certificate|private key|SSL)|could not get server's host name|root certificate file"
+    r"|certificate present|certificate does not match|server certificate for|valid client certificate|private key file|host name must be specified"
+    r"|response to SSL negotiation|data after (SSL|GSSAPI)|GSSAPI (encryption|negotiation|security context)"
+    r"|channel binding (is )?required|weak sslmode"
+)
+_NAMES = r'"[^"]*"' + r"|(?<=host )'[^']*'|(?<=host: )'[^']*'"
+"""What libpq and psycopg quote: names, addresses and paths, which may hold any word."""
+
 _CONFIGURED = (
     r"unrecognized configuration parameter|invalid value for parameter|invalid command-line|unsupported startup parameter"
+)
+
+_ELSEWHERE = Refusal(
+    "the server cannot be reached, or does not answer",
+    "Look whether it runs, and whether host and port are right",
+    retryable=True,
 )
 
 # libpq tells why it could not connect in words only, the server's own among them.
@@ -84,6 +104,8 @@ _MEANINGS: tuple[tuple[str, Refusal], ...] = (
         r"invalid .* value|bad value for|invalid connection option|invalid integer",
         Refusal("the driver does not take one of the extras", "Correct the extras in the connection"),
     ),
+    # Before the next one: a server that is stopped may end the connection within the handshake.
+    (_BROKEN, _ELSEWHERE),
     (
         _ENCRYPTION,
         Refusal(
@@ -96,12 +118,6 @@ _MEANINGS: tuple[tuple[str, Refusal], ...] = (
 _PASSING = ("08", "53", "57")
 """Classes of errors that pass: lost connections, which a full pool gives too, exhausted resources, and servers that are stopped."""
 
-_ELSEWHERE = Refusal(
-    "the server cannot be reached, or does not answer",
-    "Look whether it runs, and whether host and port are right",
-    retryable=True,
-)
-
 _NO_ROOM = Refusal(
     "a pooler stands between, and gave us no second connection to the server in time",
     f"Make the pool larger. {DIRECT}",
@@ -111,7 +127,7 @@ _NO_ROOM = Refusal(
 
 def why_not_connected(error: BaseException) -> Refusal:
     """What the driver's text means; where it says nothing that we know, the server is away."""
-    text = str(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+    text = re.sub(_NAMES, '""', str(error.orig if isinstance(error, sa.exc.DBAPIError) else error))
     for pattern, refusal in _MEANINGS:
         if re.search(pattern, text):
             return refusal

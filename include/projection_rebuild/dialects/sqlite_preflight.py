@@ -16,13 +16,22 @@ from include.projection_rebuild.findings import Finding
 OLDEST = (3, 26)
 """The first with PRAGMA legacy_alter_table."""
 
+ALLOW = "tell its connections PRAGMA query_only = 0"
+
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
 
 
 def of_server(query: Query) -> Iterator[Finding]:
     """Whether the file can be written, and how it is read meanwhile."""
-    if _is_read_only(query):
+    if _is_kept(query):
+        yield Finding(
+            about="query_only",
+            problem="its connections are told to write nothing, so somebody keeps this database read-only",
+            remedy=f"use the database that is written, or {ALLOW}",
+            refuses=True,
+        )
+    elif _is_read_only(query):
         yield Finding(
             about="database",
             problem="its file, or the folder that its journal goes to, is read-only",
@@ -40,13 +49,25 @@ def of_server(query: Query) -> Iterator[Finding]:
 
 def of_events(query: Query, table: str) -> Iterator[Finding]:
     """Whether appends can be held back, which takes the right to write."""
-    if _is_read_only(query):
+    if _is_kept(query):
+        yield Finding(
+            about=f"event store {table}",
+            problem="its connections are told to write nothing (query_only), so that appends cannot be held back",
+            remedy=f"{ALLOW}; nothing is written to it",
+            refuses=True,
+        )
+    elif _is_read_only(query):
         yield Finding(
             about=f"event store {table}",
             problem="its file, or the folder that its journal goes to, is read-only, so that appends cannot be held back",
             remedy="let this process write both; nothing is written to it",
             refuses=True,
         )
+
+
+def _is_kept(query: Query) -> bool:
+    """Whether whoever made the engine has told its connections to write nothing; our own settings leave that as it is."""
+    return bool(query("PRAGMA query_only").scalar())
 
 
 def _is_read_only(query: Query) -> bool:

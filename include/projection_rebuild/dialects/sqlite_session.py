@@ -11,7 +11,6 @@ SETTINGS = (
     Setting("legacy_alter_table", "1", "foreign keys, views and triggers of others would follow a rename to the retired table"),
     Setting("foreign_keys", "0", "a rename would carry foreign keys along; verification looks for rows without parents instead"),
     Setting("writable_schema", "0", "a switch that was given up may have left it on"),
-    Setting("query_only", "0", "every write would be refused"),
     Setting("ignore_check_constraints", "0", "rows that break a CHECK would go in"),
     Setting("locking_mode", "normal", "the file would stay locked when a transaction has ended"),
     Setting("read_uncommitted", "0", "rows would be read that nobody has committed"),
