@@ -12,7 +12,7 @@ from typing import Any
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowException
 
-from include.projection_rebuild.boundary import word_for
+from include.projection_rebuild.boundary import failure_of, word_for
 from include.projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
@@ -32,9 +32,8 @@ def made(section: NotifierSection) -> BaseNotifier:
     try:
         notifier = pkgutil.resolve_name(section.notifier)(**section.arguments)
     except Exception as error:
-        raise SpecError(
-            f"{section.notifier} cannot be made: {type(error).__name__}: {error}. Correct `notifier` or `arguments`"
-        ) from error
+        # Without its text and without the chain: both may quote its arguments.
+        raise SpecError(f"{section.notifier} cannot be made: {failure_of(error)}. Correct `notifier` or `arguments`") from None
     if not isinstance(notifier, BaseNotifier):
         raise SpecError(f"{section.notifier} is no notifier of Airflow (airflow.sdk.BaseNotifier)")
     return notifier
@@ -50,7 +49,7 @@ def check(spec: RebuildSpec, path: Path) -> None:
             try:
                 made(section)
             except SpecError as error:
-                raise SpecError(f"{path.name}, notify.{event}: {error}") from error.__cause__
+                raise SpecError(f"{path.name}, notify.{event}: {error.message}") from None
 
 
 class Tell:
