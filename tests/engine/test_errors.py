@@ -184,14 +184,26 @@ def test_live_the_application_sees_its_drivers_error(engine: sa.Engine) -> None:
         project_live(connection, marked.ThingProjector, event)
 
 
-def test_the_command_line_prints_one_of_ours(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_prints_one_of_ours(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text("rebuild: x\n")
     assert main(["plan", str(spec), "--read-models", f"no url {MARK}"]) == 1
-    assert "PR-DB-00" in (said := capsys.readouterr().out) and MARK not in said
+    said = capsys.readouterr().out
+    assert "PR-CONNECTION-01" in said and MARK not in said
     url = f"sqlite:///{tmp_path}/{MARK}/none.db"
     assert main(["plan", "include/rebuilds/universal.yaml", "--read-models", url]) == 1
-    assert "PR-DB-01" in (said := capsys.readouterr().out) and "OperationalError" not in said
+    said = capsys.readouterr().out
+    assert "PR-CONNECTION-01" in said and "OperationalError" not in said
+
+    def strange(_: object) -> None:
+        raise LookupError(MARK) from sqlite3.IntegrityError(MARK)
+
+    monkeypatch.setattr("include.projection_rebuild.__main__._do", strange)
+    assert main(["plan", str(spec), "--read-models", url]) == 1
+    said = capsys.readouterr().out
+    assert "plan: " in said and "LookupError" in said and "[PR-" in said and MARK not in said
 
 
 def test_a_projector_that_a_sick_machine_cannot_import(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
