@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
@@ -15,7 +16,7 @@ from sqlalchemy.sql.elements import quoted_name
 from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.event_decoding import bytes_of_stream, epoch_count, stream_of_bytes
-from include.projection_rebuild.positions import Place
+from include.projection_rebuild.positions import HIGHEST, LOWEST, Place
 from include.projection_rebuild.presets import Preset
 from include.projection_rebuild.spec import EventStoreSection, StreamFormat
 
@@ -108,7 +109,7 @@ class EventColumns:
             return [self._stream.in_(_values(found, sa.LargeBinary()))]
         if self._type_of(name).kind is ColumnKind.WHOLE:
             # A database may take 12x for 12.
-            numbers = [int(each) for each in wanted if each.lstrip("-").isdecimal() and str(int(each)) == each]
+            numbers = [number for number in map(_whole, wanted) if number is not None]
             return [self._stream.in_(_values(numbers, sa.BigInteger()))]
         return self._among(name, wanted)
 
@@ -120,7 +121,7 @@ class EventColumns:
             found.append(column(name).in_(_values(values, sa.String())))
         elif known.kind is ColumnKind.UUID:
             # Without a type, so that the database takes the values for what the column is.
-            found.append(column(name).in_(_values(values, sa.types.NullType())))
+            found.append(column(name).in_(_values([each for each in values if _is_uuid(each)], sa.types.NullType())))
         if not (known.compares_bytes and found):
             found.append(self._dialect.exact(self._text(name)).in_(_values(values, sa.String())))
         return found
@@ -186,6 +187,20 @@ class EventColumns:
             joined = joined + sa.literal_column("'-'", sa.Text) + _part(digits, start, length)
         return joined
 
+    @property
+    def reads_payloads(self) -> bool:
+        """Whether the database can say of any payload whether it is JSON."""
+        return self._dialect.reads_json(self._type_of(self._section.columns.payload).kind)
+
+    def payload_field(self, field: str) -> sa.ColumnElement[str]:
+        """A field of the payload, as text; null where there is none."""
+        return self._dialect.json_field(self._payload, self._type_of(self._section.columns.payload).kind, field)
+
+    @property
+    def no_stream(self) -> sa.ColumnElement[bool]:
+        """A condition: an event has no stream."""
+        return self._stream.is_(None)
+
     def payload_text(self) -> sa.ColumnElement[Any]:
         """The payload as JSON, for the database."""
         is_bytes = self._type_of(self._section.columns.payload).kind is ColumnKind.BYTES
@@ -217,6 +232,21 @@ def column(name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.Column
 def as_text(found: str | bytes) -> str:
     """A text that a query was grouped by; some databases return it as bytes."""
     return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _whole(text: str) -> int | None:
+    """The whole number that a column writes so; None: there is none."""
+    if len(text) > len(str(LOWEST)) or not text.lstrip("-").isdecimal() or str(int(text)) != text:
+        return None
+    return int(text) if LOWEST <= int(text) <= HIGHEST else None
+
+
+def _is_uuid(text: str) -> bool:
+    """Whether a column of UUIDs may write one so; a database refuses what is none."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _part(digits: sa.ColumnElement[str], start: int, length: int) -> sa.ColumnElement[str]:

@@ -242,11 +242,14 @@ class Contract:
         return connection.exec_driver_sql(statement, self._only_values()).first() is not None
 
     def _only(self) -> str:
-        mark = "?" if self._dialect.engine.dialect.paramstyle == "qmark" else "%s"
-        parts = [
-            f"{self._quoted(name)} {'IS NULL' if value is None else f'= {mark}'}" for name, value in self._section.only.items()
-        ]
+        parts = [self._equal(name, value) for name, value in self._section.only.items()]
         return f" WHERE {' AND '.join(parts)}" if parts else ""
+
+    def _equal(self, name: str, value: str | int | bool | None) -> str:
+        if isinstance(value, str):
+            return self._dialect.equals_bytes(self._quoted(name))
+        mark = "?" if self._dialect.engine.dialect.paramstyle == "qmark" else "%s"
+        return f"{self._quoted(name)} {'IS NULL' if value is None else f'= {mark}'}"
 
     def _only_values(self) -> tuple[Any, ...]:
         return tuple(value for value in self._section.only.values() if value is not None)

@@ -114,7 +114,7 @@ class RowDecoder:
                 position,
                 stream,
                 event_type,
-                found if (found := loads(payload)).__class__ is dict else _mapping(found),
+                {} if payload is None else found if (found := loads(payload)).__class__ is dict else _mapping(found),
                 recorded_at or "",
                 version,
                 None,

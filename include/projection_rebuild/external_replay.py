@@ -309,13 +309,13 @@ def _filled(word: str, values: dict[str, str]) -> str:
 
 def _environment(context: Context, projector: type[ExternalProjector], values: dict[str, str]) -> dict[str, str]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(SECRET)}
-    said = {VARIABLE + name.upper(): value for name, value in values.items()}
-    said[VARIABLE + "TABLES"] = orjson.dumps({table: context.table_set(table).green for table in projector.tables()}).decode()
-    said[VARIABLE + "EVENT_TYPES"] = orjson.dumps(projector.stored_types()).decode()
+    given = {VARIABLE + name.upper(): value for name, value in values.items()}
+    given[VARIABLE + "TABLES"] = orjson.dumps({table: context.table_set(table).green for table in projector.tables()}).decode()
+    given[VARIABLE + "EVENT_TYPES"] = orjson.dumps(projector.stored_types()).decode()
     if projector.connections:
         for name, engine in (("READ_MODELS_URL", context.dialect.engine), ("EVENT_STORE_URL", context.store.dialect.engine)):
-            said[VARIABLE + name] = _as_text(engine.url)
-    return ours | dict(projector.environment) | said
+            given[VARIABLE + name] = _as_text(engine.url)
+    return ours | dict(projector.environment) | given
 
 
 def _as_text(url: sa.URL) -> str:

@@ -38,9 +38,9 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
 
 
 def traffic(context: Context, connection: sa.Connection, tables: Sequence[TableSet], earlier: Traffic | None = None) -> Traffic:
-    """What the application is doing now, and to these tables; only what has a limit is asked for.
+    """What the application is doing now, and to these tables. Beside the appends, only what has a limit is asked for.
 
-    :param earlier: what an earlier look has seen, since which appends are counted
+    :param earlier: what an earlier look has seen; the events since then are counted
     """
     dialect, asked_by = context.dialect, context.spec.throttle.replica_lag
     limits = _limits(context)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from include.projection_rebuild.errors import SpecError
+from include.projection_rebuild.positions import HIGHEST
 
 SPEC_FILE = 128 * 1024
 """Bytes of a spec file."""
@@ -26,9 +27,6 @@ MOST_VALUES = 12_000
 
 MOST_TEXT = 4 * 1024 * 1024
 """Characters of all texts of one spec, or of one run's parameters, together."""
-
-LARGEST = 2**63 - 1
-"""Whole numbers are between this and its negative."""
 
 LONGEST = timedelta(days=36_500)
 """Durations are between zero and this."""
@@ -78,7 +76,7 @@ SHOWN = 40
 _NEVER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _LINES = re.compile("[\t\n\r\x85\u2028\u2029]")
 
-Place = tuple[object, ...]
+Where = tuple[object, ...]
 
 
 def shown(value: object, most: int = SHOWN) -> str:
@@ -90,7 +88,7 @@ def shown(value: object, most: int = SHOWN) -> str:
 
 def _text_of(value: object) -> str:
     """Of numbers and errors their text; of what may be endless, or fail when it is asked for one, its kind."""
-    if isinstance(value, (bool, float, BaseException)) or value is None or (isinstance(value, int) and abs(value) <= LARGEST):
+    if isinstance(value, (bool, float, BaseException)) or value is None or (isinstance(value, int) and abs(value) <= HIGHEST):
         return str(value)
     return f"({type(value).__name__})"
 
@@ -131,15 +129,15 @@ def check(given: object, where: str) -> None:
             raise SpecError(f"{where} cannot be used. {at(place)}: {problem}")
 
 
-def at(place: Place) -> str:
+def at(place: Where) -> str:
     """The place of a value as a person reads it."""
     parts = [shown(each) for each in place]
     return ".".join([*parts[:6], *(["..."] if len(parts) > 6 else [])]) or "all"
 
 
-def _walk(given: object) -> Iterator[tuple[Place, object]]:
+def _walk(given: object) -> Iterator[tuple[Where, object]]:
     """All values with their places, keys included; no deeper than one level beyond what is allowed."""
-    waiting: list[tuple[Place, object]] = [((), given)]
+    waiting: list[tuple[Where, object]] = [((), given)]
     while waiting:
         place, value = waiting.pop()
         yield place, value
@@ -159,7 +157,7 @@ class _Key:
         self.name = name
 
 
-def _problem(place: Place, value: object) -> str | None:
+def _problem(place: Where, value: object) -> str | None:
     match value:
         case _Key(name=str(name)):
             wrong = of_text(name)
@@ -173,8 +171,8 @@ def _problem(place: Place, value: object) -> str | None:
             return of_text(value, most=NAME if most is None else most, lines=most is not None)
         case bool():
             return None
-        case int() if abs(value) > LARGEST:
-            return f"this number is beyond {LARGEST}"
+        case int() if abs(value) > HIGHEST:
+            return f"this number is beyond {HIGHEST}"
         case float() if not math.isfinite(value):
             return f"{value} is no number that can be used"
         case _ if len(place) > DEEPEST:

@@ -1,6 +1,7 @@
 """What is going on with a rebuild: its latest runs, its tables, and the application's traffic. Only reads.
 
-For whoever watches from outside of a run; a look costs a few small statements and never reads a table.
+For whoever watches from outside of a run. A look costs a few small statements. It reads no table of the application but the event store,
+of which it asks for the first and the last position, and how many events came since the look before.
 """
 
 from __future__ import annotations

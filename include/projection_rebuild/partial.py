@@ -103,8 +103,7 @@ def look(context: Context, connection: sa.Connection, part: Part, projectors: li
 
 def _has_strays(context: Context, projector: str) -> bool:
     """Whether any event of a projector has no stream."""
-    store = context.store
-    return None in store.streams(BEGINNING, store.newest(), context.projector(projector).stored_types())
+    return context.store.has_strays(context.projector(projector).stored_types())
 
 
 def _nothing_chosen(context: Context, connection: sa.Connection, part: Part, projectors: list[str]) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ class ByAggregate:
         if self.of is not None:
             return str(self.of(event))
         if event.stream is None:
-            raise without_stream()
+            raise without_stream(f"the event {event.type} at position {event.position:,}")
         return event.stream
 
 
@@ -115,10 +115,10 @@ class PartKeys:
         return (self.first is None or self.first <= key) and (self.last is None or key <= self.last)
 
 
-def without_stream() -> PartError:
+def without_stream(what: str = "an event") -> PartError:
     """The refusal of an event that could change any row."""
     return PartError(
-        "an event has no stream, and a part of this projector is told by streams, so that nobody knows which rows it changes. The live "
+        f"{what} has no stream, and a part of this projector is told by streams, so that nobody knows which rows it changes. The live "
         "tables are untouched: rebuild the projector as a whole"
     )
 

@@ -52,7 +52,7 @@ class ProgressLog:
         self._name = name
         self._context = context
         self._first = first
-        self._lowest = context.store.first() if first.position is None else first.position
+        self._lowest = context.store.first()
         self._started = self._spoken = time.monotonic()
 
     def __call__(self, now: Checkpoint) -> None:
@@ -70,14 +70,16 @@ class ProgressLog:
 def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float, lowest: Place) -> str:
     """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``.
 
-    :param lowest: the position from which on it works
+    :param first: where this attempt began
+    :param lowest: the lowest position of the store
     """
     share = share_done(lowest, now.position, now.head)
+    gained = share - share_done(lowest, first.position, now.head)
     done = now.events - first.events
     rate = done / seconds if seconds else 0.0
-    left = timedelta(seconds=round(seconds * (1 - share) / share)) if share else None
+    left = timedelta(seconds=round(seconds * (1 - share) / gained)) if gained else None
     # In a part, the events that the copied rows hold are counted from the start.
-    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + done * (1 - share) / share):,}" if share else "?"
+    total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + done * (1 - share) / gained):,}" if gained else "?"
     head = "" if now.head is None else f" of {now.head:,}"
     return (
         f"{name}: {share:.1%}, {now.events:,} of {total} events, {rate:,.0f}/s, {left if left is not None else '?'} left, "

@@ -177,6 +177,8 @@ class ProjectorReplay:
             while self._pending > 1:
                 self._most_events = max(1, self._pending // 2)
                 self._begin_at_checkpoint()
+                # Rows that were new are loaded again from here on.
+                self._forgets = self._ownership is None
                 try:
                     self._replay_to(refused, head, throttle, progress)
                 except WriteError as smaller:

@@ -91,7 +91,7 @@ class Sets:
                     raise
                 # Without the driver's text and without the chain: both quote values.
                 raise SetError(
-                    f"{self._projector.name()}: its SQL fails on the events from {said(after)} to {said(upto)}: "
+                    f"{self._projector.name()}: its SQL fails on the events above {said(after)} and up to {said(upto)}: "
                     f"{trouble.describe()}. Correct its `statements`, or the events, and retry the task"
                 ) from None
 

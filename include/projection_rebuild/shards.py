@@ -44,8 +44,8 @@ def why_whole(context: Context, projector: type[Projector]) -> str | None:
         return "it does not say whose rows its events touch, so that these need their total order"
     if projector.reads:
         return "it looks at rows of other projectors, which stand still for no shard"
-    if partition.field is not None and not context.store.has_json:
-        return "its events are stored in a form that SQL cannot look into"
+    if partition.field is not None and not context.store.divides_by_fields:
+        return "its events are stored in a form that SQL of this server cannot look into"
     stage = context.spec.stage_of(projector.name())
     if stage is not None and not stage.any_time:
         return "it is replayed within the windows of its stage, by one worker"

@@ -30,11 +30,13 @@ def of_replay(dag_id: str, now: Checkpoint, rate: float) -> dict[str, Any]:
 
     :returns: the same as plain values
     """
-    lag = 0 if now.head is None or now.position is None else max(0, now.head - now.position)
+    # At the beginning nobody knows how many positions there are.
+    lag = None if now.head is None or now.position is None else max(0, now.head - now.position)
     tags = {"dag_id": dag_id, "projector": now.projector}
     stats.gauge(f"{PREFIX}.events", now.events, tags=tags)
     stats.gauge(f"{PREFIX}.events_per_second", rate, tags=tags)
-    stats.gauge(f"{PREFIX}.lag", lag, tags=tags)
+    if lag is not None:
+        stats.gauge(f"{PREFIX}.lag", lag, tags=tags)
     return {
         "projector": now.projector,
         "events": now.events,

@@ -104,7 +104,7 @@ class CustomerProjector(Projector):
 
     @handles("made")
     def made(self, event: Event, rows: Rows) -> None:
-        rows.get_or_add(Customer, event["customer"]).events += 1
+        rows.get_or_add(Customer, str(event["customer"])).events += 1
 
 
 @row("days", key="day")

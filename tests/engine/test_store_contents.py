@@ -510,3 +510,19 @@ def test_a_partitioned_table_is_a_store(postgres_url: sa.URL) -> None:
 
 def test_every_kind_of_database_has_its_types() -> None:
     assert set(TYPES) == {"postgresql", "mysql", "mariadb", "sqlite"}
+
+
+def test_aggregates_that_no_stream_can_be_are_named(new_database: Callable[[str], sa.URL]) -> None:
+    for kind, sql, stored in (("postgres", "uuid", str(UUIDS[0])), ("postgres", "integer", 7), ("mariadb", "bigint", 7)):
+        store = Store(sa.create_engine(new_database(kind)), {"stream": sql})
+        store.add([{"id": 1, "stream": stored}])
+        for name in ("abc", "12345678901234567890123"):
+            with pytest.raises(PlanError, match=f"has no event of these projectors for 1 of them: {name}"):
+                store.rebuild(StreamProjector).plan(RunOptions(aggregates=(name,)))
+
+
+def test_what_an_event_must_have_is_compared_byte_by_byte(engine: sa.Engine) -> None:
+    store = Store(engine, {"stream": f"{loose(engine)} NOT NULL"}, key="")
+    store.add([{"id": 1, "stream": "A"}, {"id": 2, "stream": "A"}, {"id": 1, "stream": "a"}])
+    run_to(store.rebuild(StreamProjector, store={"only": {"stream": "A"}}), "reconcile")
+    assert tallied(store) == [("A", 2)]

@@ -836,9 +836,17 @@ class Dialect(ABC):
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
+    def reads_json(self, kind: ColumnKind) -> bool:
+        """Whether :meth:`json_field` can be asked of a column of this kind."""
+        return True
+
     @abstractmethod
-    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
-        """A field of a JSON object, as text; null where there is none."""
+    def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
+        """A field of a JSON object, as text; null where there is none, and where the payload is no JSON: that is no error here."""
+
+    @abstractmethod
+    def equals_bytes(self, quoted: str) -> str:
+        """A condition: a column of text has the bytes of a bound text, whatever its collation says."""
 
     @abstractmethod
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
@@ -887,6 +895,10 @@ class Dialect(ABC):
     @abstractmethod
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         """Bytes that hold UTF-8, as text."""
+
+    def as_bytes(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+        """A text, as bytes where the driver could fail to make a text of it."""
+        return text
 
     @abstractmethod
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:

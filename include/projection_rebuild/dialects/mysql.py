@@ -1219,9 +1219,14 @@ class MySQLDialect(Dialect):
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.lower(sa.func.hex(column), type_=sa.Text)
 
-    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
+    def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        return sa.func.json_unquote(sa.func.json_extract(payload, path), type_=sa.Text)
+        text = self.utf8(payload) if kind is ColumnKind.BYTES else payload
+        found = sa.func.json_unquote(sa.func.json_extract(text, path), type_=sa.Text)
+        return found if kind is ColumnKind.JSON else sa.case((sa.func.json_valid(text) == 1, found))
+
+    def equals_bytes(self, quoted: str) -> str:
+        return f"CAST(CONVERT({quoted} USING utf8mb4) AS BINARY) = CAST(%s AS BINARY)"
 
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
         return sa.func.mod(sa.func.crc32(text), count, type_=sa.BigInteger)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON
 
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
@@ -118,11 +118,34 @@ _KINDS = {
     "bytea": ColumnKind.BYTES,
 }
 
+_UTF8 = (
+    "^(0[1-9a-f]|[1-7].|(c[2-9a-f]|d.)[89ab].|e0[ab].[89ab].|e[1-9abcef][89ab].[89ab].|ed[89].[89ab].|f0[9ab].[89ab].[89ab]."
+    "|f[123][89ab].[89ab].[89ab].|f48.[89ab].[89ab].)*$"
+)
+"""Hexadecimal digits of bytes that a text can hold: UTF-8, and no NUL."""
+
+_NUL = r"'(\\\\)|\\u0000'"
+"""An escaped NUL, of which no text can be made. An escaped backslash goes first, so that what follows it is no escape."""
+
+_PAIR, _LONE = r"'\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..'", r"'\\u[dD][89a-fA-F]'"
+"""An escaped backslash, or a pair of escaped surrogates; and, without those, a surrogate that has lost its pair."""
+
 _RELATIONS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
 
 def _kind(column: Any) -> ColumnKind:
     return ColumnKind.ENUM if column.typtype == "e" else _KINDS.get(column.base, ColumnKind.OTHER)
+
+
+def _without_strange_escapes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """JSON that the server can take apart; null where half a surrogate pair makes an event of it that nobody can read."""
+    replace = sa.func.pg_catalog.regexp_replace
+    everywhere: sa.ColumnElement[str] = sa.literal_column("'g'", sa.Text)
+    without_pairs = replace(text, sa.literal_column(_PAIR), sa.literal_column("''"), everywhere, type_=sa.Text)
+    cleaned = replace(text, sa.literal_column(_NUL), sa.literal_column(r"'\1'"), everywhere, type_=sa.Text)
+    has_lone = without_pairs.regexp_match(sa.literal_column(_LONE))
+    no_escapes = sa.func.strpos(text, sa.literal_column(r"'\u'")) == 0
+    return sa.case((no_escapes, text), (has_lone, sa.null()), else_=cleaned)
 
 
 class PostgresDialect(Dialect):
@@ -655,8 +678,21 @@ class PostgresDialect(Dialect):
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.pg_catalog.encode(column, sa.literal_column("'hex'"), type_=sa.Text)
 
-    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
-        return sa.func.pg_catalog.jsonb_extract_path_text(sa.cast(payload, JSONB), field, type_=sa.Text)
+    def reads_json(self, kind: ColumnKind) -> bool:
+        # Before version 16 nothing tells what is JSON, and what is not is an error of the whole statement.
+        return kind is ColumnKind.JSON or (self.engine.dialect.server_version_info or ()) >= (16,)
+
+    def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
+        text: sa.ColumnElement[Any] = sa.cast(payload, sa.Text)
+        if kind is ColumnKind.BYTES:
+            valid = self.hexadecimal(payload).regexp_match(sa.literal_column(f"'{_UTF8}'"))
+            text = sa.case((valid, self.utf8(payload)))
+        if kind is not ColumnKind.JSON:
+            text = sa.case((text.op("IS", is_comparison=True)(sa.literal_column("JSON")), text))
+        return sa.func.pg_catalog.json_extract_path_text(sa.cast(_without_strange_escapes(text), JSON), field, type_=sa.Text)
+
+    def equals_bytes(self, quoted: str) -> str:
+        return f'{quoted}::text COLLATE "C" = %s'
 
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
         # The hash of hash partitions, which stays what it is.

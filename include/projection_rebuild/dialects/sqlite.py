@@ -103,7 +103,7 @@ class SqliteDialect(Dialect):
         for statement in ours.STATEMENTS:
             self._execute(connection, statement).close()
         # SQLite has no hash of its own.
-        driver.create_function("projection_rebuild_crc", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
+        driver.create_function("projection_rebuild_crc", 1, zlib.crc32, deterministic=True)
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
@@ -510,6 +510,9 @@ class SqliteDialect(Dialect):
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.cast(column, sa.Text)
 
+    def as_bytes(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+        return sa.cast(text, sa.LargeBinary)
+
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.lower(sa.func.hex(column), type_=sa.Text)
 
@@ -517,11 +520,16 @@ class SqliteDialect(Dialect):
         # As bytes: of text that is no UTF-8 the driver makes an error that quotes it.
         return sa.cast(column, sa.LargeBinary)
 
-    def json_field(self, payload: sa.ColumnElement[Any], field: str) -> sa.ColumnElement[str]:
-        return sa.cast(sa.func.json_extract(self.utf8(payload), f'$."{field}"'), sa.Text)
+    def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
+        text = self.utf8(payload)
+        found = sa.cast(sa.func.json_extract(text, f'$."{field}"'), sa.Text)
+        return sa.case((sa.func.json_valid(text) == 1, found))
+
+    def equals_bytes(self, quoted: str) -> str:
+        return f"{quoted} COLLATE BINARY = ?"
 
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
-        return sa.func.projection_rebuild_crc(text, type_=sa.Integer) % count
+        return sa.func.projection_rebuild_crc(sa.cast(text, sa.LargeBinary), type_=sa.Integer) % count
 
     # Catalogs ---------------------------------------------------------------------------------------------------
 
