@@ -241,7 +241,10 @@ def load_projector(path: str) -> type[Projector]:
 
 
 def _refuse_unusable(projector: type[Projector], path: str) -> None:
-    if not projector.owns:
+    owns: object = projector.owns
+    if not isinstance(owns, tuple | list):
+        raise ProjectorError(f"{path}: `owns` is no tuple; write `owns = (Subscription,)`, with the comma")
+    if not owns:
         raise ProjectorError(f"{path}: it owns no table; set `owns` to its row classes")
     projector.kinds()
     projector.partition()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import pkgutil
 from collections.abc import Callable
@@ -30,13 +31,27 @@ def made(section: NotifierSection) -> BaseNotifier:
     :raises SpecError: it cannot be imported or made; says how its key goes on
     """
     try:
-        notifier = pkgutil.resolve_name(section.notifier)(**section.arguments)
+        kind = pkgutil.resolve_name(section.notifier)
+        misfit = _misfit(kind, section.arguments)
+        notifier = None if misfit else kind(**section.arguments)
     except Exception as error:
         # Without its text and without the chain: both may quote its arguments.
         raise SpecError(f"{section.notifier} cannot be made: {failure_of(error)}. Correct `notifier` or `arguments`") from None
+    if misfit:
+        raise SpecError(f"{section.notifier} cannot be made: {misfit}. Correct `arguments`")
     if not isinstance(notifier, BaseNotifier):
         raise SpecError(f"{section.notifier} is no notifier of Airflow (airflow.sdk.BaseNotifier)")
     return notifier
+
+
+def _misfit(kind: Callable[..., object], arguments: dict[str, Any]) -> str:
+    """Why the names of the arguments do not fit; empty: they do. Names only, as values may be secrets."""
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def check(spec: RebuildSpec, path: Path) -> None:

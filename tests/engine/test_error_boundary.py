@@ -42,6 +42,7 @@ from include.projection_rebuild.parts import ByPeriod
 from include.projection_rebuild.projector import Projector, handles, load_projector
 from include.projection_rebuild.rows import Rows
 from include.projection_rebuild.spec import EventStoreSection, RunOptions, StructureSection
+from include.projection_rebuild.upcasting import Upcasters
 from tests.engine import shop
 from tests.engine.marked import MARK, leaks
 from tests.engine.test_rebuild import events, rebuild, run_to
@@ -309,6 +310,21 @@ def test_a_module_that_asks_a_database_that_is_away_may_be_imported_later(
     load = (lambda: load_projector(f"{name}:P")) if by == "projector" else StructureSection(metadata=f"{name}:metadata").load
     found = told(load)
     assert isinstance(found, MachineTrouble) and f"importing {name}" in found.message
+
+
+def test_an_event_of_a_version_that_nobody_knows_is_told_with_one_code(
+    sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sa.create_engine(sqlite_url)
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(5))
+    monkeypatch.setattr(shop.OrderProjector, "upcasters", Upcasters(current={"OrderPlaced": 2}))
+    made = rebuild(engine)
+    found = told(lambda: made.plan(RunOptions()))
+    assert "its version is unknown" in found.message and "; the replay would end there" in found.message
+    made.close()
+    engine.dispose()
 
 
 # The event store by itself -----------------------------------------------------------------------------------------
