@@ -18,6 +18,7 @@ CODES = {
     "ClaimRefused": "PR-CLAIM-01",
     "HeldByRollback": "PR-CLAIM-02",
     "CloneError": "PR-CLONE-01",
+    "CodeError": "PR-CODE-01",
     "ConnectionRefused": "PR-CONNECTION-01",
     "DatabaseTrouble": "PR-DB-00",
     "ConnectionLost": "PR-DB-01",

@@ -111,10 +111,7 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         return _do(arguments)
     except Exception as error:
-        told = error if isinstance(error, RebuildError) else named(error, arguments.what, NOTHING)
-        if not isinstance(told, RebuildError):
-            raise
-        print(told)
+        print(error if isinstance(error, RebuildError) else named(error, arguments.what, NOTHING))
         return 1
 
 

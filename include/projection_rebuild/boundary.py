@@ -1,6 +1,10 @@
-"""Where errors of drivers and of machines become errors of ours; beyond it, nobody meets another one.
+"""Turns the errors of drivers, machines, authors and libraries into errors of ours. Nobody who calls a verb meets another one.
 
-Within the engine the drivers' errors go as they are: what is beneath a step decides by them whether to try again.
+Most of it happens at the verbs (:func:`step`). Two things happen beneath them: reading the event store raises our errors
+(:func:`reading`), and so does an author's code that fails at an event (:func:`trouble_at_event`). All other code beneath a verb sees the
+drivers' errors. It decides whether to try again by the kind of trouble, which both have (``trouble_of``).
+
+A face, such as Airflow's, declares which errors of its own pass (:func:`declare_face`).
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import BrokenExecutor
@@ -16,13 +21,14 @@ from functools import wraps
 from gzip import BadGzipFile
 from inspect import signature
 from pathlib import Path
+from types import FrameType
 from typing import ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from pydantic import ValidationError
 
 from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import DatabaseTrouble, EngineFault, MachineTrouble, RebuildError, Troubled
+from include.projection_rebuild.dialects.base import FenceDied, TablesBusy
+from include.projection_rebuild.errors import CodeError, DatabaseTrouble, EngineFault, MachineTrouble, RebuildError, Troubled
 from include.projection_rebuild.trouble import Kind, Trouble
 
 P = ParamSpec("P")
@@ -39,6 +45,15 @@ AS_IT_WAS = "The tables are as they were; whether this was noted is not known: l
 
 FAULT = "This is a fault of the engine, or a ledger that it cannot read. A retry may pass; if not, report it with this line"
 MACHINE = "See to the worker (memory, disk, network, installed packages), then retry: nothing is wrong with the event as far as is known"
+CODE = "Correct that code and deploy it, then clear the task. Its own text is left out here, as it may quote a row"
+
+LIBRARIES = frozenset(
+    "MySQLdb alembic croniter eventsourcing msgspec orjson psutil psycopg psycopg_binary pydantic pydantic_core sqlalchemy tenacity yaml".split()
+)
+"""The packages that the engine calls. Whatever else it calls is an author's code."""
+
+_ours = {"include.projection_rebuild"}
+_passing: set[str] = set()
 
 # What SQL begins with, and up to which word it says what is done. Whatever else there is may hold values.
 _DOING = re.compile(
@@ -94,33 +109,56 @@ def reading(what: str) -> Iterator[None]:
         raise told from None
 
 
+def declare_face(package: str, *, passes: str) -> None:
+    """Told by a face of the engine, once, when it is imported.
+
+    :param package: its own package; what fails there is a fault of ours, and no author's
+    :param passes: the package whose errors pass every verb as they are: its callbacks end a step by them
+    """
+    _ours.add(package)
+    _passing.add(passes)
+
+
 def named(error: Exception, step: str, state: str, tables: Collection[str] = ()) -> Exception:
-    """The error of ours that stands for any error; one of ours itself, and what others raise by their own hands, such as Airflow.
+    """The error of ours that stands for any error, without the errors of others that it came from.
 
     :param tables: the names that may be said of what a statement speaks of
+    :returns: the error itself, if it is one of ours or one that a face lets pass
     """
-    told = _ours(error, tables)
-    if told is None:
-        return error
+    told: Exception = error if _passes(error) else _stands_for(error, tables)
     if isinstance(told, Troubled):
         told.within(step, state)
     return _without_strangers(told)
 
 
-def _ours(error: Exception, tables: Collection[str]) -> RebuildError | None:
+def _passes(error: BaseException) -> bool:
+    return any(each.__module__.partition(".")[0] in _passing for each in type(error).__mro__)
+
+
+def _stands_for(error: Exception, tables: Collection[str]) -> RebuildError:
     if isinstance(error, RebuildError):
         return error
     made: Troubled
-    if (trouble := trouble_of(error)) is not None:
+    if (trouble := _trouble(error)) is not None:
         made = database_trouble(trouble)
         made.at = _statement(error, tables)
     elif is_of_the_machine(error):
         made = machine_trouble(error)
-    elif (type(error).__module__ == "builtins" and not isinstance(error, AssertionError)) or isinstance(error, ValidationError):
-        made = EngineFault(f"unexpected {type(error).__name__} at {_place(error)}", FAULT)
+    elif (theirs := _theirs(error)) is not None:
+        made = CodeError(f"{theirs} failed with {type(error).__name__}", CODE)
     else:
-        return None
+        made = EngineFault(f"unexpected {type(error).__name__} at {_place(error)}", FAULT)
     return made.with_traceback(error.__traceback__)
+
+
+def _trouble(error: Exception) -> Trouble | None:
+    """What a driver's error says, or one of our own that stands for one."""
+    match error:
+        case TablesBusy():
+            return Trouble(Kind.BUSY, text="somebody uses the tables")
+        case FenceDied():
+            return Trouble(Kind.LOST, text="the connection that held appends back was cut")
+    return trouble_of(error)
 
 
 def database_trouble(trouble: Trouble) -> DatabaseTrouble:
@@ -184,14 +222,16 @@ def word_for(error: BaseException) -> str:
     return type(error).__name__ if trouble is None else trouble.code or "a refused value"
 
 
-def _without_strangers(told: RebuildError) -> RebuildError:
+def _without_strangers(told: Exception) -> Exception:
     """The same, without the errors of others that it came from: their texts quote values, and logs print them all."""
     at: BaseException = told
     while (came_from := at.__cause__ or at.__context__) is not None:
-        if not isinstance(came_from, RebuildError):
-            at.__cause__ = at.__context__ = None
+        # A context may be another's also where the cause is ours.
+        at.__context__ = None
+        if not (isinstance(came_from, RebuildError) or _passes(came_from)):
+            at.__cause__ = None
             break
-        at = came_from
+        at.__cause__ = at = came_from
     return told
 
 
@@ -206,14 +246,59 @@ def _statement(error: Exception, tables: Collection[str]) -> str:
     return f", at {' '.join(found[1].upper().split())}" + (f" of {', '.join(of[:3])}" if of else "")
 
 
+def failure_of(error: BaseException) -> str:
+    """What may be said of an error in an author's module: its kind, file and line; never its text, which may quote a row or a URL."""
+    word = word_for(error)
+    if type(error) is ModuleNotFoundError and re.fullmatch(r"[\w.]{1,100}", error.name or ""):
+        word += f" of {error.name}"
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{word} at {Path(error.filename).name}:{error.lineno}"
+    called = _called(error)
+    return f"{word} at {_file(called[-1])}" if called else word
+
+
+def _theirs(error: BaseException) -> str | None:
+    """The innermost code of the author's whom ours has called, with file and line; None: it has called none, or a library."""
+    called = _called(error)
+    return f"{called[-1][0].f_code.co_qualname} ({_file(called[-1])})" if called else None
+
+
+_Place = tuple[FrameType, int]
+
+
+def _called(error: BaseException) -> list[_Place]:
+    """The frames and lines of the package that our code has called, from outside to inside; empty for a library."""
+    places = list(traceback.walk_tb(error.__traceback__))
+    last = max((number for number, (frame, _) in enumerate(places) if _is_ours(frame)), default=-1)
+    inner = [each for each in places[last + 1 :] if _root(each[0]) != "importlib"]
+    root = _root(inner[0][0]) if inner else None
+    if root is None or root in LIBRARIES or root in _passing or root in sys.stdlib_module_names - {"__main__"}:
+        return []
+    return [each for each in inner if _root(each[0]) == root]
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _root(frame: FrameType) -> str:
+    return _module(frame).partition(".")[0]
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return any(f"{_module(frame)}.".startswith(f"{each}.") for each in _ours)
+
+
+def _file(place: _Place) -> str:
+    frame, line = place
+    return f"{Path(frame.f_code.co_filename).name}:{line}"
+
+
 def _place(error: BaseException) -> str:
     """File, line and function of the innermost code of ours."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [each for each in frames if f"{os.sep}include{os.sep}" in each.filename] or frames
-    if not ours:
-        return "an unknown place"
-    last = ours[-1]
-    return f"{Path(last.filename).name}:{last.lineno}, in {last.name}"
+    places = list(traceback.walk_tb(error.__traceback__))
+    ours = [each for each in places if _is_ours(each[0])] or places
+    return f"{_file(ours[-1])}, in {ours[-1][0].f_code.co_name}" if ours else "an unknown place"
 
 
 def _tables(of: object) -> Collection[str]:

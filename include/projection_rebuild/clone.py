@@ -106,7 +106,7 @@ def _wait_for_writers(context: Context, table: TableSet) -> None:
         try:
             with dialect.fence(table.schema, table.green, timedelta(seconds=1)):
                 return
-        except sa.exc.DBAPIError as error:
+        except Exception as error:
             if not dialect.lock_was_refused(error):
                 raise
         if time.monotonic() > deadline:

@@ -310,6 +310,14 @@ class EngineFault(Troubled):
     code = "PR-ENGINE-01"
 
 
+class CodeError(Troubled):
+    """Code of an author's failed where no event is at hand: a projector's ``statements``, its ``part``. Names it, with file and line; a retry
+    does not help."""
+
+    code = "PR-CODE-01"
+    retryable = False
+
+
 class DatabaseTrouble(Troubled):
     """A database did not do a statement. There is a class for each kind of trouble.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -114,7 +114,7 @@ class EventStore:
         self.dialect = dialect
         self._section = section
         self._decode = decoder_of(section)
-        with dialect.connect() as connection:
+        with reading(section.table), dialect.connect() as connection:
             self._schema = section.db_schema or dialect.default_schema(connection)
             types = dialect.column_types(connection, self._schema, section.table)
         self._columns = EventColumns(dialect, section, self._schema, types)
@@ -131,11 +131,13 @@ class EventStore:
 
     def preflight(self) -> list[Finding]:
         """Whether the store is what the engine takes it for: see :mod:`include.projection_rebuild.event_contract`."""
-        return Contract(self.dialect, self._section, self._schema).findings()
+        with reading(self._section.table):
+            return Contract(self.dialect, self._section, self._schema).findings()
 
     def without_times(self) -> str | None:
         """Why it cannot be asked which events were recorded since a moment; None: it can."""
-        return Contract(self.dialect, self._section, self._schema).without_times()
+        with reading(self._section.table):
+            return Contract(self.dialect, self._section, self._schema).without_times()
 
     def settled_head(self, patience: timedelta = PATIENCE) -> Place:
         """The highest position below which no event can appear any more; the beginning for an empty store.
@@ -259,9 +261,16 @@ class EventStore:
         with self._connected() as connection:
             return self.dialect.maintenance(connection, self._schema, [self._section.table])
 
-    def fence(self, timeout: timedelta, longest: timedelta) -> AbstractContextManager[Fence]:
+    @contextmanager
+    def fence(self, timeout: timedelta, longest: timedelta) -> Iterator[Fence]:
         """Holds appends back while the context lasts; see :meth:`Dialect.fence`."""
-        return self.dialect.fence(self._schema, self._section.table, timeout, longest)
+        with ExitStack() as stack:
+            # Not around what is done meanwhile, whose errors are its own.
+            with reading(self._section.table):
+                fence = stack.enter_context(self.dialect.fence(self._schema, self._section.table, timeout, longest))
+            yield fence
+            with reading(self._section.table):
+                stack.close()
 
     def counts(self, after: Place, upto: Place, only: Only = EVERYTHING) -> dict[str, int]:
         """How many events of each type lie above one place and up to another."""

@@ -217,7 +217,7 @@ def _dropped(context: Context, connection: sa.Connection, run_id: str, table: Ta
         except ClaimRefused as error:
             return [str(error)]
     try:
-        when_free(context, partial(_drop_green, context, connection, run_id, table))
+        when_free(context, [table.green], partial(_drop_green, context, connection, run_id, table))
     finally:
         ledger.release(connection, context.run_id)
     return []

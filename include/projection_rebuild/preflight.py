@@ -188,7 +188,7 @@ class _Look:
                 projector.upcasters.current(event)
         except PoisonEvent as error:
             becomes = "; the replay sets such events aside" if aside else "; the replay would end there" if users else ""
-            problem = f"{error.cause if isinstance(event, Undecodable) else error}{becomes}"
+            problem = f"{error.cause if isinstance(event, Undecodable) else error.message}{becomes}"
             remedy = "correct what decodes it (event_store.decoder, an upcaster), or the event"
             yield Finding(about=about, problem=problem, remedy=remedy, refuses=bool(users) and not aside)
 

@@ -13,7 +13,7 @@ from types import MethodType
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
-from include.projection_rebuild.boundary import is_of_the_machine, machine_trouble
+from include.projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
 from include.projection_rebuild.errors import ProjectorError
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.findings import Finding
@@ -232,7 +232,7 @@ def load_projector(path: str) -> type[Projector]:
     except (Exception, SystemExit) as error:
         if is_of_the_machine(error) and not isinstance(error, ImportError):
             raise machine_trouble(error, f", importing {module_name}") from None
-        raise ProjectorError(f"{path}: importing {module_name} failed with {type(error).__name__}: {error}") from error
+        raise ProjectorError(f"{path}: importing {module_name} failed with {failure_of(error)}") from None
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Projector)):
         raise ProjectorError(f"{path}: {module_name} has no projector class {class_name}")
@@ -241,7 +241,10 @@ def load_projector(path: str) -> type[Projector]:
 
 
 def _refuse_unusable(projector: type[Projector], path: str) -> None:
-    if not projector.owns:
+    owns: object = projector.owns
+    if not isinstance(owns, tuple | list):
+        raise ProjectorError(f"{path}: `owns` is no tuple; write `owns = (Subscription,)`, with the comma")
+    if not owns:
         raise ProjectorError(f"{path}: it owns no table; set `owns` to its row classes")
     projector.kinds()
     projector.partition()

@@ -122,7 +122,8 @@ def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[
     switched = context.switched_sets(plan)
     for statement in context.dialect.after_switch(connection, switched):
         try:
-            when_free(context, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
+            names = [table.blue for table in switched]
+            when_free(context, names, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
         except sa.exc.IntegrityError as error:
             trouble = trouble_of(error)
             findings.append(

@@ -239,7 +239,7 @@ class ProjectorReplay:
                 if not self.projector.has_handlers():
                     raise
                 # They tell which event it is, or set it aside.
-                self._context.log(f"{error}; from {said(self._reached)} on, its handlers do the work")
+                self._context.log(f"{error.message}; from {said(self._reached)} on, its handlers do the work")
                 self._sets = None
             else:
                 throttle.committed(time.monotonic() - written)

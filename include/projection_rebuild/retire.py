@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import TablesBusy
-from include.projection_rebuild.errors import HeldByRollback
+from include.projection_rebuild.dialects import trouble_of
+from include.projection_rebuild.errors import HeldByRollback, LockNotHad
 from include.projection_rebuild.ledger import Retired, RunState
+from include.projection_rebuild.trouble import Kind, Trouble
 
 LOCK_WAIT = timedelta(milliseconds=500)
 PATIENCE = timedelta(minutes=2)
@@ -86,7 +87,7 @@ def drop_retired(context: Context, connection: sa.Connection, retired: Retired) 
                 _drop(context, connection, retired)
                 context.log(f"dropped {retired.old}")
 
-        when_free(context, attempt)
+        when_free(context, [retired.old], attempt)
         if not same[0]:
             context.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
             return False
@@ -111,11 +112,22 @@ def _drop(context: Context, connection: sa.Connection, retired: Retired) -> None
         context.dialect.run(connection, statement)
 
 
-def when_free(context: Context, action: Callable[[], None]) -> None:
-    """Does something to a table once nobody uses it: in short waits, so that no reader queues behind it."""
-    retry(
-        stop=stop_after_delay(PATIENCE),
-        wait=wait_random_exponential(multiplier=0.1, max=5),
-        retry=retry_if_exception(lambda error: isinstance(error, TablesBusy) or context.dialect.lock_was_refused(error)),
-        reraise=True,
-    )(action)()
+def when_free(context: Context, tables: Sequence[str], action: Callable[[], None]) -> None:
+    """Does something to tables once nobody uses them: in short waits, so that no reader queues behind it.
+
+    :param tables: their names, for the message
+    :raises LockNotHad: somebody has used them for too long
+    """
+    refused = context.dialect.lock_was_refused
+    retrying = Retrying(
+        stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(multiplier=0.1, max=5), retry=retry_if_exception(refused)
+    )
+    try:
+        retrying(action)
+    except RetryError as error:
+        trouble = trouble_of(error.last_attempt.exception() or error)
+        code = trouble.code if trouble else ""
+    else:
+        return
+    text = f"somebody has used {', '.join(tables)} for {PATIENCE.total_seconds():g} s"
+    raise LockNotHad(Trouble(Kind.BUSY, code, text))

@@ -208,7 +208,7 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
         # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
         ledger.note_green(connection, context.run_id, table.green)
     if waiting:
-        when_free(context, lambda: _rename(context, connection, waiting))
+        when_free(context, [table.old for table in waiting], lambda: _rename(context, connection, waiting))
     with dialect.transaction(connection):
         _rename_in_ledger(context, connection, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from include.projection_rebuild import external, limits
+from include.projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.external import OnRetry
 from include.projection_rebuild.limits import FIRST_YEAR, LAST_YEAR, LONGEST, LONGEST_HOLD, MOST_AGGREGATES, MOST_SHARDS, shown
@@ -495,6 +496,7 @@ class StructureSection(Section):
         """The metadata, or the text of the file.
 
         :raises SpecError: it cannot be imported or read, or is something else
+        :raises MachineTrouble: the machine failed, or a database that its module asks; it may be imported later
         """
         if self.ddl is not None:
             try:
@@ -506,9 +508,9 @@ class StructureSection(Section):
             found = getattr(importlib.import_module(module_name), name, None)
         # A module may do anything when it is imported, end the interpreter included.
         except (Exception, SystemExit) as error:
-            raise SpecError(
-                f"structure.metadata: importing {module_name} failed with {type(error).__name__}: {shown(error, 300)}"
-            ) from None
+            if is_of_the_machine(error) and not isinstance(error, ImportError):
+                raise machine_trouble(error, f", importing {module_name}") from None
+            raise SpecError(f"structure.metadata: importing {module_name} failed with {failure_of(error)}") from None
         found = getattr(found, "metadata", found)
         if not isinstance(found, sa.MetaData):
             raise SpecError(f"structure.metadata: {self.metadata} is no MetaData; write it as package.module:name")

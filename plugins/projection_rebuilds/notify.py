@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import pkgutil
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowException
 
-from include.projection_rebuild.boundary import word_for
+from include.projection_rebuild.boundary import failure_of, word_for
 from include.projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
@@ -30,14 +31,27 @@ def made(section: NotifierSection) -> BaseNotifier:
     :raises SpecError: it cannot be imported or made; says how its key goes on
     """
     try:
-        notifier = pkgutil.resolve_name(section.notifier)(**section.arguments)
+        kind = pkgutil.resolve_name(section.notifier)
+        misfit = _misfit(kind, section.arguments)
+        notifier = None if misfit else kind(**section.arguments)
     except Exception as error:
-        raise SpecError(
-            f"{section.notifier} cannot be made: {type(error).__name__}: {error}. Correct `notifier` or `arguments`"
-        ) from error
+        # Without its text and without the chain: both may quote its arguments.
+        raise SpecError(f"{section.notifier} cannot be made: {failure_of(error)}. Correct `notifier` or `arguments`") from None
+    if misfit:
+        raise SpecError(f"{section.notifier} cannot be made: {misfit}. Correct `arguments`")
     if not isinstance(notifier, BaseNotifier):
         raise SpecError(f"{section.notifier} is no notifier of Airflow (airflow.sdk.BaseNotifier)")
     return notifier
+
+
+def _misfit(kind: Callable[..., object], arguments: dict[str, Any]) -> str:
+    """Why the names of the arguments do not fit; empty: they do. Names only, as values may be secrets."""
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def check(spec: RebuildSpec, path: Path) -> None:
@@ -50,7 +64,7 @@ def check(spec: RebuildSpec, path: Path) -> None:
             try:
                 made(section)
             except SpecError as error:
-                raise SpecError(f"{path.name}, notify.{event}: {error}") from error.__cause__
+                raise SpecError(f"{path.name}, notify.{event}: {error.message}") from None
 
 
 class Tell:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from include.projection_rebuild import boundary
 from include.projection_rebuild.errors import ConnectionRefused
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.rebuild import Rebuild
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 _log = logging.getLogger(__name__)
+
+# A task is skipped, deferred or ended by Airflow's own errors.
+boundary.declare_face("projection_rebuilds", passes="airflow")
 
 
 def ledger_id(dag_id: str, run_id: str) -> str:

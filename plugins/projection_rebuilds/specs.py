@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import include
+from include.projection_rebuild.boundary import failure_of
 from include.projection_rebuild.errors import RebuildError, SpecError
 from include.projection_rebuild.limits import NAME, shown
 from include.projection_rebuild.spec import RebuildSpec, load_spec
@@ -49,10 +50,7 @@ def problem(path: Path, error: BaseException) -> str:
         return str(error)
     if isinstance(error, RebuildError):
         return f"{shown(path.name, NAME)}, projectors: {shown(error, 1_000)}"
-    return (
-        f"{shown(path.name, NAME)} cannot be used: {type(error).__name__}: {shown(error, 300)}. Correct the file, or the projectors that "
-        "it names"
-    )
+    return f"{shown(path.name, NAME)} cannot be used: {failure_of(error)}. Correct the file, or the projectors that it names"
 
 
 def read_specs() -> Specs:

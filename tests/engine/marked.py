@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.dialects import mysql
 
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.parts import ByAggregate
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.rows import Rows, row
@@ -63,6 +64,8 @@ class ThingProjector(Projector):
 
     owns = (Thing,)
     depends_on = (KeeperProjector,)
+    partition_by = "id"
+    part = ByAggregate({Thing: "id"}, of=lambda event: event["id"])
     fails: ClassVar[Callable[[Event], None]] = staticmethod(lambda event: None)
 
     @handles("ThingAdded")
@@ -255,13 +258,13 @@ class Marked:
 # What must be found nowhere ----------------------------------------------------------------------------------------
 
 _DRIVERS = (psycopg.errors, psycopg, MySQLdb, sqlite3, sa.exc)
-# Some have names of Python's own errors.
+# Some have names of Python's own errors, and one is a word of ours.
 CLASSES = {
     name
     for module in _DRIVERS
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, Exception) and not hasattr(builtins, name)
-} - {"Error", "Warning"}
+} - {"Error", "Warning", "Rollback"}
 """The names of all errors of all drivers."""
 
 _render = structlog.tracebacks.ExceptionDictTransformer(use_rich=False, show_locals=False)

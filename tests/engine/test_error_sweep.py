@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild import verify
 from include.projection_rebuild.errors import HandlerError, RebuildError, Troubled
+from include.projection_rebuild.low_traffic import Waiting
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import marked
@@ -27,13 +29,61 @@ from tests.engine.sweep import EVERY_STATEMENT
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "plan": lambda made: made.plan(RunOptions()),
     "clone_tables": Rebuild.clone_tables,
+    "pause": lambda made: made.pause(by="somebody"),
+    "resume": lambda made: made.resume(by="somebody"),
+    "replay_shard": lambda made: [made.replay_shard(name, number) for name, number in made.shards()],
+    # It joins the shards.
     "replay": lambda made: [made.replay(name) for name in made.chosen()],
     "verify_counts": Rebuild.verify,
+    "look_at_traffic": lambda made: made.look_at_traffic(Waiting(datetime.now(UTC))),
+    "decide": lambda made: made.decide(True, by="somebody"),
     "atomic_swap": Rebuild.swap,
     "reconcile": Rebuild.reconcile,
     "report": Rebuild.report,
+    "keep_house": lambda made: made.keep_house(is_over=lambda _: True, rebuilds=["marked"]),
     "drop_old_tables": Rebuild.drop_old,
+    "plan_rollback": lambda made: made.plan_rollback(RunOptions()),
+    "bring_back": Rebuild.bring_back,
+    "plan_part": lambda made: made.plan(RunOptions(projectors=("ThingProjector",), aggregates=("plain",))),
 }
+
+SHORT = {"pause", "resume", "look_at_traffic", "decide", "report", "plan_rollback"}
+"""Steps of so few statements that they are struck at the first ones only."""
+
+REBUILD = ("plan", "clone_tables", "replay", "verify_counts", "atomic_swap", "reconcile")
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A way through the steps.
+
+    :param steps: of one run, in their order
+    :param struck: the steps that errors are raised in
+    :param before: the steps of another run, each time before it
+    :param changes: of the spec
+    """
+
+    steps: Sequence[str]
+    struck: Collection[str]
+    before: Sequence[str] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FORWARD = [name for name in STEPS if name not in ("plan_rollback", "bring_back", "plan_part")]
+WALKS = {
+    "a rebuild": Walk(_FORWARD, _FORWARD, changes={"replay": {"batch_events": 100, "shards": 2}}),
+    "a rollback": Walk(
+        ("plan_rollback", "bring_back", "atomic_swap", "reconcile", "drop_old_tables"),
+        ("plan_rollback", "bring_back", "atomic_swap", "reconcile"),
+        before=REBUILD,
+    ),
+    "a part": Walk(("plan_part", *REBUILD[1:], "drop_old_tables"), ("plan_part", "clone_tables", "replay", "verify_counts")),
+}
+
+
+def test_every_step_is_struck_in_some_walk() -> None:
+    assert {name for walk in WALKS.values() for name in walk.struck} == set(STEPS)
+
 
 RAISED = {
     "postgresql": (
@@ -90,8 +140,7 @@ def application(database_url: sa.URL, heard: Listener, monkeypatch: pytest.Monke
     yield made
     found = strangers("\n".join([*made.log, *heard.heard]))
     assert not found, [each for each in [*made.log, *heard.heard] if strangers(each)]
-    with suppress(sa.exc.SQLAlchemyError):
-        assert not strangers(made.records())
+    assert not strangers(made.records())
     made.engine.dispose()
 
 
@@ -104,12 +153,14 @@ def failure(step: Callable[[], object]) -> RebuildError:
     return caught.value
 
 
-def test_every_error_at_every_step_is_ours_and_quotes_nothing(application: Marked) -> None:
+@pytest.mark.parametrize("name", WALKS)
+def test_every_error_at_every_step_is_ours_and_quotes_nothing(application: Marked, name: str) -> None:
     backend = application.url.get_backend_name()
     strikes = [struck_with(backend, code, f"told {MARK}") for code in RAISED[backend]]
     strikes += [struck_with(backend, code, "told") for code in PLAIN[backend]]
     strikes += [cut(application.url)] if backend != "sqlite" else []
-    told = struck(application, strikes)
+    application.store({**added(9, id="plain-1", code="plain-1"), "aggregate_uuid": "plain"})
+    told = struck(application, WALKS[name], strikes)
     assert min(map(len, told.values())) >= 3, told
     assert {code for codes in told.values() for code in codes} >= {
         "PR-DB-06" if backend == "sqlite" else "PR-DB-00",
@@ -117,25 +168,25 @@ def test_every_error_at_every_step_is_ours_and_quotes_nothing(application: Marke
     }, told
 
 
-def struck(application: Marked, strikes: Sequence[Strike]) -> dict[str, set[str]]:
+def struck(application: Marked, walk: Walk, strikes: Sequence[Strike]) -> dict[str, set[str]]:
     """Strikes each step by everything, over as many runs as that takes; after the last strike each step ends well.
 
     :returns: the codes of each step's errors
     """
-    told: dict[str, set[str]] = {name: set() for name in STEPS}
-    # Which error, and at which statement.
-    places = [(0, 1)] if EVERY_STATEMENT else [(number, 1 + 3 * (number % 4)) for number in range(len(strikes))]
-    left = {name: list(places) for name in STEPS}
+    told: dict[str, set[str]] = {name: set() for name in walk.struck}
+    left = {name: _places(name, len(strikes)) for name in walk.struck}
     for number in count():
         if not any(left.values()):
             return told
-        for name, step in STEPS.items():
+        for name in walk.before:
+            _undisturbed(application, walk, f"before-{number}", name)
+        for name in walk.steps:
             done = False
-            while left[name] and not done:
+            while left.get(name) and not done:
                 which, at = left[name].pop()
-                made, fault = application.open_run(f"run-{number}"), Fault(at, strikes[which % len(strikes)])
+                made, fault = application.open_run(f"run-{number}", **walk.changes), Fault(at, strikes[which % len(strikes)])
                 with fault.on(made):
-                    error = _error_of(lambda: step(made))  # noqa: B023
+                    error = _error_of(lambda: STEPS[name](made))  # noqa: B023
                 made.close()
                 done = error is None
                 if EVERY_STATEMENT and fault.struck:
@@ -144,10 +195,21 @@ def struck(application: Marked, strikes: Sequence[Strike]) -> dict[str, set[str]
                     assert not isinstance(error, Troubled) or (error.step and error.state and error.remedy), error
                     told[name].add(error.code)
             if not done:
-                made = application.open_run(f"run-{number}")
-                step(made)
-                made.close()
+                _undisturbed(application, walk, f"run-{number}", name)
     raise AssertionError("there are always more runs")
+
+
+def _places(name: str, strikes: int) -> list[tuple[int, int]]:
+    """Which error, and at which statement of a step."""
+    if EVERY_STATEMENT:
+        return [(0, 1)]
+    return [(number, 1 + number % 2 if name in SHORT else 1 + 3 * (number % 4)) for number in range(strikes)]
+
+
+def _undisturbed(application: Marked, walk: Walk, run_id: str, name: str) -> None:
+    made = application.open_run(run_id, **walk.changes)
+    STEPS[name](made)
+    made.close()
 
 
 def _error_of(step: Callable[[], object]) -> RebuildError | None:
@@ -183,8 +245,9 @@ TAKEN = {"sqlite": {"too long", "no number", "NUL"}, "mysql": {"NUL", "an object
 def test_what_a_row_may_not_hold(application: Marked) -> None:
     backend, told = application.url.get_backend_name(), {}
     for number, (what, wrong) in enumerate(WRONG.items()):
-        application.store(added(100, **wrong))
         made = application.begin(f"wrong-{number}")
+        # Afterwards: what a plan looks at would end there.
+        application.store(added(100, **wrong))
         error = _error_of(lambda: STEPS["replay"](made)) or _error_of(made.verify)  # noqa: B023
         made.close()
         application.forget()
@@ -194,13 +257,27 @@ def test_what_a_row_may_not_hold(application: Marked) -> None:
     assert {*told.values()} <= {"", "PR-WRITE-01", "PR-EVENT-01", "PR-EVENT-02", "PR-VERIFY-01"}, told
 
 
+NO_PAYLOAD = [f"{{{MARK}", f'"{MARK}"', f"[{MARK!r}]", ""]
+
+
 def test_what_is_no_payload(application: Marked) -> None:
-    for number, payload in enumerate([f"{{{MARK}", f'"{MARK}"', f"[{MARK!r}]", ""]):
-        application.store(event("ThingAdded", payload))
+    for number, payload in enumerate(NO_PAYLOAD):
         made = application.begin(f"wrong-{number}")
-        assert "event ThingAdded at position " in str(failure(lambda: STEPS["replay"](made)))  # noqa: B023
+        application.store(event("ThingAdded", payload))
+        error = failure(lambda: STEPS["replay"](made))  # noqa: B023
+        assert error.code == "PR-EVENT-02" and "event ThingAdded at position " in str(error)
         made.close()
         application.forget()
+
+
+@pytest.mark.parametrize("wrong", [*NO_PAYLOAD, {"details": {MARK: float("nan")}}, {"note": f"\ud800{MARK}"}], ids=str)
+def test_a_plan_that_finds_an_event_that_cannot_be_read(application: Marked, wrong: str | dict[str, Any]) -> None:
+    application.store(event("ThingAdded", wrong) if isinstance(wrong, str) else added(100, **wrong))
+    made = application.open_run("wrong")
+    error = failure(lambda: STEPS["plan"](made))
+    assert error.code == "PR-PLAN-01" and "the event ThingAdded at position 1" in str(error)
+    assert str(error).count("[PR-") == 1
+    made.close()
 
 
 def test_sql_of_a_projector(application: Marked) -> None:
@@ -208,7 +285,8 @@ def test_sql_of_a_projector(application: Marked) -> None:
     made = application.begin("both", projectors=["tests.engine.marked:CountByBoth"])
     STEPS["replay"](made)
     made.close()
-    assert any("its SQL fails on the events at positions" in each for each in application.log)
+    (said,) = [each for each in application.log if "its SQL fails on the events above " in each]
+    assert " and up to " in said and "[PR-" not in said
     if application.engine.dialect.name == "mysql" and not getattr(application.engine.dialect, "is_mariadb", False):
         # It takes no projector without handlers.
         return

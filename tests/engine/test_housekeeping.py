@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -151,12 +151,12 @@ def test_a_green_table_that_another_run_has_made_meanwhile_stays(store: sa.Engin
     run_to(rebuild(store, "dead"), "clone")
     when_free, heirs = housekeeping.when_free, []
 
-    def later(context: Context, action: Callable[[], None]) -> None:
+    def later(context: Context, names: Sequence[str], action: Callable[[], None]) -> None:
         if not heirs:
             heirs.append(rebuild(store, "heir"))
             heirs[0].plan(RunOptions(), is_over=lambda run: run == "dead")
             heirs[0].clone_tables()
-        when_free(context, action)
+        when_free(context, names, action)
 
     monkeypatch.setattr(housekeeping, "when_free", later)
     keeper(store).keep_house(is_over=over("dead"), rebuilds=["shop"])

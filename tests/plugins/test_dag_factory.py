@@ -186,7 +186,7 @@ Hen.depends_on = (Egg,)
     [
         ("  - include.universal.projectors:SubscriptionProjector\n", "", ["SubscriptionProjector", "add it to `projectors`"]),
         (ALL_PROJECTORS, "  - of_a_user:Hen\n  - of_a_user:Egg", ["circle", "Hen", "Egg"]),
-        (ALL_PROJECTORS, "  - of_a_user:NotATuple", ["not iterable", "projectors"]),
+        (ALL_PROJECTORS, "  - of_a_user:NotATuple", ["`owns` is no tuple", "projectors"]),
         (ALL_PROJECTORS, "  - of_a_user:ByName", ["projectors"]),
         (ALL_PROJECTORS, "  - leaves:Projector", ["SystemExit"]),
         ("72h", "99999999999d", ["retention.drop_after", "36500d"]),

@@ -339,7 +339,7 @@ class Dialect(ABC):
 
     def lock_was_refused(self, error: BaseException | None) -> bool:
         """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
-        return self.kind_of(error) in self.refusals
+        return isinstance(error, TablesBusy) or self.kind_of(error) in self.refusals
 
     def was_cut(self, error: BaseException) -> bool:
         """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.

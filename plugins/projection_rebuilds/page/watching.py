@@ -86,7 +86,7 @@ class Watcher:
                     self._look_slowly(rebuild)
         except ConnectionRefused as error:
             # It says what to do, and holds no host name and no account.
-            raise Unseen(str(error)) from error
+            raise Unseen(f"{error.code}, {error.message}") from error
         except Exception as error:
             # Not all that it says: a database's own words may hold host names and accounts; who can log in need not be told those.
             why = error.gist if isinstance(error, Troubled) else type(error).__name__
