@@ -215,7 +215,7 @@ def _dropped(context: Context, connection: sa.Connection, run_id: str, table: Ta
         try:
             ledger.claim(connection, context.run_id, [table.blue])
         except ClaimRefused as error:
-            return [str(error)]
+            return [error.message]
     try:
         when_free(context, [table.green], partial(_drop_green, context, connection, run_id, table))
     finally:
