@@ -225,9 +225,12 @@ def word_for(error: BaseException) -> str:
 def _without_strangers(told: Exception) -> Exception:
     """The same, without the errors of others that it came from: their texts quote values, and logs print them all."""
     at: BaseException = told
-    while (came_from := at.__cause__ or at.__context__) is not None:
-        # A context may be another's also where the cause is ours.
+    while True:
+        came_from = at.__context__ if at.__cause__ is None and not at.__suppress_context__ else at.__cause__
+        # A context may be another's also where the cause is ours, or where it is not to be shown.
         at.__context__ = None
+        if came_from is None:
+            break
         if not (isinstance(came_from, RebuildError) or _passes(came_from)):
             at.__cause__ = None
             break
