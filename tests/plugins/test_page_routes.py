@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api import security
 from airflow.models.dag import DagModel
+from airflow.sdk import Connection
 from starlette.testclient import TestClient
 
 from include.projection_rebuild.spec import load_spec
@@ -60,8 +61,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
     shop.metadata.create_all(engine)
     engine.dispose()
-    hook = SimpleNamespace(get_hook=lambda: SimpleNamespace(get_sqlalchemy_engine=lambda: sa.create_engine(engine.url)))
-    monkeypatch.setattr(runs.BaseHook, "get_connection", lambda _: hook)
+    connection = Connection(conn_id="shop_db", conn_type="sqlite", host=f"{tmp_path}/shop.db")
+    monkeypatch.setattr(runs.BaseHook, "get_connection", lambda _: connection)
     return found
 
 

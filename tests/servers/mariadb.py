@@ -49,7 +49,7 @@ class MariaDBServer(OwnServer):
         return [
             str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
-            "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=200", "--skip-name-resolve", "--skip-log-bin",
+            "--character-set-server=utf8mb4", "--local-infile=1", "--max-connections=500", "--skip-name-resolve", "--skip-log-bin",
             *(DURABLE if self.durable else FAST),
         ]  # fmt: skip
 

@@ -62,7 +62,7 @@ class MySQLServer(OwnServer):
         return [
             *self._server, f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid",
             "--secure-file-priv=NULL", "--mysqlx=OFF", "--bind-address=127.0.0.1", f"--port={self.port}", "--local-infile=ON",
-            "--max-connections=200", "--disable-log-bin", "--performance-schema=ON",
+            "--max-connections=500", "--disable-log-bin", "--performance-schema=ON",
             *(DURABLE if self.durable else FAST),
         ]  # fmt: skip
 

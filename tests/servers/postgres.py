@@ -15,7 +15,7 @@ from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 INSTALLED = Path("/usr/lib/postgresql")
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "max_connections": "200",
+    "max_connections": "400",
     "shared_buffers": "128MB",
     "log_min_messages": "fatal",
 }

@@ -907,7 +907,7 @@ class Dialect(ABC):
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         """Bytes that hold UTF-8, as text."""
 
-    def as_bytes(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
+    def as_bytes(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """A text, as bytes where the driver could fail to make a text of it."""
         return text
 

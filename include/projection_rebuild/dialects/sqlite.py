@@ -82,6 +82,9 @@ class SqliteDialect(Dialect):
 
     # Connections ------------------------------------------------------------------------------------------------
 
+    _writes_utf8 = True
+    """Known from the first connection on: the encoding of a file never changes."""
+
     def why_not_connected(self, error: BaseException) -> Refusal:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         return _MEANINGS.get(getattr(cause, "sqlite_errorname", ""), _UNUSABLE)
@@ -104,6 +107,7 @@ class SqliteDialect(Dialect):
             self._execute(connection, statement).close()
         # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, zlib.crc32, deterministic=True)
+        self._writes_utf8 = self._execute(connection, "PRAGMA encoding").scalar() == "UTF-8"
 
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
@@ -517,15 +521,15 @@ class SqliteDialect(Dialect):
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.cast(column, sa.Text)
 
-    def as_bytes(self, text: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
-        return sa.cast(text, sa.LargeBinary)
+    def as_bytes(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        # Of text that is no UTF-8 the driver makes an error that quotes it. A file in UTF-16 hands its bytes over in that.
+        return sa.cast(text, sa.LargeBinary) if self._writes_utf8 else text
 
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.lower(sa.func.hex(column), type_=sa.Text)
 
     def payload(self, column: sa.ColumnElement[Any], kind: ColumnKind) -> sa.ColumnElement[Any]:
-        # As bytes: of text that is no UTF-8 the driver makes an error that quotes it.
-        return sa.cast(column, sa.LargeBinary)
+        return self.as_bytes(column)
 
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
         text = self.utf8(payload)
