@@ -62,6 +62,7 @@ class Contract:
         yield from self._position(connection, types[columns.position])
         yield from self._stream(connection, types[columns.stream])
         yield from self._plain("type", columns.type, types[columns.type], TYPES, "text")
+        yield from self._type_bytes(connection, types[columns.type])
         yield from self._payload(types[columns.payload])
         if columns.recorded_at is not None and (problem := self._time_problem(connection, types[columns.recorded_at])):
             yield self._refusal(*problem, refuses=False)
@@ -197,6 +198,17 @@ class Contract:
         if known.kind not in allowed and self._dialect.flavour != "sqlite":
             yield self._refusal(f"its {what} column {name} is of the type {known.name}", f"use {better}")
 
+    def _type_bytes(self, connection: sa.Connection, known: ColumnType) -> Iterator[Finding]:
+        """Types that are bytes must be UTF-8: no handler could name another one."""
+        if known.kind is not ColumnKind.BYTES:
+            return
+        name, table = self._section.columns.type, self._dialect.qualified(self._schema, self._section.table)
+        found = connection.exec_driver_sql(
+            f"SELECT DISTINCT {self._quoted(name)} FROM {table}{self._only()}", self._only_values()
+        )
+        if not all(map(_is_utf8, found.scalars())):
+            yield self._refusal(f"its type column {name} holds bytes that are no UTF-8", "store event types as text")
+
     def _payload(self, known: ColumnType) -> Iterator[Finding]:
         name = self._section.columns.payload
         yield from self._plain(
@@ -268,3 +280,12 @@ class Contract:
 
     def _only_values(self) -> tuple[Any, ...]:
         return tuple(value for value in self._section.only.values() if value is not None)
+
+
+def _is_utf8(stored: Any) -> bool:
+    if isinstance(stored, bytes):
+        try:
+            stored.decode()
+        except UnicodeDecodeError:
+            return False
+    return True

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from include.projection_rebuild.boundary import reading
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.dialects.base import Fence
-from include.projection_rebuild.errors import FallingBehind, PositionError
+from include.projection_rebuild.errors import FallingBehind, PartError, PositionError
 from include.projection_rebuild.event_columns import EventColumns, as_text
 from include.projection_rebuild.event_contract import Contract
 from include.projection_rebuild.event_decoding import decoder_of
@@ -329,7 +329,10 @@ class EventStore:
             return {stream: int(position) for stream, position in found if stream is not None}
 
     def streams(self, after: Place, upto: Place, types: Sequence[str], only: Only = EVERYTHING) -> set[str | None]:
-        """The aggregates that have events of these types above one place and up to another; None: events without one."""
+        """The aggregates that have events of these types above one place and up to another; None: events without one.
+
+        :raises PartError: what stands for a stream is none of the form that the spec says
+        """
         query = (
             sa.select(self._columns.exact_stream)
             .select_from(self._table)
@@ -337,7 +340,14 @@ class EventStore:
             .distinct()
         )
         with self._connected() as connection:
-            return {self._columns.stream_of(found) for found in connection.execute(query).scalars()}
+            found = connection.execute(query).scalars().all()
+        try:
+            return {self._columns.stream_of(each) for each in found}
+        except ValueError:
+            raise PartError(
+                f"a stream of {self.table} is bytes that are no {self._section.stream_format}, so that nobody knows which aggregates there are. "
+                "The live tables are untouched: correct event_store.stream_format or the event, or rebuild as a whole"
+            ) from None
 
     def has_strays(self, types: Sequence[str]) -> bool:
         """Whether any event of these types has no stream."""

@@ -12,7 +12,7 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import ClaimRefused, PlanError
+from include.projection_rebuild.errors import ClaimRefused, PartError, PlanError
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.ledger import Ledger
 from include.projection_rebuild.live import project_live
@@ -227,3 +227,35 @@ def _begin_twice(begin: Callable[..., None]) -> Callable[..., None]:
             self._runs.delete = monkeyed  # type: ignore[method-assign]
 
     return twice
+
+
+# Bytes that are no UTF-8 --------------------------------------------------------------------------------------------
+
+
+def test_a_type_of_other_bytes_is_refused(engine: sa.Engine) -> None:
+    store = Store(engine, {"type": "varbinary(60)" if engine.dialect.name in ("mysql", "mariadb") else "{bytes}"})
+    store.add([{"id": 1, "stream": "a", "type": b"made"}, {"id": 2, "stream": "a", "type": b"\xff"}])
+    with pytest.raises(PlanError, match="its type column type holds bytes that are no UTF-8"):
+        store.rebuild(StreamProjector).plan(RunOptions())
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_stream_of_other_bytes_is_set_aside(engine: sa.Engine, shards: int) -> None:
+    store = Store(engine, {"stream": "{bytes}"})
+    store.add([{"id": 1, "stream": b"a"}, {"id": 2, "stream": b"\xff\xfe"}, {"id": 3, "stream": b"b"}, {"id": 4, "stream": b"a"}])
+    replay = {"shards": shards, "on_error": "dead_letter"}
+    run_to(store.rebuild(StreamProjector, store={"stream_format": "text"}, replay=replay, verify={"max_dead_letters": 1}), "drop")
+    assert tallied(store) == [("a", 2), ("b", 1)]
+
+
+def test_a_part_by_streams_of_other_bytes_is_refused(engine: sa.Engine) -> None:
+    store = Store(engine, {"stream": "{bytes}"})
+    store.add(
+        [
+            {"id": 1, "stream": b"a", "at": datetime(2026, 6, 1, tzinfo=UTC).replace(tzinfo=None)},
+            {"id": 2, "stream": b"\xff\xfe", "at": datetime(2026, 6, 1, tzinfo=UTC).replace(tzinfo=None)},
+        ]
+    )
+    made = store.rebuild(StreamProjector, store={"stream_format": "text"}, replay={"on_error": "dead_letter"})
+    with pytest.raises(PartError, match="bytes that are no text"):
+        made.plan(RunOptions(since=datetime(2026, 1, 1, tzinfo=UTC)))

@@ -905,7 +905,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-        """Bytes that hold UTF-8, as text."""
+        """Bytes that hold UTF-8, as text; what other bytes become differs, but is no error of the statement."""
 
     def as_bytes(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """A text, as bytes where the driver could fail to make a text of it."""

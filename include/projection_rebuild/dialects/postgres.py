@@ -698,7 +698,8 @@ class PostgresDialect(Dialect):
         return self.exact(text)
 
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-        return sa.func.pg_catalog.convert_from(column, sa.literal_column("'UTF8'"), type_=sa.Text)
+        valid = self.hexadecimal(column).regexp_match(sa.literal_column(f"'{_UTF8}'"))
+        return sa.case((valid, sa.func.pg_catalog.convert_from(column, sa.literal_column("'UTF8'"), type_=sa.Text)))
 
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.func.pg_catalog.encode(column, sa.literal_column("'hex'"), type_=sa.Text)
@@ -710,8 +711,7 @@ class PostgresDialect(Dialect):
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
         text: sa.ColumnElement[Any] = sa.cast(payload, sa.Text)
         if kind is ColumnKind.BYTES:
-            valid = self.hexadecimal(payload).regexp_match(sa.literal_column(f"'{_UTF8}'"))
-            text = sa.case((valid, self.utf8(payload)))
+            text = self.utf8(payload)
         if kind is not ColumnKind.JSON:
             text = sa.case((text.op("IS", is_comparison=True)(sa.literal_column("JSON")), text))
         return sa.func.pg_catalog.json_extract_path_text(sa.cast(_without_strange_escapes(text), JSON), field, type_=sa.Text)
