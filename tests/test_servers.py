@@ -111,7 +111,7 @@ def test_servers_of_the_mysql_family_are_set_up_alike(kind: str, new_database: C
     engine = sa.create_engine(new_database(kind), poolclass=sa.NullPool)
     settings = "SELECT @@local_infile, @@log_bin, @@max_connections, @@character_set_connection, @@bind_address"
     with engine.connect() as connection:
-        assert tuple(connection.exec_driver_sql(settings).one()) == (1, 0, 200, "utf8mb4", "127.0.0.1")
+        assert tuple(connection.exec_driver_sql(settings).one()) == (1, 0, 500, "utf8mb4", "127.0.0.1")
 
 
 def test_a_postgres_that_is_not_installed_is_named() -> None:

@@ -140,9 +140,9 @@ class EventColumns:
         # Rather an event too many, whose aggregate is rebuilt as well, than one too few.
         grain = timedelta(0) if self._section.recorded_at_unit else self._dialect.time_grain
         if since is not None:
-            yield ~self._before(self._recorded_at, since - grain)
+            yield ~self._before(self._recorded_at, since - _beyond(since, grain))
         if until is not None:
-            yield self._before(self._recorded_at, until + 2 * grain)
+            yield self._before(self._recorded_at, until + 2 * _beyond(until, grain))
 
     def _before(self, recorded_at: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
         unit = self._section.recorded_at_unit
@@ -234,6 +234,11 @@ def column(name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.Column
 def as_text(found: str | bytes) -> str:
     """A text that a query was grouped by; some databases return it as bytes."""
     return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _beyond(moment: datetime, grain: timedelta) -> timedelta:
+    """The grain, for a moment that is finer."""
+    return grain if grain and timedelta(microseconds=moment.microsecond) % grain else timedelta(0)
 
 
 def _whole(text: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -82,9 +82,10 @@ class _Hurry:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with ExitStack() as stack:
-            for _, closing_it in self._idle:
-                stack.push(closing_it)
+        for _, closing_it in self._idle:
+            # Nothing is read any more: one that was cut meanwhile is no error, and must not hide what became of the switch.
+            with suppress(sa.exc.SQLAlchemyError):
+                closing_it.close()
 
     @contextmanager
     def lent(self) -> Iterator[sa.Connection]:

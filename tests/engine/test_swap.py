@@ -451,7 +451,7 @@ def test_an_append_that_was_open_during_an_undone_attempt_is_not_missed(
     assert actual(engine) == expected([*STORED, *LATE[:2]])
 
 
-class Died(Exception):
+class Died(BaseException):
     """Stands for a worker that is gone."""
 
 
