@@ -18,7 +18,6 @@ class ColumnKind(StrEnum):
     BYTES = "bytes"
     JSON = "JSON"
     TIME = "times"
-    MIXED = "values of several types"
     OTHER = "something else"
 
 
