@@ -12,6 +12,7 @@ from include.projection_rebuild import external, live_tables
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import CloneError, SettleTimeout
 from include.projection_rebuild.event_store import PATIENCE
+from include.projection_rebuild.jobs import replayable_head
 from include.projection_rebuild.ledger import RunState, refuse_within_switch
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import BEGINNING
@@ -48,7 +49,7 @@ def clone_tables(context: Context) -> list[str]:
             for statement in context.dialect.index_green(connection, tables[-1]):
                 context.dialect.run(connection, statement)
         # Where the shards of all projectors end, so that each one's can be joined.
-        head = context.store.settled_head() if plan.shards else BEGINNING
+        head = replayable_head(context) if plan.shards else BEGINNING
         with context.dialect.transaction(connection):
             context.ledger.set_checkpoints(connection, context.run_id, dict.fromkeys(plan.projectors, (BEGINNING, 0)))
             context.ledger.set_shards(connection, context.run_id, plan.shards, head)

@@ -167,18 +167,19 @@ class EventStore:
                 time.sleep(0.1)
         self._whole = head
 
-    def heads(self, place: Callable[[], Place], small: int) -> Iterator[Place]:
+    def heads(self, place: Callable[[], Place], small: int, head: Callable[[], Place] | None = None) -> Iterator[Place]:
         """Settled heads to replay to, one after the other, until what appeared meanwhile is a small backlog.
 
         :param place: how far the replay has come; asked anew for each head
+        :param head: tells each of them; None: the settled head
         :param small: the backlog, in events, after which no further head is given
         :raises FallingBehind: events are appended faster than they are replayed
         """
         behind, without_gain = None, 0
         while behind is None or behind > small:
-            head = self.settled_head()
+            upto = self.settled_head() if head is None else head()
             # The first backlog may be the whole store; of that it is enough to know that it is large.
-            left = self.count(place(), head, most=small + 1 if behind is None else None)
+            left = self.count(place(), upto, most=small + 1 if behind is None else None)
             without_gain = without_gain + 1 if behind is not None and left >= behind else 0
             if without_gain >= ROUNDS_WITHOUT_GAIN:
                 raise FallingBehind(
@@ -186,7 +187,7 @@ class EventStore:
                     "without gain. What is done is kept; retry in a quieter hour, or raise replay.batch_events"
                 )
             behind = left
-            yield head
+            yield upto
 
     @contextmanager
     def in_a_hurry(self, longest: timedelta) -> Iterator[None]:
@@ -285,6 +286,16 @@ class EventStore:
         with self._connected() as connection:
             return {as_text(event_type): int(count) for event_type, count in connection.execute(query)}
 
+    def listed(self, after: Place, upto: Place) -> dict[int, str]:
+        """The types of the events above one place and up to another, by their positions, as one statement sees them."""
+        query = sa.select(self._position, self._columns.exact_type).where(
+            *self._columns.between(after, upto), *self._columns.only
+        )
+        with self._connected() as connection:
+            return {
+                int(position): as_text(event_type) for position, event_type in connection.execute(query.select_from(self._table))
+            }
+
     def types(self) -> list[str]:
         """The event types that occur, sorted; reads the whole type column, so only for a plan."""
         return sorted(self.samples())
@@ -376,8 +387,18 @@ class EventStore:
             last, count = connection.execute(query).one()
         return (int(last) if count == number else upto), int(count)
 
-    def relation(self, after: Place, upto: Place, types: Sequence[str], *, without: Collection[int] = ()) -> str:
+    def relation(
+        self,
+        after: Place,
+        upto: Place,
+        types: Sequence[str],
+        *,
+        without: Collection[int] = (),
+        among: Collection[int] | None = None,
+    ) -> str:
         """SQL for a subquery: the events of these types above ``after`` and up to ``upto``, those ``without`` left out.
+
+        :param among: only those at these positions
 
         Its columns are ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and
         ``metadata``, of the types that they have in the store, but for bytes, which are text here; null where it has no such column.
@@ -386,6 +407,8 @@ class EventStore:
         query = sa.select(*self._columns.for_statements()).select_from(self._table).where(*wanted)
         if without:
             query = query.where(self._position.not_in(without))
+        if among is not None:
+            query = query.where(self._position.in_(among))
         compiled = query.compile(dialect=self.dialect.engine.dialect, compile_kwargs={"literal_binds": True})
         # Compiled for a driver that formats its statements.
         text = str(compiled)

@@ -59,6 +59,7 @@ TEXTS: Mapping[str, int] = {
     "reason": REASON,
     "assertions": SQL,
     "drain_check": SQL,
+    "jobs_left": SQL,
     "replica_lag": SQL,
     "views": SQL,
     "command": SQL,

@@ -7,7 +7,7 @@ deletes ahead of its children's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 
 import sqlalchemy as sa
@@ -17,6 +17,7 @@ from include.projection_rebuild.context import Context
 from include.projection_rebuild.errors import StepOrderError
 from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.external_replay import ExternalReplay
+from include.projection_rebuild.jobs import heads_of
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.positions import Place, earliest, is_before, said
@@ -77,7 +78,7 @@ class Lockstep:
 
         :param stopped: asked while a program is at work
         """
-        for head in self._context.store.heads(lambda: self.position, self._context.spec.swap.small_backlog):
+        for head in heads_of(self._context, lambda: self.position):
             self._replay_to(head)
             for program in self.programs:
                 program.replay_to(head, stopped, lambda now: None, lambda: None)
@@ -137,13 +138,14 @@ class Lockstep:
             if not is_before(at, head):
                 return
 
-    def drain(self, position: Place) -> list[int]:
+    def drain(self, position: Place, among: Collection[int] | None = None) -> list[int]:
         """Applies everything up to a place in the caller's transaction.
 
+        :param among: only the events at these positions
         :returns: the positions of the events that were applied, in order
         """
-        folded = self._fold(position)
-        self._committed(self._write(folded, position, position))
+        folded = self._fold(position, among)
+        self._committed(self._write(folded, position, position, among))
         for program in self.programs:
             # Whatever it has left has been seen to before.
             program.pass_over(position, position)
@@ -160,17 +162,20 @@ class Lockstep:
                 self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
             )
 
-    def _fold(self, bound: Place) -> dict[ProjectorReplay, list[int]]:
+    def _fold(self, bound: Place, among: Collection[int] | None = None) -> dict[ProjectorReplay, list[int]]:
         """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
         folded: dict[ProjectorReplay, list[int]] = {}
         for work in self._to_be_folded:
             with closing(work.pages_to(bound)) as pages:
                 for events, _ in pages:
-                    work.fold(events)
-                    folded.setdefault(work, []).extend(event.position for event in events)
+                    wanted = [event for event in events if among is None or event.position in among]
+                    work.fold(wanted)
+                    folded.setdefault(work, []).extend(event.position for event in wanted)
         return {work: folded[work] for work in self._works if work in folded}
 
-    def _write(self, folded: dict[ProjectorReplay, list[int]], bound: Place, head: Place) -> dict[ProjectorReplay, Checkpoint]:
+    def _write(
+        self, folded: dict[ProjectorReplay, list[int]], bound: Place, head: Place, among: Collection[int] | None = None
+    ) -> dict[ProjectorReplay, Checkpoint]:
         began = time.monotonic()
         moved = {work: work.advance(len(events), bound, head, time.monotonic() - began) for work, events in folded.items()}
         for work in reversed(folded):
@@ -178,7 +183,7 @@ class Lockstep:
         for work in folded:
             work.tables.put(work.changes())
             if not work.projector.has_handlers():
-                work.run_sets(bound)
+                work.run_sets(bound, among)
         if folded:
             # Once for all of them, whose connection is one: one's rows may refer to another's.
             next(iter(folded)).tables.check()

@@ -17,6 +17,7 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
+from include.projection_rebuild import jobs
 from include.projection_rebuild.boundary import trouble_at_event, word_for
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import Listed
@@ -32,7 +33,7 @@ from include.projection_rebuild.positions import BEGINNING, Place, is_before, sa
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.reading import Projects
 from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import LiveWriter, OnError
+from include.projection_rebuild.spec import OnError
 
 FEW_STREAMS = 1_000
 """Up to so many aggregates are asked for by name; beyond, reading every event and passing over those of others is cheaper."""
@@ -293,20 +294,24 @@ class _Copy:
             # A consumer that has NULL there has not begun.
             found = self._connection.execute(mine).scalar_one()
             return None if found is None else int(found)
-        head = context.store.settled_head()
-        if writer.contract is LiveWriter.DETACHED:
-            self._wait_for_jobs(str(writer.drain_check), PATIENCE)
+        head = jobs.replayable_head(context)
+        if writer.drain_check is not None:
+            self._wait_for_jobs(PATIENCE)
         return head
 
-    def _wait_for_jobs(self, check: str, patience: timedelta) -> None:
+    def _wait_for_jobs(self, patience: timedelta) -> None:
         """Once there is none, all events from before have been projected."""
-        deadline = time.monotonic() + patience.total_seconds()
-        while int(self._connection.execute(sa.text(check)).scalar() or 0):
+        deadline, spoken = time.monotonic() + patience.total_seconds(), False
+        while jobs.are_left(self._context, self._connection):
             if time.monotonic() > deadline:
                 raise SettleTimeout(
                     f"live_writer.drain_check did not give 0 within {patience.total_seconds():.0f} s, so it is not known which events the "
-                    f"rows outside the part of {self._name} hold; retry in a quieter moment"
+                    f"rows outside the part of {self._name} hold; retry in a quieter moment, or give live_writer.jobs_left in its place, which "
+                    "tells them apart and has nobody wait"
                 )
+            if not spoken:
+                self._context.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
+                spoken = True
             time.sleep(0.02)
 
     def _keys(self, held: Place) -> PartKeys:

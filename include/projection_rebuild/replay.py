@@ -26,6 +26,7 @@ from include.projection_rebuild.event_store import EVERYTHING, Only
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.external import ExternalProjector, OnRetry
 from include.projection_rebuild.external_replay import ExternalReplay
+from include.projection_rebuild.jobs import heads_of
 from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
 from include.projection_rebuild.live_tables import refuse_at_once
 from include.projection_rebuild.memory import Memory, collect, collector_off
@@ -247,13 +248,14 @@ class ProjectorReplay:
                 progress(moved)
         self._begin_at_checkpoint()
 
-    def run_sets(self, bound: Place) -> None:
+    def run_sets(self, bound: Place, among: Collection[int] | None = None) -> None:
         """Executes the projector's own SQL for the events from its checkpoint to a place, in the caller's transaction.
 
+        :param among: only those at these positions
         :raises SetError: it cannot take them
         """
         if self._sets is not None:
-            self._sets.run(self._connection, self.checkpoint.position, bound)
+            self._sets.run(self._connection, self.checkpoint.position, bound, among)
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"{self.projector.name()} was stopped at {said(self.checkpoint.position)}; a retry goes on there")
@@ -514,7 +516,7 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
             context, projector, first, connection, plan.already, part, reading_of(context, connection, plan, projector)
         )
         drive_again(context, work)
-        heads: Iterable[Place] = context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog)
+        heads: Iterable[Place] = heads_of(context, lambda: work.checkpoint.position)
         if reads_of_run(context, plan, projector):
             owners = readable_to(context, connection, plan, projector)
             heads = [first.position if is_before(owners, first.position) else owners]
@@ -569,7 +571,7 @@ def _replay_program(
     work.begin_anew()
     began = work.checkpoint
     try:
-        for head in context.store.heads(lambda: work.checkpoint.position, context.spec.swap.small_backlog):
+        for head in heads_of(context, lambda: work.checkpoint.position):
             work.replay_to(head, throttle.stopped, progress, rest, cut)
     finally:
         work.cut_short()

@@ -77,12 +77,13 @@ class Sets:
             factor = max(0.25, min(20.0, self._wanted / seconds if seconds else 20.0))
             self._range = max(1, min(round(events * factor), self._most))
 
-    def run(self, connection: sa.Connection, after: Place, upto: Place) -> None:
+    def run(self, connection: sa.Connection, after: Place, upto: Place, among: Collection[int] | None = None) -> None:
         """Executes the statements for the events above one place and up to another, in the caller's transaction.
 
+        :param among: only those at these positions
         :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
         """
-        for statement in self._filled(self._events(after, upto)):
+        for statement in self._filled(self._events(after, upto, among)):
             try:
                 self._context.dialect.run_as_it_stands(connection, statement)
             except sa.exc.DBAPIError as error:
@@ -95,10 +96,10 @@ class Sets:
                     f"{trouble.describe()}. Correct its `statements`, or the events, and retry the task"
                 ) from None
 
-    def _events(self, after: Place, upto: Place) -> str:
+    def _events(self, after: Place, upto: Place, among: Collection[int] | None) -> str:
         types = self._projector.stored_types()
         without = [each for each in self._already if is_before(after, each) and not is_before(upto, each)]
-        return self._context.store.relation(after, upto, types, without=without)
+        return self._context.store.relation(after, upto, types, without=without, among=among)
 
     def _filled(self, events: str) -> Iterable[str]:
         names = {table: self._context.table_set(table).green for table in self._projector.tables()}

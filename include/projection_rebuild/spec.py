@@ -258,20 +258,25 @@ class LiveWriterSection(Section):
 
     * ``transactional``: the append transaction also writes blue.
     * ``checkpointed``: a consumer writes blue together with its position in ``checkpoint.table``.
-    * ``detached``: queue jobs or after-commit handlers write blue; ``drain_check`` is SQL on the read models' database that
-      gives 0 when none of them has anything left to do.
+    * ``detached``: queue jobs or after-commit handlers write blue. SQL on the read models' database tells of them: ``jobs_left`` gives
+      the positions of the events that they have yet to project; ``drain_check`` gives 0 when none of them has anything left to do.
     """
 
     contract: LiveWriter
     checkpoint: ConsumerTable | None = None
     drain_check: str | None = None
+    jobs_left: str | None = None
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
         if (self.contract is LiveWriter.CHECKPOINTED) != (self.checkpoint is not None):
             raise ValueError("`checkpoint` (table, name_column, position_column, names) belongs to the contract checkpointed")
-        if (self.contract is LiveWriter.DETACHED) != (self.drain_check is not None):
-            raise ValueError("`drain_check` (SQL that gives 0 when nothing is left to do) belongs to the contract detached")
+        told = (self.drain_check is not None) + (self.jobs_left is not None)
+        if told != (self.contract is LiveWriter.DETACHED):
+            raise ValueError(
+                "either `jobs_left` (SQL that gives the positions of the events that have a job left) or `drain_check` (SQL that gives 0 when "
+                "nothing is left to do) belongs to the contract detached"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from include.projection_rebuild import jobs
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy
 from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
@@ -25,7 +26,7 @@ from include.projection_rebuild.live_tables import refuse_at_once, refuse_replac
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, Place, said
+from include.projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before, said
 from include.projection_rebuild.retire import drop_retired, drop_within
 from include.projection_rebuild.rows import row_type
 from include.projection_rebuild.spec import LiveWriter
@@ -77,6 +78,14 @@ class _ProgramsBehind(Exception):
 
 class _JobsLeft(Exception):
     """Jobs of the application did not end within this attempt; it is undone."""
+
+
+class _QueueTooLong(Exception):
+    """Jobs of the application are so far behind that the drain would take too long; nobody has been held."""
+
+
+class _JobCameBack(Exception):
+    """A job is left for an event that green holds already; this attempt is undone."""
 
 
 def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
@@ -159,10 +168,11 @@ def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> N
 def _after_a_crash(context: Context, run: Run) -> SwapResult:
     """A statement that waits may go on when its client is gone, while the fence ends: what was appended then is in doubt."""
     announced = SwapResult.model_validate(run.record["swap"])
-    at_once = _is_polite(announced.attempts) and not _tables_first(announced.attempts)
-    if context.dialect.holds_tables or not _needs_fence(context, context.plan_of(run)) or at_once:
+    plan = context.plan_of(run)
+    at_once = _is_polite(announced.attempts) and not _tables_first(announced.attempts, _takes_done(context, plan))
+    if context.dialect.holds_tables or not _needs_fence(context, plan) or at_once:
         return announced
-    doubtful = _appended_since(context, context.plan_of(run), announced.position)
+    doubtful = _appended_since(context, plan, LeftBehind.model_validate(run.record["left_behind"]))
     return announced.model_copy(update={"in_doubt": doubtful})
 
 
@@ -245,7 +255,7 @@ def _attempt_until_done(
         wait=wait_random_exponential(multiplier=0.05, max=2),
         retry=retry_if_exception(
             lambda error: (
-                isinstance(error, (_PauseTooLong, _JobsLeft, _ProgramsBehind, TablesBusy, FenceDied))
+                isinstance(error, (*_REASONS, TablesBusy))
                 or context.dialect.lock_was_refused(error)
                 or context.dialect.was_cut(error)
             )
@@ -279,20 +289,30 @@ def _attempt_until_done(
 
 def _reason(context: Context, cause: BaseException | None) -> str:
     """Why an attempt has failed."""
-    reasons: dict[type[BaseException] | type[None], str] = {
-        _PauseTooLong: "the pause grew too long",
-        _JobsLeft: "live_writer.drain_check never gave 0",
-        _ProgramsBehind: "events were appended faster than a program that has to handle them can be called",
-        FenceDied: "the connection that holds appends back was cut",
-    }
     if cause is not None and context.dialect.was_cut(cause):
         return "the connection that held the tables was cut, by the server if nothing was heard of it for swap.max_pause"
-    return reasons.get(type(cause), "the tables could not be locked in time")
+    if isinstance(cause, _JobsLeft) and context.spec.live_writer.jobs_left is not None:
+        return "live_writer.jobs_left gave events, and the tables could not be held against their jobs"
+    return next((why for kind, why in _REASONS.items() if isinstance(cause, kind)), "the tables could not be locked in time")
+
+
+_REASONS: dict[type[Exception], str] = {
+    _PauseTooLong: "the pause grew too long",
+    _JobsLeft: "live_writer.drain_check never gave 0. A queue that is never empty needs live_writer.jobs_left in its place, which tells the "
+    "events of its jobs",
+    _QueueTooLong: "more than swap.small_backlog events had come since the first one whose job is left (live_writer.jobs_left): look for a job "
+    "that hangs, or raise it",
+    _JobCameBack: "a job was left for an event that green holds (live_writer.jobs_left). If it is one that had failed and is tried again, "
+    "clear clone_tables and what follows",
+    _ProgramsBehind: "events were appended faster than a program that has to handle them can be called",
+    FenceDied: "the connection that holds appends back was cut",
+}
+"""Why an attempt at the switch is undone, but for locks."""
 
 
 def _needs_fence(context: Context, plan: Plan) -> bool:
     """Whether appends have to wait, beyond what the locks on the read models do."""
-    programs = any(issubclass(context.projector(name), ExternalProjector) for name in plan.projectors)
+    programs = _has_programs(context, plan)
     match context.spec.live_writer.contract:
         case LiveWriter.CHECKPOINTED:
             # Old and new tables each have a consumer's position of their own; an event that is appended meanwhile is
@@ -300,7 +320,9 @@ def _needs_fence(context: Context, plan: Plan) -> bool:
             return False
         case LiveWriter.DETACHED:
             # An event that is appended now would be projected by a job at any later time. Where there is but one writer,
-            # the switch itself is the fence.
+            # the switch itself is the fence. Nor is there need for one where green takes the events whose jobs are done.
+            if _takes_done(context, plan) and context.dialect.holds_tables:
+                return False
             return not (context.one_database and context.dialect.one_writer)
         case LiveWriter.TRANSACTIONAL if programs:
             # What a program has committed cannot be undone with an attempt, so there must be no append in flight below it.
@@ -309,22 +331,36 @@ def _needs_fence(context: Context, plan: Plan) -> bool:
             return not (context.one_database and context.dialect.holds_tables)
 
 
+def _has_programs(context: Context, plan: Plan) -> bool:
+    return any(issubclass(context.projector(name), ExternalProjector) for name in plan.projectors)
+
+
+def _takes_done(context: Context, plan: Plan) -> bool:
+    """Whether it is known which events have jobs left, so that green can have all others: a job that is left projects into the new tables.
+
+    What a program has done cannot be taken back with an attempt, so there must be nothing left to be done by others.
+    """
+    return context.spec.live_writer.jobs_left is not None and not _has_programs(context, plan)
+
+
 def _is_polite(attempt: int) -> bool:
     """Only every fifth attempt waits in the queue: tables that are always being read never have a free moment."""
     return attempt % 5 != 0
 
 
-def _tables_first(attempt: int) -> bool:
+def _tables_first(attempt: int, takes_done: bool) -> bool:
     """Behind a fence the last jobs can end, but clients that have read the tables wait there and do not let go of them. With the
-    tables taken first those clients come to their end, but no job does. So every other attempt begins with the tables."""
-    return attempt % 2 == 0
+    tables taken first those clients come to their end, but no job does. So every other attempt begins with the tables; the first one does
+    where jobs may be left."""
+    return attempt % 2 == (1 if takes_done else 0)
 
 
-def _appended_since(context: Context, plan: Plan, position: Place) -> int:
-    """Events above F that may have been projected into the tables that are retired now, where no fence held them back."""
+def _appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
+    """Events beyond those of green that may have been projected into the tables that are retired now, where nothing held them back."""
     types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
-    counts = context.store.counts(position, context.store.settled_head())
-    return sum(count for event_type, count in counts.items() if event_type in types)
+    there = context.store.listed(left.settled, context.store.settled_head())
+    above = frozenset(left.above)
+    return sum(event_type in types for position, event_type in there.items() if position not in above)
 
 
 MAINTENANCE = timedelta(minutes=2)
@@ -455,6 +491,7 @@ class _Attempt:
         """
         dialect, bounds = self._context.dialect, self._context.spec.swap
         self._projectors.catch_up(stopped)
+        self._refuse_long_queue()
         retired = self._to_be_retired()
         superseded = _superseded(self._context, self._connection, self._tables) if _drops_within(self._context) else []
         # What can be worked out before anybody is held, where the catalogs take long to read; what comes after it makes it fail.
@@ -488,7 +525,7 @@ class _Attempt:
             position=position,
             pause_seconds=time.monotonic() - began,
             attempts=self._number,
-            in_doubt=0 if fenced else _appended_since(self._context, self._plan, position),
+            in_doubt=0 if fenced else _appended_since(self._context, self._plan, left_behind),
         )
         for each in superseded:
             self._context.log(f"dropped {each.old}, retired by the run {each.run_id}: its name was needed")
@@ -527,17 +564,21 @@ class _Attempt:
         manners = Manners(
             timeout=bounds.lock_timeout,
             polite=_is_polite(self._number),
-            tables_first=fenced and _tables_first(self._number),
+            tables_first=fenced and _tables_first(self._number, self._takes_done),
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
         )
         tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
         if not fenced:
             held.enter_context(tables)
-            self._wait_for_jobs(until=began)
+            if not self._takes_done:
+                self._wait_for_jobs(until=began)
             return manners
         if manners.tables_first:
             held.enter_context(tables)
+            if self._takes_done and dialect.are_held(self._connection):
+                # No job can end before the switch, so appends need not be held.
+                return manners
         fence = held.enter_context(self._context.store.fence(bounds.lock_timeout, bounds.max_pause))
         half = began + bounds.max_pause.total_seconds() / 2
         self._wait_for_jobs(until=began if manners.tables_first else half)
@@ -565,16 +606,20 @@ class _Attempt:
 
         :param until: by the monotonic clock; a moment that is over: just look
         """
-        check = self._context.spec.live_writer.drain_check
-        if check is None:
+        if self._context.spec.live_writer.contract is not LiveWriter.DETACHED:
             return
-        # On a connection of its own: one that holds the tables may not look at others on MySQL.
-        with self._context.dialect.connect() as connection:
-            self._context.dialect.limit_lock_wait(connection, self._context.spec.swap.lock_timeout)
-            while int(connection.execute(sa.text(check)).scalar() or 0):
+        with self._beside() as connection:
+            while jobs.are_left(self._context, connection):
                 if time.monotonic() > until:
                     raise _JobsLeft
                 time.sleep(0.005)
+
+    @contextmanager
+    def _beside(self) -> Iterator[sa.Connection]:
+        """A connection that looks at jobs: one that holds the tables may not look at others on MySQL."""
+        with self._context.dialect.connect() as connection:
+            self._context.dialect.limit_lock_wait(connection, self._context.spec.swap.lock_timeout)
+            yield connection
 
     def _set_consumers(self, position: Place) -> None:
         """Gives the consumers of the new tables the position that those have reached; without any event, their own."""
@@ -593,6 +638,8 @@ class _Attempt:
         """Applies what was appended since the catch-up; by the contract nobody can project it into blue any more."""
         settled = position = self._projectors.position
         above: list[int] = []
+        if self._takes_done and self._context.dialect.are_held(self._connection):
+            return self._drain_done()
         # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is theirs.
         if self._context.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
             position = self._context.store.newest()
@@ -605,6 +652,48 @@ class _Attempt:
             # The fence has settled it.
             settled, above = position, []
         stored = Counter(self._counted.by_type) + Counter(self._context.store.counts(self._counted.position, position))
+        self._refuse_drained(stored)
+        return position, LeftBehind(settled=settled, above=above, events=dict(stored))
+
+    def _drain_done(self) -> tuple[Place, LeftBehind]:
+        """The same where it is known which events have jobs left: applies those that have none. The others come to the new tables.
+
+        While the tables are held no job ends, so blue holds just the events that were there and whose jobs are done after that.
+        """
+        settled, store = self._projectors.position, self._context.store
+        there = store.listed(settled, HIGHEST)
+        with self._beside() as connection:
+            left = jobs.positions_left(self._context, connection)
+        # What an undone attempt has drained lies above.
+        ahead = [each for each in self._plan.already or () if is_before(settled, each)]
+        if not left.isdisjoint(ahead) or any(not is_before(settled, each) for each in left):
+            raise _JobCameBack
+        position = max(there, default=settled)
+        done = {each: event_type for each, event_type in there.items() if each not in left}
+        above = self._projectors.drain(position, frozenset(done)) + ahead
+        counts = [self._counted.by_type, store.counts(self._counted.position, settled), Counter(done.values())]
+        stored = sum(map(Counter, counts), start=Counter[str]())
+        self._refuse_drained(stored)
+        return position, LeftBehind(settled=settled, above=sorted(above), events=dict(stored))
+
+    @property
+    def _takes_done(self) -> bool:
+        return _takes_done(self._context, self._plan)
+
+    def _refuse_long_queue(self) -> None:
+        """Nobody is to wait while more is drained than a switch begins with.
+
+        :raises _QueueTooLong: more has come since the first event whose job is left
+        """
+        store, most = self._context.store, self._context.spec.swap.small_backlog
+        if self._takes_done and store.count(self._projectors.position, store.newest(), most=most + 1) > most:
+            raise _QueueTooLong
+
+    def _refuse_drained(self, stored: Mapping[str, int]) -> None:
+        """Whether green, which is drained now, may become the live one.
+
+        :param stored: by type, the events that it has to hold
+        """
         if missed := self._projectors.miscounted(stored):
             raise VerificationFailed(
                 "events appeared below what had been read; blue is live and untouched:\n" + "\n".join(missed)
@@ -613,7 +702,6 @@ class _Attempt:
             raise VerificationFailed("blue is live and untouched:\n" + "\n".join(aside))
         if abandoned := self._context.dialect.abandoned(self._connection, self._tables):
             raise VerificationFailed("blue is live and untouched:\n" + "\n".join(abandoned))
-        return position, LeftBehind(settled=settled, above=above, events=dict(stored))
 
     def _drop_superseded(self, superseded: list[Retired]) -> None:
         for each in superseded:

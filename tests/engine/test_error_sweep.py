@@ -314,12 +314,12 @@ def test_sql_of_an_assertion(application: Marked) -> None:
     made.close()
 
 
-@pytest.mark.parametrize("key", ["drain_check", "replica_lag"])
+@pytest.mark.parametrize("key", ["drain_check", "jobs_left", "replica_lag"])
 def test_other_sql_of_the_spec(application: Marked, key: str) -> None:
     sql = QUOTING[application.url.get_backend_name()].replace("{table}", "things")
     changes: dict[str, Any] = (
-        {"live_writer": {"contract": "detached", "drain_check": sql}}
-        if key == "drain_check"
+        {"live_writer": {"contract": "detached", key: sql}}
+        if key != "replica_lag"
         else {"throttle": {"replica_lag": sql, "max_replica_lag": "1s"}}
     )
     made = application.open_run("wrong", **changes)

@@ -46,7 +46,11 @@ def test_a_minimal_spec_has_sensible_defaults(tmp_path: Path) -> None:
         ({"live_writer": "somehow"}, ["live_writer", "transactional"]),
         ({"live_writer": ...}, ["live_writer", "required"]),
         ({"live_writer": "checkpointed"}, ["live_writer", "name_column"]),
-        ({"live_writer": "detached"}, ["live_writer", "drain_check"]),
+        ({"live_writer": "detached"}, ["live_writer", "drain_check", "jobs_left"]),
+        (
+            {"live_writer": {"contract": "detached", "drain_check": "SELECT 0", "jobs_left": "SELECT 1"}},
+            ["live_writer", "either"],
+        ),
         ({"live_writer": {"contract": "transactional", "drain_check": "SELECT 0"}}, ["live_writer", "detached"]),
         ({"projectors": []}, ["projectors"]),
         ({"projectors": ["nowhere.to:Find"]}, ["nowhere", "importing"]),

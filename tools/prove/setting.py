@@ -83,7 +83,7 @@ _LIVE_WRITERS: dict[LiveWriter, Any] = {
             "names": {each.__name__: CONSUMER for each in PROJECTORS},
         },
     },
-    LiveWriter.DETACHED: {"contract": "detached", "drain_check": "SELECT count(*) FROM jobs"},
+    LiveWriter.DETACHED: {"contract": "detached", "jobs_left": "SELECT position FROM jobs"},
 }
 _PROJECTED = {
     LiveWriter.TRANSACTIONAL: "",

@@ -24,6 +24,9 @@ from tools.prove.setting import WORKERS, Clients, Setting
 CONNECTIONS = 2
 THINKING_MS = {LiveWriter.TRANSACTIONAL: 20, LiveWriter.CHECKPOINTED: 100, LiveWriter.DETACHED: 100}
 """The pause between two transactions of a connection; long enough for those who project later to keep up."""
+WAITS_MS = 20
+"""As long again for each event that is yet to be projected, so that the queue of a slow machine does not grow for good."""
+LONGEST_WAIT_MS = 5_000
 ENDLESS = 1_000_000
 """Transactions: more than any proof has time for."""
 FIRST_USER = 1_000_000
@@ -132,12 +135,10 @@ class Pgbench(Stranger):
             ]
         elif setting.contract is LiveWriter.DETACHED:
             lines.append(f"INSERT INTO jobs (queue, position) VALUES (:position % {WORKERS}, :position);")
-        return [
-            *lines,
-            "COMMIT;",
-            "SELECT count(*) FROM expenses WHERE user_id = :user;",
-            rf"\sleep {round(self._thinking * 1000)} ms",
-        ]
+        lines += ["COMMIT;", "SELECT count(*) FROM expenses WHERE user_id = :user;", rf"\sleep {round(self._thinking * 1000)} ms"]
+        if backlog := setting.backlog():
+            lines += [f"SELECT least({LONGEST_WAIT_MS}, {WAITS_MS} * ({backlog})) AS waits \\gset", r"\sleep :waits ms"]
+        return lines
 
     def end(self, began: subprocess.Popen[str]) -> None:
         """See :class:`Stranger`: the signal by which its own ``-T`` ends it."""
@@ -203,7 +204,10 @@ class Slap(Stranger):
             ]
         elif setting.contract is LiveWriter.DETACHED:
             lines.append(f"INSERT INTO jobs (queue, position) VALUES (@position % {WORKERS}, @position);")
-        return [*lines, "COMMIT;", "SELECT count(*) FROM expenses WHERE user_id = @user;", f"DO SLEEP({self._thinking});"]
+        lines += ["COMMIT;", "SELECT count(*) FROM expenses WHERE user_id = @user;", f"DO SLEEP({self._thinking});"]
+        if backlog := setting.backlog():
+            lines += [f"SET @waits = LEAST({LONGEST_WAIT_MS}, {WAITS_MS} * ({backlog})) / 1000;", "DO SLEEP(@waits);"]
+        return lines
 
     def end(self, began: subprocess.Popen[str]) -> None:
         """See :class:`Stranger`: it knows no better end."""

@@ -185,6 +185,10 @@ class Dialect(ABC):
         """
         return True
 
+    def are_held(self, connection: sa.Connection) -> bool:
+        """Whether nobody but us comes to the blue tables now, within :meth:`hold`."""
+        return self.holds_tables
+
     validates_keys: ClassVar[bool] = False
     """True where :meth:`after_switch` has all rows read for the foreign keys that came with the switch."""
 

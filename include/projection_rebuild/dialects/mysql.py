@@ -175,6 +175,9 @@ class MySQLDialect(Dialect):
         """MariaDB has no RENAME of locked tables."""
         return not self.is_mariadb
 
+    def are_held(self, connection: sa.Connection) -> bool:
+        return self.holds_tables or KEPT in connection.info
+
     def quote(self, name: str) -> str:
         # In backticks, which are right in any sql_mode.
         return "`" + name.replace("`", "``").replace("%", "%%") + "`"

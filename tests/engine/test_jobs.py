@@ -1,0 +1,166 @@
+"""Writers that project in jobs of their own, where it is known which events have jobs left: a queue that is never empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild import jobs
+from include.projection_rebuild.dialects import dialect_for
+from include.projection_rebuild.errors import SettleTimeout, SpecSqlError, SwapNotPossible
+from include.projection_rebuild.event_store import EventStore
+from include.projection_rebuild.live import project_live
+from include.projection_rebuild.spec import EventStoreSection, RunOptions
+from include.universal.live import unit_of_work
+from tests.engine import shop
+from tests.engine.test_contracts import ALL, TOLD_APART, TYPES, Application, prepare, project_a_job
+from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
+
+
+@pytest.fixture
+def prepared(engine: sa.Engine) -> sa.Engine:
+    return prepare(engine)
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb", "mysql")])
+def server(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(new_database(request.param))
+    yield prepare(engine)
+    engine.dispose()
+
+
+def _with_jobs_left(engine: sa.Engine) -> list[dict[str, Any]]:
+    """Events that jobs have projected, but those of the orders that came last: there are events of others between them."""
+    stored = events(200)
+    orders = {event["aggregate_uuid"] for event in stored[150:]} - {event["aggregate_uuid"] for event in stored[:150]}
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), stored)
+    store = EventStore(dialect_for(engine), EventStoreSection(conn_id="db"))
+    with unit_of_work(engine) as connection:
+        for event in (event for page, _ in store.pages(None, 200, TYPES, size=1_000) for event in page):
+            if event.stream in orders:
+                _enqueue(connection, event.position)
+                continue
+            for projector in ALL:
+                project_live(connection, projector, event)
+    return stored
+
+
+def _enqueue(connection: sa.Connection, *positions: int) -> None:
+    connection.exec_driver_sql(f"INSERT INTO jobs VALUES {', '.join(f'({each})' for each in positions)}")
+
+
+def _do_jobs(engine: sa.Engine, most: int = 1_000) -> None:
+    application = Application(engine, project_a_job)
+    for _ in range(most):
+        if not project_a_job(application):
+            return
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_jobs_that_are_left_keep_no_rebuild_away(prepared: sa.Engine, part: bool) -> None:
+    """The tables that are switched in hold what was done, and the jobs that are left do the rest there."""
+    stored = _with_jobs_left(prepared)
+    chosen = tuple(sorted({event["aggregate_uuid"] for event in stored[:40]})) if part else None
+    made = rebuild(prepared, live_writer=TOLD_APART)
+    before = actual(prepared)
+    run_to(made, "swap", RunOptions(max_count_drift_percent=100, aggregates=chosen, keep_old=True))
+    assert actual(prepared) == before
+    _do_jobs(prepared, most=3)
+    made.reconcile()
+    back = rebuild(prepared, "back", live_writer=TOLD_APART)
+    done = actual(prepared)
+    back.plan_rollback(RunOptions())
+    back.bring_back()
+    back.swap()
+    assert actual(prepared) == done != before
+    _do_jobs(prepared)
+    assert actual(prepared) == expected(stored)
+
+
+def test_an_event_that_is_committed_while_the_switch_drains_is_left_to_its_job(
+    server: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a lower position than one that the switch has seen, and nobody had asked for its job."""
+    stored = _with_jobs_left(server)
+    later = events(230)[len(stored) : len(stored) + 2]
+    made = rebuild(server, live_writer=TOLD_APART)
+    run_to(made, "verify", RunOptions(max_count_drift_percent=100))
+    listed, positions_left = EventStore.listed, jobs.positions_left
+    slow = server.connect()
+
+    def after_an_append_has_begun(self: EventStore, *between: Any) -> dict[int, str]:
+        if not slow.in_transaction():
+            slow.execute(shop.stored_events.insert().values(**later[0]))
+            with server.begin() as connection:
+                connection.execute(shop.stored_events.insert().values(**later[1]))
+                _enqueue(connection, len(stored) + 2)
+        return listed(self, *between)
+
+    def before_it_is_committed(*given: Any) -> frozenset[int]:
+        found = positions_left(*given)
+        if slow.in_transaction():
+            _enqueue(slow, len(stored) + 1)
+            slow.commit()
+        return found
+
+    with slow:
+        monkeypatch.setattr(EventStore, "listed", after_an_append_has_begun)
+        monkeypatch.setattr(jobs, "positions_left", before_it_is_committed)
+        assert made.swap().position == len(stored) + 2
+    monkeypatch.undo()
+    _do_jobs(server)
+    assert actual(server) == expected([*stored, *later])
+
+
+def test_a_queue_that_is_far_behind_holds_nobody(prepared: sa.Engine) -> None:
+    stored = _with_jobs_left(prepared)
+    made = rebuild(prepared, live_writer=TOLD_APART, swap={"attempts": 2, "small_backlog": 60})
+    run_to(made, "verify", RunOptions(max_count_drift_percent=100))
+    later = events(230)[len(stored) :]
+    with prepared.begin() as connection:
+        connection.execute(shop.stored_events.insert(), later)
+        _enqueue(connection, *range(len(stored) + 1, len(stored) + len(later) + 1))
+    with pytest.raises(SwapNotPossible, match=r"more than swap\.small_backlog events"):
+        made.swap()
+    _do_jobs(prepared)
+    made.swap()
+    assert actual(prepared) == expected([*stored, *later])
+
+
+def test_verification_waits_for_jobs_that_are_far_behind(prepared: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, said = _with_jobs_left(prepared), []
+    made = rebuild(prepared, live_writer=TOLD_APART, swap={"small_backlog": 10}, log=said.append)
+    run_to(made, "replay")
+    monkeypatch.setattr(jobs, "PATIENCE", timedelta(milliseconds=50))
+    with pytest.raises(SettleTimeout, match=r"more than 10 events \(swap\.small_backlog\)"):
+        made.verify()
+    assert any("waiting for jobs" in each for each in said)
+    _do_jobs(prepared)
+    made.verify()
+    made.swap()
+    assert actual(prepared) == expected(stored)
+
+
+def test_a_job_that_comes_back_is_not_done_twice(prepared: sa.Engine) -> None:
+    stored = events(200)
+    with prepared.begin() as connection:
+        connection.execute(shop.stored_events.insert(), stored)
+    made = rebuild(prepared, live_writer=TOLD_APART, swap={"attempts": 2})
+    run_to(made, "verify")
+    with prepared.begin() as connection:
+        _enqueue(connection, 7)
+    with pytest.raises(SwapNotPossible, match="a job was left for an event that green holds"):
+        made.swap()
+    assert actual(prepared)["orders"] == {}
+
+
+@pytest.mark.parametrize("sql", ["SELECT 'x'", "SELECT no_such_column FROM jobs", "SELECT NULL"])
+def test_what_gives_no_positions_is_refused_by_name(prepared: sa.Engine, sql: str) -> None:
+    made = rebuild(prepared, live_writer={**TOLD_APART, "jobs_left": sql})
+    with pytest.raises(SpecSqlError, match=r"live_writer\.jobs_left"):
+        run_to(made, "replay")
