@@ -88,8 +88,7 @@ test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under
 
 .PHONY: test-every-statement
 test-every-statement: .venv/.development ## strike every single statement of a run by every fault on every database (long)
-	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine/test_faults.py tests/engine/test_outages.py tests/engine/test_crashes.py \
-	  tests/engine/test_partial.py tests/engine/test_error_sweep.py tests/test_proof.py tests/engine/test_store_positions.py tests/engine/test_store_contents.py
+	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine tests/universal tests/test_proof.py
 
 .PHONY: lint
 lint: .venv/.development ## check style and types

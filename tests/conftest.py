@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,35 @@ MARKS = {f"{kind}_{what}": kind for kind in SERVERS for what in ("server", "url"
     "running_airflow": "browser",
 }
 
+EVERY_STATEMENT = "REBUILD_TEST_EVERY_STATEMENT" in os.environ
+"""Not just the statements that change something, and each fault on every database, which takes long."""
+
+IN_TURN = {
+    f"{name}.py"
+    for name in (
+        *("test_rebuild", "test_partial", "test_sets", "test_external", "test_dead_letters", "test_replay", "test_programs"),
+        *(
+            "test_overview",
+            "test_upcasting",
+            "test_shards",
+            "test_shards_unreadable",
+            "test_housekeeping",
+            "test_gate",
+            "test_stages",
+        ),
+        *("test_throttle", "test_command_line", "test_edited_between_steps", "test_record", "test_errors", "test_rollback"),
+        *(
+            "test_error_boundary",
+            "test_missing_parents",
+            "test_two_databases",
+            "test_live",
+            "test_reading",
+            "test_store_strangers",
+        ),
+    )
+}
+"""Modules whose subject is not the database: of each test, MySQL and MariaDB have one half of the cases each. The long sweeps have all."""
+
 _numbers = itertools.count(1)
 
 
@@ -45,7 +75,7 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What is fast runs first, so that a plain mistake shows within seconds; then what mostly waits, so that the rest runs beside it."""
     for item in items:
         for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
@@ -54,6 +84,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in ("airflow", "browser"):
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.xdist_group(mark))
+    if not EVERY_STATEMENT:
+        all_of_them = {item.nodeid for item in items}
+        left_out = [item for item in items if _twin_of(item) in all_of_them]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     slow_marks = ["browser", "airflow", "postgres", "mariadb", "mysql", "slow"]
     items.sort(
         key=lambda item: max(
@@ -64,6 +99,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = [item for item in items if item.get_closest_marker("slow")]
     slow.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
     items[len(items) - len(slow) :] = slow
+
+
+def _twin_of(item: pytest.Item) -> str | None:
+    """The same case on MySQL of one on MariaDB, and the other way round, if it is the twin's turn; see :data:`IN_TURN`."""
+    kinds = {"mysql", "mariadb"} & {*item.name.partition("[")[2].rstrip("]").split("-")}
+    if item.path.name not in IN_TURN or len(kinds) != 1:
+        return None
+    (kind,) = kinds
+    other = "mariadb" if kind == "mysql" else "mysql"
+    twin = item.nodeid.replace(kind, other)
+    return twin if other == ("mysql", "mariadb")[zlib.crc32(min(item.nodeid, twin).encode()) % 2] else None
 
 
 class Databases:

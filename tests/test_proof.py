@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from include.projection_rebuild.spec import LiveWriter
 from include.universal import live
 from include.universal.schema import create_schema
-from tests.conftest import DATABASES
-from tests.engine.sweep import EVERY_STATEMENT, on
+from tests.conftest import DATABASES, EVERY_STATEMENT
+from tests.engine.sweep import on
 from tools.prove import witness
 from tools.prove.clients import Role, Seen
 from tools.prove.comparison import Comparison, Rows, compare

@@ -14,6 +14,7 @@ from include.universal import cdnow, events, independent
 from include.universal.demo import SPEC, run_all
 from include.universal.schema import create_schema
 from tests.airflow_home import AirflowHome, connection
+from tests.engine.sweep import on
 
 pytestmark = pytest.mark.airflow
 
@@ -33,6 +34,7 @@ def conn(engine: sa.Engine) -> dict[str, str]:
     return {"AIRFLOW_CONN_UNIVERSAL_DB": connection(engine.url)}
 
 
+@pytest.mark.parametrize("database_kind", on("postgres", "mysql"), indirect=True)
 def test_a_rebuild_of_everything(universal: sa.Engine, airflow_home: AirflowHome) -> None:
     state, printed = airflow_home.dags_test("rebuild_universal", NOW, **conn(universal))
     assert state == "success", printed[-5_000:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -11,13 +10,10 @@ import pytest
 from include.projection_rebuild.errors import RebuildError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
-from tests.conftest import DATABASES, SERVERS
+from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 from tests.engine.injection import Fault
 from tests.engine.live_shop import LiveShop
 from tests.engine.test_rebuild import PROJECTORS
-
-EVERY_STATEMENT = "REBUILD_TEST_EVERY_STATEMENT" in os.environ
-"""Not just the statements that change something, and each fault on every database, which takes long."""
 
 
 def on(*kinds: str, among: Sequence[str] = DATABASES) -> list[Any]:

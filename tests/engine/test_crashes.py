@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.conftest import EVERY_STATEMENT
 from tests.engine.injection import WRITES, Fault
 from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import EVERY_STATEMENT, REBUILD, ROLLBACK, STEPS, Attempt, Worker, assert_within_the_work, sweep
+from tests.engine.sweep import REBUILD, ROLLBACK, STEPS, Attempt, Worker, assert_within_the_work, sweep
 
 pytestmark = pytest.mark.slow
 

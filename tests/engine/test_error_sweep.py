@@ -21,10 +21,10 @@ from include.projection_rebuild.errors import HandlerError, RebuildError, Troubl
 from include.projection_rebuild.low_traffic import Waiting
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
+from tests.conftest import EVERY_STATEMENT
 from tests.engine import marked
 from tests.engine.injection import Fault, Strike, cut
 from tests.engine.marked import MARK, Listener, Marked, ThingProjector, added, event, leaks, strangers
-from tests.engine.sweep import EVERY_STATEMENT
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "plan": lambda made: made.plan(RunOptions()),

@@ -17,10 +17,10 @@ import sqlalchemy as sa
 from include.projection_rebuild import ahead
 from include.projection_rebuild.errors import OutOfRoom, StatementCancelled
 from include.projection_rebuild.spec import RunOptions
-from tests.conftest import SERVERS
+from tests.conftest import EVERY_STATEMENT, SERVERS
 from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
 from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import EVERY_STATEMENT, REBUILD, ROLLBACK, Worker, assert_within_the_work, on, sweep
+from tests.engine.sweep import REBUILD, ROLLBACK, Worker, assert_within_the_work, on, sweep
 
 pytestmark = pytest.mark.slow
 

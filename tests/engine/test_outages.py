@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SERVERS
+from tests.conftest import EVERY_STATEMENT, SERVERS
 from tests.engine.injection import WRITES, Fault, Strike, answerless, cut
 from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import EVERY_STATEMENT, REBUILD, STEPS, Worker, error_of, on, sweep
+from tests.engine.sweep import REBUILD, STEPS, Worker, error_of, on, sweep
 from tests.servers import OwnServer, Server
 
 LASTING = re.compile(r"COMMIT|CREATE|ALTER|DROP|RENAME|LOCK|SET LOCAL idle_in_transaction|FLUSH|UNLOCK", re.IGNORECASE)

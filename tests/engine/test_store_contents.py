@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from include.projection_rebuild.errors import MachineTrouble, PlanError, SpecErr
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import EventStoreSection, RunOptions
 from include.projection_rebuild.tables import WriteError
+from tests.conftest import EVERY_STATEMENT
 from tests.engine import decoders
 from tests.engine.tally import (
     CustomerProjector,
@@ -60,7 +60,7 @@ FEW_WAYS = [("uuid", "handlers"), ("uuid", "shards"), ("uuid", "sets"), ("uuid",
 EVERY_WAY = [*product(FORMS, ["handlers", "shards", "sets", "part"])]
 
 
-@pytest.mark.parametrize(("form", "how"), EVERY_WAY if os.environ.get("REBUILD_TEST_EVERY_STATEMENT") else FEW_WAYS)
+@pytest.mark.parametrize(("form", "how"), EVERY_WAY if EVERY_STATEMENT else FEW_WAYS)
 def test_streams_of_bytes_are_what_the_spec_says(engine: sa.Engine, form: str, how: str) -> None:
     text = FORMS[form]
     fixed = flavour(engine) in ("mysql", "mariadb") and form != "text"

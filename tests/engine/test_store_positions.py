@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
@@ -17,6 +16,7 @@ from include.projection_rebuild.positions import HIGHEST, LOWEST
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.sets import Sets
 from include.projection_rebuild.spec import RunOptions
+from tests.conftest import EVERY_STATEMENT
 from tests.engine.tally import SetProjector, Store, StreamProjector, TallyProjector, flavour
 from tests.engine.test_rebuild import run_to
 
@@ -65,7 +65,7 @@ FEW = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("start", "how"), [*product(STARTS, HOW)] if os.environ.get("REBUILD_TEST_EVERY_STATEMENT") else FEW)
+@pytest.mark.parametrize(("start", "how"), [*product(STARTS, HOW)] if EVERY_STATEMENT else FEW)
 def test_every_event_counts_wherever_its_position_lies(engine: sa.Engine, start: str, how: str) -> None:
     positions = STARTS[start]
     store = Store(engine)
