@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from pydantic import BaseModel
-from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from include.projection_rebuild import jobs
 from include.projection_rebuild.context import Context
@@ -260,6 +260,7 @@ def _attempt_until_done(
                 or context.dialect.was_cut(error)
             )
         ),
+        before_sleep=_telling(context),
     )
     try:
         for attempt in retrying:
@@ -285,6 +286,26 @@ def _attempt_until_done(
             "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
         ) from None
     raise AssertionError("tenacity ends in a result or an error")
+
+
+TOLD_EVERY = 10
+"""Attempts that failed for the same reason, between two words about it."""
+
+
+def _telling(context: Context) -> Callable[[RetryCallState], None]:
+    """Says why attempts fail: at the first one, where the reason is another one, and now and then."""
+    last = ""
+
+    def tell(state: RetryCallState) -> None:
+        nonlocal last
+        why = _reason(context, state.outcome.exception() if state.outcome else None)
+        if why != last or state.attempt_number % TOLD_EVERY == 0:
+            context.log(
+                f"attempt {state.attempt_number} of {context.spec.swap.attempts} at the switch was undone: {why}; trying again"
+            )
+        last = why
+
+    return tell
 
 
 def _reason(context: Context, cause: BaseException | None) -> str:
@@ -567,6 +588,7 @@ class _Attempt:
             tables_first=fenced and _tables_first(self._number, self._takes_done),
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
+            nobody_waits=not fenced or _tables_first(self._number, self._takes_done),
         )
         tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
         if not fenced:

@@ -82,6 +82,7 @@ class Manners:
     :param fence: what holds the appends back meanwhile, if something has to
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     :param looked_at: other live tables, at which handlers look meanwhile
+    :param nobody_waits: nobody is held yet, so a look for a moment may last
     """
 
     timeout: timedelta
@@ -90,11 +91,12 @@ class Manners:
     fence: Fence | None = None
     longest: timedelta = timedelta(seconds=2)
     looked_at: tuple[str, ...] = ()
+    nobody_waits: bool = False
 
     @property
     def look(self) -> float:
-        """Seconds for which a polite switch looks: whoever waits at the fence and has read the tables does not let go of them."""
-        return self.timeout.total_seconds() / 5
+        """Seconds for which a switch looks for a moment: whoever waits at the fence and has read the tables does not let go of them."""
+        return self.longest.total_seconds() / 4 if self.nobody_waits else self.timeout.total_seconds() / 5
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import mysql
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import mysql_connection as connecting
+from include.projection_rebuild.dialects import mysql_moment as moment
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_session as ours
 from include.projection_rebuild.dialects import mysql_structure as structure
@@ -58,9 +59,6 @@ NO_KEEPERS = frozenset({1040, 1203, 1226, 1044, 1142})
 """The server gives no more connections, or we may not lock the tables: then there is the fence alone."""
 
 KEPT = "projection_rebuild_keepers"
-
-GLANCES = (0.001, 0.003)
-"""Seconds between two looks whether the tables are in use."""
 
 # READ COMMITTED takes a new snapshot for each statement, and a statement by itself cannot come to another table later.
 _MARIADB_SNAPSHOTS = """
@@ -644,12 +642,8 @@ class MySQLDialect(Dialect):
         wanted = [f"{self.qualified(schema, name)} WRITE" for schema, name in names]
         locks = ", ".join([*wanted, *(f"{self.qualified(schema, name)} READ" for schema, name in looked_at)])
         try:
-            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
-            with self._killed_after(connection, manners.timeout):
-                # With nothing in between: whoever comes between look and lock may end up in a deadlock, and as its victim.
-                if manners.polite:
-                    self._wait_until_unused(connection, [*used, *looked_at], manners.look)
-                self._execute(connection, f"LOCK TABLES {locks}")
+            in_the_way = moment.unused([*used, *looked_at], by_transactions=not manners.polite)
+            self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", manners.look, manners.timeout)
             connection.info[HOLDING] = True
             yield
         except BaseException:
@@ -851,9 +845,26 @@ class MySQLDialect(Dialect):
                 seconds = manners.longest.total_seconds() / 4
                 self._without_waiting(connection, rename, seconds, again=lambda: self.switch(connection, tables))
         else:
-            # The server's own watchdog: it works even if this process is gone.
-            self._execute(connection, f"SET STATEMENT max_statement_time = {manners.timeout.total_seconds():.3f} FOR {rename}")
+            self._wait_in_the_queue(connection, rename, manners.timeout)
         return manners.fence is None or manners.fence.holds()
+
+    def _wait_in_the_queue(self, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
+        """On MariaDB: for tables that are always being read, which never have a free moment.
+
+        :raises TablesBusy: a transaction is open, and might be the victim of a deadlock; or nobody may say that none is
+        """
+        self.limit_lock_wait(connection, timeout)
+        time.sleep(moment.STALE)
+        # The server's own watchdog: it works even if this process is gone.
+        watched = f"SET STATEMENT max_statement_time = {timeout.total_seconds():.3f} FOR {statement}"
+        try:
+            taken = moment.Moment(connection, moment.no_transactions()).take_at_once(watched)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            if _number(error) != ACCESS_DENIED:
+                raise
+            taken = False
+        if not taken:
+            raise TablesBusy
 
     def _without_waiting(
         self, connection: sa.Connection, statement: str, seconds: float, again: Callable[[], object] = lambda: None
@@ -875,24 +886,32 @@ class MySQLDialect(Dialect):
                 if not self.lock_was_refused(error) or time.monotonic() > deadline:
                     raise
             refused = True
-            time.sleep(random.uniform(*GLANCES))  # noqa: S311 - spreads retries, guards nothing
+            time.sleep(random.uniform(*moment.GLANCES))  # noqa: S311 - spreads retries, guards nothing
 
-    def _wait_until_unused(self, connection: sa.Connection, names: Sequence[tuple[str | None, str]], seconds: float) -> None:
-        """Looks for a moment in which no transaction has touched the tables: its deadlock with us would be its error."""
-        marks = ", ".join(["(COALESCE(%s, DATABASE()), %s)"] * len(names))
-        query = f"""SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE OBJECT_TYPE = 'TABLE'
-                    AND (OBJECT_SCHEMA, OBJECT_NAME) IN ({marks}) AND OWNER_THREAD_ID <> PS_CURRENT_THREAD_ID()"""
-        values = [value for name in names for value in name]
-        deadline = time.monotonic() + seconds
+    def _in_a_moment(
+        self, connection: sa.Connection, in_the_way: moment.Question, statement: str, look: float, timeout: timedelta
+    ) -> None:
+        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends it if it waits for too long.
+
+        :param look: for how many seconds the moment is looked for
+        :raises TablesBusy: it did not come
+        """
+        # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
+        bounded = partial(self._killed_after, connection, timeout)
+        free, deadline = moment.Moment(connection, in_the_way), time.monotonic() + look
         try:
-            while self._execute(connection, query, *values).scalar_one():
-                if time.monotonic() > deadline:
-                    raise TablesBusy
-                time.sleep(random.uniform(*GLANCES))  # noqa: S311 - spreads retries, guards nothing
+            free.wait(deadline)
         except sa.exc.DBAPIError as error:
             # Without the privilege to look there is only waiting in the queue.
             if _number(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
                 raise
+        else:
+            if self._takes_many and free.take(statement, deadline, bounded):
+                return
+            # The connection, or something on the way, takes one statement at a time.
+            self._takes_many = False
+        with bounded():
+            self._execute(connection, statement)
 
     @contextmanager
     def _killed_after(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
@@ -991,10 +1010,9 @@ class MySQLDialect(Dialect):
         else:
             # Whoever holds one of the tables and wants another would be the victim of a deadlock with us.
             used = [(each.schema, name) for each in tables for name in (each.blue, each.old)]
-            self._wait_until_unused(connection, used + self._parents_beside(connection, tables), timeout.total_seconds() / 2)
             self.limit_lock_wait(connection, timeout)
-            with self._killed_after(connection, timeout / 2):
-                self._execute(connection, statement)
+            in_the_way = moment.unused([*used, *self._parents_beside(connection, tables)])
+            self._in_a_moment(connection, in_the_way, statement, timeout.total_seconds() / 2, timeout / 2)
 
     def _soon(self, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
         try:
@@ -1002,9 +1020,7 @@ class MySQLDialect(Dialect):
         except sa.exc.DBAPIError as error:
             if not self.lock_was_refused(error):
                 raise
-            # Tables that are always being read never have a free moment.
-            self.limit_lock_wait(connection, timeout)
-            self._execute(connection, f"SET STATEMENT max_statement_time = {timeout.total_seconds():.3f} FOR {statement}")
+            self._wait_in_the_queue(connection, statement, timeout)
 
     # Rows -------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,10 @@ from include.projection_rebuild.findings import Finding
 
 APPLICATION_NAME = "projection_rebuild"
 
+LOCK_WAIT = "10min"
+"""For how long a statement waits for a lock outside a switch, as on MySQL. Whoever waits for longer is told, and retries."""
+
+_LOCKS = "a wait for a lock would have no end in sight, or end a statement that had to wait a little; a switch sets its own"
 _ENDS = "0: the server would end a statement, a transaction or a connection of ours in the middle of its work"
 _INPUT = "the server would read our statements and values in another way"
 _READ_BACK = "the same value would be read as another text, or as another value"
@@ -42,7 +46,7 @@ SETTINGS = (
     Setting("default_transaction_isolation", "read committed", "a transaction would not see what committed since it began"),
     Setting("default_transaction_deferrable", "off", "a transaction could wait before it begins"),
     Setting("statement_timeout", "0", _ENDS),
-    Setting("lock_timeout", "0", f"{_ENDS}; a switch sets its own"),
+    Setting("lock_timeout", LOCK_WAIT, _LOCKS),
     Setting("transaction_timeout", "0", _ENDS, since=(17,)),
     Setting("idle_in_transaction_session_timeout", "0", f"{_ENDS}; a switch sets its own"),
     Setting("idle_session_timeout", "0", _ENDS),

@@ -1,0 +1,126 @@
+"""The moment at which a switch takes its tables on MySQL and MariaDB: no client is the victim of a deadlock with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import AbstractContextManager, suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from include.projection_rebuild.dialects.base import Manners, TablesBusy
+from include.projection_rebuild.rebuild import Rebuild
+from tests.engine import shop
+from tests.engine.injection import until
+from tests.engine.test_rebuild import events, rebuild, run_to
+
+
+def _verified(url: sa.URL) -> tuple[sa.Engine, Rebuild]:
+    """A database whose run could switch."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(100))
+    run_to(rebuild(engine, "fill"), "drop")
+    made = rebuild(engine)
+    run_to(made, "verify")
+    return engine, made
+
+
+def _at_work(engine: sa.Engine, statement: str) -> bool:
+    with engine.connect() as connection:
+        return any(row[7] == statement for row in connection.exec_driver_sql("SHOW FULL PROCESSLIST"))
+
+
+class _Client(threading.Thread):
+    """Keeps what it failed with."""
+
+    failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            self.failure = error
+
+
+def _held(made: Rebuild, connection: sa.Connection, **manners: Any) -> AbstractContextManager[None]:
+    context = made._context
+    tables = context.switched_sets(context.plan_of(context.ledger.run(connection, "run")))
+    return context.dialect.hold(connection, tables, Manners(timeout=timedelta(seconds=5), **manners), context.ledger.tables)
+
+
+@pytest.mark.mysql
+@pytest.mark.parametrize("polite", [True, False])
+def test_who_comes_between_look_and_lock_is_not_waited_for(mysql_url: sa.URL, polite: bool) -> None:
+    """He has read a table, and would be the victim of a deadlock if he wrote to it while somebody waits for it."""
+    engine, made = _verified(mysql_url)
+    dialect = made._context.dialect
+    came: list[threading.Thread] = []
+
+    def writes(client: sa.Connection) -> None:
+        # Whoever waits for the table now makes a circle of it.
+        time.sleep(0.1)
+        client.exec_driver_sql("UPDATE orders SET status = status")
+        client.rollback()
+
+    def comes(connection: sa.Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if "metadata_locks" in statement and not came:
+            client = engine.connect()
+            client.exec_driver_sql("SELECT count(*) FROM orders")
+            came.append(_Client(target=writes, args=[client]))
+            came[0].start()
+
+    with dialect.connect() as connection:
+        sa.event.listen(dialect.engine, "after_cursor_execute", comes)
+        with suppress(TablesBusy), _held(made, connection, polite=polite, longest=timedelta(seconds=20), nobody_waits=True):
+            pass
+        sa.event.remove(dialect.engine, "after_cursor_execute", comes)
+    came[0].join()
+    assert came[0].failure is None
+    engine.dispose()
+
+
+@pytest.mark.mysql
+def test_only_single_statements_are_waited_for_in_the_queue(mysql_url: sa.URL) -> None:
+    engine, made = _verified(mysql_url)
+    slow = "SELECT SLEEP(1) FROM orders LIMIT 1"
+    alone = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
+    with alone, engine.connect() as client, made._context.dialect.connect() as connection:
+        client.exec_driver_sql("SELECT count(*) FROM orders")
+        with pytest.raises(TablesBusy), _held(made, connection, polite=False):
+            pass
+        client.rollback()
+        reader.start()
+        until(lambda: _at_work(engine, slow))
+        with pytest.raises(TablesBusy), _held(made, connection, longest=timedelta(0), nobody_waits=True):
+            pass
+        with _held(made, connection, polite=False):
+            reader.join()
+    engine.dispose()
+
+
+@pytest.mark.mariadb
+def test_mariadb_waits_in_the_queue_for_no_transaction(mariadb_url: sa.URL) -> None:
+    engine, made = _verified(mariadb_url)
+    dialect = made._context.dialect
+    slow = "SELECT SLEEP(1) FROM orders LIMIT 1"
+    alone = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
+    with alone, engine.connect() as client, dialect.connect() as connection:
+        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.run(connection, "run")))
+        statements = dialect.switch(connection, tables)
+        manners = Manners(timedelta(seconds=5), polite=False)
+        client.exec_driver_sql("SELECT count(*) FROM orders")
+        with pytest.raises(TablesBusy):
+            dialect.run_switch(connection, tables, statements, manners)
+        client.rollback()
+        reader.start()
+        until(lambda: _at_work(engine, slow))
+        dialect.run_switch(connection, tables, statements, manners)
+        reader.join()
+    engine.dispose()
