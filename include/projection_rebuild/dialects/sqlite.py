@@ -26,7 +26,7 @@ from include.projection_rebuild.findings import Carried, Finding, named
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.values import TEXT_BINDS
+from include.projection_rebuild.values import TEXT_BINDS, from_json, json_text
 
 _VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
 """What ``typeof`` says of a value."""
@@ -107,6 +107,8 @@ class SqliteDialect(Dialect):
             self._execute(connection, statement).close()
         # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, zlib.crc32, deterministic=True)
+        # Its own takes the first of two fields of one name, and handlers meet the last.
+        driver.create_function("projection_rebuild_field", 2, _field, deterministic=True)
         self._writes_utf8 = self._execute(connection, "PRAGMA encoding").scalar() == "UTF-8"
 
     def session_id(self, connection: sa.Connection) -> int | None:
@@ -532,9 +534,7 @@ class SqliteDialect(Dialect):
         return self.as_bytes(column)
 
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
-        text = self.utf8(payload)
-        found = sa.cast(sa.func.json_extract(text, f'$."{field}"'), sa.Text)
-        return sa.case((sa.func.json_valid(text) == 1, found))
+        return sa.func.projection_rebuild_field(payload, field, type_=sa.Text)
 
     def equals_bytes(self, quoted: str) -> str:
         return f"{quoted} COLLATE BINARY = ?"
@@ -619,6 +619,18 @@ class SqliteDialect(Dialect):
             f"WHERE tbl = {_literal(table)}"
             for name in self._statistics(connection)
         ]
+
+
+def _field(payload: str | bytes | None, name: str) -> str | None:
+    """A field of a payload as handlers get it, as text; None: there is none, or the payload is no object of JSON."""
+    try:
+        found = from_json(payload)
+        value = found.get(name) if isinstance(found, dict) else None
+        told = value if isinstance(value, str) else None if value is None else json_text(value)
+        return None if told is None else told.encode().decode()
+    except (ValueError, TypeError, RecursionError):
+        # Neither what is no JSON nor what is no Unicode says where it belongs.
+        return None
 
 
 def _literal(value: str) -> str:
