@@ -18,12 +18,13 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from include.projection_rebuild.boundary import NOTHING, named
+from include.projection_rebuild.check import EVENTS, check
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import ConnectionRefused, RebuildError
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 
-READ_MODELS, EVENT_STORE = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL"
+READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
 
 Make = Callable[[str], Rebuild]
 """A run of the spec by its id."""
@@ -34,6 +35,23 @@ def plan(make: Make, options: RunOptions) -> int:
     with closing(make("dry run")) as rebuild:
         print(rebuild.plan(options.model_copy(update={"dry_run": True})).describe())
     return 0
+
+
+def check_ways(
+    spec: RebuildSpec,
+    event_store: sa.Engine,
+    read_models: sa.Engine,
+    scratch: sa.Engine | None,
+    projectors: Sequence[str] | None,
+    events: int,
+) -> int:
+    """Projects the same events in every way, and prints where the rows differ; see :mod:`include.projection_rebuild.check`.
+
+    :returns: 0 if they do not
+    """
+    found = check(spec, event_store=event_store, read_models=read_models, scratch=scratch, projectors=projectors, events=events)
+    print(found.describe())
+    return 0 if found.agrees else 1
 
 
 def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]], rebuilds: int) -> int:
@@ -87,7 +105,10 @@ def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m include.projection_rebuild", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "what", choices=["plan", "prove"], help="plan: print and touch nothing; prove: really rebuild, several times"
+        "what",
+        choices=["plan", "check", "prove"],
+        help="plan: print and touch nothing; check: project the same events in every way into tables apart, and compare; "
+        "prove: really rebuild, several times",
     )
     parser.add_argument("spec", type=Path, help="a spec file")
     parser.add_argument("--read-models", default=os.environ.get(READ_MODELS), help=f"SQLAlchemy URL; default: ${READ_MODELS}")
@@ -95,6 +116,14 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         "--event-store", default=os.environ.get(EVENT_STORE), help=f"default: ${EVENT_STORE}, or the read models' database"
     )
     parser.add_argument("--projectors", help="names, with commas; default: all of the spec")
+    parser.add_argument(
+        "--events", type=_count, default=EVENTS, help="the first so many events are looked at (check; default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scratch",
+        default=os.environ.get(SCRATCH),
+        help=f"where check makes its tables, so that the read models' database is only read; default: ${SCRATCH}, or a schema of their own there",
+    )
     parser.add_argument("--rebuilds", type=int, default=3, help="how many in a row (prove)")
     parser.add_argument("--really", action="store_true", help="prove rebuilds the tables of this database: say that you mean it")
     arguments = parser.parse_args(given)
@@ -103,6 +132,12 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     if arguments.what == "prove" and not arguments.really:
         parser.error("prove rebuilds and switches the tables of this database several times; add --really, best on a copy of it")
     return arguments
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("give a whole number of events, 1 or more")
+    return int(text)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -125,6 +160,9 @@ def _do(arguments: argparse.Namespace) -> int:
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
             return plan(make, options)
+        if arguments.what == "check":
+            scratch = _engine(arguments.scratch, SCRATCH, opened) if arguments.scratch else None
+            return check_ways(spec, event_store, read_models, scratch, names, arguments.events)
         return prove(make, options, partial(_schema, spec, read_models), arguments.rebuilds)
 
 

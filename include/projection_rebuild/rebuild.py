@@ -72,8 +72,8 @@ class Rebuild:
         limits.check(spec.model_dump(), "the spec")
         limits.word(run_id, "run_id", most=limits.RUN_ID, lines=False)
         shared = event_store is read_models
-        read_models = _of_our_own(read_models)
-        event_store = read_models if shared else _of_our_own(event_store)
+        read_models = of_our_own(read_models)
+        event_store = read_models if shared else of_our_own(event_store)
         dialect = dialect_for(read_models, spec.read_models.conn_id)
         with dialect.connect() as connection:
             schema = spec.read_models.db_schema or dialect.default_schema(connection)
@@ -84,7 +84,7 @@ class Rebuild:
             store=EventStore(dialect_for(event_store, spec.event_store.conn_id), spec.event_store),
             ledger=Ledger(dialect, schema),
             schema=schema,
-            one_database=_same_database(event_store, read_models),
+            one_database=same_database(event_store, read_models),
             projectors=spec.load_projectors(),
             log=log,
             progress=progress,
@@ -343,7 +343,7 @@ class Rebuild:
         self._context.store.dialect.cancel_all()
 
 
-def _of_our_own(engine: sa.Engine) -> sa.Engine:
+def of_our_own(engine: sa.Engine) -> sa.Engine:
     """The same database over connections of our own, whose session settings are nobody else's.
 
     Their errors do not quote the values of their statements: rows and payloads never reach a log.
@@ -353,7 +353,8 @@ def _of_our_own(engine: sa.Engine) -> sa.Engine:
     return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 
-def _same_database(one: sa.Engine, other: sa.Engine) -> bool:
+def same_database(one: sa.Engine, other: sa.Engine) -> bool:
+    """Whether what is written over both commits in one database."""
     return (
         all(getattr(one.url, part) == getattr(other.url, part) for part in ("host", "port", "database"))
         and one.dialect.name == other.dialect.name

@@ -133,7 +133,8 @@ class ExpenseProjector(Projector):
 class CategorySummaryProjector(Projector):
     """What each user spends by category; a sum over many aggregates, so the order of their events must not matter.
 
-    Events carry all that it needs, so it depends on no other table. A category without expenses has no row.
+    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its sums are zero: then it
+    does not matter over which events these are taken.
     """
 
     owns = (CategorySummary,)
@@ -163,12 +164,12 @@ class CategorySummaryProjector(Projector):
         summary = rows.get_or_add(CategorySummary, event["user_id"], category)
         summary.expenses += sign
         summary.total_cents += sign * event["amount_cents"]
-        if summary.expenses == 0:
+        if summary.expenses == summary.total_cents == 0:
             rows.remove(CategorySummary, event["user_id"], category)
 
 
 class MonthlySummaryProjector(Projector):
-    """What each user spends by month; a month without expenses has no row."""
+    """What each user spends by month; a month has no row if and only if both of its sums are zero."""
 
     owns = (MonthlySummary,)
     part = ByPeriod({MonthlySummary: "month"}, of=lambda event: event["spent_on"][:7], at=lambda moment: f"{moment:%Y-%m}")
@@ -191,7 +192,7 @@ class MonthlySummaryProjector(Projector):
         summary = rows.get_or_add(MonthlySummary, event["user_id"], month)
         summary.expenses += sign
         summary.total_cents += sign * event["amount_cents"]
-        if summary.expenses == 0:
+        if summary.expenses == summary.total_cents == 0:
             rows.remove(MonthlySummary, event["user_id"], month)
 
 

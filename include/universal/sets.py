@@ -1,7 +1,8 @@
 """The two summaries as SQL: what their projectors' handlers do event by event, for a range of events at once.
 
 Changes are summed up first, and then added to what is there. Not by an upsert: the row that one offers has to keep the table's
-constraints, and a change may be negative.
+constraints, and a change may be negative. A row goes only when all of its sums are zero: what it would have been otherwise, the next
+range could not know.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _added(database: str, table: str, part: str, changes: str) -> Sequence[str]:
         f"CREATE {temporary} TABLE {table}_changes AS {summed}",
         add,
         f"""INSERT INTO {target} ({columns}) SELECT d.user_id, d.part, d.expenses, d.total_cents FROM {name} d
-             WHERE d.expenses <> 0 AND NOT EXISTS (SELECT 1 FROM {target} t WHERE {same})""",
-        f"DELETE FROM {target} WHERE expenses = 0",
+             WHERE (d.expenses <> 0 OR d.total_cents <> 0) AND NOT EXISTS (SELECT 1 FROM {target} t WHERE {same})""",
+        f"DELETE FROM {target} WHERE expenses = 0 AND total_cents = 0",
         gone,
     ]

@@ -27,7 +27,11 @@ def _statements(database: str) -> Sequence[str]:
     if database in ("mysql", "mariadb"):
         t = "{customer_totals}"
         return [f"{insert} ON DUPLICATE KEY UPDATE orders = {t}.orders + VALUES(orders), spent = {t}.spent + VALUES(spent)"]
-    update = "UPDATE SET orders = t.orders + excluded.orders, spent = t.spent + excluded.spent"
+    spent = "t.spent + excluded.spent"
+    if database == "sqlite":
+        # It has no decimals, and adds up floats.
+        insert, spent = insert.replace("d.spent FROM", "round(d.spent, 2) FROM"), f"round({spent}, 2)"
+    update = f"UPDATE SET orders = t.orders + excluded.orders, spent = {spent}"
     insert = insert.replace("{customer_totals} (", "{customer_totals} AS t (")
     return [f"{insert} WHERE true ON CONFLICT (customer) DO {update}"]
 

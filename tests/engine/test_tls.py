@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import ConnectionRefused
-from include.projection_rebuild.rebuild import _of_our_own
+from include.projection_rebuild.rebuild import of_our_own
 from tests.engine.injection import until
 from tests.servers import OwnServer
 from tests.servers.tls import Certificates, change_certificate, encrypting_server, plain_server
@@ -111,7 +111,7 @@ def test_what_an_engine_was_made_with_counts_as_well(
     pair = _pair(kind, pairs, certificates)
     if isinstance(said["ssl"], dict):
         said = {"ssl": {name: certificates.ca if value == "CA" else value for name, value in said["ssl"].items()}}
-    engine = _of_our_own(sa.create_engine(pair.plain.url, connect_args=said, poolclass=sa.NullPool))
+    engine = of_our_own(sa.create_engine(pair.plain.url, connect_args=said, poolclass=sa.NullPool))
     with pytest.raises(ConnectionRefused, match="plain text"):
         _cipher(engine)
 
@@ -156,7 +156,7 @@ def test_what_the_driver_would_ignore_is_refused_by_name(kind: str, pairs: dict[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_connections_of_our_own_are_made_as_the_engine_was_made(
+def test_connectionsof_our_own_are_made_as_the_engine_was_made(
     kind: str, pairs: dict[str, Pair], certificates: Certificates
 ) -> None:
     """What it was given, what listens to its connections, and a creator: all of it holds for the connections of a rebuild."""
@@ -167,12 +167,12 @@ def test_connections_of_our_own_are_made_as_the_engine_was_made(
     heard: list[str] = []
     event.listen(engine, "connect", lambda *_: heard.append("connect"))
     event.listen(engine, "do_connect", lambda *_: heard.append("do_connect"))
-    with dialect_for(_of_our_own(engine)).connect() as connection:
+    with dialect_for(of_our_own(engine)).connect() as connection:
         assert str(connection.exec_driver_sql(asks).scalar_one()).startswith("7")
     assert heard == ["do_connect", "connect"]
     arguments, said = engine.dialect.create_connect_args(server.url)
     made = sa.create_engine(server.url, creator=lambda: engine.dialect.connect(*arguments, **said, **args), poolclass=sa.NullPool)
-    with dialect_for(_of_our_own(made)).connect() as connection:
+    with dialect_for(of_our_own(made)).connect() as connection:
         assert str(connection.exec_driver_sql(asks).scalar_one()).startswith("7")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -159,6 +160,34 @@ class Trial:
     views: dict[str, str]
     refusals: list[str]
     elsewhere: str = ""
+
+
+PATIENCE = 120.0
+"""Seconds for which somebody else is waited for who has the same place apart."""
+
+
+def wait_for(reserved: Callable[[], bool]) -> None:
+    """Returns once a place is ours.
+
+    :raises TablesBusy: it was not in time
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not reserved():
+        if time.monotonic() > deadline:
+            raise TablesBusy
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where tables are made apart from all that is live, and under the live names.
+
+    :param dialect: the database
+    :param schema: the schema (on MySQL and MariaDB: the database) that holds them, and nothing else; None: all of the database is theirs
+    """
+
+    dialect: Dialect
+    schema: str | None
 
 
 class Dialect(ABC):
@@ -516,6 +545,45 @@ class Dialect(ABC):
         :param statements: with live names, to be executed as they stand
         :param views: new queries for views over the tables
         """
+
+    # Tables apart -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
+        """An empty place for tables of our own; it goes with the context, whatever ends that. What one that was killed has left goes first.
+
+        :param name: of the place; nobody else has one of this name, and who comes second waits
+        :raises TablesBusy: the first one has not come to its end
+        """
+
+    @contextmanager
+    def _schema_apart(self, name: str, reserve: str, make: str, drop: str) -> Iterator[Scratch]:
+        """A place that is a schema.
+
+        :param reserve: a query by which a session takes a name until its end; 1 or true if it has it
+        """
+        with self.connect() as connection:
+            # Else the pool would keep the session, and with it the name.
+            connection.detach()
+            wait_for(lambda: bool(self._execute(connection, reserve, name).scalar_one()))
+            try:
+                for statement in (drop, make):
+                    self.run(connection, statement)
+                yield Scratch(self, name)
+            finally:
+                self.renew(connection)
+                self.run(connection, drop)
+
+    def enter(self, connection: sa.Connection, scratch: Scratch) -> None:  # noqa: B027 - most have schemas, SQLite has none
+        """From here on a table without a schema is one of the place, until this connection is closed for good."""
+
+    def bring(self, scratch: Scratch, table: str, position: str, upto: int) -> None:  # noqa: B027 - a schema is beside the others
+        """Sees to it that SQL in a place of this database finds a live table, up to a position; nothing to do where it finds it anyway."""
+
+    @abstractmethod
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        """Statements that make an empty table like a live one in another place, maybe of another server: with its columns, checks and unique
+        keys, under its name; without foreign keys and triggers, and with counters of its own."""
 
     # Making green -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -35,6 +35,7 @@ from include.projection_rebuild.dialects.base import (
     Listed,
     Manners,
     Refusal,
+    Scratch,
     Surroundings,
     TablesBusy,
     Trial,
@@ -44,7 +45,7 @@ from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keep
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
 from include.projection_rebuild.errors import CloneError, ConnectionRefused, SessionError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
-from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.trouble import Kind
@@ -502,6 +503,28 @@ class MySQLDialect(Dialect):
         if table.form is None:
             return self._definition(connection, table.schema, table.blue)
         return text.Definition(table.form.definition)
+
+    # Tables apart -----------------------------------------------------------------------------------------------
+
+    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
+        with self.connect() as connection:
+            charset, collation = self._execute(connection, "SELECT @@character_set_database, @@collation_database").one()
+        return self._schema_apart(
+            name,
+            reserve="SELECT GET_LOCK(%s, 0) = 1",
+            make=f"CREATE DATABASE {self.quote(name)} CHARACTER SET {charset} COLLATE {collation}",
+            drop=f"DROP DATABASE IF EXISTS {self.quote(name)}",
+        )
+
+    def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
+        if scratch.schema:
+            self._execute(connection, f"USE {self.quote(scratch.schema)}")
+
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        shown = self._shown(connection, table.schema, table.blue)
+        if not shown:
+            raise CloneError(f"there is no table {table.blue}")
+        return self.create_green(connection, replace(table, schema=scratch.schema, green=table.blue, form=Form(shown)))
 
     # Making green -----------------------------------------------------------------------------------------------
 
@@ -1257,7 +1280,12 @@ class MySQLDialect(Dialect):
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
         text = self.utf8(payload) if kind is ColumnKind.BYTES else payload
-        found = sa.func.json_unquote(sa.func.json_extract(text, path), type_=sa.Text)
+        value = sa.func.json_extract(text, path)
+        if self.is_mariadb:
+            # Of a field that a payload has twice MariaDB takes the first, and Python the last; all of them come where two paths are asked for.
+            all_of_them = sa.func.json_extract(text, path, path)
+            value = sa.func.json_extract(all_of_them, sa.func.concat("$[", sa.func.json_length(all_of_them) - 1, "]"))
+        found = sa.func.json_unquote(value, type_=sa.Text)
         return found if kind is ColumnKind.JSON else sa.case((sa.func.json_valid(text) == 1, found))
 
     def equals_bytes(self, quoted: str) -> str:

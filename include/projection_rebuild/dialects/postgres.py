@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,9 +32,11 @@ from include.projection_rebuild.dialects.base import (
     Listed,
     Manners,
     Refusal,
+    Scratch,
     Surroundings,
     Trial,
 )
+from include.projection_rebuild.dialects.postgres_apart import made_apart
 from include.projection_rebuild.dialects.postgres_carried import carried_over
 from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog
 from include.projection_rebuild.dialects.postgres_clone import Clone
@@ -400,6 +402,26 @@ class PostgresDialect(Dialect):
             # The live tables are the ones that are meant without a schema again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
             yield Trial(connection, structure.PLACE, forms, unchanged, rehearsal.anew, refusals, structure.ELSEWHERE)
+
+    # Tables apart -----------------------------------------------------------------------------------------------
+
+    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
+        return self._schema_apart(
+            name,
+            reserve="SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))",
+            make=f"CREATE SCHEMA {self.quote(name)}",
+            drop=f"DROP SCHEMA IF EXISTS {self.quote(name)} CASCADE",
+        )
+
+    def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
+        self._execute(connection, f"SET search_path = {self.quote(scratch.schema or 'public')}")
+
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            blue = catalog.find(table.schema, table.blue)
+            if blue is None:
+                raise CloneError(f"there is no table {table.blue}")
+            return _doubled(made_apart(catalog, blue, scratch.schema))
 
     # Making green -----------------------------------------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import tempfile
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -19,14 +23,14 @@ from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_session as ours
 from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Surroundings, Trial
+from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Scratch, Surroundings, Trial, wait_for
 from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
 from include.projection_rebuild.errors import CloneError, changed_since
 from include.projection_rebuild.findings import Carried, Finding, named
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.values import TEXT_BINDS
+from include.projection_rebuild.values import TEXT_BINDS, from_json, json_text
 
 _VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
 """What ``typeof`` says of a value."""
@@ -107,6 +111,8 @@ class SqliteDialect(Dialect):
             self._execute(connection, statement).close()
         # SQLite has no hash of its own.
         driver.create_function("projection_rebuild_crc", 1, zlib.crc32, deterministic=True)
+        # Its own takes the first of two fields of one name, and handlers meet the last.
+        driver.create_function("projection_rebuild_field", 2, _field, deterministic=True)
         self._writes_utf8 = self._execute(connection, "PRAGMA encoding").scalar() == "UTF-8"
 
     def session_id(self, connection: sa.Connection) -> int | None:
@@ -269,6 +275,39 @@ class SqliteDialect(Dialect):
             return self._table(connection, table.blue), self._indexes(connection, table.blue)
         sql, indexes = json.loads(table.form.definition)
         return _Stored(table.blue, sql), [_Stored(*each) for each in indexes]
+
+    # Tables apart -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Scratch]:
+        """A file of its own. See :meth:`Dialect.scratch`."""
+        path = Path(tempfile.gettempdir()) / f"{name}.db"
+        with _held(path.with_suffix(".lock")):
+            engine = sa.create_engine(f"sqlite:///file:{quote(str(path))}?uri=true", hide_parameters=True)
+            # Nobody needs it any more when this process has died.
+            sa.event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF"))
+            try:
+                _remove(path)
+                yield Scratch(SqliteDialect(engine, self.known_as), None)
+            finally:
+                engine.dispose()
+                _remove(path)
+
+    def bring(self, scratch: Scratch, table: str, position: str, upto: int) -> None:
+        with self.connect() as live, scratch.dialect.connect() as connection:
+            path = str(self._execute(live, "PRAGMA database_list").first()[2] or "")  # type: ignore[index]
+            stored = self._find(live, table)
+            # Only for this moment: each transaction would keep the writers of that file waiting.
+            self._execute(connection, "ATTACH DATABASE ? AS live", f"file:{quote(path)}?mode=ro")
+            if stored is not None:
+                self._execute(connection, stored.sql)
+            into = f"INSERT INTO main.{self.quote(table)}" if stored else f"CREATE TABLE main.{self.quote(table)} AS"
+            some = f"SELECT * FROM live.{self.quote(table)} WHERE {self.quote(position)} <= ?"
+            self._execute(connection, f"{into} {some}", upto)
+            self._execute(connection, "DETACH DATABASE live")
+
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        return [self._table(connection, table.blue).sql, *(each.sql for each in self._indexes(connection, table.blue))]
 
     # Making green -----------------------------------------------------------------------------------------------
 
@@ -532,9 +571,7 @@ class SqliteDialect(Dialect):
         return self.as_bytes(column)
 
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
-        text = self.utf8(payload)
-        found = sa.cast(sa.func.json_extract(text, f'$."{field}"'), sa.Text)
-        return sa.case((sa.func.json_valid(text) == 1, found))
+        return sa.func.projection_rebuild_field(payload, field, type_=sa.Text)
 
     def equals_bytes(self, quoted: str) -> str:
         return f"{quoted} COLLATE BINARY = ?"
@@ -619,6 +656,39 @@ class SqliteDialect(Dialect):
             f"WHERE tbl = {_literal(table)}"
             for name in self._statistics(connection)
         ]
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """A file that one process at a time has; it is free again when that one ends, however it ends."""
+
+    def locked() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    with path.open("w") as file:
+        wait_for(locked)
+        yield
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _field(payload: str | bytes | None, name: str) -> str | None:
+    """A field of a payload as handlers get it, as text; None: there is none, or the payload is no object of JSON."""
+    try:
+        found = from_json(payload)
+        value = found.get(name) if isinstance(found, dict) else None
+        told = value if isinstance(value, str) else None if value is None else json_text(value)
+        return None if told is None else told.encode().decode()
+    except (ValueError, TypeError, RecursionError):
+        # Neither what is no JSON nor what is no Unicode says where it belongs.
+        return None
 
 
 def _literal(value: str) -> str:
