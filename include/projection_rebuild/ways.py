@@ -51,6 +51,17 @@ class Sample(EventStore):
         return super().newest()
 
 
+class _Ledger(Ledger):
+    """That of a check: nobody else has it, so that its tables are looked for once."""
+
+    _is_made = False
+
+    def create(self, connection: sa.Connection) -> None:
+        if not self._is_made:
+            super().create(connection)
+            self._is_made = True
+
+
 @dataclass(frozen=True)
 class Way:
     """A way to replay.
@@ -123,7 +134,7 @@ class Ways:
     _ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self._ledger = Ledger(self.scratch.dialect, self.scratch.schema)
+        self._ledger = _Ledger(self.scratch.dialect, self.scratch.schema)
 
     def why_not(self, way: Way, name: str) -> str | None:
         """Why a projector cannot be replayed in a way; empty: it has nothing to do with it. None: it can."""

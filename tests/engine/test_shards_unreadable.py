@@ -64,25 +64,3 @@ def test_json_columns_are_read_whatever_their_other_fields_hold(engine: sa.Engin
     store.add({"id": at, "data": each} for at, each in enumerate(GOOD * 2))
     run_to(store.rebuild(CustomerProjector, replay={"shards": 3}), "reconcile")
     assert sorted((name, count) for name, count in store.rows("customers")) == sorted(EXPECTED)
-
-
-TWICE = [
-    '{"customer": "a", "customer": "b"}',
-    '{"customer": "b", "customer": "a"}',
-    '{"customer": "a", "of": {"customer": "z"}, "customer": 7}',
-    '{"customer": null, "customer": "b"}',
-    '{"customer": "a\\"\\\\n", "customer": "ü"}',
-    '{"customer": 1, "customer": 12345678901234567890}',
-]
-LAST = [("12345678901234567890", 1), ("7", 1), ("a", 1), ("b", 2), ("ü", 1)]
-
-
-@pytest.mark.parametrize("kind", ["json", "text", "bytes"])
-def test_of_a_field_that_a_payload_has_twice_the_last_one_counts(engine: sa.Engine, kind: str) -> None:
-    sql = {"json": "json" if flavour(engine) == "postgresql" else "{json}", "text": "{text}", "bytes": "{bytes}"}[kind]
-    store = Store(engine, {"data": sql})
-    store.add({"id": at, "data": each.encode() if kind == "bytes" else each} for at, each in enumerate(TWICE))
-    for shards in (1, 3):
-        made = store.rebuild(CustomerProjector, run_id=f"{shards} shards", replay={"shards": shards})
-        run_to(made, "drop")
-        assert sorted((name, count) for name, count in store.rows("customers")) == LAST
