@@ -61,6 +61,7 @@ CODES = {
     "SwapNotPossible": "PR-SWAP-01",
     "Troubled": "PR-TROUBLE-00",
     "VerificationFailed": "PR-VERIFY-01",
+    "Diverged": "PR-VERIFY-02",
     "WriteError": "PR-WRITE-01",
 }
 """What alerts and runbooks elsewhere may know. Add to it; neither change a code, nor give one that is gone to another error."""

@@ -181,6 +181,12 @@ class VerificationFailed(RebuildError):
     code = "PR-VERIFY-01"
 
 
+class Diverged(VerificationFailed):
+    """Green has passed, and is no longer what its events make; the message lists every finding. Blue is untouched."""
+
+    code = "PR-VERIFY-02"
+
+
 class SpecSqlError(RebuildError):
     """SQL of a spec cannot be executed, or gives something else than it has to; names the key, and what the database says of it."""
 

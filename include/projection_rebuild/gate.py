@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.control import SWAP_NOW, TRAFFIC
 from include.projection_rebuild.findings import Finding
+from include.projection_rebuild.fresh_proof import look_again
 from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
 from include.projection_rebuild.names import TableSet
@@ -22,10 +23,12 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
 
     :param waiting: what the look before has kept
     :raises StepOrderError: the run is not verified, or was given up while it waited
+    :raises Diverged: green is no longer what the events make
     """
     section = context.spec.low_traffic
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        look_again(context)
         said = context.ledger.notes(connection, context.run_id).get(SWAP_NOW)
         if said or context.options_of(run).swap_now:
             who = f"{said.by} said" if said else "chosen for this run"

@@ -41,6 +41,9 @@ MOST_SHARDS = 64
 MOST_AGGREGATES = 5_000
 """Aggregates that can be named one by one; for more, a time or a whole rebuild is the better choice."""
 
+MOST_SAMPLED = 100_000
+"""Aggregates of a projector that verification refolds; they are in memory all at once."""
+
 NAME = 250
 """Characters of a name: of a table, a column, a class, a connection, and of every text that is not listed in :data:`TEXTS`. One line."""
 

@@ -20,10 +20,11 @@ from include.projection_rebuild.external_replay import ExternalReplay
 from include.projection_rebuild.jobs import heads_of
 from include.projection_rebuild.ledger import Checkpoint
 from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place, earliest, is_before, said
+from include.projection_rebuild.positions import Place, earliest, is_before
 from include.projection_rebuild.reading import reading_of
 from include.projection_rebuild.replay import ProjectorReplay
 from include.projection_rebuild.rows import RowBuffer
+from include.projection_rebuild.second_opinion import miscount
 
 MOST_EVENTS = 10_000
 """Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
@@ -98,12 +99,9 @@ class Lockstep:
         found = []
         for work in self._everyone:
             there = sum(stored.get(each, 0) for each in work.projector.stored_types())
-            if there != work.checkpoint.events + work.dead_letters:
-                aside = f" and set aside {work.dead_letters:,}" if work.dead_letters else ""
-                found.append(
-                    f"{work.projector.name()} has handled {work.checkpoint.events:,} events{aside}, the store holds {there:,} of its types up "
-                    f"to {said(work.checkpoint.position)}; run clone_tables and what follows it again"
-                )
+            checkpoint, aside = work.checkpoint, work.dead_letters
+            if there != checkpoint.events + aside:
+                found.append(miscount(work.projector.name(), checkpoint.events, aside, there, checkpoint.position))
         return found
 
     def dead_letters(self) -> dict[str, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from include.projection_rebuild import (
     boundary,
     clone,
     control,
+    fresh_proof,
     gate,
     housekeeping,
     limits,
@@ -179,18 +181,31 @@ class Rebuild:
     @boundary.step("verify_counts", boundary.UNTOUCHED)
     def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> verify.Verification:
         """See :func:`include.projection_rebuild.verify.verify`."""
-        try:
+        with self._kept_if_it_fails():
             found = verify.verify(self._context, stopped)
-        except VerificationFailed:
-            record.keep(self._context)
-            raise
         record.keep(self._context)
         return found
 
     @boundary.step("wait_for_low_traffic", boundary.UNTOUCHED)
     def look_at_traffic(self, waiting: Waiting) -> Verdict:
         """See :func:`include.projection_rebuild.gate.look_at_traffic`."""
-        return gate.look_at_traffic(self._context, waiting)
+        with self._kept_if_it_fails():
+            return gate.look_at_traffic(self._context, waiting)
+
+    @boundary.step("look_again", boundary.UNTOUCHED)
+    def look_again(self) -> None:
+        """See :func:`include.projection_rebuild.fresh_proof.look_again`."""
+        with self._kept_if_it_fails():
+            fresh_proof.look_again(self._context)
+
+    @contextmanager
+    def _kept_if_it_fails(self) -> Iterator[None]:
+        """Keeps the report of a run that does not pass."""
+        try:
+            yield
+        except VerificationFailed:
+            record.keep(self._context)
+            raise
 
     @boundary.step("stand_down", boundary.UNTOUCHED)
     def stand_down(self, reason: str) -> None:
@@ -201,7 +216,8 @@ class Rebuild:
     @boundary.step("atomic_swap", boundary.ONE_SIDE)
     def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> swap.SwapResult:
         """See :func:`include.projection_rebuild.swap.swap`."""
-        result = swap.swap(self._context, stopped)
+        with self._kept_if_it_fails():
+            result = swap.swap(self._context, stopped)
         record.keep(self._context)
         return result
 

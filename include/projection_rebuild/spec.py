@@ -30,7 +30,16 @@ from include.projection_rebuild import external, limits
 from include.projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
 from include.projection_rebuild.errors import ProjectorError, SpecError
 from include.projection_rebuild.external import OnRetry
-from include.projection_rebuild.limits import FIRST_YEAR, LAST_YEAR, LONGEST, LONGEST_HOLD, MOST_AGGREGATES, MOST_SHARDS, shown
+from include.projection_rebuild.limits import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    LONGEST,
+    LONGEST_HOLD,
+    MOST_AGGREGATES,
+    MOST_SAMPLED,
+    MOST_SHARDS,
+    shown,
+)
 from include.projection_rebuild.parts import Part
 from include.projection_rebuild.presets import Preset, completed
 from include.projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
@@ -290,12 +299,16 @@ class VerifySection(Section):
     :param max_count_drift_percent: how far a table's row count may be from blue's, in percent of blue's
     :param tables: other tolerances for single tables
     :param max_dead_letters: how many events of the run may be set aside as dead letters
+    :param sample: how many aggregates of each projector are refolded from raw rows by its handlers, and compared with green; 0: none
+    :param sample_every: how often that is done again while the run waits for its switch; 0s: never
     :param assertions: SQL that must return no row, or 0, on green; ``{table}`` stands for a table's green name
     """
 
     max_count_drift_percent: Percent = 5.0
     tables: dict[str, Percent] = {}
     max_dead_letters: Whole = Field(default=0, ge=0)
+    sample: Whole = Field(default=1_000, ge=0, le=MOST_SAMPLED)
+    sample_every: Duration = timedelta(minutes=10)
     assertions: tuple[str, ...] = ()
 
 

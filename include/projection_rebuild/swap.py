@@ -21,6 +21,7 @@ from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy
 from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
+from include.projection_rebuild.fresh_proof import look_before_switch
 from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.live_tables import refuse_at_once, refuse_replaced
 from include.projection_rebuild.lockstep import Lockstep
@@ -95,6 +96,7 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
     :raises Interrupted: ``stopped`` said so
     :raises VerificationFailed: events were missed, by the count that is taken while the writers are held; or rows have lost their
         parents since verification
+    :raises Diverged: green is no longer what the events make
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified
     """
@@ -243,6 +245,7 @@ def _attempt_until_done(
     _wait_for_snapshots(context, connection)
     _wait_for_maintenance(context, connection, tables, stopped)
     _refuse_orphans(context, connection, stopped)
+    look_before_switch(context)
     if not _drops_within(context):
         # As late as can be: a switch that is refused before costs nobody his rollback.
         for each in _superseded(context, connection, tables):

@@ -1,9 +1,8 @@
-"""Whether green may replace blue: counts, checkpoints, events, keys, foreign keys and the user's own assertions."""
+"""Whether green may replace blue: counts, checkpoints, events, a sample, keys, foreign keys and the user's own assertions."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild import jobs, live_tables, partial
+from include.projection_rebuild import jobs, live_tables, partial, sample, second_opinion
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.errors import SpecSqlError, VerificationFailed
@@ -20,9 +19,9 @@ from include.projection_rebuild.ledger import RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, Place, is_before
 from include.projection_rebuild.replay import replay
 from include.projection_rebuild.rows import RowType
+from include.projection_rebuild.sample import Sampled
 from include.projection_rebuild.spec import RunOptions
 from include.projection_rebuild.trouble import MAY_PASS
 
@@ -65,6 +64,8 @@ class Verification(BaseModel):
     :param at: when it was found, in UTC; it tells one verification of a run from another
     :param seconds: how long it took
     :param dead_letters: how many events were set aside, by projector
+    :param notes: what a person should know of the store, and what is no reason
+    :param sample: aggregates refolded from raw rows and compared with green; runs of an earlier version have none
     """
 
     tables: list[TableComparison]
@@ -72,6 +73,8 @@ class Verification(BaseModel):
     at: datetime | None = None
     seconds: float = 0.0
     dead_letters: dict[str, int] = {}
+    notes: list[str] = []
+    sample: list[Sampled] = []
 
     @property
     def passed(self) -> bool:
@@ -81,7 +84,8 @@ class Verification(BaseModel):
     def describe(self) -> str:
         """All findings as lines for a log."""
         aside = [f"{name} has set {count:,} events aside" for name, count in self.dead_letters.items()]
-        return "\n".join([*(each.describe() for each in self.tables), *aside, *(f"FAILED: {each}" for each in self.failures)])
+        told = [*(each.describe() for each in self.tables), *aside, *self.notes, *(each.describe() for each in self.sample)]
+        return "\n".join([*told, *(f"FAILED: {each}" for each in self.failures)])
 
 
 def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Verification:
@@ -101,14 +105,19 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         live_tables.refuse_at_once(context, connection, context.switched_sets(plan), run)
         _begin_anew(context, connection, plan, stopped)
         failures, dead_letters = _check_replays(context, connection, plan), {}
+        notes: list[str] = []
+        sampled: list[Sampled] = []
         if not failures:
             # To one position, so that every row of a child finds the parent that was there at its time.
             jobs.wait_for_queue(context)
             projectors = Lockstep(context, connection, plan)
             projectors.catch_up(stopped)
-            failures = projectors.miscounted(_stored(context, plan, projectors.position))
+            counted = second_opinion.count(context, connection, plan)
+            failures, notes = counted.failures, counted.notes
             failures += projectors.too_many_dead_letters()
             dead_letters = projectors.dead_letters()
+            sampled = sample.take(context, plan, context.spec.verify.sample)
+            failures += [finding for each in sampled for finding in each.findings]
         failures += _constrain(context, connection, plan)
         tables = [
             _compare(context, connection, kind, context.table_set(kind.table, plan), options)
@@ -120,6 +129,8 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             tables=tables,
             failures=failures,
             dead_letters=dead_letters,
+            notes=notes,
+            sample=sampled,
             at=datetime.now(UTC),
             seconds=time.monotonic() - began,
         )
@@ -131,13 +142,6 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
     if not found.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
     return found
-
-
-def _stored(context: Context, plan: Plan, position: Place) -> Counter[str]:
-    """The events that green has to hold, by type: those up to a place, and what an undone switch has drained above it."""
-    ahead = [each for each in plan.already or () if is_before(position, each)]
-    there = context.store.listed(position, max(ahead)) if ahead else {}
-    return Counter(context.store.counts(BEGINNING, position)) + Counter(there[each] for each in ahead if each in there)
 
 
 def _begin_anew(context: Context, connection: sa.Connection, plan: Plan, stopped: Callable[[], bool]) -> None:

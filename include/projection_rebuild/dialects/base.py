@@ -836,6 +836,50 @@ class Dialect(ABC):
         """A condition: two columns are equal, whose types may be different ones."""
         return f"{left} = {right}"
 
+    # The second opinion -----------------------------------------------------------------------------------------
+
+    @property
+    def mark(self) -> str:
+        """What stands for a bound value in a statement of this driver."""
+        return self._mark
+
+    @abstractmethod
+    def exact_bytes(self, quoted: str, kind: ColumnKind) -> str:
+        """The bytes of a text in UTF-8, so that no two texts are one, whatever their collation says. Some databases return them as a text."""
+
+    @abstractmethod
+    def as_stored(self, quoted: str, kind: ColumnKind) -> str:
+        """A column in a form of which the driver makes nothing: JSON and times are text, or bytes that hold it."""
+
+    @abstractmethod
+    def temporary(self, schema: str | None, name: str) -> str:
+        """The name of a table that only this connection sees, quoted.
+
+        :param schema: that of the table which it is made like
+        """
+
+    @abstractmethod
+    def make_temporary(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
+    ) -> list[str]:
+        """Statements that make an empty temporary table of some of a table's columns, each of its own type and collation.
+
+        It has no constraint, and before these columns a whole number, ``projection_rebuild_row``, by which its rows are found.
+        """
+
+    def drop_temporary(self, schema: str | None, name: str) -> str:
+        """A statement that drops such a table, if it is there, and nothing that others see."""
+        return f"DROP TABLE IF EXISTS {self.temporary(schema, name)}"
+
+    @abstractmethod
+    def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
+        """A field of a payload of JSON as text, in the shortest way that this database has. Some fail on what is no JSON, or no text."""
+
+    def given(self, value: Any) -> Any:
+        """A value of a row as the driver takes it for a column of any type, which the database then makes its own of."""
+        convert = self.binds.get(type(value))
+        return value if convert is None else convert(value)
+
     # Parts ------------------------------------------------------------------------------------------------------
 
     def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:

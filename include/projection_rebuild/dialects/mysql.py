@@ -1141,6 +1141,35 @@ class MySQLDialect(Dialect):
     def differs(self, left: str, right: str) -> str:
         return f"NOT ({left} <=> {right})"
 
+    # The second opinion -----------------------------------------------------------------------------------------
+
+    def exact_bytes(self, quoted: str, kind: ColumnKind) -> str:
+        return quoted if kind is ColumnKind.BYTES else f"CAST(CONVERT({quoted} USING utf8mb4) AS BINARY)"
+
+    def as_stored(self, quoted: str, kind: ColumnKind) -> str:
+        return f"CAST({quoted} AS CHAR)" if kind is ColumnKind.TIME else quoted
+
+    def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
+        path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        literal = path.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
+        text = f"CONVERT({quoted} USING utf8mb4)" if kind is ColumnKind.BYTES else quoted
+        return f"JSON_UNQUOTE(JSON_EXTRACT({text}, '{literal}'))"
+
+    def temporary(self, schema: str | None, name: str) -> str:
+        return self.qualified(schema, name)
+
+    def make_temporary(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
+    ) -> list[str]:
+        like = self.qualified(schema, table)
+        return [
+            f"CREATE TEMPORARY TABLE {self.temporary(schema, name)} (projection_rebuild_row BIGINT NOT NULL PRIMARY KEY) ENGINE=InnoDB AS "
+            f"SELECT 0 AS projection_rebuild_row, {self._list(columns)} FROM {like} LIMIT 0"
+        ]
+
+    def drop_temporary(self, schema: str | None, name: str) -> str:
+        return f"DROP TEMPORARY TABLE IF EXISTS {self.temporary(schema, name)}"
+
     # Parts ------------------------------------------------------------------------------------------------------
 
     def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:

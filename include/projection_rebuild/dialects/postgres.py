@@ -7,10 +7,12 @@ import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from psycopg.pq import TransactionStatus
@@ -601,6 +603,39 @@ class PostgresDialect(Dialect):
 
     def same(self, left: str, right: str) -> str:
         return f"{left}::text = {right}::text"
+
+    # The second opinion -----------------------------------------------------------------------------------------
+
+    def exact_bytes(self, quoted: str, kind: ColumnKind) -> str:
+        return quoted if kind is ColumnKind.BYTES else f"pg_catalog.convert_to({quoted}::text, 'UTF8')"
+
+    def as_stored(self, quoted: str, kind: ColumnKind) -> str:
+        return f"{quoted}::text" if kind in (ColumnKind.JSON, ColumnKind.TIME) else quoted
+
+    def temporary(self, schema: str | None, name: str) -> str:
+        return f"pg_temp.{self.quote(name)}"
+
+    def make_temporary(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
+    ) -> list[str]:
+        made, like = self.temporary(schema, name), self.qualified(schema, table)
+        return [
+            f"CREATE TEMPORARY TABLE {self.quote(name)} AS SELECT 0::bigint AS projection_rebuild_row, {self._list(columns)} FROM {like} WITH NO DATA",
+            f"CREATE UNIQUE INDEX ON {made} (projection_rebuild_row)",
+        ]
+
+    def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
+        text = f"pg_catalog.convert_from({quoted}, 'UTF8')::json" if kind is ColumnKind.BYTES else f"{quoted}::json"
+        name = field.replace("'", "''").replace("%", "%%")
+        return f"({quoted if kind is ColumnKind.JSON else text} ->> '{name}')"
+
+    def given(self, value: Any) -> Any:
+        # As text, which the server reads as what the column is; a number would be refused by a column of text.
+        if isinstance(value, datetime):
+            return (value.astimezone(UTC) if value.tzinfo else value).isoformat(sep=" ")
+        if isinstance(value, (bool, int, float, Decimal, date, UUID)):
+            return str(value)
+        return super().given(value)
 
     # Parts ------------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class ApproveSwapOperator(ApprovalOperator):
             if not rebuild.approval_needed():
                 self.log.info("nobody has to be asked: neither the run nor its spec (swap.approval) wants that")
                 return None
+            rebuild.look_again()
             if decided := rebuild.decided():
                 self.log.info("%s has decided already", decided.by)
                 return self._take(rebuild, context, bool(decided.value["approved"]), decided.by)
@@ -85,6 +86,8 @@ class ApproveSwapOperator(ApprovalOperator):
                 raise AirflowFailException(
                     f"the answer is about another verification than the last one ({verification}); it does not count. Clear this task"
                 )
+            # Nothing of ours ran while it was waited for.
+            rebuild.look_again()
             user = event.get("responded_by_user") or {}
             approved, by = event["chosen_options"] == [self.APPROVE], user.get("name") or "somebody"
             rebuild.decide(approved, by=by)

@@ -1,0 +1,115 @@
+"""Whether what verification has proven still holds: looked at again while a run waits for its switch, and right before it.
+
+Green stands still meanwhile, and is compared at the position of its checkpoints, however far the store has gone on. A difference has to be
+seen twice. Then the run is as before its verification, so that nobody can switch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from include.projection_rebuild import sample
+from include.projection_rebuild.context import Context
+from include.projection_rebuild.control import verification_of
+from include.projection_rebuild.errors import Diverged
+from include.projection_rebuild.ledger import Ledger, Run, RunState
+from include.projection_rebuild.sample import Sampled
+from include.projection_rebuild.verify import Verification
+
+PROOF = "proof"
+"""The note of the last look: ``verification`` (which one it was about), ``at``, ``looks`` (how many there were) and ``sample``."""
+
+BEFORE_SWITCH = 200
+"""Aggregates of a projector that are looked at right before a switch, at most: those touched last."""
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
+    """Takes another sample of a verified run, if the last one is as old as ``verify.sample_every``, or nothing is known of one.
+
+    :raises Diverged: green is no longer what the events make; the run has to be verified again
+    """
+    section = context.spec.verify
+    if not section.sample or not section.sample_every:
+        return
+    with context.dialect.connect() as connection:
+        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        known = _last(context.ledger, connection, run)
+    at = known.get("at") or verification_of(run)
+    if run.state is not RunState.VERIFIED or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
+        return
+    looks = int(known.get("looks", 0)) + 1
+    found = _held_against(context, run, section.sample, looks)
+    value: dict[str, Any] = {"verification": verification_of(run), "at": now().isoformat(), "looks": looks}
+    value["sample"] = [each.model_dump(mode="json", exclude={"findings", "differing"}) for each in found]
+    with context.dialect.connect() as connection:
+        context.ledger.say(connection, context.run_id, PROOF, value)
+    for each in found:
+        context.log(f"looked again, {each.describe()}")
+
+
+def look_before_switch(context: Context) -> None:
+    """Looks at the aggregates that were touched last, a few of them, while nobody is held.
+
+    :raises Diverged: as for :func:`look_again`
+    """
+    most = min(context.spec.verify.sample, BEFORE_SWITCH)
+    with context.dialect.connect() as connection:
+        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+    if most and run.state is RunState.VERIFIED:
+        _held_against(context, run, most, None)
+
+
+def _last(ledger: Ledger, connection: sa.Connection, run: Run) -> Mapping[str, Any]:
+    """What is known of the last look; nothing, if that was about an earlier verification."""
+    note = ledger.notes(connection, run.run_id).get(PROOF)
+    return note.value if note is not None and note.value.get("verification") == verification_of(run) else {}
+
+
+def _held_against(context: Context, run: Run, most: int, looks: int | None) -> Sequence[Sampled]:
+    plan = context.plan_of(run)
+    before = _places(context)
+    found = sample.take(context, plan, most, turn=looks)
+    suspects = {each.projector: each.differing for each in found if each.differing}
+    if not suspects:
+        return found
+    again = sample.take(context, plan, most, again=suspects)
+    stays = [each for each in again if each.findings]
+    if _places(context) != before:
+        # Another worker of this run is at green, and looks by itself.
+        return found
+    if stays:
+        _fall_back(context, run, stays)
+    return found
+
+
+def _places(context: Context) -> Mapping[str, Any]:
+    with context.dialect.connect() as connection:
+        return {name: each.position for name, each in context.ledger.checkpoints(connection, context.run_id).items()}
+
+
+def _fall_back(context: Context, run: Run, found: Sequence[Sampled]) -> None:
+    """The run is as before its verification.
+
+    :raises Diverged: always
+    """
+    failures = [finding for each in found for finding in each.findings]
+    proven = Verification.model_validate(run.record["verification"])
+    # At another moment, so that no approval of the former one counts.
+    now = proven.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
+    with context.dialect.connect() as connection, context.dialect.transaction(connection):
+        context.ledger.move(connection, context.run_id, RunState.CLONED, verification=now.model_dump(mode="json"))
+    raise Diverged(
+        "green is no longer what its events make, blue is live and untouched:\n"
+        + "\n".join(failures)
+        + "\nSomebody has changed green or events since it was verified. Find out what; then clear verify_counts and what follows, "
+        "or clone_tables and what follows, so that green is made anew"
+    )
