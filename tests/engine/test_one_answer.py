@@ -18,7 +18,8 @@ from include.projection_rebuild.live import project_live
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RebuildSpec
+from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from include.projection_rebuild.tables import WriteError
 from tests.engine import shop
 from tests.engine.test_rebuild import SPEC, run_to
 
@@ -152,9 +153,9 @@ def live(engine: sa.Engine, events: Any = EVENTS) -> None:
             project_live(connection, AccountProjector, Event(next(numbers), stream, kind, said))
 
 
-def rebuild(engine: sa.Engine, replay: dict[str, Any]) -> Rebuild:
+def rebuild(engine: sa.Engine, replay: dict[str, Any], run_id: str = "run") -> Rebuild:
     spec = RebuildSpec.model_validate(SPEC | {"projectors": [f"{__name__}:AccountProjector"], "replay": replay})
-    return Rebuild(spec, run_id="run", event_store=engine, read_models=engine, log=lambda _: None)
+    return Rebuild(spec, run_id=run_id, event_store=engine, read_models=engine, log=lambda _: None)
 
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -211,3 +212,41 @@ def test_what_cannot_be_held_is_refused_by_its_event_and_live(store: sa.Engine) 
         live(store, wrong)
     with store.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM accounts").scalar() == 1
+
+
+LOOSE = {
+    "postgresql": ["CREATE EXTENSION citext", "ALTER TABLE places ALTER name TYPE citext"],
+    "mysql": ["ALTER TABLE places MODIFY name varchar(9) COLLATE utf8mb4_general_ci"],
+    "sqlite": [
+        "DROP TABLE places",
+        "CREATE TABLE places (name text COLLATE NOCASE PRIMARY KEY, stream text, number int NOT NULL UNIQUE)",
+    ],
+}
+
+
+def test_two_keys_that_are_one_to_the_database_are_refused_by_the_second_ones_event(store: sa.Engine) -> None:
+    alike = [moved(ONE, "b", 1), moved(ONE, "a", 2), moved(ONE, "A", 3), moved(ONE, "a", 4)]
+    with store.begin() as connection:
+        connection.execute(sa.delete(shop.stored_events))
+        for statement in LOOSE[store.dialect.name]:
+            connection.exec_driver_sql(statement)
+        for number, (stream, kind, said) in enumerate(alike, start=1):
+            given = {"id": number, "aggregate_uuid": stream, "event_class": kind, "event_properties": said}
+            connection.execute(shop.stored_events.insert(), given)
+    for number, replay in enumerate((WAYS["in one batch"], WAYS["in small batches"], WAYS["forgotten"])):
+        made = rebuild(store, replay, f"run-{number}")
+        plan = made.plan(RunOptions())
+        assert any("the same key to the database" in each.problem and each.about == "places.name" for each in plan.findings)
+        made.clone_tables()
+        with pytest.raises(
+            WriteError, match=r"event Moved at position 3: cannot insert into places_rebuild.* by name \((collation|type) "
+        ):
+            made.replay("AccountProjector")
+        with store.connect() as connection:
+            assert connection.exec_driver_sql("SELECT name FROM places_rebuild ORDER BY 1").scalars().all() == ["a", "b"]
+        made.abandon()
+        made.close()
+    with pytest.raises(sa.exc.IntegrityError):
+        live(store, alike)
+    with store.connect() as connection:
+        assert connection.exec_driver_sql("SELECT name FROM places ORDER BY 1").scalars().all() == ["a", "b"]
