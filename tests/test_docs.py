@@ -51,6 +51,7 @@ CODES = {
     "ProofFailed": "PR-PROVE-01",
     "FallingBehind": "PR-REPLAY-01",
     "RowError": "PR-ROW-01",
+    "UnfitValue": "PR-ROW-02",
     "SessionError": "PR-SESSION-01",
     "SetError": "PR-SET-01",
     "SettleTimeout": "PR-SETTLE-01",
@@ -63,6 +64,7 @@ CODES = {
     "VerificationFailed": "PR-VERIFY-01",
     "Diverged": "PR-VERIFY-02",
     "WriteError": "PR-WRITE-01",
+    "LostRows": "PR-WRITE-02",
 }
 """What alerts and runbooks elsewhere may know. Add to it; neither change a code, nor give one that is gone to another error."""
 

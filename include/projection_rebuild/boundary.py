@@ -28,7 +28,15 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.dialects import trouble_of
 from include.projection_rebuild.dialects.base import FenceDied, TablesBusy
-from include.projection_rebuild.errors import CodeError, DatabaseTrouble, EngineFault, MachineTrouble, RebuildError, Troubled
+from include.projection_rebuild.errors import (
+    CodeError,
+    DatabaseTrouble,
+    EngineFault,
+    MachineTrouble,
+    RebuildError,
+    Troubled,
+    UnfitValue,
+)
 from include.projection_rebuild.trouble import Kind, Trouble
 
 P = ParamSpec("P")
@@ -218,6 +226,8 @@ def trouble_at_event(error: Exception, projector: str, event_type: str, position
 
 def word_for(error: BaseException) -> str:
     """What an error in an author's code is called: its class, or what a database calls it; never its text."""
+    if isinstance(error, UnfitValue):
+        return error.message
     trouble = trouble_of(error)
     return type(error).__name__ if trouble is None else trouble.code or "a refused value"
 

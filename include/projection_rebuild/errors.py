@@ -140,6 +140,30 @@ class RowError(RebuildError):
     code = "PR-ROW-01"
 
 
+class UnfitValue(RowError):
+    """A handler gives a value that its column cannot hold; names table, column and the types, never the value.
+
+    :param table: its live name
+    :param given: the value's class
+    :param wanted: what the row class promises
+    """
+
+    code = "PR-ROW-02"
+
+    def __init__(self, table: str, column: str, given: type, wanted: type) -> None:
+        promised = "" if given is wanted else f" (its row class says {wanted.__name__})"
+        super().__init__(
+            f"the column {column} of {table} cannot hold the {given.__name__} that a handler gives{promised}: it is of another type, too long, too "
+            "large, or no such value"
+        )
+
+
+class LostRows(RebuildError):
+    """Rows that were loaded, or written, are not there when they are to be changed; names table and number. Nothing of it is written."""
+
+    code = "PR-WRITE-02"
+
+
 class PartError(RebuildError):
     """A handler's rows and its events do not belong together as its projector's `part` declares; names the table."""
 

@@ -49,4 +49,5 @@ def _project(dialect: Dialect, connection: sa.Connection, projector: type[Projec
     handlers = Reading(projector, GreenTables(dialect, connection, schema, str)).of(projector())
     for each in projector.upcasters.current(event):
         handlers.project(each, buffer)
+        buffer.end_event()
     tables.write(buffer.changes())

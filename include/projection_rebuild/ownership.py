@@ -6,6 +6,7 @@ Looked at before anything is committed. What cannot be told before all shards ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from include.projection_rebuild.errors import ShardError
 from include.projection_rebuild.ledger import Asked
@@ -42,9 +43,9 @@ class Ownership:
         :raises ShardError: a row belongs to another partition than the events
         """
         for kind, values in rows.touched_values(self._partition.attribute):
-            if not self.seen.issuperset(map(str, values)):
+            if not self._covers(rows, kind, values):
                 raise self._stray(kind)
-        asked = [*self._missed(rows), *self._looked_up()]
+        asked = [*self._missed(rows), *self._looked_up(rows)]
         if len(asked) > MOST_ASKED:
             raise ShardError(
                 f"{self._label} asks for more than {MOST_ASKED:,} rows that are not there, and of which the key does not say whose they "
@@ -52,27 +53,36 @@ class Ownership:
             )
         return asked
 
+    def _covers(self, rows: RowBuffer, kind: RowType, values: Iterable[Any]) -> bool:
+        """Whether all of these are partitions of the events that were read."""
+        found = set(map(str, values))
+        if self.seen.issuperset(found):
+            return True
+        # As the rows' column writes them: the same UUID, say, in small letters.
+        attribute = self._partition.attribute(kind)
+        return {str(each) for each in rows.held(kind, attribute, self.seen)}.issuperset(found - self.seen)
+
     def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
         for row_class, key in self.asking.missed:
             kind = row_type(row_class)
-            if rows.holds(row_class, key) or self._tells(kind, kind.key_attributes, key):
+            if rows.holds(row_class, key) or self._tells(rows, kind, kind.key_attributes, key):
                 continue
             yield Asked(self.shard.number, kind.table, None, key)
 
-    def _looked_up(self) -> Iterator[Asked]:
+    def _looked_up(self, rows: RowBuffer) -> Iterator[Asked]:
         for row_class, name, value in self.asking.looked_up:
             kind = row_type(row_class)
-            if not self._tells(kind, (name,), (value,)):
+            if not self._tells(rows, kind, (name,), (value,)):
                 yield Asked(self.shard.number, kind.table, name, (value,))
 
-    def _tells(self, kind: RowType, names: Iterable[str], values: Key) -> bool:
+    def _tells(self, rows: RowBuffer, kind: RowType, names: Iterable[str], values: Key) -> bool:
         """Whether a key says where it belongs.
 
         :raises ShardError: it does, and elsewhere
         """
         given = dict(zip(names, values, strict=True))
         attribute = self._partition.attribute(kind)
-        if attribute in given and str(given[attribute]) not in self.seen:
+        if attribute in given and not self._covers(rows, kind, [given[attribute]]):
             raise self._stray(kind)
         return attribute in given
 

@@ -25,6 +25,7 @@ from include.projection_rebuild.plan import Space, choose, sort
 from include.projection_rebuild.projector import Projector, shared_tables
 from include.projection_rebuild.rows import RowType, row_type
 from include.projection_rebuild.sets import why_not
+from include.projection_rebuild.shapes import Shape
 from include.projection_rebuild.shards import why_whole
 from include.projection_rebuild.spec import LiveWriter, OnError, RunOptions
 from include.projection_rebuild.structure import difference, statements
@@ -211,8 +212,7 @@ class _Look:
         there: list[TableSet] = []
         for table in sets:
             self._ask(table.blue, partial(self._exists, self._formed(table), there))
-        keys = {kind.table: kind.key for kind in kinds.values()}
-        surroundings = Surroundings(self._context.schema, there, keys, self._context.ledger.tables)
+        surroundings = Surroundings(self._context.schema, there, self._context.ledger.tables)
         self._ask("server", lambda: self._dialect.preflight(self._connection, surroundings))
         if there:
             self._ask("what hangs on the tables", lambda: self._uncarried(there))
@@ -308,6 +308,7 @@ class _Look:
             columns = self._dialect.columns(trial.connection, trial.schema, name)
             unique = self._dialect.unique_keys(trial.connection, trial.schema, name)
             yield from self._columns_and_key(kinds[name], columns, unique)
+            yield from _spelled_alike(kinds[name], unique, self._dialect.shapes(trial.connection, trial.schema, name))
             found.parents[name] = self._dialect.parents(trial.connection, trial.schema, name)
         found.difference = difference(self._connection, self._context.schema, trial, changed)
 
@@ -356,7 +357,9 @@ class _Look:
                     remedy="let the application write it only where it is there, since it is not until the switch",
                 )
             return
-        yield from self._columns_and_key(kind, there, self._dialect.unique_keys(self._connection, schema, blue))
+        unique = self._dialect.unique_keys(self._connection, schema, blue)
+        yield from self._columns_and_key(kind, there, unique)
+        yield from _spelled_alike(kind, unique, self._dialect.shapes(self._connection, schema, blue))
 
     def _columns_and_key(self, kind: RowType, there: Sequence[str], unique: Sequence[set[str]]) -> Iterator[Finding]:
         blue = kind.table
@@ -484,3 +487,20 @@ class _Look:
                 remedy=f"make room for {MARGIN:g} times of it",
                 refuses=True,
             )
+
+
+def _spelled_alike(kind: RowType, unique: Iterable[set[str]], shapes: Mapping[str, Shape]) -> Iterator[Finding]:
+    """Columns in which the database takes two texts for one, and must not have both, where a handler takes them for two."""
+    there = set(kind.key).union(*unique)
+    for column in kind.columns:
+        alike = shapes[column].alike if column in shapes and column in there else None
+        if alike is None:
+            continue
+        only = " in blanks at the end only" if alike.endswith("_bin") else ""
+        what = "key" if column in kind.key else "value of a unique key"
+        yield Finding(
+            about=f"{kind.table}.{column}",
+            problem=f"by its {alike}, texts that differ{only} are the same {what} to the database, but not to a handler: events that give both "
+            "end in an error",
+            remedy="make sure that events spell a key in one way only, or give the column a collation by which the bytes decide",
+        )

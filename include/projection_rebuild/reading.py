@@ -76,6 +76,9 @@ class _Reader:
         given = _ReadingRows(rows, self._reading.probes if probing else self._reading.buffers)
         self._projector.project(event, given)
         given.refuse_changes()
+        # Others' rows have been given as copies, and are what they were.
+        for buffer in () if probing else self._reading.buffers.values():
+            buffer.end_event()
 
 
 class _ReadingRows:

@@ -261,11 +261,14 @@ class ProjectorReplay:
         return Interrupted(f"{self.projector.name()} was stopped at {said(self.checkpoint.position)}; a retry goes on there")
 
     def _is_enough(self) -> bool:
-        """Whether what is folded has to be committed before more is."""
+        """Whether what is folded has to be committed before more is.
+
+        No clock decides it: a row that is new is inserted once, and updated in each transaction after that, so that a slow machine would
+        have more to do.
+        """
         most_rows = self._context.dialect.rows_per_transaction
         return (
             self._pending >= self._most_events
-            or time.monotonic() - self._since >= self._bounds.commit_every.total_seconds()
             or (most_rows is not None and self._buffer.touched >= most_rows)
             or self._memory_is_full()
         )
@@ -354,10 +357,11 @@ class ProjectorReplay:
         events = self.projector.upcasters.bring_up_to_date(stored)
         if self.projector.reads or not self._buffer.is_complete:
             self._ahead.load(events, self._buffer)
-        project, rows = self._instance.project, self._buffer
+        project, rows, end_event = self._instance.project, self._buffer, self._buffer.end_event
         for event in events:
             try:
                 project(event, rows)
+                end_event()
             except PartError:
                 raise
             except Exception as error:

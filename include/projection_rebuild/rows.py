@@ -1,6 +1,6 @@
 """Rows as a projector's handlers see them: typed, found by key, changed in memory, and blind to blue and green.
 
-Imports nothing but the errors. Where rows come from and go to is a :class:`RowSource`; without one, a
+Imports no database. Where rows come from and go to is a :class:`RowSource`; without one, a
 :class:`RowBuffer` is a complete little read model for unit tests.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,7 +18,8 @@ from types import NoneType, UnionType
 from typing import Any, Protocol, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from include.projection_rebuild.errors import ProjectorError, RowError
+from include.projection_rebuild.errors import ProjectorError, RowError, UnfitValue
+from include.projection_rebuild.fitting import Fits
 
 R = TypeVar("R")
 Key = tuple[Any, ...]
@@ -253,6 +255,9 @@ class Rows(Protocol):
 class RowSource(Protocol):
     """Where a buffer loads rows that it does not know."""
 
+    def fits(self, kind: RowType) -> Fits:
+        """What the table's columns make of values."""
+
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
         """The rows that exist among these keys, as values in the order of ``kind.columns``."""
 
@@ -286,10 +291,11 @@ class _TableState:
     All rows of a table that was empty are new until then: what they were need not be kept beside them, and `before` is `rows`.
     """
 
-    __slots__ = ("absent", "before", "complete", "index", "kind", "looked_up", "rows")
+    __slots__ = ("absent", "before", "complete", "fits", "index", "kind", "looked_up", "rows")
 
-    def __init__(self, kind: RowType, complete: bool) -> None:
+    def __init__(self, kind: RowType, complete: bool, fits: Fits) -> None:
         self.kind = kind
+        self.fits = fits
         self.complete = complete
         self.rows: dict[Key, Any] = {}
         self.absent: set[Key] = set()
@@ -375,6 +381,9 @@ class RowBuffer:
         self._classes = classes
         self._complete = complete or source is None
         self._tables: dict[type, _TableState] = {}
+        # What the event at hand may have changed, and what makes it right.
+        self._touched: list[Any] = []
+        self._fit: dict[type, Callable[[Any], None]] = {}
 
     # What handlers call ---------------------------------------------------------------------------------------
 
@@ -383,6 +392,7 @@ class RowBuffer:
     def add(self, row: object) -> None:
         """See :meth:`Rows.add`. A duplicate that the buffer does not know is refused by the database's own key."""
         table = self._tables.get(row.__class__) or self._table(type(row))
+        table.fits.fit_key(row)
         key, rows = table.kind.key_of(row), table.rows
         if key in rows:
             raise RowError(f"{table.kind.table} already has the row that is to be added; use get or get_or_add")
@@ -391,6 +401,7 @@ class RowBuffer:
         if table.absent:
             table.absent.discard(key)
         table.put(key, row)
+        self._touched.append(row)
 
     def get(self, row_class: type[R], *key: Any) -> R:
         """See :meth:`Rows.get`."""
@@ -398,9 +409,10 @@ class RowBuffer:
         rows = table.rows
         found: R | None = rows.get(key)
         if found is None:
-            found = self._loaded(table, key)
+            found, key = self._found(table, key)
         if found is None:
             raise RowError(f"{row_type(row_class).table} has no row with the key that was asked for; use find or get_or_add")
+        self._touched.append(found)
         if table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(found)
         return found
@@ -411,8 +423,11 @@ class RowBuffer:
         rows = table.rows
         found: R | None = rows.get(key)
         if found is None:
-            found = self._loaded(table, key)
-        if found is not None and table.before is not rows and key not in table.before:
+            found, key = self._found(table, key)
+            if found is None:
+                return None
+        self._touched.append(found)
+        if table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(found)
         return found
 
@@ -422,22 +437,32 @@ class RowBuffer:
         rows = table.rows
         found: R | None = rows.get(key)
         if found is None:
+            key = table.fits.key(key)
             if self._source is not None and self._is_unknown(table, key):
                 # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
-                self._source.create(table.kind, table.kind.values(table.kind.made_of(key, defaults)))
-            found = self._loaded(table, key)
+                offered = table.kind.made_of(key, defaults)
+                table.fits.fit_key(offered)
+                table.fits.fit(offered)
+                self._source.create(table.kind, table.kind.values(offered))
+            found = rows.get(key)
+            if found is None:
+                found = self._loaded(table, key)
             if found is None:
                 made: R = table.kind.made_of(key, defaults)
                 self.add(made)
                 return made
+        self._touched.append(found)
         if table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(found)
         return found
 
     def remove(self, row_class: type, *key: Any) -> None:
         """See :meth:`Rows.remove`."""
-        if self.find(row_class, *key) is not None:
-            self._table(row_class).drop(key)
+        found = self.find(row_class, *key)
+        if found is not None:
+            table = self._table(row_class)
+            # By the key that it is kept by, whatever a handler has made of the row since.
+            table.drop(key if key in table.rows else table.fits.key(key))
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
         """See :meth:`Rows.where`. In the order of the keys, so that a replay gives the same result each time.
@@ -450,6 +475,11 @@ class RowBuffer:
                 f"{table.kind.table} is looked up by {list(column)}; declare the one column in @row(..., lookups=[...])"
             )
         name, value = next(iter(column.items()))
+        try:
+            value = table.fits.value(name, value)
+        except UnfitValue:
+            # No row can have it.
+            return []
         if self._asking is not None:
             self._asking.looked_up.add((row_class, name, value))
         self._look_up(table, name, value)
@@ -459,7 +489,9 @@ class RowBuffer:
         for key in found:
             if key not in before:
                 before[key] = table.kind.snapshot(rows[key])
-        return [rows[key] for key in found]
+        given = [rows[key] for key in found]
+        self._touched += given
+        return given
 
     # What the engine calls ------------------------------------------------------------------------------------
 
@@ -481,8 +513,18 @@ class RowBuffer:
         self._take(table, self._source.load_where(kind, column, unknown))
         table.looked_up.update((column, v) for v in unknown)
 
+    def end_event(self) -> None:
+        """An event has been handled: what its handler has given becomes what the columns hold, before the next one reads it.
+
+        :raises UnfitValue: a column can hold nothing like it
+        """
+        for row in self._touched:
+            self._fit[row.__class__](row)
+        self._touched.clear()
+
     def changes(self) -> list[Changes]:
         """What has to be written, table by table, since the last :meth:`settle`."""
+        self.end_event()
         return [made for table in self._tables.values() if (made := _changes(table))]
 
     def settle(self) -> None:
@@ -492,6 +534,7 @@ class RowBuffer:
 
     def undo(self) -> None:
         """Takes back whatever was done since the last :meth:`settle`."""
+        self._touched.clear()
         for table in self._tables.values():
             table.undo()
 
@@ -516,6 +559,13 @@ class RowBuffer:
                 values.update(before[at] for before in table.before.values() if before is not None)
             yield table.kind, values
 
+    def held(self, kind: RowType, attribute: str, values: Iterable[Any]) -> Iterator[Any]:
+        """What a column makes of values; those that it can hold nothing like are left out."""
+        fits = self._table(kind.row_class).fits
+        for each in values:
+            with suppress(UnfitValue):
+                yield fits.value(attribute, each)
+
     def holds(self, row_class: type, key: Key) -> bool:
         """Whether there is such a row in memory now."""
         return key in self._table(row_class).rows
@@ -531,6 +581,7 @@ class RowBuffer:
 
     def all(self, row_class: type[R]) -> list[R]:
         """Every row that is held of a class, by key; for tests and small tools."""
+        self.end_event()
         rows = self._table(row_class).rows
         return [rows[key] for key in sorted(rows)]
 
@@ -544,8 +595,21 @@ class RowBuffer:
                     f"a handler asks for {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to look at "
                     "its rows"
                 )
-            table = self._tables[row_class] = _TableState(row_type(row_class), self._complete)
+            kind = row_type(row_class)
+            fits = Fits(kind, {}) if self._source is None else self._source.fits(kind)
+            table = self._tables[row_class] = _TableState(kind, self._complete, fits)
+            self._fit[row_class] = fits.fit
         return table
+
+    def _found(self, table: _TableState, key: Key) -> tuple[Any, Key]:
+        """The row whose key's columns hold this; None if there is none. And the key as they hold it."""
+        try:
+            key = table.fits.key(key)
+        except UnfitValue:
+            # No row can have it, so nobody has to be asked.
+            return None, key
+        found = table.rows.get(key)
+        return (self._loaded(table, key) if found is None else found), key
 
     def _is_unknown(self, table: _TableState, key: Key) -> bool:
         """Whether only the source can tell if there is such a row."""
@@ -565,6 +629,8 @@ class RowBuffer:
     def _take(self, table: _TableState, loaded: Iterable[Values]) -> None:
         for values in loaded:
             row = table.kind.row_class(*values)
+            table.fits.fit_key(row)
+            table.fits.fit(row)
             key = table.kind.key_of(row)
             # What is in memory is newer than what was loaded, and a row that was removed here stays removed.
             if key not in table.rows and key not in table.before and key not in table.absent:
@@ -650,6 +716,7 @@ class ProbeRows:
         kind = row_type(type(row))
         # It may hold a part of the event, which the handler goes on changing.
         kind.set_apart(row)
+        self._buffer._table(type(row)).fits.fit_key(row)
         self._scratch[type(row), kind.key_of(row)] = row
 
     def get(self, row_class: type[R], *key: Any) -> R:
@@ -659,6 +726,7 @@ class ProbeRows:
         return found
 
     def find(self, row_class: type[R], *key: Any) -> R | None:
+        key = self._buffer._table(row_class).fits.key(key)
         if (row_class, key) not in self._scratch:
             self._scratch[row_class, key] = self._copy(row_class, key)
         found: R | None = self._scratch[row_class, key]
@@ -674,11 +742,12 @@ class ProbeRows:
 
     def remove(self, row_class: type, *key: Any) -> None:
         if self.find(row_class, *key) is not None:
-            self._scratch[row_class, key] = None
+            self._scratch[row_class, self._buffer._table(row_class).fits.key(key)] = None
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
         name, value = next(iter(column.items()))
         table = self._buffer._table(row_class)
+        value = table.fits.value(name, value)
         if not table.complete and (name, value) not in table.looked_up:
             self.wanted_where[row_class, name].add(value)
             raise Unknown

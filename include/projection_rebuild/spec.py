@@ -541,7 +541,8 @@ class ReplaySection(Section):
     What has been folded in memory is committed, with its checkpoint, as soon as one of the first four is reached.
 
     :param batch_events: events per transaction at most
-    :param commit_every: the time between two transactions: what a retry has to do again at most
+    :param commit_every: how long a transaction of a projector's SQL may take; handlers go by events and rows alone, so that the work is
+        the same on a slow machine
     :param max_memory: MiB that the rows of one projector may take in its worker, beyond what this takes anyway; then they are
         written and forgotten, and loaded again when needed
     :param max_rows_in_memory: the same as a number of rows; null: only ``max_memory`` counts

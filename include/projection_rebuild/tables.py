@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from graphlib import CycleError, TopologicalSorter
-from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
+from uuid import UUID, uuid4
+from weakref import ref
 
 import sqlalchemy as sa
 
 from include.projection_rebuild.dialects import Dialect, trouble_of
-from include.projection_rebuild.errors import RebuildError
+from include.projection_rebuild.errors import LostRows, RebuildError
+from include.projection_rebuild.fitting import Fits
 from include.projection_rebuild.rows import Changes, Key, RowType, Values
 from include.projection_rebuild.trouble import Kind
+from include.projection_rebuild.values import plain_type
+
+T = TypeVar("T")
+
+_STEPS: dict[type | None, Any] = {
+    int: 1,
+    float: 1.0,
+    Decimal: Decimal(1),
+    date: timedelta(days=1),
+    datetime: timedelta(days=1),
+}
+"""To a value above the highest."""
+
+FITS = "projection_rebuild_fits"
+"""In the info of a connection: what the columns of live tables make of values, in the transaction at hand."""
 
 
 class WriteError(RebuildError):
@@ -48,6 +68,13 @@ class GreenTables:
         self._schema = schema
         self._name_of = name_of
         self._uniques: dict[RowType, list[tuple[int, ...]]] = {}
+        self._fits: dict[RowType, Fits] = {}
+
+    def fits(self, kind: RowType) -> Fits:
+        """See :class:`~include.projection_rebuild.rows.RowSource`. Green changes its columns for nobody, so they are asked for once."""
+        if kind not in self._fits:
+            self._fits[kind] = Fits(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
+        return self._fits[kind]
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
         """See :class:`~include.projection_rebuild.rows.RowSource`."""
@@ -67,8 +94,20 @@ class GreenTables:
 
         :raises WriteError: the database refused (rows of another table refer to these)
         """
+        emptied: set[str] = set()
         for change in reversed(changes):
-            self._do("delete from", change.kind, self._dialect.delete_rows, change.deleted)
+            if not change.deleted:
+                continue
+            table = self._name_of(change.kind.table)
+            found = self._do("delete from", change.kind, self._dialect.delete_rows, change.deleted)
+            # A foreign key of the application's may have taken them along with their parents.
+            if found < len(change.deleted) and not emptied & self._parents(table):
+                raise _lost("delete", table, len(change.deleted), found)
+            emptied.add(table)
+
+    def _parents(self, table: str) -> set[str]:
+        schema = self._schema or self._dialect.default_schema(self._connection)
+        return self._dialect.parents(self._connection, schema, table)
 
     def put(self, changes: Sequence[Changes]) -> None:
         """Updates and inserts, in bulk, in the caller's transaction.
@@ -76,10 +115,17 @@ class GreenTables:
         :raises WriteError: the database refused rows (a duplicate, a value that does not fit, no parent)
         """
         for change in changes:
-            free, tied = split(change, self._unique(change))
-            self._do("update", change.kind, self._dialect.update_many, free)
-            self._do("update", change.kind, self._dialect.update_rows, tied)
-            self._do("insert into", change.kind, self._dialect.load_rows, change.inserted)
+            order = split(change, self._unique(change))
+            self._update(change.kind, self._update_many, order.free)
+            self._do("update", change.kind, self._park, order.parked)
+            self._update(change.kind, self._dialect.update_rows, order.tied)
+            self._do("insert into", change.kind, self._insert, change.inserted)
+
+    def _insert(self, *given: Any) -> None:
+        self._dialect.load_rows(*given)
+
+    def _update_many(self, *given: Any) -> int:
+        return self._dialect.update_many(*given)
 
     def check(self) -> None:
         """At the end of the caller's transaction: what the database has put off until then.
@@ -92,26 +138,70 @@ class GreenTables:
             _raise_refusal(error, "write rows")
 
     def learn(self, kinds: Iterable[RowType]) -> None:
-        """Looks up the unique keys of the tables, at a time when nobody waits."""
+        """Looks up the unique keys and the columns of the tables, at a time when nobody waits."""
         for kind in kinds:
             found = self._dialect.unique_keys(self._connection, self._schema, self._name_of(kind.table))
             # What holds the rows' key as well is unique by that alone, and what handlers do not write does not change.
             others = [key for key in found if key and key <= {*kind.columns} and not key >= {*kind.key}]
             self._uniques[kind] = [tuple(kind.columns.index(name) for name in sorted(key)) for key in others]
+            self.fits(kind)
 
     def _unique(self, change: Changes) -> Sequence[tuple[int, ...]]:
-        if change.updated and change.kind not in self._uniques:
+        # One row by itself takes nothing from another one.
+        if len(change.updated) > 1 and change.kind not in self._uniques:
             self.learn([change.kind])
         return self._uniques.get(change.kind, ())
 
-    def _do(self, what: str, kind: RowType, verb: Callable[..., None], rows: Sequence[Any]) -> None:
-        if not rows:
+    def _update(self, kind: RowType, verb: Callable[..., int], rows: Sequence[Values]) -> None:
+        if not rows or self._do("update", kind, verb, rows) == len(rows):
             return
+        # A driver may count changed rows only: what is not there at all counts.
+        keys = [_key_of(kind, values) for values in rows]
+        table = self._name_of(kind.table)
+        there = sum(1 for _ in self._dialect.select_rows(self._connection, self._schema, table, kind, keys))
+        if there < len(rows):
+            raise _lost("update", table, len(rows), there)
+
+    def _park(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, parked: Sequence[Parked]) -> None:
+        """Takes rows out of the circle of those that exchange what is unique: for a moment they have what nobody else has."""
+        fits = self.fits(kind)
+        for each in parked:
+            for key in each.unique:
+                column, value = self._free_value(table, fits, kind, [kind.columns[at] for at in key])
+                self._dialect.set_column(connection, schema, table, kind, each.key, column, value)
+
+    def _free_value(self, table: str, fits: Fits, kind: RowType, columns: Sequence[str]) -> tuple[str, Any]:
+        """A column of a unique key, and a value that no row has there."""
+        for column in columns:
+            # One NULL is no other's equal.
+            if fits.shapes[column].nullable and column not in kind.key:
+                return column, None
+        for column in columns:
+            length, attribute = fits.shapes[column].length, kind.attributes[kind.columns.index(column)]
+            wanted, made = plain_type(kind.types[column]), uuid4()
+            of_chance = {str: made.hex[:length], UUID: made, bytes: made.bytes[:length]}
+            if wanted in of_chance and not fits.shapes[column].names:
+                return column, of_chance[wanted]
+            if wanted in _STEPS:
+                highest = fits.value(attribute, self._dialect.highest(self._connection, self._schema, table, column))
+                return column, fits.value(attribute, highest + _STEPS[wanted])
+        # Said as any other value that cannot be sent.
+        raise TypeError
+
+    def _do(self, what: str, kind: RowType, verb: Callable[..., T], rows: Sequence[Any]) -> T | int:
+        if not rows:
+            return 0
         table = self._name_of(kind.table)
         try:
-            verb(self._connection, self._schema, table, kind, rows)
+            return verb(self._connection, self._schema, table, kind, rows)
         except Exception as error:
-            _raise_refusal(error, f"{what} {table} ({len(rows)} rows)")
+            _raise_refusal(error, f"{what} {table} ({len(rows)} rows)", self._spelled_alike(kind))
+
+    def _spelled_alike(self, kind: RowType) -> str:
+        """What else may be the cause, where the database does not compare texts as handlers do."""
+        shapes = self._fits[kind].shapes if kind in self._fits else {}
+        alike = [f"{name} ({shape.alike})" for name, shape in shapes.items() if shape.alike]
+        return f"; or texts that differ are one to the database, by {', '.join(alike)}" if alike else ""
 
 
 class BlueTables(GreenTables):
@@ -119,6 +209,7 @@ class BlueTables(GreenTables):
 
     def __init__(self, dialect: Dialect, connection: sa.Connection, schema: str | None) -> None:
         super().__init__(dialect, connection, schema, lambda table: table)
+        self._fits = _known_in(connection, schema)
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
         """Loads and locks: another transaction that changes the same row waits, so no change is lost."""
@@ -135,35 +226,108 @@ class BlueTables(GreenTables):
         self._dialect.insert_if_absent(self._connection, self._schema, kind.table, kind, values)
 
     def write(self, changes: Sequence[Changes]) -> None:
-        """Writes the few rows of one event."""
-        for change in reversed(changes):
-            self._dialect.delete_rows(self._connection, self._schema, change.kind.table, change.kind, change.deleted)
-        for change in changes:
-            self._dialect.update_rows(self._connection, self._schema, change.kind.table, change.kind, change.updated)
-            self._dialect.insert_rows(self._connection, self._schema, change.kind.table, change.kind, change.inserted)
+        """Writes the few rows of one event. What the database refuses is the driver's own error.
+
+        :raises LostRows: a row is not there any more
+        """
+        self.delete(changes)
+        self.put(changes)
+
+    def _do(self, what: str, kind: RowType, verb: Callable[..., T], rows: Sequence[Any]) -> T | int:
+        return verb(self._connection, self._schema, kind.table, kind, rows) if rows else 0
+
+    def _insert(self, *given: Any) -> None:
+        self._dialect.insert_rows(*given)
+
+    def _update_many(self, *given: Any) -> int:
+        return self._dialect.update_rows(*given)
 
 
-def split(change: Changes, unique: Iterable[Sequence[int]]) -> tuple[list[Values], list[Values]]:
-    """The updated rows that may be written in any order; and those of which one takes over what is unique from another, each of them
-    after the one that has it. Where they go round in a circle there is no such order.
+def _known_in(connection: sa.Connection, schema: str | None) -> dict[RowType, Fits]:
+    """What is known of the columns of live tables: for as long as the transaction, since in the next one they may be others."""
+    transaction = connection.get_transaction()
+    known = connection.info.get(FITS)
+    if known is None or transaction is None or known[0]() is not transaction or known[1] != schema:
+        known = connection.info[FITS] = (ref(transaction) if transaction else lambda: None, schema, {})
+    found: dict[RowType, Fits] = known[2]
+    return found
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A row that gives up what is unique before it takes another's.
+
+    :param key: of the row
+    :param unique: places of the columns of each unique key of which it changes something
+    """
+
+    key: Key
+    unique: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order updated rows are written.
+
+    :param free: these may be written in any order
+    :param parked: these first get values that nobody has, because rows go round in a circle
+    :param tied: then these, each of them after the one that has what it takes over
+    """
+
+    free: list[Values]
+    parked: list[Parked]
+    tied: list[Values]
+
+
+def split(change: Changes, unique: Iterable[Sequence[int]]) -> Order:
+    """The order in which no updated row takes what is unique from one that still has it.
 
     :param unique: places of the columns of unique keys
     """
     waits: dict[int, set[int]] = {}
+    gives: dict[int, list[Sequence[int]]] = {}
     for key in unique:
         pairs = [
             (_compared(before, key), _compared(after, key)) for before, after in zip(change.before, change.updated, strict=True)
         ]
         holders = {before: number for number, (before, after) in enumerate(pairs) if before != after}
         for number, (before, after) in enumerate(pairs):
-            if before != after and None not in after and after in holders:
-                waits.setdefault(number, set()).add(holders[after])
-    try:
-        tied = [*TopologicalSorter(waits).static_order()]
-    except CycleError:
-        tied = sorted({*waits, *chain.from_iterable(waits.values())})
-    free = [row for number, row in enumerate(change.updated) if number not in {*tied}] if tied else change.updated
-    return free, [change.updated[number] for number in tied]
+            if before != after:
+                gives.setdefault(number, []).append(key)
+                if None not in after and after in holders:
+                    waits.setdefault(number, set()).add(holders[after])
+    tied, parked = _in_order(waits)
+    return Order(
+        free=[row for number, row in enumerate(change.updated) if number not in {*tied}] if tied else change.updated,
+        parked=[Parked(_key_of(change.kind, change.updated[number]), gives[number]) for number in parked],
+        tied=[change.updated[number] for number in tied],
+    )
+
+
+def _in_order(waits: dict[int, set[int]]) -> tuple[list[int], list[int]]:
+    """Numbers, each after those that it waits for; and those for which nobody waits any more, so that there is such an order."""
+    parked: list[int] = []
+    while True:
+        try:
+            return [*TopologicalSorter(waits).static_order()], parked
+        except CycleError as error:
+            first = min(error.args[1])
+            parked.append(first)
+            for each in waits.values():
+                each.discard(first)
+            # It is still one of them, whether anybody waits for it or not.
+            waits.setdefault(first, set())
+
+
+def _key_of(kind: RowType, values: Values) -> Key:
+    return tuple(values[kind.columns.index(name)] for name in kind.key)
+
+
+def _lost(what: str, table: str, wanted: int, found: int) -> LostRows:
+    return LostRows(
+        f"cannot {what} {wanted - found} of {wanted} rows of {table}: they are not there, though they were when they were loaded or written. "
+        "Somebody else has changed the table. Nothing of it is written; run clone_tables and what follows it again"
+    )
 
 
 def _compared(values: Values, key: Sequence[int]) -> tuple[Any, ...]:
@@ -176,7 +340,7 @@ def _hashable(value: Any) -> Any:
     return repr(value) if isinstance(value, (dict, list)) else value
 
 
-def _raise_refusal(error: Exception, what: str) -> NoReturn:
+def _raise_refusal(error: Exception, what: str, or_else: str = "") -> NoReturn:
     # Without the driver's text and without the chain: both quote values.
     trouble = trouble_of(error)
     if trouble is not None and trouble.kind is Kind.VALUE:
@@ -186,7 +350,7 @@ def _raise_refusal(error: Exception, what: str) -> NoReturn:
     else:
         raise error
     raise WriteError(
-        f"cannot {what}: {why}. A handler adds a row twice, or gives a value that the column does not take; nothing of this batch was written",
+        f"cannot {what}: {why}. A handler adds a row twice, or gives a value that the column does not take{or_else}; nothing of this batch was written",
         cause,
     ) from None
 

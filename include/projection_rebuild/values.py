@@ -7,13 +7,14 @@ import typing
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 import orjson
 
-from include.projection_rebuild.rows import Key, RowType, Values
+if TYPE_CHECKING:
+    from include.projection_rebuild.rows import Key, RowType, Values
 
 Convert = Callable[[Any], Any]
 
@@ -62,15 +63,23 @@ def _from_text(parse: Convert) -> Convert:
     return lambda value: parse(value) if isinstance(value, str) else value
 
 
+_moment, _date = _from_text(datetime.fromisoformat), _from_text(date.fromisoformat)
+
+
+def _loaded_moment(value: Any) -> Any:
+    return datetime(value.year, value.month, value.day) if type(value) is date else _moment(value)  # noqa: DTZ001 - of a column of dates
+
+
 # How a loaded value becomes what the row class promises; databases differ in what they hand back.
 _LOADED: dict[type, Convert] = {
     str: str,
-    int: int,
+    int: lambda value: int.from_bytes(value) if isinstance(value, bytes) else int(value),
     float: float,
-    bool: bool,
+    # MySQL hands bits over as bytes.
+    bool: lambda value: any(value) if isinstance(value, bytes) else bool(value),
     Decimal: lambda value: value if isinstance(value, Decimal) else Decimal(str(value)),
-    datetime: _from_text(datetime.fromisoformat),
-    date: _from_text(date.fromisoformat),
+    datetime: _loaded_moment,
+    date: lambda value: value.date() if isinstance(value, datetime) else _date(value),
     UUID: lambda value: value if isinstance(value, UUID) else UUID(value),
     dict: from_json,
     list: from_json,

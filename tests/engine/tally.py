@@ -126,7 +126,7 @@ class DayProjector(Projector):
 
 READ_MODELS = {
     "tallies": "stream varchar(120) {bin} PRIMARY KEY, events integer NOT NULL, last bigint NOT NULL",
-    "payloads": "position bigint PRIMARY KEY, customer varchar(60) NOT NULL CHECK (length(customer) <= 60), wei numeric(40,0), amount numeric(30,2), said {json} NOT NULL",
+    "payloads": "position bigint PRIMARY KEY, customer varchar(60) NOT NULL CHECK (length(customer) <= 50), wei numeric(40,0), amount numeric(30,2), said {json} NOT NULL",
     "customers": "customer varchar(60) {bin} PRIMARY KEY, events integer NOT NULL",
     "days": "day varchar(10) PRIMARY KEY, events integer NOT NULL",
 }

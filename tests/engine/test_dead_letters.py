@@ -127,8 +127,7 @@ def test_poison_is_set_aside_fixed_and_driven_again(engine: sa.Engine) -> None:
     assert [(each.position, each.projector, each.event_type, each.error) for each in seen.dead_letters] == [*found.values()]
     assert found[5] == (5, "PickyProjector", "OrderShipped", "RowError")
     if strict:
-        said = "SQLSTATE 22001" if engine.dialect.name == "postgresql" else "error 1406"
-        assert found[8][2:] == ("OrderNamed", said)
+        assert found[8][2] == "OrderNamed" and "status of orders cannot hold the str" in found[8][3] and "xx" not in found[8][3]
     assert "secret" not in "\n".join(log) and "{'customer'" not in "\n".join(log) + str(found)
     assert sum("set aside the event" in line for line in log) == len(found)
     with pytest.raises(VerificationFailed, match=f"set aside: PickyProjector {len(found)}; verify.max_dead_letters allows 0"):

@@ -29,6 +29,11 @@ from tests.servers import Server
 from tests.servers.mariadb import MariaDBServer, mariadb_server
 
 
+def of_mariadb(engine: sa.Engine) -> bool:
+    with engine.connect():
+        return bool(getattr(engine.dialect, "is_mariadb", False))
+
+
 def execute(engine: sa.Engine, *statements: str) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in statements:
@@ -55,7 +60,9 @@ def filled(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         execute(engine, "PRAGMA journal_mode = WAL")
     elif engine.dialect.name == "mysql":
-        execute(engine, f"ALTER DATABASE {engine.url.database} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        # By which blanks at the end count.
+        collation = "utf8mb4_nopad_bin" if of_mariadb(engine) else "utf8mb4_0900_bin"
+        execute(engine, f"ALTER DATABASE {engine.url.database} CHARACTER SET utf8mb4 COLLATE {collation}")
     shop.metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(200))
@@ -272,15 +279,23 @@ def test_a_server_that_makes_no_table_without_a_primary_key(mysql: sa.Engine, ma
 def test_keys_that_the_database_compares_more_loosely_than_a_handler_are_told(healthy: sa.Engine) -> None:
     loosen = {
         "sqlite": ["DROP TABLE order_lines", "DROP TABLE orders", "CREATE TABLE orders (id text COLLATE NOCASE PRIMARY KEY,"
-                   " customer int, status text, placed_on date, updated_at text)"],
+                   " customer int, status text COLLATE RTRIM UNIQUE, placed_on date, updated_at text)"],
         "postgresql": ["DROP TABLE order_lines", "CREATE EXTENSION citext",
-                       'ALTER TABLE orders ALTER id TYPE citext'],
-        "mysql": ["DROP TABLE order_lines", "ALTER TABLE orders MODIFY id varchar(36) COLLATE utf8mb4_general_ci"],
+                       'ALTER TABLE orders ALTER id TYPE citext, ALTER status TYPE citext, ADD UNIQUE (status)'],
+        "mysql": ["DROP TABLE order_lines", "ALTER TABLE orders MODIFY id varchar(36) COLLATE utf8mb4_general_ci,"
+                  " MODIFY status varchar(20) COLLATE utf8mb4_bin, ADD UNIQUE (status)"],
     }[healthy.dialect.name]  # fmt: skip
     execute(healthy, *loosen)
     finding = matching(found(healthy), "orders.id", "same key to the database")
     assert "spell a key in one way only" in finding.remedy
     assert not finding.refuses
+    other = matching(found(healthy), "orders.status", "same value of a unique key to the database")
+    why = {
+        "sqlite": "collation RTRIM",
+        "postgresql": "type citext",
+        "mysql": "collation utf8mb4_bin, texts that differ in blanks at the end only",
+    }
+    assert why[healthy.dialect.name] in other.problem
 
 
 def test_a_server_that_is_too_old_is_refused_without_further_questions(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import re
+import time
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import event_store
+from include.projection_rebuild import event_store, progress, replay, throttle
 from include.projection_rebuild.errors import HandlerError, Interrupted
 from include.projection_rebuild.event_store import FIRST_PAGE
 from include.projection_rebuild.memory import Memory, collector_off
@@ -17,6 +19,7 @@ from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
 
 ONE = "sqlite"
+TOTALS = ["tests.engine.shop:CustomerTotalProjector"]
 
 
 @pytest.fixture
@@ -53,24 +56,79 @@ def commits(made: Rebuild, projector: str, **given: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("replay", "least", "most"),
+    ("settings", "least", "most"),
     [
         ({}, 1, 1),
         ({"batch_events": 500}, 3, 12),
-        ({"commit_every": "0s"}, 2, 5),
+        ({"commit_every": "0s"}, 1, 1),
         ({"max_rows_in_memory": 100}, 2, 5),
         ({"batch_events": 500, "max_memory": 1}, 3, 12),
     ],
 )
 def test_a_replay_commits_when_it_is_enough(
-    engine: sa.Engine, stored: list[dict[str, Any]], replay: dict[str, Any], least: int, most: int
+    engine: sa.Engine, stored: list[dict[str, Any]], settings: dict[str, Any], least: int, most: int
 ) -> None:
-    made = rebuild(engine, replay=replay)
+    made = rebuild(engine, replay=settings)
     run_to(made, "clone")
     seen = commits(made, "OrderLineProjector")
     assert least <= len(seen) <= most and seen[-1] == 5_000 and seen == sorted(set(seen))
     run_to_end(made, PROJECTORS)
     assert actual(engine) == expected(stored)
+
+
+class Clock:
+    """Stands still, or is an hour later at each look."""
+
+    def __init__(self, jump: float) -> None:
+        self._jump, self._now = jump, time.monotonic()
+
+    def monotonic(self) -> float:
+        self._now += self._jump
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
+def written(made: Rebuild, projector: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What a replay does to green: each statement that reads or writes its rows, and with how many of them."""
+    done: list[tuple[str, int]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, values: Any, context: Any, many: bool) -> None:
+        if re.match(r"(SELECT|INSERT|UPDATE|DELETE)\b.*_rebuild\b", statement, re.DOTALL) and "sqlite_" not in statement:
+            done.append((statement, len(values) if many else 1))
+
+    for module in (replay, throttle, progress):
+        monkeypatch.setattr(module, "time", clock)
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        made.replay(projector)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    return done
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_events": 700}])
+def test_what_a_replay_does_depends_on_no_clock(
+    new_database: Any, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(replay, "PAGE_EVENTS", 100)
+    seen, made = [], []
+    for jump in (0.0, 3_600.0):
+        store = sa.create_engine(new_database(ONE))
+        shop.metadata.create_all(store)
+        with store.begin() as connection:
+            connection.execute(shop.stored_events.insert(), events(1_500))
+        run = rebuild(store, projectors=TOTALS, replay=settings)
+        run_to(run, "clone")
+        with monkeypatch.context() as patched:
+            seen.append(written(run, "CustomerTotalProjector", Clock(jump), patched))
+        with store.connect() as connection:
+            made.append(connection.exec_driver_sql("SELECT * FROM customer_totals_rebuild ORDER BY 1").all())
+    assert seen[0] == seen[1] and made[0] == made[1] != []
+    if not settings:
+        # What is new is inserted once, and nothing is read or changed.
+        assert [statement[:6] for statement, _ in seen[0]] == ["INSERT"]
 
 
 def test_one_writer_is_not_kept_from_writing_for_long(

@@ -9,6 +9,7 @@ import pytest
 
 from include.projection_rebuild.errors import ProjectorError, RowError
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.fitting import Fits
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.reading import Reading
 from include.projection_rebuild.rows import Asking, Key, ProbeRows, RowBuffer, Rows, RowType, Unknown, Values, row, row_type
@@ -48,6 +49,9 @@ class Stored:
     def __init__(self, *rows: Any) -> None:
         self.rows = {(type(each), row_type(type(each)).key_of(each)): row_type(type(each)).values(each) for each in rows}
         self.loads = 0
+
+    def fits(self, kind: RowType) -> Fits:
+        return Fits(kind, {})
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> list[Values]:
         self.loads += 1

@@ -26,6 +26,7 @@ from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
+from include.projection_rebuild.shapes import Shape
 from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
@@ -106,13 +107,11 @@ class Surroundings:
 
     :param schema: that of the tables and of the ledger
     :param tables: those of the run that exist
-    :param keys: by live name, the columns by which handlers tell rows apart
     :param ledger: the names of our own tables, which may not exist yet
     """
 
     schema: str | None
     tables: Sequence[TableSet]
-    keys: Mapping[str, Sequence[str]]
     ledger: Sequence[str]
 
 
@@ -427,6 +426,10 @@ class Dialect(ABC):
         ]
         return [primary, *constraints, *indexes]
 
+    @abstractmethod
+    def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
+        """What the columns of a table can hold in this session, by name; empty for a table that is not there."""
+
     def default_schema(self, connection: sa.Connection) -> str | None:
         """The schema that a spec without one means; None where a connection has just one."""
         return None
@@ -729,10 +732,14 @@ class Dialect(ABC):
 
     def update_rows(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
-        """Sets the columns of rows that exist, found by their key."""
+    ) -> int:
+        """Sets the columns of rows that exist, found by their key.
+
+        :returns: how many it has found, at least; all of them where there is nothing to set
+        """
         if set(kind.columns) > set(kind.key):
-            self._many(connection, *self._update(schema, table, kind, rows))
+            return self._many(connection, *self._update(schema, table, kind, rows))
+        return len(rows)
 
     def _update(self, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> tuple[str, list[Values]]:
         """The statement, and its values for each row."""
@@ -747,14 +754,31 @@ class Dialect(ABC):
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
+    ) -> int:
         """As :meth:`update_rows`, the fastest way that this database has."""
-        self.update_rows(connection, schema, table, kind, rows)
+        return self.update_rows(connection, schema, table, kind, rows)
 
-    def delete_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Sequence[Key]) -> None:
-        """Deletes rows by their key."""
+    def set_column(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, key: Key, column: str, value: Any
+    ) -> None:
+        """Sets one column of one row, found by its key."""
+        found = bound_keys(kind, [column, *kind.key], [(value, *key)], self.binds)
+        statement = (
+            f"UPDATE {self.qualified(schema, table)} SET {self.quote(column)} = {self._mark} WHERE {self._key_match(kind)}"
+        )
+        self._many(connection, statement, found)
+
+    def highest(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> Any:
+        """The highest value of a column, as the driver gives it."""
+        return self._execute(connection, f"SELECT max({self.quote(column)}) FROM {self.qualified(schema, table)}").scalar()
+
+    def delete_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Sequence[Key]) -> int:
+        """Deletes rows by their key.
+
+        :returns: how many
+        """
         statement = f"DELETE FROM {self.qualified(schema, table)} WHERE {self._key_match(kind)}"
-        self._many(connection, statement, bound_keys(kind, kind.key, keys, self.binds))
+        return self._many(connection, statement, bound_keys(kind, kind.key, keys, self.binds))
 
     def select_rows(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, keys: Iterable[Key], *, lock: bool = False
@@ -778,7 +802,7 @@ class Dialect(ABC):
         given = [*values]
         if None in given:
             # Nothing is equal to NULL, so that no list of values finds it.
-            missing = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {self.quote(column)} IS NULL"
+            missing = f"SELECT {self._read_list(kind)} FROM {self.qualified(schema, table)} WHERE {self.quote(column)} IS NULL"
             found = self._execute(connection, missing + (self.row_lock if lock else ""))
             yield from loaded(kind, [tuple(row) for row in found])
         wanted = bound_keys(kind, [column], [(value,) for value in given if value is not None], self.binds)
@@ -809,12 +833,16 @@ class Dialect(ABC):
         """The rows in which these columns have one of the wanted values."""
         left = f"({self._list(columns)})" if len(columns) > 1 else self.quote(columns[0])
         mark = "(" + ", ".join([self._mark] * len(columns)) + ")" if len(columns) > 1 else self._mark
-        head = f"SELECT {self._list(kind.columns)} FROM {self.qualified(schema, table)} WHERE {left} IN "
+        head = f"SELECT {self._read_list(kind)} FROM {self.qualified(schema, table)} WHERE {left} IN "
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):
             some = wanted[start : start + KEYS_PER_STATEMENT]
             statement = head + self._values_list(mark, len(some)) + (self.row_lock if lock else "")
             flat = [value for each in some for value in each]
             yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *flat)])
+
+    def _read_list(self, kind: RowType) -> str:
+        """What is selected of a row, in the order of its columns."""
+        return self._list(kind.columns)
 
     def _values_list(self, mark: str, count: int) -> str:
         return "(" + ", ".join([mark] * count) + ")"
@@ -822,9 +850,9 @@ class Dialect(ABC):
     def _key_match(self, kind: RowType) -> str:
         return " AND ".join(f"{self.quote(name)} = {self._mark}" for name in kind.key)
 
-    def _many(self, connection: sa.Connection, statement: str, rows: Sequence[Values]) -> None:
-        if rows:
-            connection.exec_driver_sql(statement, list(rows))
+    def _many(self, connection: sa.Connection, statement: str, rows: Sequence[Values]) -> int:
+        """How many rows it has come to, as far as the driver tells."""
+        return connection.exec_driver_sql(statement, list(rows)).rowcount if rows else 0
 
     # Comparing --------------------------------------------------------------------------------------------------
 

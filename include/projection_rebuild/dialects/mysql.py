@@ -48,8 +48,9 @@ from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
+from include.projection_rebuild.shapes import Holds, Shape
 from include.projection_rebuild.trouble import Kind
-from include.projection_rebuild.values import PORTABLE_BINDS, bound
+from include.projection_rebuild.values import PORTABLE_BINDS, bound, plain_type
 
 ACCESS_DENIED, TABLE_ACCESS_DENIED, NO_SUCH_THREAD, NO_SUCH_TABLE = 1227, 1142, 1094, 1146
 SYNTAX_ERROR = 1064
@@ -134,6 +135,27 @@ _KINDS = {
     **dict.fromkeys(("datetime", "timestamp", "date"), ColumnKind.TIME),
     "json": ColumnKind.JSON,
     "uuid": ColumnKind.UUID,
+}
+
+# With the mode of the session that writes: it decides what becomes of digits that are too many.
+_SHAPES = """SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION,
+       COLLATION_NAME, IS_NULLABLE = 'YES', @@SESSION.sql_mode
+  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
+
+_HOLDS = {
+    **dict.fromkeys(("tinyint", "smallint", "mediumint", "int", "bigint", "year"), Holds.WHOLE),
+    **dict.fromkeys(("varchar", "tinytext", "text", "mediumtext", "longtext"), Holds.TEXT),
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), Holds.BYTES),
+    **dict.fromkeys(("datetime", "timestamp"), Holds.MOMENT),
+    "char": Holds.PADDED,
+    "enum": Holds.NAMES,
+    "set": Holds.SETS,
+    "decimal": Holds.DECIMAL,
+    "float": Holds.SINGLE,
+    "double": Holds.DOUBLE,
+    "date": Holds.DATE,
+    "json": Holds.NARROW_JSON,
+    "uuid": Holds.UUID,
 }
 
 LiveAndOld = tuple[text.Definition, text.Definition]
@@ -244,6 +266,40 @@ class MySQLDialect(Dialect):
             keys.setdefault(index, set()).add(column if prefix is None else None)
         # A part that is an expression has no column, and a prefix says nothing about the whole value.
         return [{name for name in names if name is not None} for names in keys.values() if None not in names]
+
+    def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
+        found = self._execute(connection, _SHAPES, schema, table).all()
+        return {_text(each[0]): self._shape(*map(_text_or_other, each[1:])) for each in found}
+
+    def _shape(
+        self,
+        name: str,
+        column_type: str,
+        length: int | None,
+        precision: int | None,
+        scale: int | None,
+        digits: int | None,
+        collation: str | None,
+        nullable: int,
+        mode: str,
+    ) -> Shape:
+        holds = _HOLDS.get(name.lower(), Holds.OTHER)
+        if holds is Holds.NARROW_JSON and self.is_mariadb:
+            holds = Holds.JSON
+        modes = mode.split(",")
+        return Shape(
+            holds,
+            # Of the long ones it is the bytes that are bounded.
+            length=length if name.lower() in ("char", "varchar", "binary", "varbinary") else None,
+            fills=name.lower() == "binary",
+            precision=precision if holds is Holds.DECIMAL else None,
+            scale=scale if holds is Holds.DECIMAL else None,
+            digits=digits or 0,
+            cuts="TIME_ROUND_FRACTIONAL" not in modes if self.is_mariadb else "TIME_TRUNCATE_FRACTIONAL" in modes,
+            names=text.listed(column_type) if holds in (Holds.NAMES, Holds.SETS) else (),
+            nullable=bool(nullable),
+            alike=None if collation is None or compares_bytes(collation) else f"collation {collation}",
+        )
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
@@ -1084,13 +1140,12 @@ class MySQLDialect(Dialect):
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
+    ) -> int:
         changed = [name for name in kind.columns if name not in kind.key]
         if not changed:
-            return
+            return len(rows)
         if len(rows) < MANY_UPDATES or not self._has_one_key(connection, schema, table):
-            self._update_in_one_go(connection, schema, table, kind, rows)
-            return
+            return self._update_in_one_go(connection, schema, table, kind, rows)
         # The driver sends one statement for many rows only for INSERT. Each row is there, so each one is an update.
         marks = ", ".join([self._mark] * len(kind.columns))
         # And of that one it does not format what follows the values, so that percent signs are not doubled there.
@@ -1099,7 +1154,12 @@ class MySQLDialect(Dialect):
             f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks}) "
             f"ON DUPLICATE KEY UPDATE {sets}"
         )
-        self._many(connection, statement, bound(kind, rows, self.binds))
+        self._execute(connection, "SAVEPOINT projection_rebuild_update")
+        # The server counts a row that it has changed twice, and one that it has inserted once.
+        if self._many(connection, statement, bound(kind, rows, self.binds)) == 2 * len(rows):
+            return len(rows)
+        self._execute(connection, "ROLLBACK TO SAVEPOINT projection_rebuild_update")
+        return self._update_in_one_go(connection, schema, table, kind, rows)
 
     def _has_one_key(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
         """Whether an INSERT can only meet the row that is meant, and uses up no number."""
@@ -1109,28 +1169,33 @@ class MySQLDialect(Dialect):
 
     def _update_in_one_go(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
+    ) -> int:
         """As :meth:`update_rows`, with many statements in each message to the server."""
         if not self._takes_many:
-            self.update_rows(connection, schema, table, kind, rows)
-            return
+            return self.update_rows(connection, schema, table, kind, rows)
         statement, values = self._update(schema, table, kind, rows)
         driver: Any = connection.connection.driver_connection
         head = statement.encode()
-        statements = [head % tuple(map(driver.literal, row)) for row in values]
+        statements, found = [head % tuple(map(driver.literal, row)) for row in values], 0
         with closing(driver.cursor()) as cursor:
             for message in _messages(statements):
                 try:
                     cursor.execute(message)
+                    found += cursor.rowcount
                     while cursor.nextset():
-                        pass
+                        found += cursor.rowcount
                 except self.engine.dialect.loaded_dbapi.ProgrammingError as error:
                     if _number(error) != SYNTAX_ERROR:
                         raise
                     # The connection, or something on the way, takes one statement at a time; and has executed none of these.
                     self._takes_many = False
-                    self.update_rows(connection, schema, table, kind, rows)
-                    return
+                    return self.update_rows(connection, schema, table, kind, rows)
+        return found
+
+    def _read_list(self, kind: RowType) -> str:
+        # Of single precision the server shows six digits, and holds more.
+        floats = {name for name, annotated in kind.types.items() if plain_type(annotated) is float}
+        return ", ".join(f"{self.quote(name)} + 0e0" if name in floats else self.quote(name) for name in kind.columns)
 
     def _absent_insert(self, into: str, kind: RowType) -> str:
         same = self.quote(kind.key[0])
@@ -1279,8 +1344,7 @@ class MySQLDialect(Dialect):
             name: ColumnType(
                 _text(column_type),
                 _KINDS.get(_text(data_type).lower(), ColumnKind.OTHER),
-                # The others take blanks at the end for nothing, utf8mb4_bin as well.
-                collation is None or collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin"),
+                collation is None or compares_bytes(collation),
                 bool(nullable),
                 collation is None or collation.startswith(("utf8mb4", "utf16", "utf32")),
             )
@@ -1392,6 +1456,15 @@ def _not_settled(table: str, patience: timedelta) -> SettleTimeout:
         f"transactions that append to {table} did not end within {patience.total_seconds():.0f} s; look for long transactions in "
         "information_schema.INNODB_TRX, then retry"
     )
+
+
+def compares_bytes(collation: str) -> bool:
+    """Whether texts are equal by it only if their bytes are. The others take blanks at the end for nothing, utf8mb4_bin as well."""
+    return collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin") or collation == "binary"
+
+
+def _text_or_other(value: Any) -> Any:
+    return _text(value) if isinstance(value, bytes) else value
 
 
 def _text(value: str | bytes) -> str:

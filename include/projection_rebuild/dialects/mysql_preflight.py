@@ -44,9 +44,6 @@ _NEED_PRIMARY = {
 _PRIMARY = """SELECT COUNT(*) FROM information_schema.TABLE_CONSTRAINTS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND CONSTRAINT_TYPE = 'PRIMARY KEY'"""
 
-_COLLATIONS = """SELECT COLUMN_NAME, COLLATION_NAME FROM information_schema.COLUMNS
- WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLLATION_NAME IS NOT NULL ORDER BY ORDINAL_POSITION"""
-
 _OTHER_ENGINES = """SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME IN ({marks}) AND ENGINE <> 'InnoDB' ORDER BY TABLE_NAME"""
 
@@ -180,7 +177,6 @@ class Preflight:
         for table in surroundings.tables:
             yield from self._name(schema, table.blue)
             yield from self._key(schema, table.blue)
-            yield from self._texts(schema, table.blue, surroundings.keys.get(table.blue, ()))
             yield from self._references(schema, table.blue)
 
     def _rights(self, schema: str) -> Iterator[Finding]:
@@ -240,16 +236,6 @@ class Preflight:
             remedy="ALTER TABLE ... ADD PRIMARY KEY",
             refuses=setting is not None,
         )
-
-    def _texts(self, schema: str, table: str, key: Sequence[str]) -> Iterator[Finding]:
-        for column, collation in self._query(_COLLATIONS, schema, table):
-            if column in key and not collation.endswith(("_bin", "binary")):
-                yield Finding(
-                    about=f"{table}.{column}",
-                    problem=f"by its collation {collation}, texts that differ in case (or accents) are the same key to the database, but "
-                    "not to a handler",
-                    remedy="make sure that events spell a key in one way only, or give the column a collation that ends in _bin",
-                )
 
     def _references(self, schema: str, table: str) -> Iterator[Finding]:
         for parent_schema, parent in self._query(_PARENTS, schema, table):

@@ -184,6 +184,11 @@ class Definition:
         return _COUNTER.sub(r"\1", self.options, count=1)
 
 
+def listed(column_type: str) -> tuple[str, ...]:
+    """The names of an ENUM or a SET, of its type as the server writes it: a quote within a name is doubled."""
+    return tuple(each.replace("''", "'") for each in re.findall(r"'((?:[^']|'')*)'", column_type))
+
+
 def as_written(clause: str) -> str:
     """How a column has to be written on MySQL so that it is shown like this again.
 

@@ -50,6 +50,7 @@ from include.projection_rebuild.findings import Carried, Finding
 from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
+from include.projection_rebuild.shapes import Holds, Shape
 from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
@@ -114,6 +115,51 @@ SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS typ
        SELECT t.typname, t.typtype FROM pg_catalog.pg_type t JOIN under u ON t.oid = u.oid WHERE t.typtype <> 'd') base
   LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
+
+# Of a domain, the type under it, with what the lowest domain says of its length. The type citext compares as a collation that is not
+# deterministic does.
+_SHAPES = """
+SELECT a.attname AS name, base.typname AS base, base.typtype AS typtype, base.typmod AS typmod, NOT a.attnotnull AS nullable,
+       CASE WHEN base.typname = 'citext' THEN 'type citext' WHEN NOT l.collisdeterministic THEN 'collation ' || l.collname END AS alike
+  FROM pg_catalog.pg_attribute a
+  CROSS JOIN LATERAL (
+       WITH RECURSIVE under(oid, typmod) AS (
+            SELECT a.atttypid, a.atttypmod
+            UNION SELECT t.typbasetype, t.typtypmod FROM pg_catalog.pg_type t JOIN under u ON t.oid = u.oid WHERE t.typtype = 'd')
+       SELECT t.typname, t.typtype, u.typmod FROM under u JOIN pg_catalog.pg_type t ON t.oid = u.oid WHERE t.typtype <> 'd') base
+  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+ WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+
+_HOLDS = {
+    **dict.fromkeys(("int2", "int4", "int8"), Holds.WHOLE),
+    **dict.fromkeys(("text", "varchar", "name", "citext"), Holds.TEXT),
+    "bpchar": Holds.PADDED,
+    "numeric": Holds.DECIMAL,
+    "float4": Holds.SINGLE,
+    "float8": Holds.DOUBLE,
+    "date": Holds.DATE,
+    "timestamp": Holds.MOMENT,
+    "timestamptz": Holds.ZONED,
+    "uuid": Holds.UUID,
+    "bytea": Holds.BYTES,
+    "json": Holds.JSON,
+    "jsonb": Holds.SORTED_JSON,
+}
+
+
+def _shape(column: Any) -> Shape:
+    holds, typmod = _HOLDS.get(column.base, Holds.OTHER), column.typmod
+    made = Shape(holds, nullable=column.nullable, alike=column.alike, rounds_from=2000, drops_offsets=holds is Holds.MOMENT)
+    if typmod < 0:
+        return made
+    if holds is Holds.DECIMAL:
+        # Eleven bits with a sign.
+        scale = (((typmod - 4) & 0x7FF) ^ 1024) - 1024
+        return replace(made, precision=(typmod - 4) >> 16 & 0xFFFF, scale=scale)
+    if holds in (Holds.MOMENT, Holds.ZONED):
+        return replace(made, digits=typmod)
+    return replace(made, length=typmod - 4) if holds in (Holds.TEXT, Holds.PADDED) else made
+
 
 # Owned by the column (serial, identity), or named in its default.
 _AHEAD = """
@@ -253,6 +299,10 @@ class PostgresDialect(Dialect):
             "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         )
         return [name for (name,) in self._execute(connection, query, self._oid(connection, schema, table))]
+
+    def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
+        found = self._execute(connection, _SHAPES, self.qualified(schema, table).replace("%%", "%"))
+        return {each.name: _shape(each) for each in found}
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         found = self._execute(
@@ -531,11 +581,10 @@ class PostgresDialect(Dialect):
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
+    ) -> int:
         changed = [name for name in kind.columns if name not in kind.key]
         if len(rows) <= FEW_ROWS or not changed:
-            self.update_rows(connection, schema, table, kind, rows)
-            return
+            return self.update_rows(connection, schema, table, kind, rows)
         target = self.qualified(schema, table)
         self._execute(connection, "DROP TABLE IF EXISTS pg_temp.projection_rebuild_update")
         self._execute(
@@ -546,7 +595,9 @@ class PostgresDialect(Dialect):
         self._copy(connection, "pg_temp.projection_rebuild_update", kind, rows)
         sets = ", ".join(f"{self.quote(name)} = n.{self.quote(name)}" for name in changed)
         match = " AND ".join(f"t.{self.quote(name)} = n.{self.quote(name)}" for name in kind.key)
-        self._execute(connection, f"UPDATE {target} t SET {sets} FROM pg_temp.projection_rebuild_update n WHERE {match}")
+        return self._execute(
+            connection, f"UPDATE {target} t SET {sets} FROM pg_temp.projection_rebuild_update n WHERE {match}"
+        ).rowcount
 
     def _copy(self, connection: sa.Connection, target: str, kind: RowType, rows: Sequence[Values]) -> None:
         if not rows:

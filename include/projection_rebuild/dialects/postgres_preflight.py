@@ -36,16 +36,6 @@ _LEDGER = """SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_name
 _PRIMARY = """SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s AND k.contype = 'p')"""
 
-# The type citext does the same as a collation that is not deterministic.
-_LOOSE = """SELECT a.attname, CASE WHEN t.typname = 'citext' THEN 'type citext'
-         WHEN t.typname = 'bpchar' THEN 'type ' || pg_catalog.format_type(a.atttypid, a.atttypmod) || ', which pads with blanks'
-         ELSE 'collation ' || l.collname END
-  FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-  LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
- WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s) AND (t.typname IN ('citext', 'bpchar') OR NOT l.collisdeterministic)
- ORDER BY a.attnum"""
-
 _READABLE = """SELECT a.attname FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY (%s)
@@ -127,12 +117,6 @@ def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
                 about=table.blue,
                 problem="it has no primary key, only a unique one; replication and other tools tell its rows apart by a primary key",
                 remedy="ALTER TABLE ... ADD PRIMARY KEY",
-            )
-        for column, why in query(_LOOSE, schema, table.blue, list(surroundings.keys.get(table.blue, ()))):
-            yield Finding(
-                about=f"{table.blue}.{column}",
-                problem=f"by its {why}, texts that differ are the same key to the database, but not to a handler",
-                remedy="make sure that events spell a key in one way only (of char(n): with all n letters), or give the column the type text",
             )
 
 

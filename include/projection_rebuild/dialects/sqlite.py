@@ -30,6 +30,7 @@ from include.projection_rebuild.findings import Carried, Finding, named
 from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
+from include.projection_rebuild.shapes import Holds, Shape
 from include.projection_rebuild.values import TEXT_BINDS, from_json, json_text
 
 _VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
@@ -50,6 +51,20 @@ def _kind(declared: str) -> ColumnKind:
         if any(word in name for word in words):
             return kind
     return ColumnKind.OTHER
+
+
+def _holds(declared: str) -> Holds:
+    """What a column makes of values by its affinity, which words in its declaration decide, in this order."""
+    name = declared.upper()
+    for words, holds in (
+        (("INT",), Holds.LOOSE),
+        (("CHAR", "CLOB", "TEXT"), Holds.KEPT_TEXT),
+        (("BLOB",), Holds.OTHER),
+        (("REAL", "FLOA", "DOUB"), Holds.LOOSE_REAL),
+    ):
+        if any(word in name for word in words):
+            return holds
+    return Holds.LOOSE if name else Holds.OTHER
 
 
 _UNUSABLE = Refusal(
@@ -135,6 +150,12 @@ class SqliteDialect(Dialect):
                 parts = self._execute(connection, f"PRAGMA index_info({self.quote(index.name)})")
                 keys.append({part.name for part in parts})
         return [{name for name in names if name is not None} for names in keys if None not in names]
+
+    def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})").all()
+        unique = preflight.unique_collations(partial(self._execute, connection), self.quote, table)
+        alike = {column: f"collation {collation}" for column, collation in unique if collation != "BINARY"}
+        return {each.name: Shape(_holds(each.type), nullable=not each.notnull, alike=alike.get(each.name)) for each in columns}
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return self.row_count(connection, schema, table)
@@ -487,8 +508,8 @@ class SqliteDialect(Dialect):
 
     def update_many(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
-    ) -> None:
-        super().update_many(connection, schema, table, kind, _by_key(kind, rows))
+    ) -> int:
+        return super().update_many(connection, schema, table, kind, _by_key(kind, rows))
 
     def _values_list(self, mark: str, count: int) -> str:
         # Row values on the left need a VALUES list on the right.

@@ -93,13 +93,6 @@ def of_tables(query: Query, quote: Callable[[str], str], surroundings: Surroundi
                 problem="it has no primary key, only a unique one; a NULL in it is equal to no other",
                 remedy="declare the key as PRIMARY KEY, or its columns NOT NULL",
             )
-        for column, collation in _unique_collations(query, quote, table.blue):
-            if column in surroundings.keys.get(table.blue, ()) and collation != "BINARY":
-                yield Finding(
-                    about=f"{table.blue}.{column}",
-                    problem=f"by its collation {collation}, texts that differ are the same key to the database, but not to a handler",
-                    remedy="make sure that events spell a key in one way only, or declare the column COLLATE BINARY",
-                )
         yield from _lost_parents(query, quote, table.blue)
 
 
@@ -141,7 +134,7 @@ def _unique_indexes(query: Query, quote: Callable[[str], str], table: str) -> li
     return [[part.name for part in each if part.key] for each in parts if all(part.name for part in each if part.key)]
 
 
-def _unique_collations(query: Query, quote: Callable[[str], str], table: str) -> list[tuple[str, str]]:
+def unique_collations(query: Query, quote: Callable[[str], str], table: str) -> list[tuple[str, str]]:
     """Columns of unique indexes, the primary key's among them, with the collation by which they are unique."""
     found = set()
     for index in query(f"PRAGMA index_list({quote(table)})").all():
