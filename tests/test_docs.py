@@ -40,6 +40,8 @@ CODES = {
     "TooManyDeadLetters": "PR-EVENT-04",
     "FencedOut": "PR-FENCE-01",
     "FenceLost": "PR-FENCE-02",
+    "ChangedSince": "PR-CLONE-02",
+    "LeftOnOld": "PR-SWAP-02",
     "MachineTrouble": "PR-MACHINE-01",
     "StepOrderError": "PR-ORDER-01",
     "Unseen": "PR-PAGE-01",

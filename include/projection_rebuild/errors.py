@@ -188,15 +188,27 @@ class CloneError(RebuildError):
     code = "PR-CLONE-01"
 
 
-def changed_since(blue: str, green: str, changed: Iterable[str]) -> CloneError:
+class ChangedSince(CloneError):
+    """The live tables, or what hangs on them, are not as green was made like them; names each object and the remedy."""
+
+    code = "PR-CLONE-02"
+
+
+def changed_since(blue: str, green: str, changed: Iterable[str]) -> ChangedSince:
     """The refusal of a switch that would take back what has been done to a live table.
 
     :param changed: what has been changed, by kind and name
     """
-    return CloneError(
+    return ChangedSince(
         f"{blue} has been changed since {green} was made like it, and a switch would take that back: {', '.join(changed)}. "
         f"Run clone_tables and what follows it again, or change {green} in the same way"
     )
+
+
+class LeftOnOld(RebuildError):
+    """Something was done to a live table at the very moment of the switch, and is on the retired table only; names it."""
+
+    code = "PR-SWAP-02"
 
 
 class VerificationFailed(RebuildError):

@@ -1,17 +1,20 @@
-"""Whether the live tables are still those that green was made like: somebody may put another table in a live one's place.
+"""Whether the live tables, and what hangs on them, are still as green was made like them.
 
 A dropped or renamed table whose name is given to a new one looks the same to whoever goes by names. So the run records each live
-table's identity when green is made, and the switch compares it, the last time while the tables are held.
+table's identity when green is made, and the switch compares it. What the plan refuses, the switch refuses too: it asks the same
+question before anybody is held, and compares a fingerprint of the answer while the tables are held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import CloneError
+from include.projection_rebuild.dialects.base import TablesChanged
+from include.projection_rebuild.errors import ChangedSince, CloneError
 from include.projection_rebuild.findings import Finding
 from include.projection_rebuild.ledger import Run
 from include.projection_rebuild.names import TableSet
@@ -31,15 +34,19 @@ def refuse_replaced(context: Context, connection: sa.Connection, tables: Sequenc
 
     :raises CloneError: names the tables, and what to do
     """
+    if replaced := _replaced(context, connection, tables, run):
+        context.ledger.note(connection, context.run_id, **{REPLACED: replaced})
+        raise CloneError(_another(context, run, sorted(replaced)))
+
+
+def _replaced(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> dict[str, str]:
+    """The live tables that are not those that green was made like, with their identities now."""
     now = identities(context, connection, tables)
     known = run.record.get(LIVE, {})
     replaced = {name: each for name, each in now.items() if known.get(name) is not None and each != known[name]}
     refuse_gone(context, connection, sorted(name for name, each in replaced.items() if each is None))
     # Where only the privilege to see it has gone, that says nothing.
-    replaced = {name: each for name, each in replaced.items() if each is not None}
-    if replaced:
-        context.ledger.note(connection, context.run_id, **{REPLACED: replaced})
-        raise CloneError(_another(context, run, sorted(replaced)))
+    return {name: each for name, each in replaced.items() if each is not None}
 
 
 def refuse_gone(context: Context, connection: sa.Connection, names: Sequence[str]) -> None:
@@ -65,6 +72,96 @@ def refuse_at_once(context: Context, connection: sa.Connection, tables: Sequence
     refuse_gone(context, connection, [table.blue for table in tables])
     if context.dialect.identity_lost_by is None:
         refuse_replaced(context, connection, tables, run)
+
+
+LOOKS = 2
+"""How often is looked for what blue has been given: what comes between green's completion and the look is given to it as well."""
+
+
+MISSING = 3
+"""How many attempts may end with a name that the database does not find: it need not be one of the live tables'."""
+
+
+class Readiness:
+    """Whether the tables can be switched as they are: looked at before anybody is held, and once more while they are held."""
+
+    def __init__(self, context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+        self._context = context
+        self._connection = connection
+        self._tables = tables
+        self._seen: str | None = None
+        self._missing = 0
+
+    def look(self) -> None:
+        """Gives green what blue has been given since it was made, and refuses what cannot be carried over. Nobody is held.
+
+        :raises CloneError: names what has been changed, and what to do
+        """
+        dialect = self._context.dialect
+        if self._seen is not None and dialect.hanging(self._connection, self._tables) == self._seen:
+            return
+        run = self._context.ledger.run(self._connection, self._context.run_id)
+        refuse_at_once(self._context, self._connection, self._tables, run)
+        for again in reversed(range(LOOKS)):
+            for statement in dialect.before_switch(self._connection, self._tables):
+                dialect.run(self._connection, statement)
+            # Before it is looked at: what comes later than this makes a difference.
+            self._seen = dialect.hanging(self._connection, self._tables)
+            refuse_uncarried(self._context, self._connection, self._tables)
+            try:
+                dialect.switch(self._connection, self._tables)
+                break
+            except ChangedSince as error:
+                if not again:
+                    raise self._altered(run, error) from None
+        # After it: what has been altered is told as that, though some databases make another table of it.
+        refuse_replaced(self._context, self._connection, self._tables, run)
+
+    def _altered(self, run: Run, error: ChangedSince) -> ChangedSince:
+        """The refusal of an altered table, with what is to be done where the database has made another table of it."""
+        replaced = _replaced(self._context, self._connection, self._tables, run)
+        if not replaced:
+            return error
+        self._context.ledger.note(self._connection, self._context.run_id, **{REPLACED: replaced})
+        return ChangedSince(
+            f"{error.message}. In the second case clear `verify_counts` and what follows it then, since the change has made another table of "
+            f"{', '.join(sorted(replaced))}: green is compared with this one. If somebody has put another table in its place, put the former one back instead"
+        )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it a change is no error: the attempt is undone, and the next one begins with a look."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            self._missing += self._context.dialect.names_changed(error)
+            if not self._context.dialect.names_changed(error) or self._missing == MISSING:
+                raise
+            self._seen = None
+            raise TablesChanged from error
+        except (ChangedSince, TablesChanged) as error:
+            self._seen = None
+            raise TablesChanged from error
+
+    def confirm(self) -> None:
+        """Looks once more, while the tables are held: one question or a few.
+
+        :raises TablesChanged: something was done to the tables since :meth:`look`
+        """
+        if self._context.dialect.hanging(self._connection, self._tables) != self._seen:
+            raise TablesChanged
+
+
+def refuse_uncarried(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+    """Refuses to switch what a plan would refuse.
+
+    :raises ChangedSince: names each object, and what to do
+    """
+    if found := list(dict.fromkeys(context.dialect.cannot_carry(connection, tables))):
+        raise ChangedSince(
+            "since the rebuild was planned, the live tables were given what a switch would lose or break. Nothing has been switched, green "
+            "stays. Do what each line says, then retry:\n" + "\n".join(f"- {each}" for each in found)
+        )
 
 
 def _another(context: Context, run: Run, names: list[str]) -> str:
@@ -100,7 +197,7 @@ def untold(context: Context, connection: sa.Connection, tables: Sequence[TableSe
     if names:
         yield Finding(
             about="live tables",
-            problem=f"this account is not told which table {', '.join(names)} is, so that it goes unnoticed if somebody puts another table in "
-            "its place before the switch",
+            problem=f"{context.dialect.identity_untold} which table {', '.join(names)} is, so that it goes unnoticed if somebody puts another "
+            "table in its place before the switch",
             remedy="see to it that nobody does",
         )

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import FenceLost
+from include.projection_rebuild.errors import FenceLost, LeftOnOld
 from include.projection_rebuild.ledger import IN_PIECES, Run, RunState
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.positions import BEGINNING, said
@@ -50,6 +50,7 @@ def reconcile(context: Context) -> Reconciliation:
 
     :raises StepOrderError: the run has not switched
     :raises FenceLost: all is done and recorded, but events may be missing from the new tables
+    :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the switch is on the retired one
     """
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
@@ -70,6 +71,8 @@ def reconcile(context: Context) -> Reconciliation:
             )
         if swapped.in_doubt:
             findings.append(in_doubt(swapped))
+        left = _still_left_on_old(context, connection, plan, swapped)
+        findings += left
         since = context.store.counts(swapped.position, context.store.newest())
         found = Reconciliation(
             appended_since=_of_run(context, plan, since),
@@ -86,6 +89,8 @@ def reconcile(context: Context) -> Reconciliation:
                     context.ledger.forget_parts(connection, context.run_id)
     if swapped.in_doubt:
         raise FenceLost(in_doubt(swapped))
+    if left:
+        raise LeftOnOld("\n".join(left))
     return found
 
 
@@ -111,8 +116,8 @@ def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[
         if switched_already(dead, connection, dead.switched_sets(plan)):
             try:
                 context.log(reconcile(dead).describe())
-            except FenceLost as error:
-                # It is recorded, and this run is what it asks for.
+            except (FenceLost, LeftOnOld) as error:
+                # It is recorded; if events are missing, this run is what it asks for.
                 context.log(str(error))
 
 
@@ -152,6 +157,17 @@ def _late(context: Context, plan: Plan, run: Run) -> int:
     left = LeftBehind.model_validate(run.record["left_behind"])
     position = SwapResult.model_validate(run.record["swap"]).position
     return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
+
+
+def _still_left_on_old(context: Context, connection: sa.Connection, plan: Plan, swapped: SwapResult) -> list[str]:
+    """What somebody did to a live table within its switch, as long as nobody has put it right."""
+    now = context.dialect.left_on_old(connection, context.switched_sets(plan)) if swapped.left_on_old else []
+    return [
+        f"{each}: somebody changed the live table at the very moment of the switch, when nothing could keep him from it. Do the same to the "
+        "table that is live now, and take it off the retired one (or undo it there), then run reconcile again"
+        for each in swapped.left_on_old
+        if each in now
+    ]
 
 
 def in_doubt(swapped: SwapResult) -> str:

@@ -18,12 +18,12 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 
 from include.projection_rebuild import jobs
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy
+from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy, TablesChanged
 from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.fresh_proof import look_before_switch
 from include.projection_rebuild.ledger import Retired, Run, RunState
-from include.projection_rebuild.live_tables import refuse_at_once, refuse_replaced
+from include.projection_rebuild.live_tables import Readiness, refuse_at_once, refuse_replaced
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
@@ -40,6 +40,7 @@ class SwapResult(BaseModel):
     :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
     :param attempts: how many attempts it took
     :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
+    :param left_on_old: what was done to a live table between the last look and the switch, and is on the retired one
     """
 
     tables: list[str]
@@ -47,6 +48,7 @@ class SwapResult(BaseModel):
     pause_seconds: float
     attempts: int
     in_doubt: int = 0
+    left_on_old: list[str] = []
 
     def describe(self) -> str:
         """One line for a log."""
@@ -109,14 +111,11 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
             return done
         refuse_at_once(context, connection, tables, run)
         _superseded(context, connection, tables)
-        for statement in context.dialect.before_switch(connection, tables):
-            context.dialect.run(connection, statement)
         # Refuses what has been changed, before anybody is held or anything is dropped.
-        context.dialect.switch(connection, tables)
-        # After it: what has been altered is told as that, though some databases make another table of it.
-        refuse_replaced(context, connection, tables, run)
+        readiness = Readiness(context, connection, tables)
+        readiness.look()
         try:
-            result = _attempt_until_done(context, connection, tables, stopped)
+            result = _attempt_until_done(context, connection, tables, readiness, stopped)
         except CloneError:
             # Changed since then. Where DDL commits by itself the ledger says already that the switch has begun.
             switched_already(context, connection, tables)
@@ -154,7 +153,7 @@ def _find_side(context: Context, connection: sa.Connection, tables: list[TableSe
                 _back_to_settled(context, connection, run)
             else:
                 context.log("the last switch had happened before its task was stopped")
-                _mark_switched(context, connection, tables, swap=_after_a_crash(context, run).model_dump())
+                _mark_switched(context, connection, tables, swap=_after_a_crash(context, connection, run).model_dump())
         return ledger.run(connection, context.run_id)
 
 
@@ -167,10 +166,12 @@ def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> N
     context.ledger.move(connection, context.run_id, RunState.VERIFIED, plan=plan.model_dump(mode="json"))
 
 
-def _after_a_crash(context: Context, run: Run) -> SwapResult:
+def _after_a_crash(context: Context, connection: sa.Connection, run: Run) -> SwapResult:
     """A statement that waits may go on when its client is gone, while the fence ends: what was appended then is in doubt."""
-    announced = SwapResult.model_validate(run.record["swap"])
     plan = context.plan_of(run)
+    announced = SwapResult.model_validate(run.record["swap"]).model_copy(
+        update={"left_on_old": context.dialect.left_on_old(connection, context.switched_sets(plan))}
+    )
     at_once = _is_polite(announced.attempts) and not _tables_first(announced.attempts, _takes_done(context, plan))
     if context.dialect.holds_tables or not _needs_fence(context, plan) or at_once:
         return announced
@@ -239,7 +240,7 @@ def _refuse_foreign(context: Context, connection: sa.Connection, old: Retired) -
 
 
 def _attempt_until_done(
-    context: Context, connection: sa.Connection, tables: list[TableSet], stopped: Callable[[], bool]
+    context: Context, connection: sa.Connection, tables: list[TableSet], readiness: Readiness, stopped: Callable[[], bool]
 ) -> SwapResult:
     counted = _count_ahead(context, connection, stopped)
     _wait_for_snapshots(context, connection)
@@ -276,18 +277,15 @@ def _attempt_until_done(
                     raise Interrupted(
                         "the switch was stopped between two attempts; blue is live and untouched, a retry tries again"
                     )
-                return _Attempt(context, connection, tables, counted, attempt.retry_state.attempt_number).run(stopped)
+                readiness.look()
+                with readiness.held():
+                    number = attempt.retry_state.attempt_number
+                    return _Attempt(context, connection, tables, counted, readiness, number).run(stopped)
     except RetryError as error:
         context.dialect.renew(connection)
         if done := switched_already(context, connection, tables):
             return done
-        why = _reason(context, error.last_attempt.exception())
-        if at_work := _maintenance(context, connection, tables):
-            why += f" (now at work there: {'; '.join(at_work)})"
-        raise SwapNotPossible(
-            f"no switch within {bounds.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
-            "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
-        ) from None
+        raise _given_up(context, connection, tables, error.last_attempt.exception()) from None
     raise AssertionError("tenacity ends in a result or an error")
 
 
@@ -311,6 +309,23 @@ def _telling(context: Context) -> Callable[[RetryCallState], None]:
     return tell
 
 
+def _given_up(context: Context, connection: sa.Connection, tables: list[TableSet], last: BaseException | None) -> BaseException:
+    """What is said when no attempt has succeeded.
+
+    :param last: what the last one ended with
+    """
+    if isinstance(last, TablesChanged) and isinstance(last.__cause__, sa.exc.DBAPIError):
+        # What the database did not find need not be anything that a look sees.
+        return last.__cause__
+    why = _reason(context, last)
+    if at_work := _maintenance(context, connection, tables):
+        why += f" (now at work there: {'; '.join(at_work)})"
+    return SwapNotPossible(
+        f"no switch within {context.spec.swap.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
+        "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
+    )
+
+
 def _reason(context: Context, cause: BaseException | None) -> str:
     """Why an attempt has failed."""
     if cause is not None and context.dialect.was_cut(cause):
@@ -330,6 +345,7 @@ _REASONS: dict[type[Exception], str] = {
     "clear clone_tables and what follows",
     _ProgramsBehind: "events were appended faster than a program that has to handle them can be called",
     FenceDied: "the connection that holds appends back was cut",
+    TablesChanged: "the tables, or what hangs on them, had been changed since they were looked at",
 }
 """Why an attempt at the switch is undone, but for locks."""
 
@@ -496,12 +512,19 @@ class _Attempt:
     """One attempt at the switch. Reads everything anew, so that a failed one leaves nothing behind in memory."""
 
     def __init__(
-        self, context: Context, connection: sa.Connection, tables: list[TableSet], counted: _Counted, number: int
+        self,
+        context: Context,
+        connection: sa.Connection,
+        tables: list[TableSet],
+        counted: _Counted,
+        readiness: Readiness,
+        number: int,
     ) -> None:
         self._context = context
         self._connection = connection
         self._tables = tables
         self._counted = counted
+        self._readiness = readiness
         self._number = number
         self._run = context.ledger.run(connection, context.run_id)
         self._plan = context.plan_of(self._run)
@@ -537,6 +560,7 @@ class _Attempt:
                 self._announce(position, left_behind, retired)
             statements = ahead or dialect.switch(self._connection, self._tables)
             refuse_replaced(self._context, self._connection, self._tables, self._run)
+            self._readiness.confirm()
             # The last look at the clock, after all that can take its time.
             if time.monotonic() - began > bounds.max_pause.total_seconds():
                 raise _PauseTooLong
@@ -550,6 +574,7 @@ class _Attempt:
             pause_seconds=time.monotonic() - began,
             attempts=self._number,
             in_doubt=0 if fenced else _appended_since(self._context, self._plan, left_behind),
+            left_on_old=dialect.left_on_old(self._connection, self._tables),
         )
         for each in superseded:
             self._context.log(f"dropped {each.old}, retired by the run {each.run_id}: its name was needed")

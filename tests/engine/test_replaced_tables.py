@@ -234,13 +234,14 @@ def test_a_table_that_was_altered_is_told_as_that_and_green_may_be_altered_as_we
     made = rebuild(shop_on_each, **ALONE)
     run_to(made, "verify")
     execute(shop_on_each, "ALTER TABLE customer_totals ADD COLUMN more INTEGER")
-    with pytest.raises(CloneError, match="customer_totals has been changed since customer_totals_rebuild was made like it"):
+    with pytest.raises(
+        CloneError, match="customer_totals has been changed since customer_totals_rebuild was made like it"
+    ) as told:
         made.swap()
     execute(shop_on_each, "ALTER TABLE customer_totals_rebuild ADD COLUMN more INTEGER")
-    if shop_on_each.dialect.name == "mysql" and not getattr(shop_on_each.dialect, "is_mariadb", False):
-        # It makes another table of the altered one.
-        with pytest.raises(CloneError, match="clear `verify_counts`"):
-            made.swap()
+    if "clear `verify_counts`" in str(told.value):
+        # MySQL makes another table of the altered one.
+        assert shop_on_each.dialect.name == "mysql"
         made.verify()
     made.swap()
     made.reconcile()
@@ -254,12 +255,40 @@ def test_an_alter_that_copies_the_table_is_told_as_that(kind: str, new_database:
     run_to(made, "verify")
     copies = "ADD COLUMN more INTEGER, ALGORITHM = COPY"
     execute(engine, f"ALTER TABLE customer_totals {copies}")
-    with pytest.raises(CloneError, match="customer_totals has been changed since customer_totals_rebuild was made like it"):
+    words = "customer_totals has been changed since customer_totals_rebuild was made like it(.|\n)*clear `verify_counts`"
+    with pytest.raises(CloneError, match=words):
         made.swap()
+    # What it says is enough.
     execute(engine, f"ALTER TABLE customer_totals_rebuild {copies}")
-    with pytest.raises(CloneError, match="clear `verify_counts`"):
-        made.swap()
     made.verify()
     made.swap()
     made.reconcile()
     engine.dispose()
+
+
+@pytest.mark.parametrize("mode", ["FULL", "INCREMENTAL"])
+def test_a_file_with_auto_vacuum_moves_tables_and_nobody_has_replaced_them(sqlite_url: sa.URL, mode: str) -> None:
+    engine = sa.create_engine(sqlite_url)
+    fillers = [f"filler_{number}" for number in range(40)]
+    execute(engine, f"PRAGMA auto_vacuum = {mode}", *(f"CREATE TABLE {each} (n INT)" for each in fillers))
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(300))
+    assert not matching(findings(engine), "with auto_vacuum it is not told which table", "customer_totals").refuses
+    made = rebuild(engine)
+    run_to(made, "verify")
+    before = pages(engine)
+    # A table that is dropped leaves its page to the one that has the last page.
+    execute(engine, *(f"DROP TABLE {each}" for each in fillers))
+    assert {name for name, page in pages(engine).items() if page != before[name]} & {"orders", "customer_totals", "order_lines"}
+    made.swap()
+    made.reconcile()
+    execute(engine, "CREATE TABLE third (n INT)", "DROP TABLE third")
+    assert set(made.drop_old()) == {"orders_old", "customer_totals_old", "order_lines_old"}
+    engine.dispose()
+
+
+def pages(engine: sa.Engine) -> dict[str, int]:
+    """The first page of each table and index of a SQLite file."""
+    with engine.connect() as connection:
+        return {name: page for name, page in connection.exec_driver_sql("SELECT name, rootpage FROM sqlite_master").all()}

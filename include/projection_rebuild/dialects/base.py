@@ -45,6 +45,10 @@ class TablesBusy(Exception):
     """Somebody uses the tables, and has not been asked to wait; trying again can help."""
 
 
+class TablesChanged(Exception):
+    """Something was done to the tables since they were looked at; looking again can help."""
+
+
 class FenceDied(Exception):
     """The connection that held appends back is gone; nothing has been switched."""
 
@@ -382,6 +386,10 @@ class Dialect(ABC):
         """
         return not self.ddl_commits and died(error)
 
+    def names_changed(self, error: BaseException | None) -> bool:
+        """Whether a statement failed because a name that it speaks of has gone, or has been taken, since it was written."""
+        return self.kind_of(error) is Kind.MISSING
+
     def was_denied(self, error: BaseException) -> bool:
         """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
         return self.kind_of(error) in DENIALS
@@ -462,13 +470,29 @@ class Dialect(ABC):
     identity_lost_by: ClassVar[str | None] = None
     """Statements that give a table another identity though it is the same one to its users; None: there are none."""
 
+    identity_untold: ClassVar[str] = "this account is not told"
+    """Why :meth:`identities` does not know a table, as the beginning of a sentence."""
+
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
         """What tells several tables from others of their names, by name, also when they are altered; as :meth:`identity`."""
         return {table: self.identity(connection, schema, table) for table in tables}
 
+    @property
+    @abstractmethod
+    def refuses(self) -> tuple[str, ...]:
+        """The kinds of objects that :meth:`cannot_carry` speaks of."""
+
     @abstractmethod
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         """Objects on the blue tables that a rebuild would lose or break, each with its reason and remedy."""
+
+    @abstractmethod
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
+
+        It differs as soon as anything differs that :meth:`cannot_carry` or :meth:`before_switch` looks at, except what
+        :meth:`switch` compares by itself.
+        """
 
     @abstractmethod
     def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
@@ -596,7 +620,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statements that give green the indexes it still lacks, under names of its own."""
+        """Statements that give green the indexes it still lacks, under names of its own, and take away those that blue has no more."""
 
     @abstractmethod
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
@@ -694,6 +718,10 @@ class Dialect(ABC):
     def _still_fenced(self, manners: Manners) -> None:
         if manners.fence is not None and not manners.fence.holds():
             raise FenceDied
+
+    def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """What is on a retired table and not on the live one, since somebody came in between the last look and the switch."""
+        return []
 
     @abstractmethod
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import mysql
 from include.projection_rebuild.bulk import FORMATS, as_text, slices
 from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import mysql_connection as connecting
+from include.projection_rebuild.dialects import mysql_hanging as around
 from include.projection_rebuild.dialects import mysql_moment as moment
 from include.projection_rebuild.dialects import mysql_preflight as preflight
 from include.projection_rebuild.dialects import mysql_session as ours
@@ -85,6 +86,10 @@ _WRITERS = """
 SELECT OBJECT_INSTANCE_BEGIN, OWNER_THREAD_ID, OWNER_EVENT_ID FROM performance_schema.metadata_locks
  WHERE OBJECT_TYPE = 'TABLE' AND LOWER(OBJECT_SCHEMA) = LOWER(COALESCE(%s, DATABASE())) AND LOWER(OBJECT_NAME) = LOWER(%s)
    AND LOCK_STATUS <> 'PENDING' AND LOCK_TYPE NOT IN ('SHARED', 'SHARED_HIGH_PRIO', 'SHARED_READ', 'SHARED_READ_ONLY')"""
+
+_CHILDREN = """
+SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME FROM information_schema.KEY_COLUMN_USAGE
+ WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
 
 UNCHECKED = ("SET SESSION foreign_key_checks = 0", "SET SESSION foreign_key_checks = 1")
 """What stands around statements that add foreign keys without reading the table: its rows have been looked at before."""
@@ -341,23 +346,38 @@ class MySQLDialect(Dialect):
             raise
         return None if found is None else str(found)
 
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return tuple(self._checks)
+
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        checks = (
-            self._triggers,
-            self._children,
-            self._histories,
-            self._long_names,
-            self._named_checks,
-            self._taken,
-            self._taken_anew,
-        )
         names = {each.blue for each in tables}
+        checks = self._checks.values()
         return [finding for table in tables for check in checks for finding in check(connection, table, names)]
 
+    @property
+    def _checks(self) -> dict[str, Callable[[sa.Connection, TableSet, set[str]], Iterator[str]]]:
+        return {
+            "trigger": self._triggers,
+            "foreign key of another table": self._children,
+            "storage engine or history": self._histories,
+            "long constraint": self._long_names,
+            **({} if self.is_mariadb else {"named check": self._named_checks}),
+            "taken name": self._taken,
+            "taken name of a new foreign key": self._taken_anew,
+        }
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        if KEPT in connection.info:
+            # Nobody can look past a keeper, or come past it.
+            return str(connection.info[KEPT][2])
+        query = partial(self._execute, connection)
+        if not self.is_mariadb:
+            return around.hanging(query, tables)
+        return around.hanging_on_mariadb(query, partial(self._all_if_allowed, connection), tables, _file_name)
+
     def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
-        query = """SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
-                   WHERE EVENT_OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND EVENT_OBJECT_TABLE = %s"""
-        for (name,) in self._execute(connection, query, table.schema, table.blue):
+        for (name,) in self._execute(connection, around.TRIGGERS_OF, table.schema, table.blue):
             yield (
                 f"{table.blue}: the trigger {name} cannot be moved to the new table: its name is the schema's, this server renames no "
                 "triggers, and each of its statements commits by itself, so that for a moment it would fire twice or not at all. Let "
@@ -365,10 +385,7 @@ class MySQLDialect(Dialect):
             )
 
     def _children(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
-        query = """SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME
-                   FROM information_schema.KEY_COLUMN_USAGE
-                   WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
-        for beside, schema, child, name in self._execute(connection, query, table.schema, table.blue):
+        for beside, schema, child, name in self._execute(connection, _CHILDREN, table.schema, table.blue):
             if not beside or child not in run:
                 yield (
                     f"{table.blue}: the foreign key {name} of {child if beside else f'{schema}.{child}'} follows a rename, and no statement "
@@ -403,8 +420,6 @@ class MySQLDialect(Dialect):
                     yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {name}; give it a shorter one"
 
     def _named_checks(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
-        if self.is_mariadb:
-            return
         for check in self._wanted(connection, table).checks():
             if not text.generated(check.name, table.blue, "chk"):
                 yield (
@@ -496,12 +511,17 @@ class MySQLDialect(Dialect):
 
     def _if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Any:
         """The one value of a query; None without the privilege to look."""
+        found = self._all_if_allowed(connection, query, *values)
+        return found[0][0] if found else None
+
+    def _all_if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Sequence[Any]:
+        """The rows of a query; none without the privilege to look."""
         try:
-            return self._execute(connection, query, *values).scalar()
+            return self._execute(connection, query, *values).all()
         except sa.exc.DBAPIError as error:
             if _number(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
                 raise
-            return None
+            return []
 
     # Preflight --------------------------------------------------------------------------------------------------
 
@@ -613,10 +633,13 @@ class MySQLDialect(Dialect):
         return f"CONSTRAINT {self.quote(name)} CHECK {_raw(check.rule)}"
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = {index.name for index in self._definition(connection, table.schema, table.green).indexes()}
-        late = self._wanted(connection, table).late_indexes()
-        missing = [index for index in late if index.name not in there]
+        there = {index.name: index for index in self._definition(connection, table.schema, table.green).indexes()}
+        wanted = self._wanted(connection, table)
+        missing = [index for index in wanted.late_indexes() if there.get(index.name) != index]
+        names = {index.name for index in wanted.indexes()}
+        gone = [name for name in there if name not in names or any(name == index.name for index in missing)]
         plain = [f"ADD {_raw(index.clause)}" for index in missing if index.kind != "FULLTEXT"]
+        plain += [f"DROP INDEX {self.quote(name)}" for name in gone]
         # InnoDB builds one of these at a time.
         fulltext = [f"ADD {_raw(index.clause)}" for index in missing if index.kind == "FULLTEXT"]
         head = f"ALTER TABLE {self.qualified(table.schema, table.green)}"
@@ -673,30 +696,36 @@ class MySQLDialect(Dialect):
     def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
         green = self.qualified(table.schema, table.green)
         if self.is_mariadb:
-            return [f"ANALYZE TABLE {green}{' PERSISTENT FOR ALL' if self._persistent(connection, table) else ''}"]
-        query = """SELECT COLUMN_NAME, HISTOGRAM->>'$."number-of-buckets-specified"', HISTOGRAM->>'$."auto-update"'
-                   FROM information_schema.COLUMN_STATISTICS
-                   WHERE SCHEMA_NAME = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s ORDER BY COLUMN_NAME"""
-        there = self._wanted(connection, table).columns()
-        histograms = [each for each in self._execute(connection, query, table.schema, table.blue) if each[0] in there]
-        return [
-            f"ANALYZE TABLE {green}",
-            *(
-                f"ANALYZE TABLE {green} UPDATE HISTOGRAM ON {self.quote(column)} WITH {int(buckets)} BUCKETS"
-                + (" AUTO UPDATE" if automatic == "true" else "")
-                for column, buckets, automatic in histograms
-            ),
-        ]
+            return [f"ANALYZE TABLE {green}{' PERSISTENT FOR ALL' if self._persistent(connection, table, table.blue) else ''}"]
+        return [f"ANALYZE TABLE {green}", *self._histograms(connection, table, {})]
 
-    def _persistent(self, connection: sa.Connection, table: TableSet) -> bool:
+    def _histograms(self, connection: sa.Connection, table: TableSet, there: Mapping[str, around.Histogram]) -> Iterator[str]:
+        """Gives green the histograms of blue.
+
+        :param there: those that green has
+        """
+        columns = self._wanted(connection, table).columns()
+        live = around.histograms(partial(self._execute, connection), table.schema, table.blue)
+        wanted = {name: each for name, each in live.items() if name in columns}
+        analyze = f"ANALYZE TABLE {self.qualified(table.schema, table.green)}"
+        for name, (buckets, automatic) in sorted(wanted.items() - there.items()):
+            kept = " AUTO UPDATE" if automatic else ""
+            yield f"{analyze} UPDATE HISTOGRAM ON {self.quote(name)} WITH {buckets} BUCKETS{kept}"
+        for name in sorted(there.keys() - wanted.keys()):
+            yield f"{analyze} DROP HISTOGRAM ON {self.quote(name)}"
+
+    def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        """Gives green the kinds of statistics that blue has been given since green was filled."""
+        if not self.is_mariadb:
+            there = around.histograms(partial(self._execute, connection), table.schema, table.green)
+            return list(self._histograms(connection, table, there))
+        kept, made = (self._persistent(connection, table, name) for name in (table.blue, table.green))
+        return self.analyze(connection, table) if kept and not made else []
+
+    def _persistent(self, connection: sa.Connection, table: TableSet, name: str) -> bool:
         """Whether there are statistics that the server itself keeps beside those of the storage engine."""
         query = "SELECT COUNT(*) FROM mysql.column_stats WHERE db_name = COALESCE(%s, DATABASE()) AND table_name = %s"
-        try:
-            return bool(self._execute(connection, query, table.schema, table.blue).scalar_one())
-        except sa.exc.DBAPIError as error:
-            if _number(error) == TABLE_ACCESS_DENIED:
-                return False
-            raise
+        return any(count for (count,) in self._all_if_allowed(connection, query, table.schema, name))
 
     # Switching --------------------------------------------------------------------------------------------------
 
@@ -772,14 +801,14 @@ class MySQLDialect(Dialect):
                     raise
                 raise TablesBusy from error
             # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
-            statements = self.switch(connection, tables)
+            statements, seen = self.switch(connection, tables), self.hanging(connection, tables)
             keepers = Keepers(self, lookout)
             stack.callback(keepers.leave)
             for post, blue in zip(posts, blues, strict=True):
                 keepers.post(post, blue, gate)
             keepers.wait_until_posted(time.monotonic() + manners.timeout.total_seconds())
             self._execute(lookout, "UNLOCK TABLES")
-            connection.info[KEPT] = keepers, statements
+            connection.info[KEPT] = keepers, statements, seen
             stack.callback(connection.info.pop, KEPT)
             yield
 
@@ -853,6 +882,7 @@ class MySQLDialect(Dialect):
         # Where green is only planned, what makes it gives it everything.
         made = [table for table in tables if self.table_exists(connection, table.schema, table.green)]
         statements = [each for table in made for each in self.index_green(connection, table)]
+        statements += [each for table in made for each in self._statistics_since(connection, table)]
         return statements + [each for table in made for each in self.constrain_green(connection, table, tables)]
 
     def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
@@ -878,14 +908,8 @@ class MySQLDialect(Dialect):
         if table.form is not None:
             # Another structure on purpose.
             return
-        if blue.row_format is None:
-            # Green may have to say what blue has from another default of the server's.
-            green = green.without_row_format()
-        wanted, there = blue.parts(), green.parts()
-        wanted |= {f"constraint {each.name}": each.rule for each in blue.checks()}
         names = {self._name_on_green(each.name, table): each.name for each in blue.checks()}
-        there |= {f"constraint {names.get(each.name, each.name)}": each.rule for each in green.checks()}
-        changed = [what for what in wanted | there if wanted.get(what) != there.get(what)]
+        changed = _different(blue, green, names)
         lives = {each.green: each.blue for each in run}
         kept = {key.to(key.parent) for key in blue.foreign_keys()}
         changed += [
@@ -895,6 +919,19 @@ class MySQLDialect(Dialect):
         ]
         if changed:
             raise changed_since(table.blue, table.green, changed)
+
+    def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        """On MySQL the look is taken, and the tables are renamed, under one lock."""
+        return [] if self.holds_tables else [each for table in tables for each in self._left_on_old(connection, table)]
+
+    def _left_on_old(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
+        live, old = self._live_and_old(connection, table)
+        for each in _different(old, live, {}) if table.form is None else []:
+            yield f"{each} is not the same on {table.blue} and {table.old}"
+        for (name,) in self._execute(connection, around.TRIGGERS_OF, table.schema, table.old):
+            yield f"trigger {name} is on {table.old}"
+        for beside, schema, child, name in self._execute(connection, _CHILDREN, table.schema, table.old):
+            yield f"foreign key {name} of {child if beside else f'{schema}.{child}'} refers to {table.old}"
 
     def _counter(self, table: TableSet, name: str, counter: int) -> str:
         """AUTO_INCREMENT goes on from where it was; the server itself sees to it that it is above all rows."""
@@ -1475,6 +1512,20 @@ def _text(value: str | bytes) -> str:
 def _number(error: BaseException) -> int | None:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return cause.args[0] if cause is not None and cause.args and isinstance(cause.args[0], int) else None
+
+
+def _different(wanted: text.Definition, there: text.Definition, names: Mapping[str, str]) -> list[str]:
+    """What differs between two tables that should be alike, foreign keys left out.
+
+    :param names: of the second one's CHECKs, as they are called on the first one
+    """
+    if wanted.row_format is None:
+        # A copy may have to say what the other has from another default of the server's.
+        there = there.without_row_format()
+    one, other = wanted.parts(), there.parts()
+    one |= {f"constraint {each.name}": each.rule for each in wanted.checks()}
+    other |= {f"constraint {names.get(each.name, each.name)}": each.rule for each in there.checks()}
+    return [what for what in one | other if one.get(what) != other.get(what)]
 
 
 def _file_name(name: str) -> str:

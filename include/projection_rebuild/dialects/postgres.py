@@ -43,6 +43,7 @@ from include.projection_rebuild.dialects.postgres_carried import carried_over
 from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog
 from include.projection_rebuild.dialects.postgres_clone import Clone
 from include.projection_rebuild.dialects.postgres_dump import dumped
+from include.projection_rebuild.dialects.postgres_hanging import QUERY as HANGING
 from include.projection_rebuild.dialects.postgres_rehearsal import Rehearsal
 from include.projection_rebuild.dialects.postgres_switch import Switch, counted_on, dropping
 from include.projection_rebuild.errors import CloneError, SessionError, SettleTimeout
@@ -55,6 +56,9 @@ from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, 
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
+
+NAME_TAKEN = ("42P07", "42710")
+"""What a statement ends with that gives a name which something else has."""
 
 FEW_ROWS = 20
 """Up to here a statement per row is cheaper than a temporary table."""
@@ -327,9 +331,27 @@ class PostgresDialect(Dialect):
         found = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
         return {table: found.get(table) for table in tables}
 
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return limits.KINDS
+
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
             return limits.refusals(catalog, Switch(catalog, tables))
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        names = [name for each in tables for name in (each.blue, each.green)]
+        schema, retired = tables[0].schema, [each.old for each in tables]
+        return str(self._execute(connection, HANGING, schema, names, schema, retired).scalar_one())
+
+    def names_changed(self, error: BaseException | None) -> bool:
+        # A rename, a privilege and a comment need no lock on the table.
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        return super().names_changed(error) or state in NAME_TAKEN or _at_once(error)
+
+    def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            return [each for table in tables for each in limits.left_on(catalog, catalog.find(table.schema, table.old))]
 
     def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
         with Catalog.of(connection) as catalog:
@@ -562,9 +584,7 @@ class PostgresDialect(Dialect):
             if planned:
                 return _doubled(switch.statements())
             switch.refuse_changes()
-            # First: what is changed from here on makes it fail.
-            unchanged = switch.unchanged()
-            return _doubled([*unchanged, *switch.statements()])
+            return _doubled(switch.statements())
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
@@ -853,6 +873,13 @@ class PostgresDialect(Dialect):
             if blue is None:
                 raise CloneError(f"there is no table {table.blue} any more; create it (it may be empty) and plan the run anew")
             yield Clone(catalog, table, blue)
+
+
+def _at_once(error: BaseException | None) -> bool:
+    """Whether two have changed one row of the catalogs: the server has no code of its own for that."""
+    cause = getattr(error, "orig", None)
+    said = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
 
 
 def _milliseconds(timeout: timedelta) -> int:

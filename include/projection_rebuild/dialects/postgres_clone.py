@@ -205,10 +205,17 @@ class Clone:
     # Indexes ----------------------------------------------------------------------------------------------------
 
     def indexes(self) -> Iterator[str]:
-        """The indexes of blue, under names of green's, and what is set on them, as far as green lacks it."""
+        """The indexes of blue, under names of green's, and what is set on them, as far as green lacks it; without those that blue lacks."""
         green = self._catalog.find(self._names.schema, self._names.green)
         there = {each.name: each for each in self._catalog.indexes(green.oid)} if green else {}
-        for index in self._structure.indexes if self._structure else self._catalog.indexes(self._blue.oid):
+        indexes = self._structure.indexes if self._structure else self._catalog.indexes(self._blue.oid)
+        wanted = {green_name(each.name): _made_of(each) for each in indexes}
+        for name in [each.name for each in there.values() if wanted.get(each.name) != _made_of(each)]:
+            # Those of constraints are no plain indexes; that they differ is told.
+            if not there[name].constraint:
+                del there[name]
+                yield f"DROP INDEX {full_name(self._names.schema, name)}"
+        for index in indexes:
             made = there.get(green_name(index.name))
             if made is None:
                 yield self._index(index)
@@ -322,6 +329,10 @@ _BARE: dict[str, Any] = {
     "comment": None,
     "constraint_comment": None,
 }
+
+
+def _made_of(index: Index) -> tuple[str | None, str, bool]:
+    return index.constraint, index.definition, index.unique
 
 
 def _renamed(record: Record) -> Record:

@@ -59,51 +59,90 @@ _WHY = {
     "sequence": "uses the sequence of an identity column, and would go on with that of the retired table",
 }
 
-# Facts about one table that make a rebuild of it impossible: condition, words.
+# Facts about one table that make a rebuild of it impossible, by kind: words, condition.
 _FACTS = {
-    "it is partitioned, and its partitions would stay on the retired table; rebuild a plain table": "c.relkind = 'p'",
-    "it is a partition, and a rebuild would take it out of its parent; rebuild a plain table": "c.relispartition",
-    "it inherits from another table, or another from it, and a rebuild would cut that; rebuild a plain table": """
+    "partitioned table": (
+        "it is partitioned, and its partitions would stay on the retired table; rebuild a plain table",
+        "c.relkind = 'p'",
+    ),
+    "partition": ("it is a partition, and a rebuild would take it out of its parent; rebuild a plain table", "c.relispartition"),
+    "inheritance": (
+        "it inherits from another table, or another from it, and a rebuild would cut that; rebuild a plain table",
+        """
         NOT c.relispartition AND c.relkind <> 'p'
         AND EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent))""",
-    "it is a typed table (OF a type), which cannot be copied; make it a plain table": "c.reloftype <> 0",
-    "it is a foreign table; rebuild it where it is a plain one": "c.relkind = 'f'",
-    "it has a security label, which only its provider can set; remove the label": """
-        EXISTS (SELECT FROM pg_catalog.pg_seclabel l WHERE l.objoid = c.oid)""",
-    "it is the target of a subscription, whose rows would go to the retired table; leave it out of the rebuild": """
-        EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid)""",
-    "it has FORCE ROW LEVEL SECURITY, and this connection would see only what its policies show; give our role BYPASSRLS": """
-        pg_catalog.row_security_active(c.oid)""",
+    ),
+    "typed table": ("it is a typed table (OF a type), which cannot be copied; make it a plain table", "c.reloftype <> 0"),
+    "foreign table": ("it is a foreign table; rebuild it where it is a plain one", "c.relkind = 'f'"),
+    "security label": (
+        "it has a security label, which only its provider can set; remove the label",
+        "EXISTS (SELECT FROM pg_catalog.pg_seclabel l WHERE l.objoid = c.oid)",
+    ),
+    "subscription": (
+        "it is the target of a subscription, whose rows would go to the retired table; leave it out of the rebuild",
+        "EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid)",
+    ),
+    "forced row security": (
+        "it has FORCE ROW LEVEL SECURITY, and this connection would see only what its policies show; give our role BYPASSRLS",
+        "pg_catalog.row_security_active(c.oid)",
+    ),
 }
 
+# Objects on one table, by kind: words, query.
 _NAMED = {
-    "invalid index {0}: it cannot be told whether it is wanted; REINDEX or drop it": """
+    "invalid index": (
+        "invalid index {0}: it cannot be told whether it is wanted; REINDEX or drop it",
+        """
         SELECT i.relname FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
          WHERE NOT x.indisvalid AND x.indrelid = %(oid)s""",
-    "extension {0}: the table or something on it belongs to it or depends on it, which cannot be carried over; take it out (ALTER EXTENSION "
-    "... DROP, or NO DEPENDS ON EXTENSION)": """
+    ),
+    "extension": (
+        "extension {0}: the table or something on it belongs to it or depends on it, which cannot be carried over; take it out (ALTER "
+        "EXTENSION ... DROP, or NO DEPENDS ON EXTENSION)",
+        """
         SELECT DISTINCT e.extname FROM pg_catalog.pg_depend d
           JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
          WHERE d.deptype IN ('e', 'x') AND (d.objid = %(oid)s
             OR d.objid IN (SELECT x.indexrelid FROM pg_catalog.pg_index x WHERE x.indrelid = %(oid)s)
             OR d.objid IN (SELECT t.oid FROM pg_catalog.pg_trigger t WHERE t.tgrelid = %(oid)s))""",
-    "publication {0}: it publishes all tables (or all of the schema), the green one included, which its subscribers do not have; let it "
-    "name its tables": """
+    ),
+    "publication of all tables": (
+        "publication {0}: it publishes all tables (or all of the schema), the green one included, which its subscribers do not have; let it "
+        "name its tables",
+        """
         SELECT p.pubname FROM pg_catalog.pg_publication p WHERE p.puballtables
         UNION
         SELECT p.pubname FROM pg_catalog.pg_publication_namespace s JOIN pg_catalog.pg_publication p ON p.oid = s.pnpubid
           JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid WHERE c.oid = %(oid)s""",
-    "role {0}: it has granted privileges on the table, and this connection cannot act for it; make our role a member of it": """
+    ),
+    "grantor": (
+        "role {0}: it has granted privileges on the table, and this connection cannot act for it; make our role a member of it",
+        """
         SELECT DISTINCT pg_catalog.pg_get_userbyid(a.grantor) FROM pg_catalog.pg_class c
          CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
          WHERE c.oid = %(oid)s AND a.grantor <> c.relowner AND NOT pg_catalog.pg_has_role(a.grantor, 'MEMBER')""",
-    "publication {0}: only its owner can change it; make our role a member of that role": """
+    ),
+    "publication's owner": (
+        "publication {0}: only its owner can change it; make our role a member of that role",
+        """
         SELECT p.pubname FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
          WHERE r.prrelid = %(oid)s AND NOT pg_catalog.pg_has_role(p.pubowner, 'MEMBER')""",
-    "owner {0}: it may not create in the schema, so that nothing new can be given to it; GRANT CREATE ON SCHEMA": """
+    ),
+    "owner without CREATE": (
+        "owner {0}: it may not create in the schema, so that nothing new can be given to it; GRANT CREATE ON SCHEMA",
+        """
         SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
          WHERE c.oid = %(oid)s AND NOT pg_catalog.has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')""",
+    ),
 }
+
+KINDS = (
+    *_FACTS,
+    *_NAMED,
+    *(f"what is bound to the {what}" for what in _WHY),
+    *("owner", "taken name", "temporary view", "partitioned child", "parent that we may not lock"),
+)
+"""What a rebuild is refused for."""
 
 _TAKEN = """
 SELECT c.oid, coalesce(x.indrelid, (
@@ -128,14 +167,23 @@ def refusals(catalog: Catalog, switch: Switch) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def left_on(catalog: Catalog, old: Relation | None) -> Iterator[str]:
+    """What is bound to a retired table, would have been refused before, and so came within the switch."""
+    if old is None:
+        return
+    for what, kind, identity in catalog.rows(_DEPENDENTS, oid=old.oid, moved=array([old.oid])):
+        if kind not in _CARRIED[what]:
+            yield f"{kind} {identity} is bound to {old.name}"
+
+
 def _about(catalog: Catalog, moved: Moved, switch: Switch) -> Iterator[str]:
     oid = moved.blue.oid
-    facts = ", ".join(f"({condition})" for condition in _FACTS.values())
+    facts = ", ".join(f"({condition})" for _, condition in _FACTS.values())
     (flags,) = catalog.rows(f"SELECT {facts} FROM pg_catalog.pg_class c WHERE c.oid = %s", oid)
-    if impossible := [words for words, flag in zip(_FACTS, flags, strict=True) if flag]:
+    if impossible := [words for (words, _), flag in zip(_FACTS.values(), flags, strict=True) if flag]:
         yield from impossible
         return
-    for words, query in _NAMED.items():
+    for words, query in _NAMED.values():
         yield from (f"the {words.format(name)}" for (name,) in catalog.rows(query, oid=oid))
     for what, kind, identity in catalog.rows(_DEPENDENTS, oid=oid, moved=array(switch.oids)):
         if kind not in _CARRIED[what]:

@@ -47,33 +47,6 @@ WITH RECURSIVE up(oid, level) AS (
 )
 SELECT oid::bigint, max(level) FROM up GROUP BY oid"""
 
-# Everything of a table, its green one and the views over them that a switch may have to know of, and each row's last writer.
-_STATE = """
-WITH RECURSIVE ours(oid) AS (
-    SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {which}
-    UNION
-    SELECT r.ev_class FROM ours o
-      JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = o.oid
-                                 AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
-), facts(fact) AS (
-    SELECT 'c' || c.oid || ' ' || c.xmin FROM pg_catalog.pg_class c JOIN ours o ON c.oid = o.oid
-    UNION ALL SELECT 'a' || a.attrelid || ' ' || a.attnum || ' ' || a.xmin FROM pg_catalog.pg_attribute a JOIN ours o ON a.attrelid = o.oid
-    UNION ALL SELECT 'f' || f.oid || ' ' || f.xmin FROM pg_catalog.pg_attrdef f JOIN ours o ON f.adrelid = o.oid
-    UNION ALL SELECT 'k' || k.oid || ' ' || k.xmin FROM pg_catalog.pg_constraint k JOIN ours o ON k.conrelid = o.oid
-    UNION ALL SELECT 'i' || i.indexrelid || ' ' || i.xmin FROM pg_catalog.pg_index i JOIN ours o ON i.indrelid = o.oid
-    UNION ALL SELECT 't' || t.oid || ' ' || t.xmin FROM pg_catalog.pg_trigger t JOIN ours o ON t.tgrelid = o.oid
-    UNION ALL SELECT 'p' || p.oid || ' ' || p.xmin FROM pg_catalog.pg_policy p JOIN ours o ON p.polrelid = o.oid
-    UNION ALL SELECT 'r' || r.oid || ' ' || r.xmin FROM pg_catalog.pg_rewrite r JOIN ours o ON r.ev_class = o.oid
-    UNION ALL SELECT 'u' || u.oid || ' ' || u.xmin FROM pg_catalog.pg_publication_rel u JOIN ours o ON u.prrelid = o.oid
-    UNION ALL SELECT 's' || s.oid || ' ' || s.xmin FROM pg_catalog.pg_statistic_ext s JOIN ours o ON s.stxrelid = o.oid
-    UNION ALL SELECT 'm' || m.objoid || ' ' || m.objsubid || ' ' || m.xmin FROM pg_catalog.pg_description m
-                JOIN ours o ON m.objoid = o.oid AND m.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
-    UNION ALL SELECT 'd' || d.classid || ' ' || d.objid || ' ' || d.objsubid || ' ' || d.refobjsubid || ' ' || d.xmin FROM pg_catalog.pg_depend d
-                JOIN ours o ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = o.oid
-)
-SELECT pg_catalog.md5(pg_catalog.string_agg(fact, ',' ORDER BY fact)) FROM facts"""
-
 _ATTEMPTS = 100
 
 ASIDE_SUFFIX = "_projection_rebuild"
@@ -284,24 +257,6 @@ END $projection_rebuild$"""
     def locked_tables(self) -> list[str]:
         """The tables that are locked for the switch: those of the run, and those that are tied to them."""
         return sorted({each.full_name for each in [*(table.blue for table in self._tables), *self.tied] if each.kind != VIEW})
-
-    def unchanged(self) -> list[str]:
-        """A statement that is refused like a lock if anything has been done to the tables since this was called.
-
-        The definitions are read before anybody is held, and what comes between that and the locks would be lost.
-        """
-        names = [each.names for each in self._tables]
-        if any(self._catalog.find(each.schema, each.green) is None for each in names):
-            # Only planned: what is printed is executed at another time.
-            return []
-        schema, listed = names[0].schema, ", ".join(literal(name) for each in names for name in (each.blue, each.green))
-        query = _STATE.format(which=f"n.nspname = {literal(str(schema))} AND c.relname IN ({listed})")
-        ((state,),) = self._catalog.rows(query.replace("%", "%%"))
-        message = "the tables have been changed since the switch was worked out"
-        return [
-            f"DO $projection_rebuild$ BEGIN IF ({query}) <> {literal(state)} THEN "
-            f"RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = {literal(message)}; END IF; END $projection_rebuild$"
-        ]
 
     def statements(self) -> list[str]:
         """The switch itself, while everything is locked."""

@@ -161,18 +161,29 @@ class SqliteDialect(Dialect):
         return self.row_count(connection, schema, table)
 
     identity_lost_by = "VACUUM"
+    identity_untold = "with auto_vacuum it is not told"
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
         # Without the definition, which the switch compares by itself.
         found = {table: self.identity(connection, schema, table) for table in tables}
-        return {table: each and each.partition(":")[0] for table, each in found.items()}
+        return {table: (each and each.partition(":")[0]) or None for table, each in found.items()}
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
-        # VACUUM may move the page, and then a drop is refused, never wrong.
+        # VACUUM may move the page, and then a drop is refused, never wrong. With auto_vacuum each drop of a table moves that of another
+        # one, and there the definition is all that counts.
         query = "SELECT rootpage, sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         found = self._execute(connection, query, table).one_or_none()
-        return None if found is None else f"{found[0]}:{hashlib.sha256(text.body(found[1]).encode()).hexdigest()[:16]}"
+        moves = self._execute(connection, "PRAGMA auto_vacuum").scalar_one()
+        return (
+            None
+            if found is None
+            else f"{'' if moves else found[0]}:{hashlib.sha256(text.body(found[1]).encode()).hexdigest()[:16]}"
+        )
+
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return ("virtual table", "taken name", "defensive mode")
 
     def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
@@ -205,6 +216,10 @@ class SqliteDialect(Dialect):
                 "they are; run the rebuild with a Python whose SQLite allows PRAGMA writable_schema"
             )
         self._execute(connection, "PRAGMA writable_schema = 0")
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        # It counts each change of the schema, by whomever.
+        return str(self._execute(connection, "PRAGMA schema_version").scalar_one())
 
     def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
         return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
@@ -341,11 +356,17 @@ class SqliteDialect(Dialect):
         return [text.with_table_name(text.with_parents(wanted.sql, self._quoted(self._green)), self.quote(table.green))]
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = {index.name for index in self._indexes(connection, table.green)}
+        there = {index.name: text.with_index_names(index.sql, "?", "?") for index in self._indexes(connection, table.green)}
+        wanted = self._wanted(connection, table)[1]
+        made = {self._green(each.name): text.with_index_names(each.sql, "?", "?") for each in wanted}
+        gone = [name for name, said in there.items() if made.get(name) != said]
         return [
-            text.with_index_names(index.sql, self.quote(self._green(index.name)), self.quote(table.green))
-            for index in self._wanted(connection, table)[1]
-            if self._green(index.name) not in there
+            *(f"DROP INDEX {self.quote(name)}" for name in gone),
+            *(
+                text.with_index_names(index.sql, self.quote(self._green(index.name)), self.quote(table.green))
+                for index in wanted
+                if self._green(index.name) not in there or self._green(index.name) in gone
+            ),
         ]
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
@@ -423,7 +444,17 @@ class SqliteDialect(Dialect):
 
     def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         # Blue may have been given an index since the clone. What is only planned gets all of them.
-        return [each for table in tables if self._find(connection, table.green) for each in self.index_green(connection, table)]
+        made = [table for table in tables if self._find(connection, table.green)]
+        statements = [each for table in made for each in self.index_green(connection, table)]
+        return statements + [each for table in made for each in self._statistics_since(connection, table)]
+
+    def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        """Statistics for green, where blue has been given some since green was filled."""
+        if "sqlite_stat1" not in self._statistics(connection):
+            return []
+        query = "SELECT count(*) FILTER (WHERE tbl = ?), count(*) FILTER (WHERE tbl = ?) FROM sqlite_stat1"
+        blue, green = self._execute(connection, query, self._table(connection, table.blue).name, table.green).one()
+        return self.analyze(connection, table) if blue and not green else []
 
     def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
         before: list[str] = []
