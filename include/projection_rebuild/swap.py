@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, s
 
 from include.projection_rebuild import jobs
 from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import FenceDied, Manners, TablesBusy, TablesChanged
+from include.projection_rebuild.dialects.base import FenceDied, Manners, PauseTooLong, TablesBusy, TablesChanged
 from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.external import ExternalProjector
 from include.projection_rebuild.fresh_proof import look_before_switch
@@ -41,6 +41,7 @@ class SwapResult(BaseModel):
     :param attempts: how many attempts it took
     :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
     :param left_on_old: what was done to a live table between the last look and the switch, and is on the retired one
+    :param pause_parts: the pause by its parts in seconds, see :data:`PARTS`; empty where it was not measured, as after a crash
     """
 
     tables: list[str]
@@ -49,13 +50,69 @@ class SwapResult(BaseModel):
     attempts: int
     in_doubt: int = 0
     left_on_old: list[str] = []
+    pause_parts: dict[str, float] = {}
 
     def describe(self) -> str:
         """One line for a log."""
+        parts = f" ({_by_parts(self.pause_parts)})" if self.pause_parts else ""
         return (
             f"switched {', '.join(self.tables)} at {said(self.position)}; writers were held for "
-            f"{self.pause_seconds * 1000:.0f} ms, {self.attempts} attempt{'s' if self.attempts != 1 else ''}"
+            f"{self.pause_seconds * 1000:.0f} ms{parts}, {self.attempts} attempt{'s' if self.attempts != 1 else ''}"
         )
+
+
+PARTS = {
+    "lock": "the store's fence and the tables are taken, and the application's jobs come to their end",
+    "drain": "what was appended last is projected",
+    "count": "the newest events, and rows of others that would lose their parents, are counted",
+    "rename": "the ledger is told, and the tables change their names",
+    "after": "what cannot be part of that follows: foreign keys and their names, on MySQL and MariaDB",
+    "release": "the transaction commits, or the locks are given up",
+}
+"""The parts of a pause, in their order."""
+
+
+def _by_parts(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in parts.items())
+
+
+class _Pause:
+    """The time for which writers are held.
+
+    :param longest: for how long they may be
+    """
+
+    def __init__(self, longest: timedelta) -> None:
+        self.began = self._last = time.monotonic()
+        self.until = self.began + longest.total_seconds()
+        self.parts: dict[str, float] = {}
+
+    def left(self) -> float:
+        """Seconds for which they may still be held."""
+        return self.until - time.monotonic()
+
+    def ended(self, part: str) -> float:
+        """Notes that a part has ended; returns the whole time until now."""
+        now = time.monotonic()
+        self.parts[part], self._last = now - self._last, now
+        return now - self.began
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Says where the time has gone, if it is not enough."""
+        try:
+            yield
+        except PauseTooLong:
+            self.ended("then")
+            raise PauseTooLong(_by_parts(self.parts)) from None
+
+    def stay_in_time(self) -> None:
+        """Looks at the clock.
+
+        :raises PauseTooLong: the time is up
+        """
+        if self.left() <= 0:
+            raise PauseTooLong
 
 
 class LeftBehind(BaseModel):
@@ -69,10 +126,6 @@ class LeftBehind(BaseModel):
     settled: Place
     above: list[int]
     events: dict[str, int]
-
-
-class _PauseTooLong(Exception):
-    """This attempt has held the writers for as long as it may; it is undone."""
 
 
 class _ProgramsBehind(Exception):
@@ -107,7 +160,8 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
         tables = context.switched_sets(context.plan_of(run))
         if done := switched_already(context, connection, tables):
-            _finish_at_once(context, connection, tables, time.monotonic() + context.spec.swap.max_pause.total_seconds())
+            until = time.monotonic() + context.spec.swap.max_pause.total_seconds()
+            _finish_at_once(context, connection, tables, _left_over(context, connection, tables), until)
             return done
         refuse_at_once(context, connection, tables, run)
         _superseded(context, connection, tables)
@@ -187,20 +241,31 @@ def _mark_switched(context: Context, connection: sa.Connection, tables: list[Tab
     context.ledger.move(connection, context.run_id, RunState.SWITCHED, **findings)
 
 
-def _finish_at_once(context: Context, connection: sa.Connection, tables: list[TableSet], until: float) -> None:
+def _left_over(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:
+    """What is done right after the switch, where that commits by itself; elsewhere reconcile does it."""
+    return context.dialect.after_switch(connection, tables) if context.dialect.ddl_commits else []
+
+
+def _finish_at_once(
+    context: Context, connection: sa.Connection, tables: list[TableSet], statements: Sequence[str], until: float
+) -> None:
     """What could not be part of the switch follows while the writers are still held; what cannot be had in time, reconcile does.
 
     :param until: by the monotonic clock, when the writers have waited long enough
     """
     dialect, shortest = context.dialect, context.spec.swap.lock_timeout
     try:
-        for statement in dialect.after_switch(connection, tables) if dialect.ddl_commits else []:
-            left = timedelta(seconds=max(0, until - time.monotonic()))
-            dialect.run_at_work(connection, tables, statement, max(shortest, left))
-    except (sa.exc.DBAPIError, TablesBusy) as error:
-        if not isinstance(error, TablesBusy) and not dialect.lock_was_refused(error):
+        for statement in statements:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise PauseTooLong
+            dialect.run_at_work(connection, tables, statement, max(shortest, timedelta(seconds=left)))
+    except (sa.exc.DBAPIError, TablesBusy, PauseTooLong) as error:
+        if isinstance(error, sa.exc.DBAPIError) and not dialect.lock_was_refused(error):
             raise
-        context.log("the names of constraints could not be put right at once; reconcile does it")
+        context.log("foreign keys and the names of constraints could not be put right at once; reconcile does it")
+        # The last statements would have made these settings anew.
+        dialect.set_up(connection)
 
 
 def _superseded(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[Retired]:
@@ -259,7 +324,7 @@ def _attempt_until_done(
         wait=wait_random_exponential(multiplier=0.05, max=2),
         retry=retry_if_exception(
             lambda error: (
-                isinstance(error, (*_REASONS, TablesBusy))
+                isinstance(error, (*_REASONS, PauseTooLong, TablesBusy))
                 or context.dialect.lock_was_refused(error)
                 or context.dialect.was_cut(error)
             )
@@ -328,6 +393,8 @@ def _given_up(context: Context, connection: sa.Connection, tables: list[TableSet
 
 def _reason(context: Context, cause: BaseException | None) -> str:
     """Why an attempt has failed."""
+    if isinstance(cause, PauseTooLong):
+        return f"the pause grew too long (ms: {cause})"
     if cause is not None and context.dialect.was_cut(cause):
         return "the connection that held the tables was cut, by the server if nothing was heard of it for swap.max_pause"
     if isinstance(cause, _JobsLeft) and context.spec.live_writer.jobs_left is not None:
@@ -336,7 +403,6 @@ def _reason(context: Context, cause: BaseException | None) -> str:
 
 
 _REASONS: dict[type[Exception], str] = {
-    _PauseTooLong: "the pause grew too long",
     _JobsLeft: "live_writer.drain_check never gave 0. A queue that is never empty needs live_writer.jobs_left in its place, which tells the "
     "events of its jobs",
     _QueueTooLong: "more than swap.small_backlog events had come since the first one whose job is left (live_writer.jobs_left): look for a job "
@@ -529,6 +595,7 @@ class _Attempt:
         self._run = context.ledger.run(connection, context.run_id)
         self._plan = context.plan_of(self._run)
         self._projectors = Lockstep(context, connection, self._plan)
+        self._pause = _Pause(context.spec.swap.max_pause)
 
     def run(self, stopped: Callable[[], bool]) -> SwapResult:
         """Catches up without holding anybody, then holds, drains and renames.
@@ -541,37 +608,45 @@ class _Attempt:
         self._refuse_long_queue()
         retired = self._to_be_retired()
         superseded = _superseded(self._context, self._connection, self._tables) if _drops_within(self._context) else []
-        # What can be worked out before anybody is held, where the catalogs take long to read; what comes after it makes it fail.
-        ahead = [] if dialect.ddl_commits or dialect.one_writer else dialect.switch(self._connection, self._tables)
-        began = time.monotonic()
-        with self._programs_finished(stopped), ExitStack() as held:
+        # What can be worked out before anybody is held; what is changed after it makes it fail.
+        ahead = [] if dialect.ddl_commits else dialect.switch(self._connection, self._tables)
+        pause = self._pause = _Pause(bounds.max_pause)
+        with self._programs_finished(stopped), pause.told(), ExitStack() as held:
             # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the event store waits for
             # a table, a FLUSH of the store waits for him, and our reading of the store for the FLUSH.
             held.enter_context(self._context.store.in_a_hurry(bounds.lock_timeout))
-            manners = self._hold(held, began)
+            manners = self._hold(held, pause)
             # From here on the server ends a session that is silent, and this with it.
             if not held.enter_context(dialect.alone(self._connection, self._context.run_id)):
                 raise TablesBusy
+            pause.ended("lock")
             # Where DDL can be rolled back, hold() is the one transaction of drain, ledger and renames.
             with dialect.transaction(self._connection) if dialect.ddl_commits else nullcontext():
                 position, left_behind = self._drain()
+                pause.ended("count")
+                pause.stay_in_time()
                 self._drop_superseded(superseded)
                 self._set_consumers(position)
                 self._announce(position, left_behind, retired)
             statements = ahead or dialect.switch(self._connection, self._tables)
+            # Where nobody is held, keys and counters may still be changed until the tables are renamed.
+            held_still = dialect.holds_tables or manners.fence is not None
+            after = dialect.planned_after_switch(self._connection, self._tables) if dialect.ddl_commits and held_still else None
             refuse_replaced(self._context, self._connection, self._tables, self._run)
             self._readiness.confirm()
-            # The last look at the clock, after all that can take its time.
-            if time.monotonic() - began > bounds.max_pause.total_seconds():
-                raise _PauseTooLong
             fenced = dialect.run_switch(self._connection, self._tables, statements, manners)
             if not dialect.ddl_commits:
                 _mark_switched(self._context, self._connection, self._tables)
-            _finish_at_once(self._context, self._connection, self._tables, began + bounds.max_pause.total_seconds())
+            pause.ended("rename")
+            if after is None:
+                after = _left_over(self._context, self._connection, self._tables)
+            _finish_at_once(self._context, self._connection, self._tables, after, pause.until)
+            pause.ended("after")
         result = SwapResult(
             tables=self._read_models(),
             position=position,
-            pause_seconds=time.monotonic() - began,
+            pause_seconds=pause.ended("release"),
+            pause_parts=pause.parts,
             attempts=self._number,
             in_doubt=0 if fenced else _appended_since(self._context, self._plan, left_behind),
             left_on_old=dialect.left_on_old(self._connection, self._tables),
@@ -604,9 +679,9 @@ class _Attempt:
             program.start(position, position)
             while not program.is_done(0.01):
                 if time.monotonic() > until:
-                    raise _PauseTooLong
+                    raise PauseTooLong
 
-    def _hold(self, held: ExitStack, began: float) -> Manners:
+    def _hold(self, held: ExitStack, pause: _Pause) -> Manners:
         """Takes the fence, where there has to be one, and the tables; the jobs have ended then."""
         dialect, bounds = self._context.dialect, self._context.spec.swap
         fenced = _needs_fence(self._context, self._plan)
@@ -617,7 +692,9 @@ class _Attempt:
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
             nobody_waits=not fenced or _tables_first(self._number, self._takes_done),
+            left=pause.left,
         )
+        began = pause.began
         tables = dialect.hold(self._connection, self._tables, manners, self._context.ledger.tables)
         if not fenced:
             held.enter_context(tables)
@@ -701,6 +778,7 @@ class _Attempt:
         if self._projectors.programs:
             # The fence has settled it.
             settled, above = position, []
+        self._drained()
         stored = Counter(self._counted.by_type) + Counter(self._context.store.counts(self._counted.position, position))
         self._refuse_drained(stored)
         return position, LeftBehind(settled=settled, above=above, events=dict(stored))
@@ -721,10 +799,15 @@ class _Attempt:
         position = max(there, default=settled)
         done = {each: event_type for each, event_type in there.items() if each not in left}
         above = self._projectors.drain(position, frozenset(done)) + ahead
+        self._drained()
         counts = [self._counted.by_type, store.counts(self._counted.position, settled), Counter(done.values())]
         stored = sum(map(Counter, counts), start=Counter[str]())
         self._refuse_drained(stored)
         return position, LeftBehind(settled=settled, above=sorted(above), events=dict(stored))
+
+    def _drained(self) -> None:
+        self._pause.ended("drain")
+        self._pause.stay_in_time()
 
     @property
     def _takes_done(self) -> bool:

@@ -420,6 +420,26 @@ def test_a_pause_that_is_too_long_at_the_last_attempt_is_said(postgres: sa.Engin
 
     with monkeypatch.context() as patch:
         patch.setattr(swap._Attempt, "_drain", slowly)
+        with pytest.raises(SwapNotPossible, match=r"the pause grew too long \(ms: lock \d+, drain [5-9]\d\d,"):
+            made.swap()
+    assert actual(postgres) == expected(STORED)
+
+
+def test_a_connection_that_is_cut_at_the_last_attempt_is_said(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rebuild(postgres, swap={"attempts": 1})
+    run_to(made, "verify")
+    drain = swap._Attempt._drain
+
+    def cut(attempt: Any) -> Any:
+        with postgres.connect() as connection:
+            connection.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+                "AND state = 'idle in transaction' AND application_name LIKE 'projection_rebuild%%'"
+            )
+        return drain(attempt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(swap._Attempt, "_drain", cut)
         with pytest.raises(SwapNotPossible, match="the connection that held the tables was cut"):
             made.swap()
     assert actual(postgres) == expected(STORED)

@@ -6,6 +6,7 @@ the catalogs each time, so that after a crash they return just what is still mis
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
@@ -53,6 +54,10 @@ class FenceDied(Exception):
     """The connection that held appends back is gone; nothing has been switched."""
 
 
+class PauseTooLong(Exception):
+    """This attempt has held the writers for as long as it may; it is undone."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why a connection cannot be had, or cannot be worked with.
@@ -89,6 +94,7 @@ class Manners:
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     :param looked_at: other live tables, at which handlers look meanwhile
     :param nobody_waits: nobody is held yet, so a look for a moment may last
+    :param left: the seconds for which the writers may still be held
     """
 
     timeout: timedelta
@@ -98,6 +104,20 @@ class Manners:
     longest: timedelta = timedelta(seconds=2)
     looked_at: tuple[str, ...] = ()
     nobody_waits: bool = False
+    left: Callable[[], float] = lambda: math.inf
+
+    @property
+    def rest(self) -> timedelta:
+        """As ``left``, for a server's own clock: never nothing, and never without an end."""
+        return timedelta(seconds=max(0.001, min(self.left(), self.longest.total_seconds())))
+
+    def stay_in_time(self) -> None:
+        """Looks at the clock.
+
+        :raises PauseTooLong: the time is up
+        """
+        if self.left() <= 0:
+            raise PauseTooLong
 
     @property
     def look(self) -> float:
@@ -318,6 +338,10 @@ class Dialect(ABC):
     def set_up(self, connection: sa.Connection) -> None:
         """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/sessions.md shows."""
 
+    @abstractmethod
+    def session(self, connection: sa.Connection) -> list[str]:
+        """Statements that make the same settings in a shell, as they stand."""
+
     def on_connect(self, driver: Any) -> None:  # noqa: B027 - most databases need none
         """Settings of a driver's new connection that SQLAlchemy's own first questions need."""
 
@@ -355,6 +379,10 @@ class Dialect(ABC):
     def run(self, connection: sa.Connection, statement: str) -> None:
         """Executes one of the statements that the verbs below return."""
         self._execute(connection, statement)
+
+    def as_it_stands(self, statement: str) -> str:
+        """A statement of the verbs below without what the driver needs: it formats them, so percent signs are doubled there."""
+        return statement if self._mark == "?" else statement.replace("%%", "%")
 
     def run_as_it_stands(self, connection: sa.Connection, statement: str) -> sa.CursorResult[*tuple[Any, ...]]:
         """Executes a statement that has no bound values and whose percent signs are not doubled."""
@@ -704,14 +732,17 @@ class Dialect(ABC):
     def run_switch(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
     ) -> bool:
-        """Executes the statements of :meth:`switch`.
+        """Executes the statements of :meth:`switch`, and looks at the clock between them.
 
         :returns: whether the fence held until the tables were switched; False: it may have died just before
         :raises TablesBusy: nothing has changed; as after an error that :meth:`lock_was_refused` knows
         :raises FenceDied: nothing has changed
+        :raises PauseTooLong: nothing has changed, or the transaction around it has to be rolled back
         """
         for statement in statements:
+            manners.stay_in_time()
             self._execute(connection, statement)
+        manners.stay_in_time()
         self._still_fenced(manners)
         return True
 
@@ -731,7 +762,7 @@ class Dialect(ABC):
         """
 
     def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """What :meth:`after_switch` will return, as far as the live tables tell it before there are others."""
+        """What :meth:`after_switch` will return, worked out before the tables have been switched; asked for right after :meth:`switch`."""
         return []
 
     def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:

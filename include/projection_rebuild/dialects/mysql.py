@@ -63,6 +63,10 @@ NO_KEEPERS = frozenset({1040, 1203, 1226, 1044, 1142})
 
 KEPT = "projection_rebuild_keepers"
 
+READ = "projection_rebuild_read"
+"""In a connection's ``info``: the definitions that the statements of a switch were made from, so that they are read but once while
+writers wait."""
+
 # READ COMMITTED takes a new snapshot for each statement, and a statement by itself cannot come to another table later.
 _MARIADB_SNAPSHOTS = """
 SELECT t.trx_mysql_thread_id, t.trx_started FROM information_schema.INNODB_TRX t
@@ -163,7 +167,7 @@ _HOLDS = {
     "uuid": Holds.UUID,
 }
 
-LiveAndOld = tuple[text.Definition, text.Definition]
+LiveAndOld = tuple[text.Keyed, text.Keyed]
 
 
 class MySQLDialect(Dialect):
@@ -225,8 +229,15 @@ class MySQLDialect(Dialect):
         driver.set_character_set("utf8mb4")
         # With completion_type = CHAIN, whoever has ended a transaction here before us has begun another one.
         self._execute(connection, "ROLLBACK AND NO CHAIN NO RELEASE")
-        self._execute(connection, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        self._execute(connection, ours.statement(mariadb=self.is_mariadb, version=self._version(connection)))
+        for statement in self._settings(connection):
+            self._execute(connection, statement)
+
+    def session(self, connection: sa.Connection) -> list[str]:
+        return ["SET NAMES utf8mb4", *self._settings(connection)]
+
+    def _settings(self, connection: sa.Connection) -> list[str]:
+        made = ours.statement(mariadb=self.is_mariadb, version=self._version(connection))
+        return ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", made]
 
     def check_live(self, connection: sa.Connection) -> None:
         for problem in ours.live_problems(partial(self._execute, connection)):
@@ -660,7 +671,7 @@ class MySQLDialect(Dialect):
         if not adds:
             return []
         head = f"ALTER TABLE {self.qualified(table.schema, table.green)}"
-        return [UNCHECKED[0], f"{head} {', '.join([*adds, *self._kept(green)])}", UNCHECKED[1]]
+        return [UNCHECKED[0], f"{head} {', '.join([*adds, *self._kept(green.keyed())])}", UNCHECKED[1]]
 
     def _beside(self, key: text.ForeignKey, schema: str | None, tables: Container[str]) -> bool:
         return key.parent_schema in (None, schema) and key.parent in tables
@@ -671,11 +682,10 @@ class MySQLDialect(Dialect):
             f"{self.qualified(key.parent_schema or schema, parent)} {_raw(key.parent_columns)}{_raw(key.actions)}"
         )
 
-    def _kept(self, definition: text.Definition) -> list[str]:
+    def _kept(self, table: text.Keyed) -> list[str]:
         """Indexes that the server has made for a foreign key go and come with it; one that was renamed is the user's own, and stays
         where it is."""
-        plain = (self.quote(index.name) for index in definition.indexes() if not index.kind)
-        return [f"RENAME INDEX {name} TO {name}" for name in plain]
+        return [f"RENAME INDEX {name} TO {name}" for name in map(self.quote, table.plain_indexes)]
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         greens = {each.blue: each.green for each in run}
@@ -889,8 +899,10 @@ class MySQLDialect(Dialect):
         if KEPT in connection.info:
             return list(connection.info[KEPT][1])
         counters = []
+        read = connection.info[READ] = {}
         for table in tables:
             blue, green = (self._definition(connection, table.schema, name) for name in (table.blue, table.green))
+            read |= {(table, table.blue): blue, (table, table.green): green}
             if not planned:
                 self._refuse_changes(table, tables, blue, green)
             wanted = blue if table.form is None else self._wanted(connection, table)
@@ -925,7 +937,7 @@ class MySQLDialect(Dialect):
         return [] if self.holds_tables else [each for table in tables for each in self._left_on_old(connection, table)]
 
     def _left_on_old(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
-        live, old = self._live_and_old(connection, table)
+        live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))
         for each in _different(old, live, {}) if table.form is None else []:
             yield f"{each} is not the same on {table.blue} and {table.old}"
         for (name,) in self._execute(connection, around.TRIGGERS_OF, table.schema, table.old):
@@ -942,15 +954,20 @@ class MySQLDialect(Dialect):
     ) -> bool:
         self._still_fenced(manners)
         if self.holds_tables:
+            # A counter that is ahead harms nobody, and a RENAME that is killed leaves all tables where they were.
             for statement in statements:
-                self._execute(connection, statement)
+                manners.stay_in_time()
+                with self._killed_after(connection, manners.rest):
+                    self._execute(connection, statement)
             return True
         *counters, rename = statements
         for statement in counters:
-            with self._killed_after(connection, manners.timeout):
+            manners.stay_in_time()
+            with self._killed_after(connection, min(manners.timeout, manners.rest)):
                 self._execute(connection, statement)
+        manners.stay_in_time()
         if KEPT in connection.info:
-            seconds = manners.timeout.total_seconds() + 10 * STEP * len(tables)
+            seconds = min(manners.timeout.total_seconds() + 10 * STEP * len(tables), manners.rest.total_seconds())
             with connection.info[KEPT][0].making_way(self.session_id(connection), time.monotonic() + seconds):
                 self._execute(connection, f"SET STATEMENT max_statement_time = {seconds:.3f} FOR {rename}")
         elif manners.polite:
@@ -961,7 +978,7 @@ class MySQLDialect(Dialect):
                 seconds = manners.longest.total_seconds() / 4
                 self._without_waiting(connection, rename, seconds, again=lambda: self.switch(connection, tables))
         else:
-            self._wait_in_the_queue(connection, rename, manners.timeout)
+            self._wait_in_the_queue(connection, rename, min(manners.timeout, manners.rest))
         return manners.fence is None or manners.fence.holds()
 
     def _wait_in_the_queue(self, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
@@ -1066,46 +1083,79 @@ class MySQLDialect(Dialect):
             if missing := self._missing(live, old, table, tables):
                 clauses = [f"ADD {self._foreign_key(key, table.schema, key.parent)}" for key in missing]
                 adds.append(self._in_place(table.schema, table.blue, live, clauses))
-            if keys := old.foreign_keys():
+            if keys := old.foreign_keys:
                 clauses = [f"DROP FOREIGN KEY {self.quote(key.name)}" for key in keys]
                 drops.append(self._in_place(table.schema, table.old, old, clauses))
         return [*counters, *([UNCHECKED[0], *adds, *drops, UNCHECKED[1]] if adds or drops else [])]
 
     def _live_and_old(self, connection: sa.Connection, table: TableSet) -> LiveAndOld:
-        live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))
+        live, old = (self._definition(connection, table.schema, name).keyed() for name in (table.blue, table.old))
         return live, old
 
-    def _missing(
-        self, live: text.Definition, old: text.Definition, table: TableSet, tables: Iterable[TableSet]
-    ) -> list[text.ForeignKey]:
+    def _live_and_old_to_be(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> LiveAndOld:
+        """As :meth:`_live_and_old`, of what the switch will leave; nothing counts meanwhile."""
+        read = connection.info.get(READ, {})
+        blue, green = (
+            read.get((table, name)) or self._definition(connection, table.schema, name) for name in (table.blue, table.green)
+        )
+        lives, olds = {each.green: each.blue for each in run}, {each.blue: each.old for each in run}
+        if green.clauses:
+            live = green.keyed()
+            keys = [
+                replace(key, parent=lives[key.parent]) if self._beside(key, table.schema, lives) else key
+                for key in live.foreign_keys
+            ]
+        else:
+            # Only planned: what makes it gives it these names.
+            live = (blue if table.form is None else self._wanted(connection, table)).keyed()
+            beside = (key for key in live.foreign_keys if self._beside(key, table.schema, olds))
+            keys = [replace(key, name=_meanwhile(key.name)) for key in beside]
+        old = blue.keyed()
+        retired = [
+            replace(
+                key,
+                name=text.renamed(key.name, table.blue, table.old, "ibfk"),
+                parent=olds[key.parent] if self._beside(key, table.schema, olds) else key.parent,
+            )
+            for key in old.foreign_keys
+        ]
+        return replace(live, foreign_keys=keys, counter=0), replace(old, foreign_keys=retired, counter=0)
+
+    def _missing(self, live: text.Keyed, old: text.Keyed, table: TableSet, tables: Iterable[TableSet]) -> list[text.ForeignKey]:
         """Foreign keys that the old table has and the live one has not, by the names and parents that they have there."""
-        there = {key.to(key.parent) for key in live.foreign_keys()}
+        there = {key.to(key.parent) for key in live.foreign_keys}
         if table.form is not None:
             return [key for key in text.Definition(table.form.definition).foreign_keys() if key.to(key.parent) not in there]
         lives = {each.old: each.blue for each in tables}
         found = []
-        for key in old.foreign_keys():
+        for key in old.foreign_keys:
             number = text.generated(key.name, table.old, "ibfk")
             name = f"{table.blue}_ibfk_{number}" if number else text.final(key.name)
             parent = lives[key.parent] if self._beside(key, table.schema, lives) else key.parent
             found.append(replace(key, name=name, parent=parent))
         return [key for key in found if key.to(key.parent) not in there]
 
-    def _in_place(self, schema: str | None, table: str, definition: text.Definition, parts: Sequence[str]) -> str:
-        changes = ", ".join([*parts, *self._kept(definition)])
+    def _in_place(self, schema: str | None, table: str, as_it_is: text.Keyed, parts: Sequence[str]) -> str:
+        changes = ", ".join([*parts, *self._kept(as_it_is)])
         return f"ALTER TABLE {self.qualified(schema, table)} {changes}, ALGORITHM = INPLACE"
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Constraints get their names back, which the old tables had until now."""
-        # Read once: the writers wait.
-        shown = {table: self._live_and_old(connection, table) for table in tables}
+        return self._names_put_right({table: self._live_and_old(connection, table) for table in tables})
+
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        shown = {table: self._live_and_old_to_be(connection, table, tables) for table in tables}
+        connection.info.pop(READ, None)
+        return self._names_put_right(shown)
+
+    def _names_put_right(self, shown: Mapping[TableSet, LiveAndOld]) -> list[str]:
+        """Constraints get their names back, which the old tables had until then."""
         made = self._separated(shown)
         for table, (live, old) in shown.items():
-            made += self._foreign_keys_renamed(table, live, self._missing(live, old, table, tables))
+            made += self._foreign_keys_renamed(table, live, self._missing(live, old, table, shown))
         return made
 
-    def _foreign_keys_renamed(self, table: TableSet, live: text.Definition, added: list[text.ForeignKey]) -> list[str]:
-        keys = [key for key in live.foreign_keys() if key.name != text.final(key.name)]
+    def _foreign_keys_renamed(self, table: TableSet, live: text.Keyed, added: list[text.ForeignKey]) -> list[str]:
+        keys = [key for key in live.foreign_keys if key.name != text.final(key.name)]
         keys += [replace(key, name=_meanwhile(key.name)) for key in added]
         if not keys:
             return []

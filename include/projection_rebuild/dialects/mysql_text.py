@@ -71,6 +71,21 @@ class Check:
     rule: str
 
 
+@dataclass(frozen=True)
+class Keyed:
+    """What has to be known of a table to put its foreign keys right.
+
+    :param counter: the next AUTO_INCREMENT; 0 if there is none
+    :param counts: whether a column is AUTO_INCREMENT
+    :param plain_indexes: the names of the indexes that are neither unique nor of another kind
+    """
+
+    counter: int
+    counts: bool
+    foreign_keys: list[ForeignKey]
+    plain_indexes: list[str]
+
+
 class Definition:
     """A table as SHOW CREATE TABLE tells it, one clause a line.
 
@@ -170,6 +185,11 @@ class Definition:
             keys.append(ForeignKey(_plain(found[1]), found[2], schema, _plain(found[4]), found[5], found[6]))
         return keys
 
+    def keyed(self) -> Keyed:
+        """See :class:`Keyed`."""
+        plain = [index.name for index in self.indexes() if not index.kind]
+        return Keyed(self.counter, self.counts, self.foreign_keys(), plain)
+
     def checks(self) -> list[Check]:
         """The CHECK constraints with names; MariaDB has others within its columns."""
         return [Check(_plain(found[1]), found[2]) for clause in self.clauses if (found := _CHECK.fullmatch(clause))]
@@ -232,6 +252,12 @@ def generated(name: str, table: str, kind: str) -> str | None:
     """The number in a name that the server itself has given (``t_ibfk_1``, ``t_chk_1``), and that it keeps in a rename."""
     found = re.fullmatch(rf"{re.escape(table)}_{kind}_([0-9]+)", name)
     return found[1] if found else None
+
+
+def renamed(name: str, table: str, to: str, kind: str) -> str:
+    """What a constraint is called when its table has been renamed: the server takes the names along that it has given itself."""
+    number = generated(name, table, kind)
+    return name if number is None else f"{to}_{kind}_{number}"
 
 
 def column_of(clause: str) -> str:

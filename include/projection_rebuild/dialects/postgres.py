@@ -33,6 +33,7 @@ from include.projection_rebuild.dialects.base import (
     Fence,
     Listed,
     Manners,
+    PauseTooLong,
     Refusal,
     Scratch,
     Surroundings,
@@ -40,7 +41,7 @@ from include.projection_rebuild.dialects.base import (
 )
 from include.projection_rebuild.dialects.postgres_apart import made_apart
 from include.projection_rebuild.dialects.postgres_carried import carried_over
-from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog
+from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog, literal
 from include.projection_rebuild.dialects.postgres_clone import Clone
 from include.projection_rebuild.dialects.postgres_dump import dumped
 from include.projection_rebuild.dialects.postgres_hanging import QUERY as HANGING
@@ -52,6 +53,7 @@ from include.projection_rebuild.names import Form, TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import Key, RowType, Values
 from include.projection_rebuild.shapes import Holds, Shape
+from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
@@ -245,6 +247,10 @@ class PostgresDialect(Dialect):
         # One round trip: connections are opened within the switch, too.
         statement, values = ours.statement(self._version(connection))
         self._execute(connection, statement, *values)
+
+    def session(self, connection: sa.Connection) -> list[str]:
+        statement, values = ours.statement(self._version(connection))
+        return [statement % tuple(map(literal, values))]
 
     def on_connect(self, driver: Any) -> None:
         # SQLAlchemy asks for the server's version before we come to anything, and expects text.
@@ -558,7 +564,13 @@ class PostgresDialect(Dialect):
     def run_switch(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
     ) -> bool:
-        self._execute_all(connection, [statement.replace("%%", "%") for statement in statements])
+        try:
+            self._execute_all(connection, _in_time([statement.replace("%%", "%") for statement in statements], manners.rest))
+        except sa.exc.DBAPIError as error:
+            if self.kind_of(error) is Kind.CANCELLED:
+                raise PauseTooLong from error
+            raise
+        manners.stay_in_time()
         self._still_fenced(manners)
         return True
 
@@ -885,6 +897,22 @@ def _at_once(error: BaseException | None) -> bool:
 def _milliseconds(timeout: timedelta) -> int:
     """What is waited for a lock at most."""
     return max(1, round(min(timeout, LONGEST_LOCK_WAIT).total_seconds() * 1000))
+
+
+_AT_ONCE = 10
+"""Statements of a switch between two looks at the clock."""
+
+
+def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
+    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that takes too long."""
+    limit = max(1, round(rest.total_seconds() * 1000))
+    look = (
+        "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
+        f"interval '{limit} milliseconds' THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END IF; END $projection_rebuild$"
+    )
+    looked = [each for at in range(0, len(statements), _AT_ONCE) for each in [look, *statements[at : at + _AT_ONCE]]]
+    # Not the COMMIT: nobody would know what has become of it.
+    return [f"SET LOCAL statement_timeout = {limit}", *looked, look, "SET LOCAL statement_timeout = 0"]
 
 
 def _longest_silence(longest: timedelta) -> str:

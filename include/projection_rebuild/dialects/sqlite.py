@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import tempfile
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import itemgetter
@@ -23,11 +21,32 @@ from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import sqlite_preflight as preflight
 from include.projection_rebuild.dialects import sqlite_session as ours
 from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Scratch, Surroundings, Trial, wait_for
+from include.projection_rebuild.dialects.base import (
+    Dialect,
+    Fence,
+    Manners,
+    Refusal,
+    Scratch,
+    Surroundings,
+    Trial,
+    wait_for,
+)
 from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
-from include.projection_rebuild.errors import CloneError, changed_since
+from include.projection_rebuild.dialects.sqlite_switch import (
+    MAX_IDENTIFIER,
+    Schema,
+    Stored,
+    Switch,
+    as_form,
+    folded,
+    gone,
+    green_name,
+    of_form,
+    old_name,
+)
+from include.projection_rebuild.errors import CloneError
 from include.projection_rebuild.findings import Carried, Finding, named
-from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.positions import Place
 from include.projection_rebuild.rows import RowType, Values
 from include.projection_rebuild.shapes import Holds, Shape
@@ -67,6 +86,8 @@ def _holds(declared: str) -> Holds:
     return Holds.LOOSE if name else Holds.OTHER
 
 
+_ROOTS = "SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"
+
 _UNUSABLE = Refusal(
     "the file cannot be opened, or a parameter of the connection is wrong", "Correct path and extras in the connection"
 )
@@ -79,18 +100,10 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A row of sqlite_master that has a statement of its own."""
-
-    name: str
-    sql: str
-
-
 class SqliteDialect(Dialect):
-    """See :class:`Dialect`. Names have no limit of their own; there is one schema per file."""
+    """See :class:`Dialect`. There is one schema per file."""
 
-    max_identifier = 1_000
+    max_identifier = MAX_IDENTIFIER
     ddl_commits = False
     one_writer = True
     # A tenth of a second: the application's writers wait for as long.
@@ -130,6 +143,9 @@ class SqliteDialect(Dialect):
         driver.create_function("projection_rebuild_field", 2, _field, deterministic=True)
         self._writes_utf8 = self._execute(connection, "PRAGMA encoding").scalar() == "UTF-8"
 
+    def session(self, connection: sa.Connection) -> list[str]:
+        return list(ours.STATEMENTS)
+
     def session_id(self, connection: sa.Connection) -> int | None:
         return None
 
@@ -164,9 +180,11 @@ class SqliteDialect(Dialect):
     identity_untold = "with auto_vacuum it is not told"
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        # Without the definition, which the switch compares by itself.
-        found = {table: self.identity(connection, schema, table) for table in tables}
-        return {table: (each and each.partition(":")[0]) or None for table, each in found.items()}
+        # Without the definition, which the switch compares by itself; and at once, as writers may be waiting.
+        if self._execute(connection, "PRAGMA auto_vacuum").scalar_one():
+            return dict.fromkeys(tables)
+        pages = {folded(name): page for name, page in self._execute(connection, _ROOTS)}
+        return {table: None if (page := pages.get(folded(table))) is None else str(page) for table in tables}
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
@@ -200,22 +218,27 @@ class SqliteDialect(Dialect):
             ours = {table.blue, table.green, table.old}
             wanted = [table.green, table.old]
             for index in self._indexes(connection, table.blue):
-                wanted += [self._green(index.name), self._old(index.name)]
+                wanted += [green_name(index.name), old_name(index.name)]
             if table.form is not None:
-                wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, self._green(index.name))]
+                wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, green_name(index.name))]
             for name in dict.fromkeys(wanted):
                 for kind, of in self._execute(connection, query, name):
                     if of not in ours or kind == "view":
                         yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {kind} of this name; rename it"
 
     def _defended(self, connection: sa.Connection) -> Iterator[str]:
+        # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
         self._execute(connection, "PRAGMA writable_schema = 1")
-        if not self._execute(connection, "PRAGMA writable_schema").scalar():
+        try:
+            self._execute(connection, "UPDATE sqlite_master SET sql = sql WHERE 0")
+        except sa.exc.OperationalError:
             yield (
-                "this build of SQLite keeps its schema from being edited (its defensive mode), so that definitions could not stay as "
-                "they are; run the rebuild with a Python whose SQLite allows PRAGMA writable_schema"
+                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
+                "rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a Python "
+                "whose SQLite does not begin with it"
             )
-        self._execute(connection, "PRAGMA writable_schema = 0")
+        finally:
+            self._execute(connection, "PRAGMA writable_schema = 0")
 
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
         # It counts each change of the schema, by whomever.
@@ -224,7 +247,7 @@ class SqliteDialect(Dialect):
     def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
         return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
 
-    def _carried(self, connection: sa.Connection, blue: _Stored) -> Iterator[Carried]:
+    def _carried(self, connection: sa.Connection, blue: Stored) -> Iterator[Carried]:
         generated = {2: " (generated)", 3: " (generated)"}
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(blue.name)})").all()
         tables = self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
@@ -302,15 +325,13 @@ class SqliteDialect(Dialect):
             memory.dispose()
 
     def _written(self, connection: sa.Connection, table: str) -> str:
-        indexes = [(index.name, index.sql) for index in self._indexes(connection, table)]
-        return json.dumps([self._table(connection, table).sql, indexes])
+        return as_form(self._table(connection, table), self._indexes(connection, table))
 
-    def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[_Stored, list[_Stored]]:
+    def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[Stored, list[Stored]]:
         """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
         if table.form is None:
             return self._table(connection, table.blue), self._indexes(connection, table.blue)
-        sql, indexes = json.loads(table.form.definition)
-        return _Stored(table.blue, sql), [_Stored(*each) for each in indexes]
+        return of_form(table.blue, table.form.definition)
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
@@ -353,19 +374,19 @@ class SqliteDialect(Dialect):
         wanted, _ = self._wanted(connection, table)
         if text.table_name(wanted.sql) is None:
             raise CloneError(f"the definition of {table.blue} in sqlite_master is not a CREATE TABLE; it cannot be copied")
-        return [text.with_table_name(text.with_parents(wanted.sql, self._quoted(self._green)), self.quote(table.green))]
+        return [text.with_table_name(text.with_parents(wanted.sql, self._quoted(green_name)), self.quote(table.green))]
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         there = {index.name: text.with_index_names(index.sql, "?", "?") for index in self._indexes(connection, table.green)}
         wanted = self._wanted(connection, table)[1]
-        made = {self._green(each.name): text.with_index_names(each.sql, "?", "?") for each in wanted}
+        made = {green_name(each.name): text.with_index_names(each.sql, "?", "?") for each in wanted}
         gone = [name for name, said in there.items() if made.get(name) != said]
         return [
             *(f"DROP INDEX {self.quote(name)}" for name in gone),
             *(
-                text.with_index_names(index.sql, self.quote(self._green(index.name)), self.quote(table.green))
+                text.with_index_names(index.sql, self.quote(green_name(index.name)), self.quote(table.green))
                 for index in wanted
-                if self._green(index.name) not in there or self._green(index.name) in gone
+                if green_name(index.name) not in there or green_name(index.name) in gone
             ),
         ]
 
@@ -408,32 +429,27 @@ class SqliteDialect(Dialect):
         self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
     ) -> Iterator[None]:
         self.limit_lock_wait(connection, manners.timeout)
-        with self.transaction(connection):
-            yield
+        try:
+            with self.transaction(connection):
+                yield
+        finally:
+            # A switch that was given up may have left it on.
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "PRAGMA writable_schema = 0")
 
     def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        renames: list[str] = []
-        edits: list[str] = []
-        statistics: list[str] = []
-        for table in tables:
-            renames.append(self._rename(table.old, table.green))
-            names = {}
-            for index in self._indexes(connection, table.old):
-                names[index.name] = name = self._green(index.name.removesuffix(OLD_SUFFIX))
-                sql = text.with_index_names(index.sql, self.quote(name), self.quote(table.green))
-                edits.append(_edit("index", index.name, name=name, tbl_name=table.green, sql=sql))
-            statistics += self._moved_statistics(connection, table.old, table.green, names)
-        return [*renames, *_edited(edits), *statistics]
+        return Switch(Schema.of(connection), tables, self.quote).take_back()
 
     def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
         # A reader of the write-ahead log sees tables and rows of its time, names included.
         return {}
 
     def abandoned(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        found = []
-        greens = {self._table(connection, each.blue).name: each.green for each in tables}
-        for (child,) in self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").all():
-            for parent, pairs in [] if child in greens else self._foreign_keys(connection, child):
+        found, schema = [], Schema.of(connection)
+        greens = {schema.table(each.blue).name: each.green for each in tables}
+        ours = {*greens, *greens.values()}
+        for child in (each for each in schema.children() if each not in ours):
+            for parent, pairs in self._pairs(connection, child, connection, schema):
                 green = greens.get(parent)
                 if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
                     found.append(
@@ -457,74 +473,10 @@ class SqliteDialect(Dialect):
         return self.analyze(connection, table) if blue and not green else []
 
     def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        before: list[str] = []
-        renames: list[str] = []
-        edits: list[str] = []
-        after: list[str] = []
-        for table in tables:
-            blue = self._table(connection, table.blue)
-            if not planned:
-                self._refuse_changes(connection, table)
-            wanted, wanted_indexes = self._wanted(connection, table)
-            if text.counts(blue.sql) and text.counts(wanted.sql):
-                before += _counter(blue.name, table.green)
-            renames += [self._rename(blue.name, table.old), self._rename(table.green, blue.name)]
-            edits += [*self._table_edits(connection, blue, table), *self._index_edits(connection, blue, table)]
-            names = {index.name: self._old(index.name) for index in self._indexes(connection, blue.name)}
-            after += self._moved_statistics(connection, blue.name, table.old, names)
-            greens = {self._green(index.name): index.name for index in wanted_indexes}
-            after += self._moved_statistics(connection, table.green, blue.name, greens)
-            # A schema is read in the order of its rows, so that triggers have to stand behind the new table's row.
-            for trigger in self._stored(connection, "trigger", blue.name):
-                before.append(f"DROP TRIGGER {self.quote(trigger.name)}")
-                after.append(trigger.sql)
-        anew = dict(view for table in tables if table.form for view in table.form.views)
-        edits += [_edit("view", name, sql=f"CREATE VIEW {self.quote(name)} AS {query}") for name, query in anew.items()]
-        return [*before, *renames, *_edited(edits), *map(self._glance, tables), *after]
-
-    def _glance(self, table: TableSet) -> str:
-        """Reads the schema anew: a mistake in it is an error now, while all of it can still be rolled back."""
-        return f"SELECT 1 FROM {self.quote(table.blue)} LIMIT 0"
-
-    def _refuse_changes(self, connection: sa.Connection, table: TableSet) -> None:
-        """Green gets the live definition to the letter, so it has to be what that says.
-
-        :raises CloneError: blue has been changed since green was made or retired
-        """
-        green = self._find(connection, table.green)
-        if green is None:
-            return
-        wanted, indexes = self._wanted(connection, table)
-        changed = [] if text.body(green.sql) == text.body(wanted.sql) else ["its columns or constraints"]
-        expected = {self._green(each.name): text.with_index_names(each.sql, "?", "?") for each in indexes}
-        made = {each.name: text.with_index_names(each.sql, "?", "?") for each in self._indexes(connection, table.green)}
-        names = {self._green(each.name): each.name for each in indexes}
-        changed += [
-            f"index {names.get(name, name.removesuffix(GREEN_SUFFIX))}"
-            for name in sorted({*expected, *made})
-            if expected.get(name) != made.get(name)
-        ]
-        if changed:
-            raise changed_since(table.blue, table.green, changed)
-
-    def _table_edits(self, connection: sa.Connection, blue: _Stored, table: TableSet) -> Iterator[str]:
-        """The live definition goes to the new table to the letter; the old one's foreign keys hold nobody up any more."""
-        retired = text.with_table_name(text.with_parents(blue.sql, self._quoted(self._old)), self.quote(table.old))
-        yield _edit("table", table.old, sql=retired)
-        yield _edit("table", blue.name, sql=self._wanted(connection, table)[0].sql)
-
-    def _index_edits(self, connection: sa.Connection, blue: _Stored, table: TableSet) -> Iterator[str]:
-        """Names of indexes are the database's: they change hands."""
-        indexes = self._indexes(connection, blue.name)
-        for index in indexes:
-            name = self._old(index.name)
-            sql = text.with_index_names(index.sql, self.quote(name), self.quote(table.old))
-            yield _edit("index", index.name, name=name, tbl_name=table.old, sql=sql)
-        for index in self._wanted(connection, table)[1]:
-            yield _edit("index", self._green(index.name), name=index.name, tbl_name=blue.name, sql=index.sql)
-
-    def _rename(self, name: str, to: str) -> str:
-        return f"ALTER TABLE {self.quote(name)} RENAME TO {self.quote(to)}"
+        switch = Switch(Schema.of(connection), tables, self.quote)
+        if not planned:
+            switch.refuse_changes()
+        return switch.statements()
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return []
@@ -667,33 +619,27 @@ class SqliteDialect(Dialect):
 
     # Catalogs ---------------------------------------------------------------------------------------------------
 
-    def _green(self, name: str) -> str:
-        return derived(name, GREEN_SUFFIX, self.max_identifier)
-
-    def _old(self, name: str) -> str:
-        return derived(name, OLD_SUFFIX, self.max_identifier)
-
     def _quoted(self, rename: text.Rename) -> text.Rename:
         return lambda name: self.quote(rename(name))
 
-    def _find(self, connection: sa.Connection, table: str) -> _Stored | None:
+    def _find(self, connection: sa.Connection, table: str) -> Stored | None:
         # SQLite takes Orders and orders for the same name; which one it is stands here.
-        query = "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        query = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
         found = self._execute(connection, query, table).one_or_none()
-        return None if found is None else _Stored(*found)
+        return None if found is None else Stored(*found)
 
-    def _table(self, connection: sa.Connection, table: str) -> _Stored:
+    def _table(self, connection: sa.Connection, table: str) -> Stored:
         found = self._find(connection, table)
         if found is None:
-            raise CloneError(f"there is no table {table} any more; plan the rebuild anew")
+            raise gone(table)
         return found
 
-    def _stored(self, connection: sa.Connection, kind: str, table: str) -> list[_Stored]:
-        query = """SELECT name, sql FROM sqlite_master
+    def _stored(self, connection: sa.Connection, kind: str, table: str) -> list[Stored]:
+        query = """SELECT type, name, tbl_name, sql FROM sqlite_master
                    WHERE type = ? AND tbl_name = ? COLLATE NOCASE AND sql IS NOT NULL ORDER BY rowid"""
-        return [_Stored(*found) for found in self._execute(connection, query, kind, table)]
+        return [Stored(*found) for found in self._execute(connection, query, kind, table)]
 
-    def _indexes(self, connection: sa.Connection, table: str) -> list[_Stored]:
+    def _indexes(self, connection: sa.Connection, table: str) -> list[Stored]:
         """The indexes that were made by a statement of their own; a table's keys have others, which follow its name."""
         return self._stored(connection, "index", table)
 
@@ -703,21 +649,24 @@ class SqliteDialect(Dialect):
         memory = sa.create_engine("sqlite://")
         with memory.connect() as apart:
             self._execute(apart, wanted.sql)
-            found = self._pairs(apart, table.blue, connection)
+            found = self._pairs(apart, table.blue, connection, Schema.of(connection))
         memory.dispose()
         return found
 
     def _foreign_keys(self, connection: sa.Connection, table: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """Parent and pairs of columns, the table's own first."""
-        return self._pairs(connection, table, connection)
+        return self._pairs(connection, table, connection, Schema.of(connection))
 
-    def _pairs(self, connection: sa.Connection, table: str, parents: sa.Connection) -> list[tuple[str, list[tuple[str, str]]]]:
+    def _pairs(
+        self, connection: sa.Connection, table: str, parents: sa.Connection, schema: Schema
+    ) -> list[tuple[str, list[tuple[str, str]]]]:
+        """:param schema: that of ``parents``"""
         keys: dict[int, list[Any]] = {}
         for key in self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})"):
             keys.setdefault(key[0], []).append(key)
         found = []
         for parts in keys.values():
-            parent = self._find(parents, parts[0][2])
+            parent = schema.find(parts[0][2])
             if parent is not None:
                 # A key that names no columns points to the parent's primary key.
                 implied = [] if parts[0][4] else sa.inspect(parents).get_pk_constraint(parent.name)["constrained_columns"]
@@ -728,20 +677,7 @@ class SqliteDialect(Dialect):
         return found
 
     def _statistics(self, connection: sa.Connection) -> list[str]:
-        query = "SELECT name FROM sqlite_master WHERE name IN ('sqlite_stat1', 'sqlite_stat3', 'sqlite_stat4') ORDER BY name"
-        return [name for (name,) in self._execute(connection, query)]
-
-    def _moved_statistics(self, connection: sa.Connection, table: str, to: str, indexes: dict[str, str]) -> list[str]:
-        """Statistics go by name, and a rename forgets them. An index that is the table itself has the table's name."""
-        auto = "sqlite_autoindex_"
-        cases = " ".join(f"WHEN {_literal(name)} THEN {_literal(new)}" for name, new in {table: to, **indexes}.items())
-        own = f"substr(idx, 1, {len(auto + table) + 1}) = {_literal(f'{auto}{table}_')}"
-        renamed = f"{_literal(auto + to)} || substr(idx, {len(auto + table) + 1})"
-        return [
-            f"UPDATE {name} SET tbl = {_literal(to)}, idx = CASE WHEN {own} THEN {renamed} ELSE CASE idx {cases} ELSE idx END END "
-            f"WHERE tbl = {_literal(table)}"
-            for name in self._statistics(connection)
-        ]
+        return Schema.of(connection).statistics()
 
 
 @contextmanager
@@ -775,32 +711,6 @@ def _field(payload: str | bytes | None, name: str) -> str | None:
     except (ValueError, TypeError, RecursionError):
         # Neither what is no JSON nor what is no Unicode says where it belongs.
         return None
-
-
-def _literal(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _edit(kind: str, of: str, **values: str) -> str:
-    """Puts the names and the text of an object right in sqlite_master; what it is made of stays as it is."""
-    sets = ", ".join(f"{column} = {_literal(value)}" for column, value in values.items())
-    return f"UPDATE sqlite_master SET {sets} WHERE type = {_literal(kind)} AND name = {_literal(of)}"
-
-
-def _edited(edits: Sequence[str]) -> list[str]:
-    # As sqlite.org/lang_altertable.html describes it for changes that do not concern the content; the renames before have
-    # told other connections already that the schema is another one.
-    return ["PRAGMA writable_schema = 1", *edits, "PRAGMA writable_schema = RESET"]
-
-
-def _counter(blue: str, green: str) -> list[str]:
-    """AUTOINCREMENT goes on from where blue is."""
-    there = f"SELECT 1 FROM sqlite_sequence WHERE name = {_literal(green)}"
-    of_blue = f"FROM sqlite_sequence WHERE name = {_literal(blue)}"
-    return [
-        f"INSERT INTO sqlite_sequence (name, seq) SELECT {_literal(green)}, seq {of_blue} AND NOT EXISTS ({there})",
-        f"UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT max(seq) {of_blue}), 0)) WHERE name = {_literal(green)}",
-    ]
 
 
 def _by_key(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
