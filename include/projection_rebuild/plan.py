@@ -15,10 +15,7 @@ from include.projection_rebuild.positions import Place
 from include.projection_rebuild.projector import Projector, needs
 from include.projection_rebuild.spec import RunOptions
 
-UNSHOWN = (
-    "rows, locks, what an earlier run has left, and on MySQL and MariaDB the ALTERs that give foreign keys and constraints "
-    "their places and names after the RENAME"
-)
+UNSHOWN = "rows, locks, and what an earlier run has left"
 """What the SQL of a dry run leaves out: it hangs on what is found when it is done."""
 
 
@@ -95,7 +92,8 @@ class Plan(BaseModel):
     :param difference: what changes in the structure, in words
     :param forecasts: for a dry run, what to expect of each projector's replay
     :param carried: for a dry run, what hangs on the tables and will be as it was
-    :param sql: for a dry run, every statement that would define, rename or drop something, but for what :data:`UNSHOWN` says
+    :param sql: for a dry run, the settings of the session, and every statement that would define, rename or drop something, but for
+        what :data:`UNSHOWN` says; a database's shell can execute them as they stand
     :param part: the part that is rebuilt, the rest being copied from blue; None: everything
     :param rolls_back: for a rollback, the run whose switch is taken back
     :param already: positions above the checkpoints whose events green holds all the same: in a rollback, and after an undone switch
@@ -139,7 +137,7 @@ class Plan(BaseModel):
         if self.carried:
             lines += ["  Carried over:", *(f"    {each}" for each in self.carried)]
         if self.sql:
-            lines += [f"  SQL, in this order, without {UNSHOWN}:", *(f"    {each};" for each in self.sql)]
+            lines += [f"  SQL, in this order, without {UNSHOWN}:", *map(_ended, self.sql)]
         if self.dry_run:
             lines.append("  Dry run: nothing has been touched.")
         return "\n".join(lines)
@@ -155,6 +153,12 @@ class Plan(BaseModel):
 
     def _what(self) -> str:
         return f"Rollback of the run {self.rolls_back}" if self.rolls_back else f"Rebuild {self.rebuild}"
+
+
+def _ended(statement: str) -> str:
+    """A statement with its end, which may not come to stand in a comment."""
+    comment = any(mark in statement.rpartition("\n")[2] for mark in ("--", "#"))
+    return f"    {statement}\n    ;" if comment else f"    {statement};"
 
 
 def order(projectors: Mapping[str, type[Projector]]) -> list[str]:

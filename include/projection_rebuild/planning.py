@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from include.projection_rebuild.findings import Carried, refuse
 from include.projection_rebuild.forecast import forecast
 from include.projection_rebuild.ledger import IN_PIECES
 from include.projection_rebuild.limits import NAME, shown
+from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.preflight import preflight
 from include.projection_rebuild.reconcile import finish_dead
@@ -77,13 +78,27 @@ def _statements(context: Context, connection: sa.Connection, made: Plan) -> list
         statements += dialect.analyze(connection, table)
     statements += [each for table in tables for each in dialect.constrain_green(connection, table, tables)]
     statements += dialect.before_switch(connection, tables)
-    statements += dialect.switch(connection, tables, planned=True)
-    statements += dialect.planned_after_switch(connection, tables)
     drops = [each for table in reversed(tables) for each in dialect.drop_table(connection, table, table.old)]
     # What hangs on two tables goes with the first of them.
-    statements += dict.fromkeys(drops)
-    # The drivers format their statements, so percent signs are doubled in them.
-    return [each.replace("%%", "%") for each in statements]
+    return printed(context, connection, [*statements, *planned_switch(context, connection, tables), *dict.fromkeys(drops)])
+
+
+def planned_switch(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    """The statements of a switch and what follows it at once, before there is anything to be switched."""
+    dialect = context.dialect
+    switch = within(context, dialect.switch(connection, tables, planned=True))
+    return [*switch, *dialect.planned_after_switch(connection, tables)]
+
+
+def within(context: Context, statements: Sequence[str]) -> list[str]:
+    """In one transaction, where that holds them together."""
+    return [*statements] if context.dialect.ddl_commits else [context.dialect.begin, *statements, "COMMIT"]
+
+
+def printed(context: Context, connection: sa.Connection, statements: Sequence[str]) -> list[str]:
+    """The statements as they stand in a shell, after the settings of the session in which they are meant."""
+    dialect = context.dialect
+    return [*dialect.session(connection), *map(dialect.as_it_stands, statements)]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -19,7 +20,7 @@ from include.projection_rebuild.ledger import Retired, Run, RunState
 from include.projection_rebuild.lockstep import Lockstep
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.planning import begin
+from include.projection_rebuild.planning import begin, planned_switch, printed, within
 from include.projection_rebuild.positions import BEGINNING, Place, said
 from include.projection_rebuild.reconcile import finish_dead
 from include.projection_rebuild.retire import when_free
@@ -29,8 +30,7 @@ from include.projection_rebuild.swap import LeftBehind
 
 def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:
     """See :meth:`include.projection_rebuild.rebuild.Rebuild.plan_rollback`."""
-    dialect = context.dialect
-    with dialect.connect() as connection:
+    with context.dialect.connect() as connection:
         if not options.dry_run:
             finish_dead(context, connection, is_over)
         target, retired = _target(context, connection, of)
@@ -62,13 +62,19 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
             already=sorted(above) if context.spec.live_writer.checkpoint is None else [],
         )
         if options.dry_run:
-            tables = context.switched_sets(made)
-            statements = dialect.take_back(connection, tables) + dialect.before_switch(connection, tables)
-            statements += dialect.switch(connection, tables, planned=True) + dialect.planned_after_switch(connection, tables)
-            # The two halves may both free a name.
-            return made.model_copy(update={"sql": [each.replace("%%", "%") for each in dict.fromkeys(statements)]})
+            return made.model_copy(update={"sql": _statements(context, connection, context.switched_sets(made))})
         begin(context, connection, made, options, is_over, by)
     return made
+
+
+def _statements(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:
+    """The DDL of a rollback. Its foreign keys are made before the renames, which take them along."""
+    dialect, retired = context.dialect, [replace(table, green=table.old) for table in tables]
+    keys = [each for table in retired for each in dialect.constrain_green(connection, table, retired)]
+    back = dialect.take_back(connection, tables)
+    # Both halves may free a name.
+    before = [each for each in dialect.before_switch(connection, tables) if each not in back]
+    return printed(context, connection, [*keys, *within(context, back), *before, *planned_switch(context, connection, tables)])
 
 
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
