@@ -15,6 +15,9 @@ from include.projection_rebuild.errors import ProofFailed
 _ENTRY = re.compile(r"\n--\n-- (?=Name: )")
 # What is set for the entries that follow stands in their headings as well; the rest differs with each dump.
 _NOISE = re.compile(r"SET default_|\\|--$|$")
+# Some servers keep a number of their own among the options of each column, another one for each table; their pg_dump leaves it out.
+_OWN_OPTION = re.compile(r"\bpg_attver=\d+, |(?:, )?\bpg_attver=\d+")
+_NO_OPTION = "SET ();"
 
 
 def dumped(connection: sa.Connection) -> dict[str, str]:
@@ -26,7 +29,8 @@ def dumped(connection: sa.Connection) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for entry in _ENTRY.split(_pg_dump(connection))[1:]:
-        heading, *lines = [line for line in entry.splitlines() if not _NOISE.match(line)]
+        told = (_OWN_OPTION.sub("", line) if " SET (" in line else line for line in entry.splitlines())
+        heading, *lines = [line for line in told if not _NOISE.match(line) and not line.endswith(_NO_OPTION)]
         found[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
     return found
 
