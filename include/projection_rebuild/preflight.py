@@ -219,8 +219,23 @@ class _Look:
             self._ask("foreign keys", lambda: self._order([each.blue for each in there if each.blue in kinds]))
             self._ask("live tables", lambda: live_tables.untold(self._context, self._connection, there))
             self._ask("disk", lambda: self._room(there))
+            if not any(each.refuses for each in self._findings):
+                self._ask("swap.max_pause", lambda: self._pause(there))
             self._ask("low_traffic", lambda: untold(self._context, self._connection, there))
             self._ask("programs", lambda: self._programs(projectors, there))
+
+    def _pause(self, there: list[TableSet]) -> Iterator[Finding]:
+        """Whether a switch that cannot be undone keeps its bound."""
+        longest = self._context.spec.swap.max_pause.total_seconds()
+        expected = self._dialect.forecast_switch(self._connection, there)
+        if expected is not None and expected > longest / 2:
+            yield Finding(
+                about="swap.max_pause",
+                problem=f"by what empty tables take here, the RENAME of {len(there)} tables holds the writers for about {expected:.1f} s, and "
+                f"they may be held for {longest:g} s; it cannot be undone half-way",
+                remedy="rebuild fewer tables in one run (`projectors`), or raise swap.max_pause",
+                refuses=expected > longest,
+            )
 
     def _forms(self, projectors: list[str]) -> Iterator[Finding]:
         """Projectors whose SQL cannot be used."""

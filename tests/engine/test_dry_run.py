@@ -45,7 +45,7 @@ CHOSEN = {"mysql": ("Dozen", 12), "sqlite": ("Thirty", 30)}
 SIX = ("Six", 6)
 
 
-def _create(engine: sa.Engine, count: int) -> None:
+def create(engine: sa.Engine, count: int) -> None:
     """Tables in chains of three, that refer to tables beside the run, and to themselves; others refer to them where that can be done."""
     shop.stored_events.create(engine)
     metadata = sa.MetaData()
@@ -89,20 +89,20 @@ def _hang(engine: sa.Engine) -> None:
             connection.exec_driver_sql(statement)
 
 
-def _run_of(engine: sa.Engine, name: str, run_id: str) -> Rebuild:
+def run_of(engine: sa.Engine, name: str, run_id: str, max_pause: str = "60s") -> Rebuild:
     body = {
         "rebuild": "parts",
         "event_store": {"conn_id": "db"},
         "read_models": {"conn_id": "db"},
         "projectors": [f"{__name__}:{name}"],
         "live_writer": "transactional",
-        # What a run does after the switch while writers wait is done whole, on a slow machine too.
-        "swap": {"max_pause": "60s"},
+        # By default all that a run does at its switch is done while writers wait, on a slow machine too.
+        "swap": {"max_pause": max_pause},
     }
     return Rebuild(RebuildSpec.model_validate(body), run_id=run_id, event_store=engine, read_models=engine)
 
 
-def _schema(engine: sa.Engine) -> dict[str, str]:
+def schema_of(engine: sa.Engine) -> dict[str, str]:
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
         found = dialect.definitions(connection, dialect.default_schema(connection))
@@ -129,7 +129,7 @@ def engines(programs: None, database_kind: str, new_database: Callable[[str], sa
     """Two databases with the same tables: for a run, and to be done by hand."""
     made = [sa.create_engine(new_database(database_kind)) for _ in range(2)]
     for engine in made:
-        _create(engine, CHOSEN.get(database_kind, SIX)[1])
+        create(engine, CHOSEN.get(database_kind, SIX)[1])
     yield made
     for engine in made:
         engine.dispose()
@@ -155,41 +155,41 @@ def _by_hand(engine: sa.Engine, sql: str) -> None:
 
 def test_the_printed_sql_leaves_what_a_run_leaves(engines: list[sa.Engine], database_kind: str) -> None:
     one, other = engines
-    before = _schema(one)
-    assert _schema(other) == before
+    before = schema_of(one)
+    assert schema_of(other) == before
     name = CHOSEN.get(database_kind, SIX)[0]
-    planned = _run_of(other, name, "dry")
+    planned = run_of(other, name, "dry")
     printed = _printed(planned.plan(RunOptions(dry_run=True)).describe())
     planned.close()
-    run = _run_of(one, name, "run")
+    run = run_of(one, name, "run")
     run_to(run, "reconcile")
-    kept = _schema(one)
+    kept = schema_of(one)
     run.drop_old()
     run.close()
-    assert _schema(one) == before
+    assert schema_of(one) == before
     # As far as the drops, the retired tables are the same, too.
     renamed, dropped = re.split(r"(?m)^(?=    DROP TABLE .*_old)", printed, maxsplit=1)
     _by_hand(other, renamed)
-    assert _schema(other) == kept
+    assert schema_of(other) == kept
     _by_hand(other, dropped)
-    assert _schema(other) == before
+    assert schema_of(other) == before
 
 
 def test_the_printed_sql_of_a_rollback_leaves_what_a_rollback_leaves(engines: list[sa.Engine]) -> None:
     one, other = engines
     name, _ = SIX
     for engine in engines:
-        run = _run_of(engine, name, "run")
+        run = run_of(engine, name, "run")
         run_to(run, "reconcile")
         run.close()
-    planned = _run_of(other, name, "dry")
+    planned = run_of(other, name, "dry")
     printed = _printed(planned.plan_rollback(RunOptions(dry_run=True)).describe())
     planned.close()
-    back = _run_of(one, name, "back")
+    back = run_of(one, name, "back")
     back.plan_rollback(RunOptions())
     back.bring_back()
     back.swap()
     back.reconcile()
     back.close()
     _by_hand(other, printed)
-    assert _schema(other) == _schema(one)
+    assert schema_of(other) == schema_of(one)

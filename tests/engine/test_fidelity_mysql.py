@@ -259,7 +259,8 @@ def test_whatever_statement_was_the_last_the_rest_is_done_later(engine: sa.Engin
         run_to(made, "verify")
         dialect, tables = tables_of(made)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MySQLDialect, "after_switch", lambda *_: [])
+            for verb in ("planned_after_switch", "after_switch"):
+                patch.setattr(MySQLDialect, verb, lambda *_: [])
             made.swap()
         with dialect.connect() as connection:
             statements = dialect.after_switch(connection, tables)

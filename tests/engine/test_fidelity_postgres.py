@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild.dialects import dialect_for
 from include.projection_rebuild.errors import CloneError, PlanError, SwapNotPossible, VerificationFailed
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.live import project_live
@@ -29,7 +30,7 @@ from tests.engine import shop
 from tests.engine.injection import stopped_between_statements
 from tests.engine.test_rebuild import SPEC, events, expected, rebuild, run_to
 from tests.servers import OwnServer, Server, postgres_server
-from tests.servers.postgres import dump_schema, installed_majors
+from tests.servers.postgres import PostgresServer, dump_schema, installed_majors
 
 REBUILDS = int(os.environ.get("REBUILD_TEST_FIDELITY_REBUILDS", "3"))
 """Rebuilds in a row; 20 where it is to be proven once more."""
@@ -311,6 +312,27 @@ def test_the_sql_of_a_dry_run_is_what_it_takes(server: Server, database: sa.Engi
     assert [name for name in hanging_on(before, ["orders", "order_lines", "customer_totals"]) if name not in carried] == []
     execute(database, *plan.sql)
     refuse_differences(before, dump(server, database))
+
+
+def test_a_newer_pg_dump_tells_the_same_before_and_after(
+    server: Server, database: sa.Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = databases.server("postgres")
+    assert isinstance(newest, PostgresServer)
+    monkeypatch.setenv("REBUILD_PG_DUMP", str(newest.programs / "bin/pg_dump"))
+    dialect = dialect_for(database)
+
+    def told() -> dict[str, str]:
+        with dialect.connect() as connection:
+            return dialect.definitions(connection, "app")
+
+    before = told()
+    # What the application has set for a column itself is among it.
+    assert "n_distinct" in str(before) and "pg_attver" not in str(before)
+    run = made(database)
+    run_to(run, "drop")
+    assert told() == before
+    run.close()
 
 
 def hanging_on(dumped: list[str], tables: list[str]) -> set[str]:

@@ -671,6 +671,10 @@ class Dialect(ABC):
 
     # Switching --------------------------------------------------------------------------------------------------
 
+    def forecast_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        """Seconds that the part of a switch will take that cannot be given up once it has begun; None: it can, or takes no time."""
+        return None
+
     def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         """Statements that take long and are done while nobody waits: the last of what green needs to take blue's place."""
         return []

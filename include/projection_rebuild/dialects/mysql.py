@@ -27,6 +27,7 @@ from include.projection_rebuild.dialects import mysql_connection as connecting
 from include.projection_rebuild.dialects import mysql_hanging as around
 from include.projection_rebuild.dialects import mysql_moment as moment
 from include.projection_rebuild.dialects import mysql_preflight as preflight
+from include.projection_rebuild.dialects import mysql_rehearsal as rehearsal
 from include.projection_rebuild.dialects import mysql_session as ours
 from include.projection_rebuild.dialects import mysql_structure as structure
 from include.projection_rebuild.dialects import mysql_text as text
@@ -62,6 +63,9 @@ NO_KEEPERS = frozenset({1040, 1203, 1226, 1044, 1142})
 """The server gives no more connections, or we may not lock the tables: then there is the fence alone."""
 
 KEPT = "projection_rebuild_keepers"
+
+REHEARSAL = timedelta(seconds=10)
+"""For how long a plan waits for another one that rehearses its switch."""
 
 READ = "projection_rebuild_read"
 """In a connection's ``info``: the definitions that the statements of a switch were made from, so that they are read but once while
@@ -781,9 +785,14 @@ class MySQLDialect(Dialect):
             # LOCK TABLES covers the ledger.
             yield True
             return
+        # It goes with the session, so not before what that is executing, even if its client is gone.
+        with self._named_lock(connection, name, patience) as alone:
+            yield alone
+
+    @contextmanager
+    def _named_lock(self, connection: sa.Connection, name: str, patience: timedelta) -> Iterator[bool]:
         database = self._execute(connection, "SELECT DATABASE()").scalar_one()
         key = f"projection_rebuild_{hashlib.sha256(f'{database}/{name}'.encode()).hexdigest()[:32]}"
-        # It goes with the session, so not before what that is executing, even if its client is gone.
         if self._execute(connection, "SELECT GET_LOCK(%s, %s)", key, patience.total_seconds()).scalar_one() != 1:
             yield False
             return
@@ -887,6 +896,16 @@ class MySQLDialect(Dialect):
             if _number(error) in (ACCESS_DENIED, TABLE_ACCESS_DENIED):
                 return {}
             raise
+
+    def forecast_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        if len(tables) < rehearsal.FEW:
+            return None
+        # One at a time: the tables are the same for all. Whoever does not come to it in time goes without.
+        with self._named_lock(connection, "rehearsal", REHEARSAL) as alone:
+            if not alone:
+                return None
+            each = rehearsal.seconds_per_table(partial(self._execute, connection), partial(self.qualified, tables[0].schema))
+        return each * len(tables)
 
     def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         # Where green is only planned, what makes it gives it everything.

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import tempfile
 import zlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -449,7 +449,7 @@ class SqliteDialect(Dialect):
         greens = {schema.table(each.blue).name: each.green for each in tables}
         ours = {*greens, *greens.values()}
         for child in (each for each in schema.children() if each not in ours):
-            for parent, pairs in self._pairs(connection, child, connection, schema):
+            for parent, pairs in self._pairs(connection, child, connection, schema.find):
                 green = greens.get(parent)
                 if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
                     found.append(
@@ -649,24 +649,24 @@ class SqliteDialect(Dialect):
         memory = sa.create_engine("sqlite://")
         with memory.connect() as apart:
             self._execute(apart, wanted.sql)
-            found = self._pairs(apart, table.blue, connection, Schema.of(connection))
+            found = self._pairs(apart, table.blue, connection, partial(self._find, connection))
         memory.dispose()
         return found
 
     def _foreign_keys(self, connection: sa.Connection, table: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """Parent and pairs of columns, the table's own first."""
-        return self._pairs(connection, table, connection, Schema.of(connection))
+        return self._pairs(connection, table, connection, partial(self._find, connection))
 
     def _pairs(
-        self, connection: sa.Connection, table: str, parents: sa.Connection, schema: Schema
+        self, connection: sa.Connection, table: str, parents: sa.Connection, find: Callable[[str], Stored | None]
     ) -> list[tuple[str, list[tuple[str, str]]]]:
-        """:param schema: that of ``parents``"""
+        """:param find: finds a parent, among ``parents``"""
         keys: dict[int, list[Any]] = {}
         for key in self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})"):
             keys.setdefault(key[0], []).append(key)
         found = []
         for parts in keys.values():
-            parent = schema.find(parts[0][2])
+            parent = find(parts[0][2])
             if parent is not None:
                 # A key that names no columns points to the parent's primary key.
                 implied = [] if parts[0][4] else sa.inspect(parents).get_pk_constraint(parent.name)["constrained_columns"]
