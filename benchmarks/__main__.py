@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import benchmarks as package
+from benchmarks import pauses
 from benchmarks.bench import Bench, Options
 from benchmarks.store import ENGINES
 
@@ -37,11 +38,32 @@ def _arguments() -> Options:
         nargs="*",
         help="rows of the tables that are cloned and switched (as many as events, and 5 times as many)",
     )
+    parser.add_argument(
+        "--switches",
+        type=int,
+        nargs="*",
+        choices=pauses.TABLES,
+        help="tables of the switches whose pause is measured (%(choices)s)",
+    )
+    parser.add_argument("--only-switches", action="store_true", help="measure nothing but these")
     parser.add_argument("--no-growth", action="store_true", help="leave out a quarter and four times the events")
     given = parser.parse_args()
     engines = tuple(given.engine or ("postgres", "mariadb", "sqlite"))
+    switches = pauses.TABLES if given.switches is None else tuple(given.switches)
+    if given.only_switches:
+        return Options((), given.events, 0, 0, given.into, switches=switches, switched=tuple(given.engine or ENGINES))
     sizes = tuple([given.events, 5 * given.events] if given.tables is None else given.tables)
-    return Options(engines, given.events, given.rounds, given.part, given.into, sizes, not given.no_growth)
+    return Options(
+        engines,
+        given.events,
+        given.rounds,
+        given.part,
+        given.into,
+        sizes,
+        growth=not given.no_growth,
+        switches=switches,
+        switched=tuple(given.engine or ENGINES),
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import clones, machine, rounds
-from benchmarks.report import CLONE, TITLES, write
+from benchmarks import clones, machine, pauses, rounds
+from benchmarks.report import CLONE, PAUSE, TITLES, write
 from benchmarks.results import Results, Run
 from benchmarks.store import Database, Store, database
 from benchmarks.ways import Scope, Stage, ways
@@ -31,6 +31,8 @@ class Options:
     :param into: where the report goes
     :param tables: rows of the tables that are cloned and switched, on PostgreSQL
     :param growth: whether a quarter and four times the events are measured, too, on PostgreSQL
+    :param switches: numbers of tables that are switched at once
+    :param switched: the kinds of database on which that is measured
     """
 
     engines: tuple[str, ...]
@@ -40,6 +42,8 @@ class Options:
     into: Path
     tables: tuple[int, ...] = ()
     growth: bool = False
+    switches: tuple[int, ...] = ()
+    switched: tuple[str, ...] = ()
 
 
 class Bench:
@@ -63,6 +67,20 @@ class Bench:
             if server := servers.get(LARGE):
                 self._grow(server)
                 self._clone(server)
+            for engine in self._options.switched:
+                self.switch(engine, servers.get(engine) or stack.enter_context(database(engine)))
+
+    def switch(self, engine: str, server: Database) -> Results:
+        """For how long writers wait at a switch.
+
+        :returns: all results so far
+        """
+        for count in self._options.switches:
+            pause = pauses.run(server, count)
+            self._results.add(Run(engine, PAUSE, 1, count, count, pause.seconds, parts=pause.parts | {pauses.CPU: pause.cpu}))
+            self._say(f"{engine}, {count} table{'s' if count > 1 else ''} at once: {pauses.described(pause)}")
+            self._write()
+        return self._results
 
     def measure(self, engine: str, server: Database) -> Results:
         """All rounds on one database.

@@ -53,7 +53,8 @@ def speeds(results: Results, ways: Sequence[Way], titles: dict[str, str], size: 
     )
     # It draws from the bottom up.
     chart.x_labels = [way.title for way in reversed(measured)]
-    for engine in dict.fromkeys(run.engine for run in results):
+    named = {way.name for way in measured}
+    for engine in dict.fromkeys(run.engine for run in results if run.way in named):
         runs = [results.of(engine, way.name, size) for way in reversed(measured)]
         chart.add(titles[engine], [rate(each) if each else None for each in runs])
     path.write_bytes(chart.render())

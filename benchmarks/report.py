@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import plot
+from benchmarks import pauses, plot
 from benchmarks.results import Results, Run, rate, seconds
 from benchmarks.targets import targets
 from benchmarks.ways import Way
@@ -13,6 +13,8 @@ from benchmarks.ways import Way
 TITLES = {"postgres": "PostgreSQL", "mariadb": "MariaDB", "mysql": "MySQL", "sqlite": "SQLite"}
 CLONE = "clone"
 """The name under which the results hold the steps around a replay."""
+PAUSE = "pause"
+"""As well, for how long writers waited at a switch."""
 
 
 def write(results: Results, ways: Sequence[Way], head: Sequence[str], into: Path, size: int) -> None:
@@ -28,18 +30,24 @@ def write(results: Results, ways: Sequence[Way], head: Sequence[str], into: Path
         "",
     ]
     lines += [f"* {each}" for each in head]
-    lines += ["", "![Events per second](images/benchmark-speeds.svg)"]
-    for engine in dict.fromkeys(run.engine for run in results if run.way != CLONE):
+    replayed = dict.fromkeys(run.engine for run in results if run.way not in (CLONE, PAUSE))
+    if replayed:
+        lines += ["", "![Events per second](images/benchmark-speeds.svg)"]
+    for engine in replayed:
         lines += ["", f"## {TITLES[engine]}", "", *_engine(results, engine, ways, size)]
-    lines += [
-        "",
-        "## Targets",
-        "",
-        *_table(("", "must", "strive for", "measured", ""), (each.row() for each in targets(results, size))),
-    ]
-    lines += [*_growth(results), *_clones(results)]
-    lines += ["", "## What each way does", "", *(f"* **{way.title}**: {way.says}" for way in ways)]
+    if replayed:
+        lines += [
+            "",
+            "## Targets",
+            "",
+            *_table(("", "must", "strive for", "measured", ""), (each.row() for each in targets(results, size))),
+        ]
+    lines += [*_growth(results), *_clones(results), *_pauses(results)]
+    if replayed:
+        lines += ["", "## What each way does", "", *(f"* **{way.title}**: {way.says}" for way in ways)]
     (into / "benchmark.md").write_text("\n".join(lines) + "\n")
+    if not replayed:
+        return
     images = into / "images"
     images.mkdir(exist_ok=True)
     plot.speeds(results, ways, TITLES, size, images / "benchmark-speeds.svg")
@@ -112,6 +120,28 @@ def _clones(results: Results) -> Iterator[str]:
             for run in runs
         )
         yield from _table(("rows", *steps, "writers held, median of 5 switches"), rows)
+
+
+def _pauses(results: Results) -> Iterator[str]:
+    runs = [run for run in results if run.way == PAUSE]
+    if runs:
+        parts = list(runs[0].parts)
+        yield from ("", "## For how long writers wait at a switch of many tables", "")
+        yield (
+            "Small tables, each with a foreign key to a table that is not rebuilt; milliseconds, medians of "
+            f"{pauses.SWITCHES} switches, without a bound. The CPU is that of the whole step, what comes before the pause included."
+        )
+        yield ""
+        rows = (
+            [
+                TITLES[run.engine],
+                str(run.size),
+                f"{run.seconds * 1000:,.0f}",
+                *(f"{run.parts[name] * 1000:,.1f}" for name in parts),
+            ]
+            for run in runs
+        )
+        yield from _table(("database", "tables", "writers held", *parts), rows)
 
 
 def _rows(runs: Sequence[Run]) -> str:

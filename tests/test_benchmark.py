@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from benchmarks import floor, rounds, tables
+from benchmarks import floor, pauses, rounds, tables
 from benchmarks.bench import Bench, Options
 from benchmarks.results import Results
 from benchmarks.store import Database, Store
 from benchmarks.ways import Measured, Stage, ways
+from include.projection_rebuild.swap import PARTS
 from include.universal.independent import actual_tables, expected_tables
 from include.universal.schema import create_schema
 from tests.conftest import Databases
@@ -65,3 +66,11 @@ def test_a_way_with_other_rows_is_refused(sqlite_url: sa.URL, tmp_path: Path) ->
     way = replace(next(way for way in ways() if way.name == "floor"), run=harmed)
     with pytest.raises(rounds.Wrong, match="'expenses': 1"):
         rounds.run_round(stage, 1, [way], Results(tmp_path / "runs"), lambda _: None)
+
+
+def test_the_pause_of_a_switch_is_measured_by_its_parts(tmp_path: Path) -> None:
+    bench = Bench(Options((), 0, rounds=0, part=0, into=tmp_path, switches=(1, 10)))
+    (one, ten) = bench.switch("sqlite", Database("sqlite", None, tmp_path))
+    assert (one.size, ten.size) == (1, 10)
+    assert [*one.parts] == [*PARTS, pauses.CPU] and sum(one.parts[name] for name in PARTS) == pytest.approx(one.seconds, rel=0.2)
+    assert "| SQLite | 10 |" in (tmp_path / "benchmark.md").read_text()
