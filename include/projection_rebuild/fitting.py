@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -108,6 +108,16 @@ class Fits:
         exec("\n".join(lines), names)  # noqa: S102 - names of attributes, and expressions of this module
         made: Callable[[Any], None] = names["fit"]
         return made
+
+
+def fits_of(kind: RowType, shapes: Mapping[str, Shape]) -> Fits:
+    """What columns of these shapes make of a row class's values. Made once: live code asks at each event."""
+    return _made(kind, tuple(shapes.items()))
+
+
+@lru_cache(maxsize=1_000)
+def _made(kind: RowType, shapes: tuple[tuple[str, Shape], ...]) -> Fits:
+    return Fits(kind, dict(shapes))
 
 
 # Text ---------------------------------------------------------------------------------------------------------------

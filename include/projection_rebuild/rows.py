@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar, Union, dataclass_transform, get_args,
 from uuid import UUID
 
 from include.projection_rebuild.errors import ProjectorError, RowError, UnfitValue
-from include.projection_rebuild.fitting import Fits
+from include.projection_rebuild.fitting import Fits, fits_of
 
 R = TypeVar("R")
 Key = tuple[Any, ...]
@@ -596,7 +596,7 @@ class RowBuffer:
                     "its rows"
                 )
             kind = row_type(row_class)
-            fits = Fits(kind, {}) if self._source is None else self._source.fits(kind)
+            fits = fits_of(kind, {}) if self._source is None else self._source.fits(kind)
             table = self._tables[row_class] = _TableState(kind, self._complete, fits)
             self._fit[row_class] = fits.fit
         return table

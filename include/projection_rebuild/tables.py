@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from include.projection_rebuild.dialects import Dialect, trouble_of
 from include.projection_rebuild.errors import LostRows, RebuildError
-from include.projection_rebuild.fitting import Fits
+from include.projection_rebuild.fitting import Fits, fits_of
 from include.projection_rebuild.rows import Changes, Key, RowType, Values
 from include.projection_rebuild.trouble import Kind
 from include.projection_rebuild.values import plain_type
@@ -73,7 +73,7 @@ class GreenTables:
     def fits(self, kind: RowType) -> Fits:
         """See :class:`~include.projection_rebuild.rows.RowSource`. Green changes its columns for nobody, so they are asked for once."""
         if kind not in self._fits:
-            self._fits[kind] = Fits(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
+            self._fits[kind] = fits_of(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
         return self._fits[kind]
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
