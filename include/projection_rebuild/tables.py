@@ -34,6 +34,9 @@ _STEPS: dict[type | None, Any] = {
 FITS = "projection_rebuild_fits"
 """In the info of a connection: what the columns of live tables make of values, in the transaction at hand."""
 
+OUTLINES = "projection_rebuild_outlines"
+"""In the info of a connection: the same, whatever the transaction, with the outline of the table for which it holds."""
+
 
 class WriteError(RebuildError):
     """The database refused rows; names table and reason, never a value.
@@ -209,7 +212,18 @@ class BlueTables(GreenTables):
 
     def __init__(self, dialect: Dialect, connection: sa.Connection, schema: str | None) -> None:
         super().__init__(dialect, connection, schema, lambda table: table)
-        self._fits = _known_in(connection, schema)
+        self._known = _known_in(connection)
+
+    def fits(self, kind: RowType) -> Fits:
+        """The same within a transaction. In the next one the columns may be others, after a migration or a switch."""
+        at = self._schema, kind
+        if at not in self._known:
+            outline = self._dialect.outline(self._connection, self._schema, kind.table)
+            earlier = self._connection.info.setdefault(OUTLINES, {})
+            if at not in earlier or earlier[at][0] != outline:
+                earlier[at] = outline, super().fits(kind)
+            self._known[at] = earlier[at][1]
+        return self._known[at]
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
         """Loads and locks: another transaction that changes the same row waits, so no change is lost."""
@@ -243,13 +257,12 @@ class BlueTables(GreenTables):
         return self._dialect.update_rows(*given)
 
 
-def _known_in(connection: sa.Connection, schema: str | None) -> dict[RowType, Fits]:
-    """What is known of the columns of live tables: for as long as the transaction, since in the next one they may be others."""
-    transaction = connection.get_transaction()
-    known = connection.info.get(FITS)
-    if known is None or transaction is None or known[0]() is not transaction or known[1] != schema:
-        known = connection.info[FITS] = (ref(transaction) if transaction else lambda: None, schema, {})
-    found: dict[RowType, Fits] = known[2]
+def _known_in(connection: sa.Connection) -> dict[tuple[str | None, RowType], Fits]:
+    """What is known of the columns of live tables, for as long as the transaction: in the next one they may be others."""
+    transaction, known = connection.get_transaction(), connection.info.get(FITS)
+    if known is None or transaction is None or known[0]() is not transaction:
+        known = connection.info[FITS] = (ref(transaction) if transaction else lambda: None, {})
+    found: dict[tuple[str | None, RowType], Fits] = known[1]
     return found
 
 

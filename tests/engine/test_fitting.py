@@ -392,3 +392,32 @@ def test_what_can_be_no_key_is_not_there_and_cannot_be_added() -> None:
             refused()
     rows.add(kind(str(ONE), str(ONE).upper()))
     assert rows.get(kind, ONE) is rows.get(kind, ONE.hex) is rows.where(kind, other=ONE)[0]
+
+
+def test_live_code_sees_that_columns_have_changed(dialect: Dialect) -> None:
+    """Over one connection, from one transaction to the next."""
+    kind = one_type(Column("", Decimal, []))
+    table = row_type(kind).table
+    create(dialect, "decimal(9,2)", table)
+    finer = (
+        "ALTER TABLE {0} ALTER value TYPE numeric(9,3)"
+        if dialect.flavour == "postgresql"
+        else "ALTER TABLE {0} MODIFY value decimal(9,3)"
+    )
+    seen: list[Any] = []
+    with dialect.engine.connect() as connection:
+        for number, statement in enumerate([None, None, finer]):
+            if statement and dialect.flavour == "sqlite":
+                connection.exec_driver_sql(f"DROP TABLE {table}")
+                connection.exec_driver_sql(f"CREATE TABLE {table} (id bigint PRIMARY KEY, value text)")
+            elif statement:
+                connection.exec_driver_sql(statement.format(table))
+            connection.commit()
+            tables = BlueTables(dialect, connection, None)
+            rows = RowBuffer(tables)
+            rows.add(kind(number, Decimal("1.0050")))
+            tables.write(rows.changes())
+            seen += [each.value for each in rows.all(kind)]
+            connection.commit()
+    wanted = ["1.005", "1.005", "1.0050"] if dialect.flavour == "sqlite" else ["1.01", "1.01", "1.005"]
+    assert [str(each) for each in seen] == wanted

@@ -466,6 +466,14 @@ class Dialect(ABC):
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
         """What the columns of a table can hold in this session, by name; empty for a table that is not there."""
 
+    def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
+        """What the driver tells of a table's columns with a result: cheap, and another one when their types change."""
+        result = self._execute(connection, f"SELECT * FROM {self.qualified(schema, table)} WHERE 1 = 0")
+        cursor: Any = result.cursor
+        described = tuple(map(tuple, cursor.description)), getattr(cursor, "description_flags", None)
+        result.close()
+        return described
+
     def default_schema(self, connection: sa.Connection) -> str | None:
         """The schema that a spec without one means; None where a connection has just one."""
         return None
