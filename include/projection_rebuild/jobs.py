@@ -69,17 +69,17 @@ def wait_for_queue(context: Context) -> None:
         return
     deadline, spoken, most = time.monotonic() + PATIENCE.total_seconds(), False, context.spec.swap.small_backlog
     while context.store.count(reached := replayable_head(context), context.store.newest(), most=most + 1) > most:
+        if not spoken:
+            context.log(
+                f"waiting for jobs: more than {most:,} events have come since {said(reached)}, above which the first one is left"
+            )
+            spoken = True
         if time.monotonic() > deadline:
             raise SettleTimeout(
                 f"more than {most:,} events (swap.small_backlog) have come since {said(reached)}, above which the first job is left "
                 f"(live_writer.jobs_left), and so it was for {PATIENCE.total_seconds():g} s. Blue is live and untouched. Look for a job that hangs "
                 "and end it; or take it out of what jobs_left gives, then green holds its event; or raise swap.small_backlog, which lengthens the pause"
             )
-        if not spoken:
-            context.log(
-                f"waiting for jobs: more than {most:,} events have come since {said(reached)}, above which the first one is left"
-            )
-            spoken = True
         time.sleep(0.1)
 
 
