@@ -62,6 +62,7 @@ IN_TURN = {
             "test_reading",
             "test_store_strangers",
         ),
+        *("test_check", "test_check_everything", "test_assert_agrees"),
     )
 }
 """Modules whose subject is not the database: of each test, MySQL and MariaDB have one half of the cases each. The long sweeps have all."""

@@ -172,12 +172,11 @@ class _Check:
         tables = [table for name in names for table in self._projectors[name].tables()]
         made: list[str] = []
         if (section := self._spec.structure) is not None:
-            with scratch.dialect.connect() as connection:
-                connection.detach()
-                scratch.dialect.enter(connection, scratch)
-                for statement in structure.statements(section, tables, scratch.dialect.engine.dialect):
-                    scratch.dialect.run_as_it_stands(connection, statement)
-                made = [each for each in tables if scratch.dialect.table_exists(connection, scratch.schema, each)]
+            sets = [TableSet.of(each, schema=schema, limit=self._apart.max_identifier) for each in tables]
+            statements = structure.statements(section, tables, self._apart.engine.dialect)
+            with self._apart.connect() as connection, self._apart.try_structure(connection, sets, statements, {}) as trial:
+                made = [*trial.forms]
+                make_alike(self._apart, trial.connection, trial.schema, scratch, made)
         with self._models.connect() as live:
             make_alike(self._models, live, schema, scratch, [each for each in tables if each not in made])
 
@@ -252,9 +251,15 @@ class Comparing:
         trouble, at = reference.outcome.trouble, reference.outcome.at
         if trouble is None:
             return reference, upto
-        found.differing.append(Part(name, reference.name, "", (trouble,), self._event(name, at, upto)))
         if reference.by_sql or at is None:
+            found.differing.append(Part(name, reference.name, "", (trouble,), None))
             return None, upto
+        # Of an event that no way can take the author thinks otherwise than of one that only some can.
+        others = [
+            way.name for way in WAYS if self._ways.why_not(way, name) is None and not self._ways.replay(way, name, at).trouble
+        ]
+        told = (trouble, f"that event gives no trouble {', '.join(others)}") if others else (trouble,)
+        found.differing.append(Part(name, reference.name, "", told, self._event(name, at, upto)))
         return reference, just_below(at)
 
     def _refer(self, name: str, upto: Place) -> _Reference:

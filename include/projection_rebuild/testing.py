@@ -125,9 +125,13 @@ def tables_apart(
     named = {each.name(): each for each in projectors}
     engine = of_our_own(sa.create_engine(url))
     dialect = dialect_for(engine)
+    place = place_name(engine.url, None, " ".join(named))
     try:
-        with dialect.scratch(place_name(engine.url, None, " ".join(named))) as scratch:
-            _make_tables(dialect, scratch, projectors, tables)
+        with _models(dialect, f"{place}_tables", projectors, tables) as models, dialect.scratch(place) as scratch:
+            with models.dialect.connect() as live:
+                make_alike(
+                    models.dialect, live, models.schema, scratch, [table for each in projectors for table in each.tables()]
+                )
             with scratch.dialect.connect() as connection:
                 _events.create(_there(connection, scratch))
             whole = _whole_spec(named.values(), scratch, spec)
@@ -176,22 +180,30 @@ def _whole_spec(projectors: Iterable[type[Projector]], scratch: Scratch, given: 
 # Tables -----------------------------------------------------------------------------------------------------------
 
 
-def _make_tables(dialect: Dialect, scratch: Scratch, projectors: Sequence[type[Projector]], tables: Tables | None) -> None:
-    kinds = [kind for each in projectors for kind in each.kinds()]
+@contextmanager
+def _models(dialect: Dialect, name: str, projectors: Sequence[type[Projector]], tables: Tables | None) -> Iterator[Scratch]:
+    """Where there are tables like those that are wanted: what is given is made in a place of its own first."""
     if tables is None and str(dialect.engine.url) == SQLITE:
-        tables = [_definition(dialect, kind) for kind in kinds]
+        tables = [_definition(dialect, kind) for each in projectors for kind in each.kinds()]
     if tables is None:
         with dialect.connect() as live:
-            make_alike(dialect, live, dialect.default_schema(live), scratch, [kind.table for kind in kinds])
+            schema = dialect.default_schema(live)
+        yield Scratch(dialect, schema)
         return
-    with scratch.dialect.connect() as connection:
+    with dialect.scratch(name) as place:
+        _make_tables(place, tables)
+        yield place
+
+
+def _make_tables(place: Scratch, tables: Tables) -> None:
+    with place.dialect.connect() as connection:
         connection.detach()
-        scratch.dialect.enter(connection, scratch)
+        place.dialect.enter(connection, place)
         if isinstance(tables, sa.MetaData):
-            tables.create_all(_there(connection, scratch))
+            tables.create_all(_there(connection, place))
             return
         for statement in [tables] if isinstance(tables, str) else tables:
-            scratch.dialect.run_as_it_stands(connection, statement)
+            place.dialect.run_as_it_stands(connection, statement)
 
 
 def _definition(dialect: Dialect, kind: RowType) -> str:

@@ -84,11 +84,13 @@ class Way:
 LIVE = "live"
 FOLDED = Way("folded in one batch", {"batch_events": ALL})
 FORGETTING = Way("forgetting after every event", {"batch_events": 1, "max_rows_in_memory": 0})
+FEW = Way("forgetting after every three events", {"batch_events": 3, "max_rows_in_memory": 0})
 SHARDED = Way("in 3 shards", {"batch_events": ALL, "shards": 3})
 BY_SQL = Way("by its SQL in one range", {"batch_events": ALL}, by_sql=True)
 WAYS = (
     FOLDED,
     FORGETTING,
+    FEW,
     SHARDED,
     BY_SQL,
     Way("by its SQL, three events a range", {"batch_events": 3}, by_sql=True),

@@ -23,7 +23,13 @@ from include.projection_rebuild.testing import Told, assert_agrees
 from include.universal import schema
 from include.universal.cdnow import purchases
 from include.universal.events import NewEvent, generate
-from include.universal.projectors import ALL, CategorySummaryProjector, ExpenseProjector, MonthlySummaryProjector
+from include.universal.projectors import (
+    ALL,
+    CategorySummaryProjector,
+    ExpenseProjector,
+    MonthlySummaryProjector,
+    SubscriptionItemProjector,
+)
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 from tests.engine import shop, shop_sets, tally, values_shop
 from tests.engine.test_rebuild import events
@@ -87,7 +93,8 @@ def with_running_totals(engine: sa.Engine) -> None:
 
 SUMMARIES = (ExpenseProjector, CategorySummaryProjector, MonthlySummaryProjector)
 GROUPS = [
-    Group("universal", ALL, generated, schema.create_schema, everywhere=True),
+    Group("universal", ALL, generated, schema.create_schema),
+    Group("two of them", [SubscriptionItemProjector, CategorySummaryProjector], generated, schema.create_schema, everywhere=True),
     Group("purchases", SUMMARIES, bought, schema.create_schema),
     Group("in one pass", [SpendingProjector], generated, schema.create_schema),
     Group("reading", [MonthlySummaryProjector, RunningTotalProjector], bought, with_running_totals),

@@ -272,7 +272,7 @@ MUTATIONS = [
         "updates of loaded rows are lost",
         Counting,
         BOUGHT,
-        ways("forgetting after every event"),
+        ways("forgetting after every event", "forgetting after every three events"),
         "customer_totals (0): the column orders differs",
         at=4,
         take_out=updates,
