@@ -82,7 +82,7 @@ def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, mon
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
-    monkeypatch.setattr(lockstep.Lockstep, "_fold", lambda self, bound: {})
+    monkeypatch.setattr(lockstep.Lockstep, "_fold", lambda self, bound, among=None: {})
     monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self, stopped: None)
     monkeypatch.setattr(lockstep.Lockstep, "position", property(lambda self: 1_000))
     monkeypatch.setattr(
