@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import sample
+from include.projection_rebuild import sample, second_opinion
 from include.projection_rebuild.context import Context
 from include.projection_rebuild.control import verification_of
 from include.projection_rebuild.errors import Diverged
@@ -101,7 +101,10 @@ def _fall_back(context: Context, run: Run, found: Sequence[Sampled]) -> None:
 
     :raises Diverged: always
     """
-    failures = [finding for each in found for finding in each.findings]
+    with context.dialect.connect() as connection:
+        # Where events have come or gone, that says it best.
+        failures = second_opinion.count(context, connection, context.plan_of(run)).failures
+    failures += [finding for each in found for finding in each.findings]
     proven = Verification.model_validate(run.record["verification"])
     # At another moment, so that no approval of the former one counts.
     now = proven.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
