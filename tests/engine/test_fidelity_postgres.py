@@ -481,7 +481,7 @@ CHANGED = {
     "column customer": "ALTER TABLE app.orders ALTER customer SET STATISTICS 99",
     "column extra": "ALTER TABLE app.orders ADD extra integer",
     "the columns or their order": "ALTER TABLE app.orders ADD another integer",
-    "index ix_opclass": "DROP INDEX app.ix_opclass",
+    "index uq_number": "ALTER TABLE app.orders DROP CONSTRAINT uq_number",
     "constraint ck_new": "ALTER TABLE app.orders ADD CONSTRAINT ck_new CHECK (customer < 9999)",
     "privilege DELETE": "GRANT DELETE ON app.orders TO fidelity_reader",
     "the table's own settings": "ALTER TABLE app.orders SET (fillfactor = 71)",

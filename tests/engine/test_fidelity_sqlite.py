@@ -13,6 +13,7 @@ from include.projection_rebuild.dialects import sqlite_text as text
 from include.projection_rebuild.dialects.base import Manners
 from include.projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from include.projection_rebuild.names import TableSet
+from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RunOptions
 from tests.engine import fidelity, shop
 from tests.engine.fidelity import CUSTOMERS, LINES, ORDERS, PROJECTORS, TOTALS, Application, assert_right, rebuild_once, run_of
@@ -234,17 +235,8 @@ def test_rows_of_others_never_lose_their_parents(engine: sa.Engine, application:
     assert [row for row in schema_of(engine) if "_rebuild" not in row[1]] == before
 
 
-@pytest.mark.parametrize(
-    ("statement", "named"),
-    [
-        ("ALTER TABLE \"order\" ADD COLUMN extra TEXT NOT NULL DEFAULT 'x'", "its columns or constraints"),
-        ("DROP INDEX ix_year", "index ix_year"),
-    ],
-)
-@pytest.mark.parametrize("moment", ["before the switch", "at the last moment"])
-def test_a_change_of_blue_is_not_taken_back_by_the_switch(
-    engine: sa.Engine, application: Application, monkeypatch: pytest.MonkeyPatch, statement: str, named: str, moment: str
-) -> None:
+def changed_at(moment: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, statement: str) -> Rebuild:
+    """A verified run, of which a live table is changed right now, or once it has been looked at."""
     made = run_of(engine, "run")
     run_to(made, "verify")
     if moment == "before the switch":
@@ -252,10 +244,31 @@ def test_a_change_of_blue_is_not_taken_back_by_the_switch(
             connection.exec_driver_sql(statement)
     else:
         just_before(monkeypatch, engine, "hold", statement)
-    with pytest.raises(CloneError, match=f"order has been changed since order_rebuild was made like it.*{named}"):
+    return made
+
+
+@pytest.mark.parametrize("moment", ["before the switch", "at the last moment"])
+def test_a_change_of_blue_is_not_taken_back_by_the_switch(
+    engine: sa.Engine, application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    made = changed_at(moment, engine, monkeypatch, "ALTER TABLE \"order\" ADD COLUMN extra TEXT NOT NULL DEFAULT 'x'")
+    with pytest.raises(
+        CloneError, match=r"order has been changed since order_rebuild was made like it.*its columns or constraints"
+    ):
         made.swap()
     with engine.connect() as connection:
         assert connection.exec_driver_sql('SELECT count(*) FROM "order"').scalar_one() > 0
+    assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.parametrize("moment", ["before the switch", "at the last moment"])
+def test_an_index_that_blue_loses_meanwhile_goes_from_green_as_well(
+    engine: sa.Engine, application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    made = changed_at(moment, engine, monkeypatch, "DROP INDEX ix_year")
+    made.swap()
+    made.drop_old()
+    assert rows_of(engine, "SELECT name FROM sqlite_master WHERE name LIKE 'ix_year%'") == []
     assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
 
 
