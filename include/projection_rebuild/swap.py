@@ -83,9 +83,14 @@ class _Pause:
     """
 
     def __init__(self, longest: timedelta) -> None:
-        self.began = self._last = time.monotonic()
-        self.until = self.began + longest.total_seconds()
+        self._longest = longest.total_seconds()
         self.parts: dict[str, float] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins now, and not before: until then nobody was held."""
+        self.began = self._last = time.monotonic()
+        self.until = self.began + self._longest
 
     def left(self) -> float:
         """Seconds for which they may still be held."""
@@ -685,13 +690,15 @@ class _Attempt:
         """Takes the fence, where there has to be one, and the tables; the jobs have ended then."""
         dialect, bounds = self._context.dialect, self._context.spec.swap
         fenced = _needs_fence(self._context, self._plan)
+        nobody_waits = not fenced or _tables_first(self._number, self._takes_done)
         manners = Manners(
             timeout=bounds.lock_timeout,
             polite=_is_polite(self._number),
             tables_first=fenced and _tables_first(self._number, self._takes_done),
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
-            nobody_waits=not fenced or _tables_first(self._number, self._takes_done),
+            nobody_waits=nobody_waits,
+            begins=pause.begin if nobody_waits else lambda: None,
             left=pause.left,
         )
         began = pause.began

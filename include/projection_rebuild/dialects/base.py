@@ -94,6 +94,7 @@ class Manners:
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     :param looked_at: other live tables, at which handlers look meanwhile
     :param nobody_waits: nobody is held yet, so a look for a moment may last
+    :param begins: called when the look is over, and somebody may wait from now on
     :param left: the seconds for which the writers may still be held
     """
 
@@ -104,6 +105,7 @@ class Manners:
     longest: timedelta = timedelta(seconds=2)
     looked_at: tuple[str, ...] = ()
     nobody_waits: bool = False
+    begins: Callable[[], object] = lambda: None
     left: Callable[[], float] = lambda: math.inf
 
     @property

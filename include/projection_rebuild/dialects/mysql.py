@@ -765,7 +765,7 @@ class MySQLDialect(Dialect):
         locks = ", ".join([*wanted, *(f"{self.qualified(schema, name)} READ" for schema, name in looked_at)])
         try:
             in_the_way = moment.unused([*used, *looked_at], by_transactions=not manners.polite)
-            self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", manners.look, manners.timeout)
+            self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", manners.look, manners.timeout, manners.begins)
             connection.info[HOLDING] = True
             yield
         except BaseException:
@@ -814,6 +814,7 @@ class MySQLDialect(Dialect):
                 stack.enter_context(shut(self, guard, gate))
                 locks = ", ".join(f"{blue} WRITE" for blue in blues)
                 self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
+                manners.begins()
             except (sa.exc.DBAPIError, ConnectionRefused) as error:
                 cause = error.__cause__ if isinstance(error, ConnectionRefused) else error
                 if cause is None or _number(cause) not in NO_KEEPERS:
@@ -1041,15 +1042,28 @@ class MySQLDialect(Dialect):
             time.sleep(random.uniform(*moment.GLANCES))  # noqa: S311 - spreads retries, guards nothing
 
     def _in_a_moment(
-        self, connection: sa.Connection, in_the_way: moment.Question, statement: str, look: float, timeout: timedelta
+        self,
+        connection: sa.Connection,
+        in_the_way: moment.Question,
+        statement: str,
+        look: float,
+        timeout: timedelta,
+        begins: Callable[[], object] = lambda: None,
     ) -> None:
         """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends it if it waits for too long.
 
         :param look: for how many seconds the moment is looked for
+        :param begins: called before each try
         :raises TablesBusy: it did not come
         """
-        # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
-        bounded = partial(self._killed_after, connection, timeout)
+
+        @contextmanager
+        def bounded() -> Iterator[None]:
+            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
+            with self._killed_after(connection, timeout):
+                begins()
+                yield
+
         free, deadline = moment.Moment(connection, in_the_way), time.monotonic() + look
         try:
             free.wait(deadline)
