@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -20,11 +20,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.boundary import trouble_at_event, word_for
+from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
 from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
 from include.projection_rebuild.dialects import Dialect
 from include.projection_rebuild.errors import PoisonEvent, RowError
 from include.projection_rebuild.events import Event
+from include.projection_rebuild.names import derived
 from include.projection_rebuild.projector import Projector
 from include.projection_rebuild.rows import Key, RowType, Values, row_type
 from include.projection_rebuild.values import plain_type
@@ -33,6 +34,9 @@ R = TypeVar("R")
 
 NUMBER = "projection_rebuild_row"
 """The column by which rows of a temporary table are found."""
+
+REMEMBERED = 10_000
+"""Keys of one table of which it is known what its columns hold."""
 
 
 class Undeclared(Exception):
@@ -52,11 +56,13 @@ class Temporary:
         self._connection = connection
         self._schema = schema
         self.columns: Mapping[str, ColumnType] = dialect.column_types(connection, schema, table)
-        self._name = f"projection_rebuild_{kind.table}"[: dialect.max_identifier // 2]
+        # Two tables have two names, however long these are, and the name of no table of ours, which it would hide from this connection.
+        self._name = derived(f"projection_rebuild_held_{kind.table}", "", dialect.max_identifier)
         self.qualified = dialect.temporary(schema, self._name)
         self._number = 0
         self._annotations = [plain_type(kind.types[name]) for name in kind.columns]
         self._types = [self.columns[name] for name in kind.columns]
+        self._asked: dict[tuple[Any, ...], Key | None] = {}
         dialect.run(connection, dialect.drop_temporary(schema, self._name))
         for statement in dialect.make_temporary(connection, schema, table, kind.columns, self._name):
             dialect.run(connection, statement)
@@ -98,6 +104,32 @@ class Temporary:
         """Whether the columns hold values for certain as they are, so that the database need not be asked."""
         return all(map(_stays, values, self._annotations, self._types))
 
+    def key(self, columns: Sequence[str], values: Sequence[Any]) -> Key | None:
+        """What some columns hold of the values by which a row is found; None: they can hold nothing like these."""
+        types = [self.kind.types[name] for name in columns]
+        if all(map(_stays, values, map(_plain_type, types), (self.columns[name] for name in columns))):
+            return tuple(values)
+        asked = (*columns, *map(type, values), *map(repr, values))
+        if asked not in self._asked:
+            if len(self._asked) >= REMEMBERED:
+                self._asked.clear()
+            self._asked[asked] = self._held_key(columns, values)
+        return self._asked[asked]
+
+    def _held_key(self, columns: Sequence[str], values: Sequence[Any]) -> Key | None:
+        given = dict(zip(columns, values, strict=True))
+        try:
+            (number,) = self.put([tuple(given.get(name) for name in self.kind.columns)])
+        except Exception as error:
+            # A handler may ask for anything.
+            if is_of_the_machine(error):
+                raise
+            return None
+        read = ", ".join(map(self._read, columns))
+        statement = f"SELECT {read} FROM {self.qualified} WHERE {NUMBER} = {number}"
+        found = self._connection.exec_driver_sql(statement, ()).one()
+        return tuple(map(promised, (self.kind.types[name] for name in columns), found))
+
     def clear(self) -> None:
         """Deletes all rows."""
         self._dialect.run(self._connection, f"DELETE FROM {self.qualified}")
@@ -131,7 +163,7 @@ def _stays(value: Any, annotation: type | None, column: ColumnType) -> bool:
         return column.kind is ColumnKind.TEXT and not value.endswith(" ")
     if kind is datetime:
         return name in ("datetime(6)", "timestamp without time zone") and value.tzinfo is None
-    return kind is bool or (kind is int and column.kind is ColumnKind.WHOLE) or (kind is date and name == "date")
+    return kind in (bool, UUID) or (kind is int and column.kind is ColumnKind.WHOLE) or (kind is date and name == "date")
 
 
 _plain_type = cache(plain_type)
@@ -199,6 +231,7 @@ class PlainRows:
 
     def add(self, row: object) -> None:
         kind = self._kind(type(row))
+        self._hold(kind, row)
         key = kind.key_of(row)
         if self._find(type(row), key) is not None:
             raise RowError(f"{kind.table} already has the row that is to be added; use get or get_or_add")
@@ -245,13 +278,18 @@ class PlainRows:
         if len(column) != 1 or next(iter(column)) not in kind.lookups:
             raise RowError(f"{kind.table} is looked up by one of {list(kind.lookups)}")
         ((name, value),) = column.items()
-        wanted = promised_key(kind, [kind.column(name)], (value,))
-        rows = list(self.rows[row_class].values())
+        wanted = self._owned[row_class].key([kind.column(name)], (value,))
+        if wanted is None:
+            return []
+        # In the order of their keys, as handlers are promised.
+        rows = [each for _, each in sorted(self.rows[row_class].items(), key=lambda pair: pair[0])]
         found = [each for each in rows if promised_key(kind, [kind.column(name)], (getattr(each.row, name),)) == wanted]
         loose = self._like(row_class, [kind.column(name)], wanted, [each for each in rows if each not in found])
-        for each in [*found, *loose]:
+        these = {id(each) for each in (*found, *loose)}
+        given = [each for each in rows if id(each) in these]
+        for each in given:
             self._touch(each)
-        return [each.row for each in [*found, *loose]]
+        return [each.row for each in given]
 
     def touched(self) -> list[_Row]:
         """The rows that handlers have had in their hands since it was asked last, and that are not as the database holds them.
@@ -291,9 +329,23 @@ class PlainRows:
             raise RowError(f"a handler asks for rows of {row_type(row_class).table}, which its projector does not own")
         return row_type(row_class)
 
+    def _hold(self, kind: RowType, row: object) -> None:
+        """By what a row is found it has at once as its columns hold it."""
+        names = list(dict.fromkeys([*kind.key_attributes, *kind.lookups]))
+        held = self._owned[kind.row_class].key([kind.column(name) for name in names], [getattr(row, name) for name in names])
+        if held is None:
+            raise RowError(f"a column of {kind.table} can hold nothing like a value that is given for it")
+        for name, value in zip(names, held, strict=True):
+            setattr(row, name, value)
+
     def _find(self, row_class: type, key: Key) -> _Row | None:
         kind = self._kind(row_class)
         wanted = promised_key(kind, kind.key, key)
+        if wanted not in self.rows[row_class] and len(key) == len(kind.key):
+            held = self._owned[row_class].key(kind.key, key)
+            if held is None:
+                return None
+            wanted = held
         attribute = self._whose[row_class]
         if attribute in kind.key_attributes and len(wanted) == len(kind.key):
             if str(wanted[kind.key_attributes.index(attribute)]) != self._key:
@@ -387,13 +439,9 @@ class Aggregate:
     """One aggregate, and what is to be projected for it, in its order."""
 
     key: str
-    events: Sequence[Event]
+    waiting: Iterator[Event]
     rows: PlainRows
     failed: str = ""
-    waiting: Iterator[Event] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.waiting = iter(self.events)
 
 
 class Refold:
@@ -421,25 +469,34 @@ class Refold:
         :raises Undeclared: an event reaches rows of another aggregate
         :raises sqlalchemy.exc.DBAPIError: the database refuses what a column is to hold
         """
-        made = [Aggregate(key, some, PlainRows(self._owned, self._reads, self._whose, key)) for key, some in events.items()]
+        made = [
+            Aggregate(key, self._current(some), PlainRows(self._owned, self._reads, self._whose, key))
+            for key, some in events.items()
+        ]
         left = made
         while left:
             left = [each for each in left if self._next(each)]
             self._settle(left)
         return made
 
+    def _current(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Events as they are today. Of one that was split, columns hold the rows of the first part before the second is projected."""
+        for event in events:
+            yield from self._type.upcasters.current(event)
+
     def _next(self, aggregate: Aggregate) -> bool:
         """Projects the next event of an aggregate; False if there is none, or it fails."""
-        event = next(aggregate.waiting, None)
+        try:
+            event = next(aggregate.waiting, None)
+        except PoisonEvent as error:
+            aggregate.failed = f"the event {error.event_type} at position {error.position:,} cannot be read ({error.cause})"
+            return False
         if event is None:
             return False
         try:
-            for current in self._type.upcasters.current(event):
-                self._projector.project(current, aggregate.rows)
+            self._projector.project(event, aggregate.rows)
         except Undeclared:
             raise
-        except PoisonEvent as error:
-            aggregate.failed = f"the event {event.type} at position {event.position:,} cannot be read ({error.cause})"
         except Exception as error:
             if trouble := trouble_at_event(error, self._type.name(), event.type, event.position):
                 raise trouble from None

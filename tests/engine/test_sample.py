@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild.events import Event
+from include.projection_rebuild.projector import Projector, handles
+from include.projection_rebuild.rows import Rows, row
+from include.projection_rebuild.upcasting import Upcasters
 from tests.engine import shop
+from tests.engine.test_planted_faults import said
 from tests.engine.test_rebuild import events, rebuild, run_to
 
 
@@ -30,3 +37,122 @@ def test_every_row_of_the_shop_is_refolded_and_found_the_same(engine: sa.Engine,
     assert sampled["OrderProjector"].rows == rows["orders"]
     assert sampled["OrderLineProjector"].rows == rows["order_lines"]
     assert sampled["CustomerTotalProjector"].rows == rows["customer_totals"]
+
+
+@row("subscription_items", key="stream", stream="stream")
+class Item:
+    stream: str
+    number: int = 0
+
+
+@row("subscription_invoices", key="stream", stream="stream")
+class Invoice:
+    stream: str
+    amount: Decimal = Decimal(0)
+
+
+class LongNames(Projector):
+    """Its tables have names that begin alike."""
+
+    owns = (Item, Invoice)
+
+    @handles("Used")
+    def used(self, event: Event, rows: Rows) -> None:
+        rows.get_or_add(Item, event.stream).number += 1
+        rows.get_or_add(Invoice, event.stream).amount += Decimal("0.10")
+
+
+@row("hours", key=("stream", "at"), lookups=("stream",), stream="stream")
+class Hour:
+    stream: str
+    at: datetime
+    events: int = 0
+
+
+class FinerKeys(Projector):
+    """It looks for rows by times that are finer than their column."""
+
+    owns = (Hour,)
+
+    @handles("Used")
+    def used(self, event: Event, rows: Rows) -> None:
+        at = datetime.fromisoformat(event["at"])
+        rows.get_or_add(Hour, event.stream, at).events += 1
+        rows.get(Hour, event.stream, at).events += len([each for each in rows.where(Hour, stream=event.stream) if each.at == at])
+
+
+@row("places", key="number", lookups=("stream",), stream="stream")
+class Place:
+    number: int
+    stream: str
+    at: int = 0
+
+
+class InOrder(Projector):
+    """What it makes of rows hangs on the order in which it gets them."""
+
+    owns = (Place,)
+
+    @handles("Used")
+    def used(self, event: Event, rows: Rows) -> None:
+        rows.add(Place(1000 - event.position, event.stream))  # type: ignore[arg-type]
+        for at, place in enumerate(rows.where(Place, stream=event.stream)):
+            place.at = place.at * 3 % 1000 + at
+
+
+@row("sums", key="stream", stream="stream")
+class Sum:
+    stream: str
+    amount: Decimal = Decimal(0)
+
+
+splitting = Upcasters()
+
+
+@splitting.upcasts("Used", into=["Begun", "Ended"])
+def apart(event: Event) -> list[Event]:
+    return [event.evolved("Begun"), event.evolved("Ended")]
+
+
+class Split(Projector):
+    """Of one stored event it makes two, and a column rounds what each of them gives."""
+
+    owns = (Sum,)
+    upcasters = splitting
+
+    @handles("Begun", "Ended")
+    def added(self, event: Event, rows: Rows) -> None:
+        rows.get_or_add(Sum, event.stream).amount += Decimal("0.005")
+
+
+SECONDS = {"postgresql": "timestamp(0)", "mysql": "datetime", "sqlite": "datetime"}
+
+
+def test_handlers_find_in_the_sample_what_they_find_in_a_replay(engine: sa.Engine) -> None:
+    shop.metadata.create_all(engine, tables=[shop.stored_events])
+    with engine.begin() as connection:
+        for table in (
+            "subscription_items (stream varchar(40) PRIMARY KEY, number int NOT NULL)",
+            "subscription_invoices (stream varchar(40) PRIMARY KEY, amount numeric(10,2) NOT NULL)",
+            f"hours (stream varchar(40), at {SECONDS[engine.dialect.name]}, events int NOT NULL, PRIMARY KEY (stream, at))",
+            "places (number int PRIMARY KEY, stream varchar(40) NOT NULL, at int NOT NULL)",
+            "sums (stream varchar(40) PRIMARY KEY, amount numeric(10,2) NOT NULL)",
+        ):
+            connection.exec_driver_sql(f"CREATE TABLE {table}")
+        used = [
+            {
+                "aggregate_uuid": f"s{number % 3}",
+                "event_class": "Used",
+                "event_properties": {"at": f"2026-03-04T05:06:07.{number % 5}"},
+            }
+            for number in range(30)
+        ]
+        connection.execute(shop.stored_events.insert(), used)
+    made = rebuild(engine, projectors=[f"{__name__}:{each.__name__}" for each in (LongNames, FinerKeys, InOrder, Split)])
+    run_to(made, "replay")
+    found = made.verify()
+    assert [(each.aggregates, each.events, each.not_sampled) for each in found.sample] == [(3, 30, "")] * 4, found.describe()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE hours_rebuild SET events = events + 1 WHERE stream = 's1'")
+    assert "hours: the row s1 / 2026-03-04 05:06:07" in said(made)
+    made.close()

@@ -1349,7 +1349,8 @@ class MySQLDialect(Dialect):
         like = self.qualified(schema, table)
         return [
             f"CREATE TEMPORARY TABLE {self.temporary(schema, name)} (projection_rebuild_row BIGINT NOT NULL PRIMARY KEY) ENGINE=InnoDB AS "
-            f"SELECT 0 AS projection_rebuild_row, {self._list(columns)} FROM {like} LIMIT 0"
+            # By the join all columns may be NULL, so that a key can be given alone.
+            f"SELECT 0 AS projection_rebuild_row, {self._list(columns)} FROM (SELECT 1 AS projection_rebuild_one) o LEFT JOIN {like} t ON FALSE LIMIT 0"
         ]
 
     def drop_temporary(self, schema: str | None, name: str) -> str:
