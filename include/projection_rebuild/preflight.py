@@ -410,6 +410,14 @@ class _Look:
                 remedy="declare the contract as checkpointed or detached",
                 refuses=True,
             )
+        if writer.jobs_left is not None and not self._context.one_database:
+            yield Finding(
+                about="live_writer.jobs_left",
+                problem="events and read models are in two databases, where no transaction appends an event together with its job: an event "
+                "that is seen before its job would be in green, and its job would project it once more",
+                remedy="declare the contract as checkpointed, or give drain_check",
+                refuses=True,
+            )
         consumers, about = writer.checkpoint, "live_writer.checkpoint"
         if consumers is None:
             return

@@ -253,3 +253,11 @@ def test_a_schema_that_may_not_be_edited_is_refused_by_the_plan(engine: sa.Engin
     engine.dispose()
     with pytest.raises(PlanError, match=r"SQLite keeps the schema from being edited \(its defensive mode\)"):
         run_of(engine, "run").plan(RunOptions())
+
+
+def test_a_writer_at_work_is_not_taken_for_that(engine: sa.Engine, application: object) -> None:
+    dialect, tables = dialect_for(engine), [TableSet.of("order", schema=None, limit=100)]
+    with engine.connect() as writer, dialect.connect() as connection:
+        writer.exec_driver_sql("BEGIN IMMEDIATE")
+        dialect.limit_lock_wait(connection, timedelta(0))
+        assert dialect.cannot_carry(connection, tables) == []

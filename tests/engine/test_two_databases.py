@@ -74,12 +74,13 @@ def test_events_of_one_database_become_rows_of_another(
     models.dispose()
 
 
-def test_one_transaction_over_two_databases_is_refused(new_database: Callable[[str], sa.URL]) -> None:
+@pytest.mark.parametrize("writer", ["transactional", {"contract": "detached", "jobs_left": "SELECT 1 WHERE 0"}])
+def test_one_transaction_over_two_databases_is_refused(new_database: Callable[[str], sa.URL], writer: Any) -> None:
     store, models = sa.create_engine(new_database("sqlite")), sa.create_engine(new_database("sqlite"))
     shop.metadata.create_all(store)
     shop.metadata.create_all(models)
     with pytest.raises(PlanError, match="two databases"):
-        Rebuild(spec(), run_id="two", event_store=store, read_models=models).plan(RunOptions())
+        Rebuild(spec(live_writer=writer), run_id="two", event_store=store, read_models=models).plan(RunOptions())
 
 
 @pytest.mark.postgres

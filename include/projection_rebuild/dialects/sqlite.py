@@ -234,8 +234,11 @@ class SqliteDialect(Dialect):
         # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
         self._execute(connection, "PRAGMA writable_schema = 1")
         try:
-            self._execute(connection, "UPDATE sqlite_master SET sql = sql WHERE 0")
-        except sa.exc.OperationalError:
+            # Not executed: it would wait for another writer, and fail as if it were not allowed.
+            self._execute(connection, "EXPLAIN UPDATE sqlite_master SET sql = sql").close()
+        except sa.exc.OperationalError as error:
+            if self.lock_was_refused(error):
+                raise
             yield (
                 "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
                 "rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a Python "
