@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -46,6 +46,16 @@ class Rule:
     unless: str = ""
     names: Mapping[str, Any] = field(default_factory=dict)
 
+    def wrong(self, number: int, names: dict[str, Any]) -> str:
+        """An expression of ``v``: it is not what the column holds.
+
+        :param number: tells apart what several rules name
+        :param names: where that is noted
+        """
+        names |= {f"exact{number}": self.exact} | {f"{name}{number}": each for name, each in self.names.items()}
+        unless = re.sub(r"\$(\w+)", rf"\g<1>{number}", self.unless)
+        return f"v.__class__ is not exact{number}" + (f" or {unless}" if unless else "")
+
 
 class Fits:
     """What the columns of one row class make of its values.
@@ -63,6 +73,7 @@ class Fits:
             made = _RULES.get(plain_type(kind.types.get(column)))
             if made is not None:
                 self._rules[attribute] = made(self.shapes[column])
+        self._is_right = self._compiled_check(kind.key_attributes)
         found_by = {*kind.key_attributes, *kind.lookups}
         self.fit_key: Callable[[Any], None] = self._compiled(each for each in kind.attributes if each in found_by)
         self.fit: Callable[[Any], None] = self._compiled(each for each in kind.attributes if each not in found_by)
@@ -86,28 +97,35 @@ class Fits:
         :raises UnfitValue: they can hold nothing like it, so that no row has this key
         """
         names = self._kind.key_attributes
-        return tuple(map(self.value, names, key)) if len(names) == len(key) else key
+        if len(names) != len(key) or self._is_right(key):
+            return key
+        return tuple(map(self.value, names, key))
 
     def _compiled(self, attributes: Iterable[str]) -> Callable[[Any], None]:
         """A function of a row. It is run for each row at each event, so it is made as `dataclass` makes its own: calling nothing for a value
         that is right already."""
-        lines, names = ["def fit(row):", " pass"], dict[str, Any]()
+        lines, names = [" pass"], dict[str, Any]()
         for number, attribute in enumerate(attributes):
-            rule = self._rules.get(attribute)
-            if rule is None:
-                continue
-            names |= {f"exact{number}": rule.exact, f"value{number}": partial(self.value, attribute)}
-            names |= {f"{name}{number}": each for name, each in rule.names.items()}
-            unless = re.sub(r"\$(\w+)", rf"\g<1>{number}", rule.unless)
-            wrong = f"v.__class__ is not exact{number}" + (f" or {unless}" if unless else "")
-            lines += [
-                f" v = row.{attribute}",
-                f" if v is not None and ({wrong}):",
-                f"  row.{attribute} = value{number}(v)",
-            ]
-        exec("\n".join(lines), names)  # noqa: S102 - names of attributes, and expressions of this module
-        made: Callable[[Any], None] = names["fit"]
+            if rule := self._rules.get(attribute):
+                names[f"value{number}"] = partial(self.value, attribute)
+                wrong = rule.wrong(number, names)
+                lines += [f" v = row.{attribute}", f" if v is not None and ({wrong}):", f"  row.{attribute} = value{number}(v)"]
+        made: Callable[[Any], None] = _function("row", lines, names)
         return made
+
+    def _compiled_check(self, attributes: Sequence[str]) -> Callable[[Key], bool]:
+        """Whether the values of a key are what these columns hold."""
+        lines, names = list[str](), dict[str, Any]()
+        for number, attribute in enumerate(attributes):
+            if rule := self._rules.get(attribute):
+                lines += [f" v = key[{number}]", f" if {rule.wrong(number, names)}: return False"]
+        made: Callable[[Key], bool] = _function("key", [*lines, " return True"], names)
+        return made
+
+
+def _function(of: str, lines: Sequence[str], names: dict[str, Any]) -> Any:
+    exec("\n".join([f"def made({of}):", *lines]), names)  # noqa: S102 - names of attributes, and expressions of this module
+    return names["made"]
 
 
 def fits_of(kind: RowType, shapes: Mapping[str, Shape]) -> Fits:
@@ -177,7 +195,7 @@ def _text(shape: Shape) -> Rule:
             )
     if shape.holds in (Holds.LOOSE, Holds.LOOSE_REAL):
         # With a digit at first and two dashes it is a day or a time, and no number.
-        return _remembered(partial(_loose_text, shape), "(v[4:5] != '-' or v[7:8] != '-' or v[:1] <= ' ') and ")
+        return _remembered(partial(_loose_text, shape), "(v[4:8:3] != '--' or v[0] <= ' ') and ")
     if shape.holds is Holds.DATE:
         return _remembered(_day_text)
     written = _WRITTEN.get(shape.holds)

@@ -518,9 +518,11 @@ class RowBuffer:
 
         :raises UnfitValue: a column can hold nothing like it
         """
-        for row in self._touched:
-            self._fit[row.__class__](row)
-        self._touched.clear()
+        touched = self._touched
+        if touched:
+            for row in touched:
+                self._fit[row.__class__](row)
+            touched.clear()
 
     def changes(self) -> list[Changes]:
         """What has to be written, table by table, since the last :meth:`settle`."""
