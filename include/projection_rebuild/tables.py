@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from graphlib import CycleError, TopologicalSorter
+from random import choices
 from typing import Any, NoReturn, TypeVar
+from unicodedata import combining, normalize
 from uuid import UUID, uuid4
 from weakref import ref
 
@@ -30,6 +31,11 @@ _STEPS: dict[type | None, Any] = {
     datetime: timedelta(days=1),
 }
 """To a value above the highest."""
+
+LONG, CANDIDATES = 12, 200
+"""From so many letters on a text of chance is nobody's; of a shorter one so many are tried."""
+
+_SIGNS = "0123456789abcdefghijklmnopqrstuvwxyz!#$&()*+,-./:;<=>?@[]^_{|}~"
 
 FITS = "projection_rebuild_fits"
 """In the info of a connection: what the columns of live tables make of values, in the transaction at hand."""
@@ -143,7 +149,8 @@ class GreenTables:
     def learn(self, kinds: Iterable[RowType]) -> None:
         """Looks up the unique keys and the columns of the tables, at a time when nobody waits."""
         for kind in kinds:
-            found = self._dialect.unique_keys(self._connection, self._schema, self._name_of(kind.table))
+            # What is unique among some rows only orders them just as well.
+            found = self._dialect.unique_keys(self._connection, self._schema, self._name_of(kind.table), among_some=True)
             # What holds the rows' key as well is unique by that alone, and what handlers do not write does not change.
             others = [key for key in found if key and key <= {*kind.columns} and not key >= {*kind.key}]
             self._uniques[kind] = [tuple(kind.columns.index(name) for name in sorted(key)) for key in others]
@@ -182,14 +189,26 @@ class GreenTables:
         for column in columns:
             length, attribute = fits.shapes[column].length, kind.attributes[kind.columns.index(column)]
             wanted, made = plain_type(kind.types[column]), uuid4()
-            of_chance = {str: made.hex[:length], UUID: made, bytes: made.bytes[:length]}
-            if wanted in of_chance and not fits.shapes[column].names:
+            if wanted is str and not fits.shapes[column].names:
+                return column, made.hex if length is None else self._free_text(table, kind, attribute, length)
+            of_chance = {UUID: made, bytes: made.bytes[:length]}
+            if wanted in of_chance:
                 return column, of_chance[wanted]
             if wanted in _STEPS:
                 highest = fits.value(attribute, self._dialect.highest(self._connection, self._schema, table, column))
                 return column, fits.value(attribute, highest + _STEPS[wanted])
         # Said as any other value that cannot be sent.
         raise TypeError
+
+    def _free_text(self, table: str, kind: RowType, attribute: str, length: int) -> str:
+        """A text of at most so many letters that no row has; of a few letters most may be taken."""
+        if length >= LONG:
+            return uuid4().hex[:length]
+        tried = ["".join(choices(_SIGNS, k=length)) for _ in range(CANDIDATES)]  # noqa: S311 - no secret
+        at = kind.attributes.index(attribute)
+        found = self._dialect.select_where(self._connection, self._schema, table, kind, kind.columns[at], dict.fromkeys(tried))
+        taken = {_compared(row, [at]) for row in found}
+        return next((each for each in tried if (each.casefold(),) not in taken), tried[0])
 
     def _do(self, what: str, kind: RowType, verb: Callable[..., T], rows: Sequence[Any]) -> T | int:
         if not rows:
@@ -303,33 +322,50 @@ def split(change: Changes, unique: Iterable[Sequence[int]]) -> Order:
         pairs = [
             (_compared(before, key), _compared(after, key)) for before, after in zip(change.before, change.updated, strict=True)
         ]
-        holders = {before: number for number, (before, after) in enumerate(pairs) if before != after}
+        holders: dict[tuple[Any, ...], list[int]] = {}
+        for number, (before, after) in enumerate(pairs):
+            if before != after:
+                # Several, where the database tells values apart that are one here.
+                holders.setdefault(before, []).append(number)
         for number, (before, after) in enumerate(pairs):
             if before != after:
                 gives.setdefault(number, []).append(key)
                 if None not in after and after in holders:
-                    waits.setdefault(number, set()).add(holders[after])
+                    waits.setdefault(number, set()).update(holders[after])
     tied, parked = _in_order(waits)
+    among = {*tied}
     return Order(
-        free=[row for number, row in enumerate(change.updated) if number not in {*tied}] if tied else change.updated,
+        free=[row for number, row in enumerate(change.updated) if number not in among] if tied else change.updated,
         parked=[Parked(_key_of(change.kind, change.updated[number]), gives[number]) for number in parked],
         tied=[change.updated[number] for number in tied],
     )
 
 
-def _in_order(waits: dict[int, set[int]]) -> tuple[list[int], list[int]]:
+def _in_order(waits: Mapping[int, Collection[int]]) -> tuple[list[int], list[int]]:
     """Numbers, each after those that it waits for; and those for which nobody waits any more, so that there is such an order."""
-    parked: list[int] = []
-    while True:
-        try:
-            return [*TopologicalSorter(waits).static_order()], parked
-        except CycleError as error:
-            first = min(error.args[1])
-            parked.append(first)
-            for each in waits.values():
-                each.discard(first)
-            # It is still one of them, whether anybody waits for it or not.
-            waits.setdefault(first, set())
+    order: list[int] = []
+    parked: dict[int, None] = {}
+    open_ones, seen = set[int](), set[int]()
+    for first in waits:
+        # Not recursive: a chain may be as long as a batch.
+        path = [] if first in seen else [(first, iter(sorted(waits[first])))]
+        seen.add(first)
+        open_ones.update(number for number, _ in path)
+        while path:
+            number, left = path[-1]
+            other = next(left, None)
+            if other is None:
+                path.pop()
+                open_ones.remove(number)
+                order.append(number)
+            elif other in open_ones:
+                # Round in a circle.
+                parked[other] = None
+            elif other not in seen:
+                seen.add(other)
+                open_ones.add(other)
+                path.append((other, iter(sorted(waits.get(other, ())))))
+    return order, [*parked]
 
 
 def _key_of(kind: RowType, values: Values) -> Key:
@@ -344,9 +380,16 @@ def _lost(what: str, table: str, wanted: int, found: int) -> LostRows:
 
 
 def _compared(values: Values, key: Sequence[int]) -> tuple[Any, ...]:
-    """As a database may compare them: letters of either case may be equal, and blanks at the end nothing."""
+    """As a database may compare them: letters of either case and with any accent may be equal, and blanks at the end nothing."""
     found = (values[at] for at in key)
-    return tuple(value.casefold().rstrip() if isinstance(value, str) else _hashable(value) for value in found)
+    return tuple(_bare(value) if isinstance(value, str) else _hashable(value) for value in found)
+
+
+def _bare(text: str) -> str:
+    if text.isascii():
+        return text.casefold().rstrip()
+    apart = normalize("NFKD", text.casefold())
+    return "".join(each for each in apart if not combining(each)).rstrip()
 
 
 def _hashable(value: Any) -> Any:

@@ -256,3 +256,61 @@ def test_rows_are_split_by_what_they_take_over() -> None:
     assert split(Changes(kind, updated=round_about, before=before), [(1,)]) == Order(
         [round_about[3]], [Parked(("a",), [(1,)])], [round_about[2], round_about[1], round_about[0]]
     )
+
+
+def test_many_circles_cost_no_more_than_one() -> None:
+    kind, many = row_type(User), range(40_000)
+    before = [(f"n{each}", f"e{each}", 0) for each in many]
+    exchanged = [(f"n{each}", f"e{each ^ 1}", 0) for each in many]
+    order = split(Changes(kind, updated=exchanged, before=before), [(1,)])
+    assert (len(order.parked), len(order.tied), order.free) == (20_000, 40_000, [])
+    chain = split(Changes(kind, updated=[(f"n{each}", f"e{each + 1}", 0) for each in many], before=before), [(1,)])
+    assert not chain.parked and chain.tied[0] == ("n39999", "e40000", 0)
+
+
+@row("codes", key="id")
+class Code:
+    id: int
+    code: str
+    seen: int = 0
+
+
+TOLD_APART = {"mysql": " COLLATE utf8mb4_bin"}
+SIXTEEN = dict(enumerate("0123456789abcdef"))
+TAKEN_OVER: dict[str, tuple[str, str, dict[int, str], list[tuple[int, str | None]]]] = {
+    # To many a collation an é is an e.
+    "accents": ("varchar(9)", "", {1: "é", 2: "z"}, [(2, None), (1, "x"), (2, "e")]),
+    "letters of either case": (
+        "varchar(9){apart}",
+        "",
+        {3: "c", 1: "a", 2: "A", 4: "q"},
+        [(3, None), (1, None), (2, None), (4, "z"), (1, "q"), (2, "y"), (3, "a")],
+    ),
+    "a circle of single letters": ("varchar(1)", "", SIXTEEN, [(0, "z"), (1, "0"), (0, "1")]),
+    "unique among some": ("varchar(9)", "seen >= 0", {1: "a", 2: "b"}, [(1, "x"), (2, "a"), (1, "b")]),
+}
+
+
+@pytest.mark.parametrize("case", TAKEN_OVER)
+def test_it_is_the_database_that_says_which_values_are_one(dialect: Dialect, case: str) -> None:
+    of, some, before, steps = TAKEN_OVER[case]
+    if some and dialect.engine.dialect.name == "mysql":
+        # It has no such index.
+        some = ""
+    where = f" WHERE {some}" if some else ""
+    wanted = dict(before)
+    with dialect.engine.begin() as connection:
+        apart = TOLD_APART.get(connection.dialect.name, "")
+        connection.exec_driver_sql(f"CREATE TABLE codes (id int PRIMARY KEY, code {of.format(apart=apart)} NOT NULL, seen int)")
+        connection.exec_driver_sql(f"CREATE UNIQUE INDEX codes_code ON codes (code){where}")
+        for number, code in before.items():
+            connection.execute(sa.text("INSERT INTO codes VALUES (:number, :code, 0)"), {"number": number, "code": code})
+    with dialect.connect() as connection:
+        tables = GreenTables(dialect, connection, None, str)
+        rows = RowBuffer(GreenTables(dialect, connection, None, str))
+        for number, code in steps:
+            found = rows.get(Code, number)
+            found.seen += 1
+            found.code = wanted[number] = code or found.code
+        write(dialect, connection, tables, rows)
+        assert dict(connection.exec_driver_sql("SELECT id, code FROM codes").all()) == wanted  # type: ignore[arg-type]

@@ -452,15 +452,20 @@ class Dialect(ABC):
     def _views(self, connection: sa.Connection, schema: str | None) -> list[str]:
         return sa.inspect(connection).get_view_names(schema=schema)
 
-    def unique_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[set[str]]:
-        """The sets of columns that are unique in a table: its primary key, unique constraints and whole unique indexes."""
+    def unique_keys(
+        self, connection: sa.Connection, schema: str | None, table: str, *, among_some: bool = False
+    ) -> list[set[str]]:
+        """The sets of columns that are unique in a table: its primary key, unique constraints and whole unique indexes.
+
+        :param among_some: also those of indexes over some of the rows
+        """
         inspector = sa.inspect(connection)
         primary = set(inspector.get_pk_constraint(table, schema=schema)["constrained_columns"])
         constraints = [set(each["column_names"]) for each in inspector.get_unique_constraints(table, schema=schema)]
         indexes = [
             {str(name) for name in each["column_names"]}
             for each in inspector.get_indexes(table, schema=schema)
-            if each["unique"] and not any("where" in option for option in each.get("dialect_options", {}))
+            if each["unique"] and (among_some or not any("where" in option for option in each.get("dialect_options", {})))
         ]
         return [primary, *constraints, *indexes]
 

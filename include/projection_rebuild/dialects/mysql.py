@@ -278,7 +278,9 @@ class MySQLDialect(Dialect):
                    WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION"""
         return [name for (name,) in self._execute(connection, query, schema, table)]
 
-    def unique_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[set[str]]:
+    def unique_keys(
+        self, connection: sa.Connection, schema: str | None, table: str, *, among_some: bool = False
+    ) -> list[set[str]]:
         query = """SELECT INDEX_NAME, COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS
                    WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s AND NON_UNIQUE = 0"""
         keys: dict[str, set[str | None]] = {}

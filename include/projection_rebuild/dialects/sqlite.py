@@ -157,12 +157,14 @@ class SqliteDialect(Dialect):
 
     # Looking at tables ------------------------------------------------------------------------------------------
 
-    def unique_keys(self, connection: sa.Connection, schema: str | None, table: str) -> list[set[str]]:
+    def unique_keys(
+        self, connection: sa.Connection, schema: str | None, table: str, *, among_some: bool = False
+    ) -> list[set[str]]:
         # SQLAlchemy's reflection warns of every index over an expression.
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})")
         keys: list[set[str | None]] = [{each.name for each in columns if each.pk}]
         for index in self._execute(connection, f"PRAGMA index_list({self.quote(table)})").all():
-            if index.unique and not index.partial:
+            if index.unique and (among_some or not index.partial):
                 parts = self._execute(connection, f"PRAGMA index_info({self.quote(index.name)})")
                 keys.append({part.name for part in parts})
         return [{name for name in names if name is not None} for names in keys if None not in names]
