@@ -133,6 +133,10 @@ class LeftBehind(BaseModel):
     events: dict[str, int]
 
 
+class _JobGotIn(Exception):
+    """A job has come to its end while the tables were held against it; this attempt is undone."""
+
+
 class _ProgramsBehind(Exception):
     """A projector that is a program has events left, and cannot be called while the tables are held; this attempt is undone."""
 
@@ -414,6 +418,7 @@ _REASONS: dict[type[Exception], str] = {
     "that hangs, or raise it",
     _JobCameBack: "a job was left for an event that green holds (live_writer.jobs_left). If it is one that had failed and is tried again, "
     "clear clone_tables and what follows",
+    _JobGotIn: "a job had come to the tables before they were renamed",
     _ProgramsBehind: "events were appended faster than a program that has to handle them can be called",
     FenceDied: "the connection that holds appends back was cut",
     TablesChanged: "the tables, or what hangs on them, had been changed since they were looked at",
@@ -466,9 +471,14 @@ def _tables_first(attempt: int, takes_done: bool) -> bool:
     return attempt % 2 == (1 if takes_done else 0)
 
 
+def _types_of(context: Context, plan: Plan) -> frozenset[str]:
+    """The types of events that the projectors of a run handle."""
+    return frozenset(each for name in plan.projectors for each in context.projector(name).stored_types())
+
+
 def _appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
     """Events beyond those of green that may have been projected into the tables that are retired now, where nothing held them back."""
-    types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
+    types = _types_of(context, plan)
     there = context.store.listed(left.settled, context.store.settled_head())
     above = frozenset(left.above)
     return sum(event_type in types for position, event_type in there.items() if position not in above)
@@ -601,6 +611,8 @@ class _Attempt:
         self._plan = context.plan_of(self._run)
         self._projectors = Lockstep(context, connection, self._plan)
         self._pause = _Pause(context.spec.swap.max_pause)
+        self._done: frozenset[int] = frozenset()
+        self._settled: Place = self._projectors.position
 
     def run(self, stopped: Callable[[], bool]) -> SwapResult:
         """Catches up without holding anybody, then holds, drains and renames.
@@ -697,6 +709,7 @@ class _Attempt:
             tables_first=fenced and _tables_first(self._number, self._takes_done),
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
+            confirm=self._refuse_late_jobs if self._takes_done else None,
             nobody_waits=nobody_waits,
             begins=pause.begin if nobody_waits else lambda: None,
             left=pause.left,
@@ -805,12 +818,28 @@ class _Attempt:
             raise _JobCameBack
         position = max(there, default=settled)
         done = {each: event_type for each, event_type in there.items() if each not in left}
+        self._done, self._settled = self._of_run(done), settled
         above = self._projectors.drain(position, frozenset(done)) + ahead
         self._drained()
         counts = [self._counted.by_type, store.counts(self._counted.position, settled), Counter(done.values())]
         stored = sum(map(Counter, counts), start=Counter[str]())
         self._refuse_drained(stored)
         return position, LeftBehind(settled=settled, above=sorted(above), events=dict(stored))
+
+    def _refuse_late_jobs(self) -> None:
+        """Looks once more which jobs are done: just those whose events green was given.
+
+        :raises _JobGotIn: others, so that their events are in blue, and not in green
+        """
+        there = self._context.store.listed(self._settled, HIGHEST)
+        with self._beside() as connection:
+            left = jobs.positions_left(self._context, connection)
+        if self._of_run({each: event_type for each, event_type in there.items() if each not in left}) != self._done:
+            raise _JobGotIn
+
+    def _of_run(self, events: Mapping[int, str]) -> frozenset[int]:
+        types = _types_of(self._context, self._plan)
+        return frozenset(position for position, event_type in events.items() if event_type in types)
 
     def _drained(self) -> None:
         self._pause.ended("drain")

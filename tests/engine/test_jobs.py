@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -100,10 +102,11 @@ def test_an_event_that_is_committed_while_the_switch_drains_is_left_to_its_job(
     made = rebuild(server, live_writer=TOLD_APART)
     run_to(made, "verify", RunOptions(max_count_drift_percent=100))
     listed, positions_left = EventStore.listed, jobs.positions_left
-    slow = server.connect()
+    slow, begun = server.connect(), []
 
     def after_an_append_has_begun(self: EventStore, *between: Any) -> dict[int, str]:
-        if not slow.in_transaction():
+        if not begun:
+            begun.append(True)
             slow.execute(shop.stored_events.insert().values(**later[0]))
             with server.begin() as connection:
                 connection.execute(shop.stored_events.insert().values(**later[1]))
@@ -124,6 +127,83 @@ def test_an_event_that_is_committed_while_the_switch_drains_is_left_to_its_job(
     monkeypatch.undo()
     _do_jobs(server)
     assert actual(server) == expected([*stored, *later])
+
+
+@pytest.fixture
+def kept(new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    """MariaDB, which has no RENAME of locked tables: keepers have them until then."""
+    engine = sa.create_engine(new_database("mariadb"))
+    yield prepare(engine)
+    engine.dispose()
+
+
+def _within_the_drain(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Right after the switch has asked once which jobs are left, with the tables held."""
+    positions_left, listed, drained = jobs.positions_left, EventStore.listed, []
+
+    def begun(self: EventStore, *between: Any) -> dict[int, str]:
+        drained.append(False)
+        return listed(self, *between)
+
+    def asked(*given: Any) -> frozenset[int]:
+        found = positions_left(*given)
+        if drained == [False]:
+            drained[0] = True
+            action()
+        return found
+
+    monkeypatch.setattr(EventStore, "listed", begun)
+    monkeypatch.setattr(jobs, "positions_left", asked)
+
+
+@pytest.mark.mariadb
+def test_a_job_that_comes_past_a_keeper_undoes_the_attempt(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its event is in the table that was about to be retired, and was not drained."""
+    stored, said = _with_jobs_left(kept), []
+    made = rebuild(kept, live_writer=TOLD_APART, swap={"max_pause": "20s"}, log=said.append)
+    run_to(made, "verify", RunOptions(max_count_drift_percent=100))
+
+    def send_keepers_away() -> None:
+        with kept.connect() as connection:
+            keepers = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DROP VIEW%%' AND DB = DATABASE()"
+            found = connection.exec_driver_sql(keepers).scalars().all()
+            assert found
+            for each in found:
+                connection.exec_driver_sql(f"KILL QUERY {each}")
+        _do_jobs(kept, most=3)
+
+    _within_the_drain(monkeypatch, send_keepers_away)
+    assert made.swap().attempts > 1
+    monkeypatch.undo()
+    assert any("a job had come to the tables before they were renamed" in each for each in said)
+    assert not [each for each in sa.inspect(kept).get_table_names() if each.startswith("~")]
+    _do_jobs(kept)
+    assert actual(kept) == expected(stored)
+
+
+@pytest.mark.mariadb
+def test_keepers_stay_for_as_long_as_the_drain_takes(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However shortly locks are waited for: a second, the shortest that the server knows."""
+    stored, failed = _with_jobs_left(kept), []
+    made = rebuild(kept, live_writer=TOLD_APART, swap={"max_pause": "20s"})
+    run_to(made, "verify", RunOptions(max_count_drift_percent=100))
+
+    def work() -> None:
+        try:
+            _do_jobs(kept)
+        except sa.exc.DBAPIError as error:
+            failed.append(error)
+
+    worker = threading.Thread(target=work)
+
+    def take_long() -> None:
+        worker.start()
+        time.sleep(1.2)
+
+    _within_the_drain(monkeypatch, take_long)
+    assert made.swap().attempts == 1
+    worker.join()
+    assert not failed and actual(kept) == expected(stored)
 
 
 @pytest.mark.parametrize("database_kind", on("sqlite", "postgres"), indirect=True)

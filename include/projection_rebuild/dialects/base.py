@@ -93,6 +93,8 @@ class Manners:
     :param fence: what holds the appends back meanwhile, if something has to
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     :param looked_at: other live tables, at which handlers look meanwhile
+    :param confirm: asked when nobody comes to the tables any more, where they cannot be held until they are renamed; raises if somebody
+        has come to them since they were taken, and from another thread. None: that does no harm
     :param nobody_waits: nobody is held yet, so a look for a moment may last
     :param begins: called when the look is over, and somebody may wait from now on
     :param left: the seconds for which the writers may still be held
@@ -104,6 +106,7 @@ class Manners:
     fence: Fence | None = None
     longest: timedelta = timedelta(seconds=2)
     looked_at: tuple[str, ...] = ()
+    confirm: Callable[[], None] | None = None
     nobody_waits: bool = False
     begins: Callable[[], object] = lambda: None
     left: Callable[[], float] = lambda: math.inf

@@ -43,7 +43,7 @@ from include.projection_rebuild.dialects.base import (
     Trial,
     died,
 )
-from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, shut
+from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, door_of, shut
 from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
 from include.projection_rebuild.errors import CloneError, ConnectionRefused, SessionError, SettleTimeout, changed_since
 from include.projection_rebuild.findings import Carried, Finding
@@ -813,7 +813,8 @@ class MySQLDialect(Dialect):
         with ExitStack() as stack:
             try:
                 lookout, guard, *posts = [stack.enter_context(self._connect_apart(manners)) for _ in range(2 + len(blues))]
-                stack.enter_context(shut(self, guard, gate))
+                door = None if manners.confirm is None else self.qualified(schema, door_of(names[0]))
+                stack.enter_context(shut(self, guard, *([gate] if door is None else [gate, door])))
                 locks = ", ".join(f"{blue} WRITE" for blue in blues)
                 self._without_waiting(lookout, f"LOCK TABLES {locks}", manners.longest.total_seconds() / 4)
                 manners.begins()
@@ -824,9 +825,11 @@ class MySQLDialect(Dialect):
                 raise TablesBusy from error
             # Nobody can change them any more; and past a keeper nobody can look at them, not even we.
             statements, seen = self.switch(connection, tables), self.hanging(connection, tables)
-            keepers = Keepers(self, lookout)
+            keepers = Keepers(self, lookout, guard, door)
             stack.callback(keepers.leave)
             for post, blue in zip(posts, blues, strict=True):
+                # At the gate they wait until they are sent away, however long the drain takes.
+                self.limit_lock_wait(post, 2 * manners.longest)
                 keepers.post(post, blue, gate)
             keepers.wait_until_posted(time.monotonic() + manners.timeout.total_seconds())
             self._execute(lookout, "UNLOCK TABLES")
@@ -990,8 +993,13 @@ class MySQLDialect(Dialect):
         manners.stay_in_time()
         if KEPT in connection.info:
             seconds = min(manners.timeout.total_seconds() + 10 * STEP * len(tables), manners.rest.total_seconds())
-            with connection.info[KEPT][0].making_way(self.session_id(connection), time.monotonic() + seconds):
+            keepers = connection.info[KEPT][0]
+            rename = keepers.through_the_door(rename)
+            with keepers.making_way(self.session_id(connection), time.monotonic() + seconds, manners.confirm):
                 self._execute(connection, f"SET STATEMENT max_statement_time = {seconds:.3f} FOR {rename}")
+            if not keepers.confirmed:
+                # The door was opened by its guard's end.
+                return False
         elif manners.polite:
             if manners.fence:
                 self._without_waiting(connection, rename, manners.look)
