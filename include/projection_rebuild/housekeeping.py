@@ -7,7 +7,7 @@ A run is dead when its scheduler says that it is over. For each table that is dr
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from include.projection_rebuild.errors import ClaimRefused
 from include.projection_rebuild.ledger import IN_PIECES, Retired, Run, RunState
 from include.projection_rebuild.names import TableSet
 from include.projection_rebuild.record import keep_run
-from include.projection_rebuild.retire import drop_retired, when_free
+from include.projection_rebuild.retire import LOCK_WAIT, drop_retired, when_free
 
 
 class Leftover(BaseModel):
@@ -226,8 +226,8 @@ def _dropped(context: Context, connection: sa.Connection, run_id: str, table: Ta
 def _drop_green(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> None:
     # Looked at for each attempt: while it waits for a reader, another run may take the claim over and put its own table there.
     if context.ledger.green_run(connection, table.green) == run_id:
-        context.dialect.limit_lock_wait(connection, timedelta(milliseconds=500))
-        drop_leftover(context, connection, table)
+        with context.dialect.short_lock_wait(connection, LOCK_WAIT):
+            drop_leftover(context, connection, table)
         context.ledger.forget_greens(connection, [table.green])
 
 

@@ -83,8 +83,8 @@ def drop_retired(context: Context, connection: sa.Connection, retired: Retired) 
             # Looked at for each attempt: while it waits, the table may become live again, and another one take its name.
             same[0] = _is_the_same(context, connection, retired)
             if same[0]:
-                dialect.limit_lock_wait(connection, LOCK_WAIT)
-                _drop(context, connection, retired)
+                with dialect.short_lock_wait(connection, LOCK_WAIT):
+                    _drop(context, connection, retired)
                 context.log(f"dropped {retired.old}")
 
         when_free(context, [retired.old], attempt)

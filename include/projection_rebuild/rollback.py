@@ -209,12 +209,12 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
             raise StepOrderError(f"{table.old} is gone: it cannot be taken back any more. Blue is live and untouched")
     for table in reversed(waiting):
         drop_leftover(context, connection, table)
-    dialect.limit_lock_wait(connection, context.spec.swap.lock_timeout)
     for table in waiting:
         # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
         ledger.note_green(connection, context.run_id, table.green)
     if waiting:
-        when_free(context, [table.old for table in waiting], lambda: _rename(context, connection, waiting))
+        with dialect.short_lock_wait(connection, context.spec.swap.lock_timeout):
+            when_free(context, [table.old for table in waiting], lambda: _rename(context, connection, waiting))
     with dialect.transaction(connection):
         _rename_in_ledger(context, connection, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})

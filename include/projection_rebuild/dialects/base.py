@@ -446,6 +446,20 @@ class Dialect(ABC):
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         """The longest wait for a table lock from here on; databases round it up to what they can."""
 
+    usual_lock_wait: ClassVar[timedelta]
+    """The longest wait for a table lock by the settings of our sessions."""
+
+    @contextmanager
+    def short_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
+        """Waits no longer than this for a table lock; after it, as long as usual."""
+        self.limit_lock_wait(connection, timeout)
+        try:
+            yield
+        finally:
+            # A connection that was cut has no settings any more.
+            with suppress(sa.exc.DBAPIError):
+                self.limit_lock_wait(connection, self.usual_lock_wait)
+
     # Looking at tables ------------------------------------------------------------------------------------------
 
     def table_exists(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
