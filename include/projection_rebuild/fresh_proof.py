@@ -99,7 +99,7 @@ def _places(context: Context) -> Mapping[str, Any]:
 def _fall_back(context: Context, run: Run, found: Sequence[Sampled]) -> None:
     """The run is as before its verification.
 
-    :raises Diverged: always
+    :raises Diverged: always, unless somebody has moved the run since it was read
     """
     with context.dialect.connect() as connection:
         # Where events have come or gone, that says it best.
@@ -109,7 +109,13 @@ def _fall_back(context: Context, run: Run, found: Sequence[Sampled]) -> None:
     # At another moment, so that no approval of the former one counts.
     now = proven.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
     with context.dialect.connect() as connection, context.dialect.transaction(connection):
-        context.ledger.move(connection, context.run_id, RunState.CLONED, verification=now.model_dump(mode="json"))
+        current = context.ledger.run(connection, context.run_id)
+        # Switched or verified anew meanwhile: what was looked at is not what the run is about.
+        stands = current.state is run.state and verification_of(current) == verification_of(run)
+        if not (
+            stands and context.ledger.move_from(connection, current, RunState.CLONED, verification=now.model_dump(mode="json"))
+        ):
+            return
     raise Diverged(
         "green is no longer what its events make, blue is live and untouched:\n"
         + "\n".join(failures)

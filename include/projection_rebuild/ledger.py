@@ -432,11 +432,22 @@ class Ledger:
 
     def move(self, connection: sa.Connection, run_id: str, state: RunState, **findings: Any) -> None:
         """Sets a run's state and adds to its record."""
-        run = self.run(connection, run_id)
+        self._move(connection, self.run(connection, run_id), state, findings, self._runs.c.run_id == run_id)
+
+    def move_from(self, connection: sa.Connection, run: Run, state: RunState, **findings: Any) -> bool:
+        """The same, unless somebody has moved the run since it was read; then nothing is done.
+
+        :returns: whether it was moved
+        """
+        still = (self._runs.c.run_id == run.run_id) & (self._runs.c.state == run.state)
+        return self._move(connection, run, state, findings, still)
+
+    def _move(
+        self, connection: sa.Connection, run: Run, state: RunState, findings: dict[str, Any], where: sa.ColumnElement[bool]
+    ) -> bool:
         record = run.record | findings | {"moved": _moved(run, state)}
-        connection.execute(
-            self._runs.update().where(self._runs.c.run_id == run_id).values(state=state, record=_dump(record), updated_at=_now())
-        )
+        moved = self._runs.update().where(where).values(state=state, record=_dump(record), updated_at=_now())
+        return connection.execute(moved).rowcount > 0
 
     def note(self, connection: sa.Connection, run_id: str, **findings: Any) -> None:
         """Adds to the record of a run, if there is one, and leaves its state."""

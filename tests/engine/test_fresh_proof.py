@@ -157,3 +157,27 @@ def test_without_a_sample_nothing_is_looked_at(engine: sa.Engine) -> None:
     assert look(made) is Outcome.PASS
     made.swap()
     made.close()
+
+
+def test_a_run_that_was_switched_while_it_was_looked_at_stays_switched(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rebuild(engine, verify=SOON)
+    run_to(made, "verify")
+    execute(engine, MARKED.format("order-0"))
+    take, switched = sample.take, []
+
+    def switching(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[sample.Sampled]:
+        found = take(*given, again=again, **more)
+        if again is not None and not switched:
+            switched.append(True)
+            # Another worker, which looks at what was touched last only.
+            other = rebuild(engine, verify={"sample": 1})
+            other.swap()
+            other.close()
+        return found
+
+    monkeypatch.setattr(sample, "take", switching)
+    look(made)
+    assert switched and made.report().state == "switched"
+    made.close()
