@@ -190,6 +190,30 @@ def test_a_process_that_is_killed_before_its_commit_leaves_all_as_it_was(prepare
         _sound(connection)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(".dbconfig defensive on", id="defensive"),
+        pytest.param("CREATE INDEX beside ON parent (up);", id="index since"),
+        pytest.param('DROP INDEX "ix parent";', id="index gone"),
+    ],
+)
+def test_a_shell_that_goes_on_behind_an_error_changes_nothing(prepared: sa.Engine, before: str) -> None:
+    """As sqlite3 does unless it is told otherwise; the statements may be from before a change."""
+    dialect, file = dialect_for(prepared), str(prepared.url.database)
+    with dialect.connect() as connection:
+        statements = [dialect.begin, *dialect.switch(connection, TABLES), "COMMIT"]
+    first = "" if before.startswith(".") else before
+    subprocess.run(["sqlite3", file], input=first, text=True, check=True)
+    with prepared.connect() as connection:
+        whole = _master(connection), connection.exec_driver_sql("SELECT * FROM sqlite_sequence").all()
+    script = "\n".join([before if not first else "", *(f"{each};" for each in statements)])
+    subprocess.run(["sqlite3", "-batch", file], input=script, text=True, capture_output=True)
+    with prepared.connect() as connection:
+        assert (_master(connection), connection.exec_driver_sql("SELECT * FROM sqlite_sequence").all()) == whole
+        _sound(connection)
+
+
 def _steps(tables: int, folder: Path) -> int:
     """What SQLite has to do for a switch of so many tables, in steps of its own machine."""
     engine = sa.create_engine(f"sqlite:///{folder / str(tables)}.db")

@@ -261,7 +261,7 @@ class Switch:
             f"INSERT INTO temp.{_NAMES} VALUES\n  {rows}",
             "PRAGMA writable_schema = 1",
             f"UPDATE sqlite_master SET (name, tbl_name, sql) = {_becomes('sqlite_master.name', 'becomes, of_table, definition')} "
-            f"WHERE type IN ('table', 'index') AND {_is_renamed('name')}",
+            f"WHERE type IN {_KINDS} AND {_is_renamed('name')}",
             *besides,
             "PRAGMA writable_schema = RESET",
             # Names are data there. An index that is the table itself has the table's name.
@@ -275,6 +275,8 @@ class Switch:
                 f"WHERE {_is_renamed('tbl')}"
                 for each in self._schema.statistics()
             ),
+            _checked(f"becomes NOT IN (SELECT name FROM sqlite_master WHERE type IN {_KINDS})"),
+            _checked(f"of_table IN (SELECT tbl_name FROM sqlite_master WHERE type IN {_KINDS} AND {_IS_ANOTHER})"),
             f"DROP TABLE temp.{_NAMES}",
         ]
 
@@ -316,6 +318,21 @@ def _listed(renamed: _Renamed) -> str:
 def _becomes(column: str, what: str = "becomes") -> str:
     """:param column: with its table, as our own has a column of the same name"""
     return f"(SELECT {what} FROM temp.{_NAMES} n WHERE n.name = {column})"
+
+
+_KINDS = "('table', 'index')"
+
+_IS_ANOTHER = f"name NOT IN (SELECT becomes FROM temp.{_NAMES})"
+
+
+def _checked(mistake: str) -> str:
+    """Undoes all of it where a name was not given, or a table has an index that is not listed.
+
+    A shell goes on behind an error, as where the schema may not be edited, and comes to the COMMIT; after this there is none left.
+
+    :param mistake: says of a row of our table that it is one
+    """
+    return f"INSERT OR ROLLBACK INTO temp.{_NAMES} (name) SELECT name FROM temp.{_NAMES} WHERE {mistake}"
 
 
 def _is_renamed(column: str) -> str:
