@@ -446,8 +446,9 @@ class Dialect(ABC):
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         """The longest wait for a table lock from here on; databases round it up to what they can."""
 
-    usual_lock_wait: ClassVar[timedelta]
-    """The longest wait for a table lock by the settings of our sessions."""
+    @abstractmethod
+    def usual_lock_wait(self, connection: sa.Connection) -> None:
+        """From here on the longest wait for a table lock is that of our sessions' settings."""
 
     @contextmanager
     def short_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
@@ -458,7 +459,7 @@ class Dialect(ABC):
         finally:
             # A connection that was cut has no settings any more.
             with suppress(sa.exc.DBAPIError):
-                self.limit_lock_wait(connection, self.usual_lock_wait)
+                self.usual_lock_wait(connection)
 
     # Looking at tables ------------------------------------------------------------------------------------------
 

@@ -264,7 +264,8 @@ class MySQLDialect(Dialect):
             if _number(error) != NO_SUCH_THREAD:
                 raise
 
-    usual_lock_wait = ours.TABLE_LOCK_WAIT
+    def usual_lock_wait(self, connection: sa.Connection) -> None:
+        self._execute(connection, f"SET SESSION lock_wait_timeout = {ours.TABLE_LOCK_WAIT}")
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"SET SESSION lock_wait_timeout = {max(1, math.ceil(timeout.total_seconds()))}")

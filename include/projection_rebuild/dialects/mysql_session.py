@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from include.projection_rebuild.dialects.session import Setting
@@ -43,8 +42,7 @@ ZONE = "+00:00"
 SILENCE = "28800"
 """Seconds without a word after which the server ends a connection, unless a switch asks for less; the server's own default."""
 
-TABLE_LOCK_WAIT = timedelta(minutes=10)
-_ROW_LOCK_WAIT = "50"
+TABLE_LOCK_WAIT, _ROW_LOCK_WAIT = "600", "50"
 _LOCKS = "a wait for a lock would have no end in sight, or end a statement that had to wait a little; a switch sets its own"
 _ALL = "18446744073709551615"
 
@@ -79,7 +77,7 @@ COMMON = (
     Setting("wait_timeout", SILENCE, f"{_ENDS}; a switch sets its own"),
     Setting("net_read_timeout", "30", f"{_ENDS}, when a message of ours takes a while"),
     Setting("net_write_timeout", "60", f"{_ENDS}, when we work on one page of events and the next one waits"),
-    Setting("lock_wait_timeout", "600", _LOCKS),
+    Setting("lock_wait_timeout", TABLE_LOCK_WAIT, _LOCKS),
     Setting("innodb_lock_wait_timeout", _ROW_LOCK_WAIT, _LOCKS),
     Setting("group_concat_max_len", "1048576", _CUT),
     Setting("max_sort_length", "1024", "long texts would be sorted by their first letters only"),

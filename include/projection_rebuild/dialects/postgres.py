@@ -294,7 +294,8 @@ class PostgresDialect(Dialect):
         with self.connect() as connection:
             self._execute(connection, "SELECT pg_catalog.pg_cancel_backend(%s)", session_id)
 
-    usual_lock_wait = ours.LOCK_WAIT
+    def usual_lock_wait(self, connection: sa.Connection) -> None:
+        self._execute(connection, f"SET lock_timeout = '{ours.LOCK_WAIT}'")
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"SET lock_timeout = {_milliseconds(timeout)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any
 
 from include.projection_rebuild.dialects.session import Setting
@@ -11,7 +10,7 @@ from include.projection_rebuild.findings import Finding
 
 APPLICATION_NAME = "projection_rebuild"
 
-LOCK_WAIT = timedelta(minutes=10)
+LOCK_WAIT = "10min"
 """For how long a statement waits for a lock outside a switch, as on MySQL. Whoever waits for longer is told, and retries."""
 
 _LOCKS = "a wait for a lock would have no end in sight, or end a statement that had to wait a little; a switch sets its own"
@@ -47,7 +46,7 @@ SETTINGS = (
     Setting("default_transaction_isolation", "read committed", "a transaction would not see what committed since it began"),
     Setting("default_transaction_deferrable", "off", "a transaction could wait before it begins"),
     Setting("statement_timeout", "0", _ENDS),
-    Setting("lock_timeout", "10min", _LOCKS),
+    Setting("lock_timeout", LOCK_WAIT, _LOCKS),
     Setting("transaction_timeout", "0", _ENDS, since=(17,)),
     Setting("idle_in_transaction_session_timeout", "0", f"{_ENDS}; a switch sets its own"),
     Setting("idle_session_timeout", "0", _ENDS),

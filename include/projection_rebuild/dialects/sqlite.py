@@ -152,7 +152,8 @@ class SqliteDialect(Dialect):
     def cancel(self, session_id: int) -> None:
         """Nothing to do: statements run within this process, and :meth:`session_id` gives nothing to cancel."""
 
-    usual_lock_wait = timedelta(milliseconds=ours.BUSY_TIMEOUT_MS)
+    def usual_lock_wait(self, connection: sa.Connection) -> None:
+        self._execute(connection, f"PRAGMA busy_timeout = {ours.BUSY_TIMEOUT_MS}")
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"PRAGMA busy_timeout = {max(1, round(timeout.total_seconds() * 1000))}")
