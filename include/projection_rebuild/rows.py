@@ -449,6 +449,8 @@ class RowBuffer:
                 found = self._loaded(table, key)
             if found is None:
                 made: R = table.kind.made_of(key, defaults)
+                # Live, the row has been in the table and come back.
+                table.fits.fit(made)
                 self.add(made)
                 return made
         self._touched.append(found)
@@ -738,6 +740,7 @@ class ProbeRows:
         found = self.find(row_class, *key)
         if found is None:
             made: R = row_type(row_class).made_of(key, defaults)
+            self._buffer._table(row_class).fits.fit(made)
             self.add(made)
             return made
         return found
