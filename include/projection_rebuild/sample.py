@@ -325,14 +325,20 @@ class _Sample:
         types = frozenset[str]().union(*(work.types for work in works))
         # Of any age: those that have only later events make no rows up to the checkpoint.
         newest = [*self._raw.newest_streams(10 * self._most, types)]
-        older = [stream for stream, _ in self._somewhere(upto)] if len(newest) == 10 * self._most else []
-        return self._half_and_half(newest, older)
+        whole = len(newest) < 10 * self._most
+        return self._half_and_half(newest, self._rest(newest) if whole else [stream for stream, _ in self._somewhere(upto)])
 
     def _half_and_half(self, newest: Iterable[str], older: Iterable[str]) -> list[str]:
         """Those touched last, and some of the others, each once."""
         last, others = list(dict.fromkeys(newest)), list(dict.fromkeys(older))
         first = last[: max(self._most - len(others), self._most - self._most // 2)]
         return list(dict.fromkeys([*first, *others, *last]))[: self._most]
+
+    def _rest(self, newest: Iterable[str]) -> list[str]:
+        """Where these are all that there are: some of those that were not touched last, others in each turn."""
+        rest = list(dict.fromkeys(newest))[self._most - self._most // 2 :] if self._of_any_age else []
+        self._pick.shuffle(rest)
+        return rest[: self._most // 2]
 
     def _somewhere(self, upto: int) -> list[tuple[str, Any]]:
         """Streams and payloads of events at random places of the store."""
@@ -397,8 +403,10 @@ class _Sample:
         if any(work.only is not None for work in works):
             return list(dict.fromkeys(key for work in works for key in sorted(work.only or ())[: self._most]))
         newest = [*self._raw.newest_payloads(2 * self._most, types)]
-        older = [payload for _, payload in self._somewhere(upto)] if len(newest) == 2 * self._most else []
-        return self._half_and_half(*(self._values(some, name) for some in (newest, older)))
+        values = [*self._values(newest, name)]
+        whole = len(newest) < 2 * self._most
+        older = self._rest(values) if whole else self._values([payload for _, payload in self._somewhere(upto)], name)
+        return self._half_and_half(values, older)
 
     def _values(self, payloads: Iterable[Any], name: str) -> Iterator[str]:
         for payload in payloads:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.projection_rebuild import sample
 from include.projection_rebuild.events import Event
 from include.projection_rebuild.projector import Projector, handles
 from include.projection_rebuild.rows import Rows, row
@@ -155,4 +156,27 @@ def test_handlers_find_in_the_sample_what_they_find_in_a_replay(engine: sa.Engin
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE hours_rebuild SET events = events + 1 WHERE stream = 's1'")
     assert "hours: the row s1 / 2026-03-04 05:06:07" in said(made)
+    made.close()
+
+
+def test_in_a_small_store_older_aggregates_have_their_turn(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    made = rebuild(engine)
+    run_to(made, "replay")
+    context = made._context
+    with context.dialect.connect() as connection:
+        plan = context.plan_of(context.ledger.run(connection, context.run_id))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE orders_rebuild SET customer = customer + 1")
+    # Ten events for each are read at most, which is the whole store.
+    looked = [
+        {*each.differing}
+        for turn in (0, 1, None)
+        for each in sample.take(context, plan, 40, turn=turn)
+        if each.projector == "OrderProjector"
+    ]
+    orders = [each["aggregate_uuid"] for each in stored if each["event_class"] == "OrderPlaced"]
+    assert len(orders) > 80 and {len(each) for each in looked} == {40}
+    # Those touched last are always looked at, and the others are not the same each time.
+    assert len(looked[0] & looked[1] & looked[2]) >= 20
+    assert len(looked[0] - looked[2]) >= 10 and looked[0] != looked[1]
     made.close()
