@@ -2,7 +2,7 @@
 
 A job leaves the answer of ``live_writer.jobs_left`` in the transaction that commits its rows, and its event came into the answer with the
 append. So an event that is visible, and whose position a later answer lacks, is in blue; every other event is projected later, into
-whatever table has the live name by then. Green holds an event only once its job is done. Hence a queue need never be empty.
+whatever table has the live name by then. Between the two there is nothing: one job writes an event's rows in all tables of the run. Green holds an event only once its job is done. Hence a queue need never be empty.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def are_left(context: Context, connection: sa.Connection) -> bool:
 def positions_left(context: Context, connection: sa.Connection) -> frozenset[int]:
     """The positions of the events whose jobs are not done.
 
-    :raises SpecSqlError: ``live_writer.jobs_left`` cannot be executed, or gives something else than positions
+    :raises SpecSqlError: ``live_writer.jobs_left`` cannot be executed, or gives something else than positions, or two jobs of one event
     """
     sql = context.spec.live_writer.jobs_left
     if sql is None:
         return frozenset()
     try:
-        return frozenset(_positions(connection.execute(sa.text(sql)).scalars()))
+        found = [*_positions(connection.execute(sa.text(sql)).scalars())]
     except (sa.exc.DBAPIError, sa.exc.ResourceClosedError, ValueError) as error:
         trouble = trouble_of(error)
         if trouble is not None and trouble.kind in MAY_PASS:
@@ -51,6 +51,14 @@ def positions_left(context: Context, connection: sa.Connection) -> frozenset[int
             f"live_writer.jobs_left cannot be asked: {why}; it must be SQL that gives the positions of the events that jobs have yet to "
             "project. The live tables are untouched"
         ) from None
+    if len(left := frozenset(found)) < len(found):
+        raise SpecSqlError(
+            "live_writer.jobs_left gives a position more than once. Once one of two jobs of an event is done, its rows are in the live tables, and "
+            "those of the other one are not: neither green nor the job that is left would bring both. Give only the jobs that write the tables "
+            "of this rebuild; if there are several of an event, rebuild the tables of each by themselves, or give drain_check. The live tables are "
+            "untouched"
+        )
+    return left
 
 
 def _positions(found: Iterable[object]) -> Iterable[int]:

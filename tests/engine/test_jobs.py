@@ -252,7 +252,7 @@ def test_a_job_that_comes_back_is_not_done_twice(prepared: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("database_kind", on("sqlite", "postgres"), indirect=True)
-@pytest.mark.parametrize("sql", ["SELECT 'x'", "SELECT no_such_column FROM jobs", "SELECT NULL"])
+@pytest.mark.parametrize("sql", ["SELECT 'x'", "SELECT no_such_column FROM jobs", "SELECT NULL", "SELECT 1 UNION ALL SELECT 1"])
 def test_what_gives_no_positions_is_refused_by_name(prepared: sa.Engine, sql: str) -> None:
     made = rebuild(prepared, live_writer={**TOLD_APART, "jobs_left": sql})
     with pytest.raises(SpecSqlError, match=r"live_writer\.jobs_left"):
