@@ -37,6 +37,7 @@ class RawEvents:
     """One event store as its rows, over a connection of its own.
 
     :param connection: to the event store
+    :ivar kept: how large the payloads were that have been decoded, as they are stored
     :raises SpecError: what decodes the payloads cannot be had
     """
 
@@ -52,6 +53,7 @@ class RawEvents:
         self._make = self._decoder()
         # Rows that the last reading of streams has had.
         self._were = 0
+        self.kept = 0
 
     # What the catalog says --------------------------------------------------------------------------------------
 
@@ -95,6 +97,11 @@ class RawEvents:
         for row in self._rows(statement, [*self._only_values, *values]):
             yield row[0]
 
+    def typical_size(self, types: Collection[str]) -> int:
+        """How large payloads of these types are, as they are stored, by the newest of them; at least 1."""
+        sizes = [_size(each) for each in self.newest_payloads(20, types)]
+        return max(1, sum(sizes) // max(1, len(sizes)))
+
     def next_to(self, position: int, upto: int) -> Iterator[tuple[str, Any]]:
         """The stream and the payload of the first event at or above a position, of any type, if it can be read."""
         names = self._section.columns
@@ -121,10 +128,10 @@ class RawEvents:
 
     # Their events -----------------------------------------------------------------------------------------------
 
-    def of_stream(self, stream: str, upto: int, types: Collection[str], most: int) -> list[Event]:
-        """Events of one stream and of these types up to a position, in their order: all of them, if these are fewer than so many rows."""
-        found = self._of_streams([stream], f"{self._place} <= {int(upto)}", types, most)
-        return [event for event in found if event.stream == stream]
+    def of_stream(self, stream: str, upto: int, types: Collection[str], most: int) -> list[Event] | None:
+        """All events of one stream and of these types up to a position, in their order; None: it has so many rows, of whatever type."""
+        found = self.of_streams([stream], upto, types, most)
+        return None if found is None else found[stream]
 
     def of_streams(self, streams: Sequence[str], upto: int, types: Collection[str], most: int) -> dict[str, list[Event]] | None:
         """The same of several streams at once; None: these are too many rows."""
@@ -142,6 +149,8 @@ class RawEvents:
         statement = f"{self._whole()} WHERE {self._and([bound])} AND {column} IN ({marks}) LIMIT {int(most)}"
         rows = [*self._rows(statement, [*self._only_values, *map(self._bound_stream, streams)])]
         self._were = len(rows)
+        if self._were == most:
+            return []
         own = [row for row in rows if text_of(row[2]).rstrip(" ") in types or text_of(row[2]) in types]
         return sorted(self._events(own), key=lambda event: event.position)
 
@@ -161,10 +170,10 @@ class RawEvents:
         rows = self._rows(statement, [*self._only_values, *bound, *values])
         return [(text_of(value), int(position)) for value, position in rows]
 
-    def at(self, positions: Sequence[int]) -> Iterator[Event]:
-        """The events at these positions."""
-        for start in range(0, len(positions), AT_ONCE):
-            some = ", ".join(str(int(each)) for each in positions[start : start + AT_ONCE])
+    def at(self, positions: Sequence[int], at_once: int = AT_ONCE) -> Iterator[Event]:
+        """The events at these positions, so many of them read at once."""
+        for start in range(0, len(positions), at_once):
+            some = ", ".join(str(int(each)) for each in positions[start : start + at_once])
             where = self._and([f"{self._place} IN ({some})"])
             yield from self._events(self._rows(f"{self._whole()} WHERE {where} ORDER BY {self._place}", self._only_values))
 
@@ -231,7 +240,9 @@ class RawEvents:
     # Decoding ---------------------------------------------------------------------------------------------------
 
     def _events(self, rows: Iterable[Sequence[Any]]) -> Iterator[Event]:
-        return map(self._make, rows)
+        for row in rows:
+            self.kept += _size(row[3])
+            yield self._make(row)
 
     def _decoder(self) -> Callable[[Sequence[Any]], Event]:
         section = self._section
@@ -289,6 +300,10 @@ class RawEvents:
         text = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat().removesuffix("+00:00")
         digits = f"{rest:09}".rstrip("0")
         return f"{text}{f'.{digits:0<6}' if digits else ''}+00:00"
+
+
+def _size(payload: Any) -> int:
+    return len(payload) if isinstance(payload, (str, bytes, bytearray, memoryview)) else 0
 
 
 def _object(found: Any) -> Mapping[str, Any]:

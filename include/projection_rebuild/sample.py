@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +29,7 @@ from include.projection_rebuild.parts import ByAggregate, ByPeriod
 from include.projection_rebuild.plan import Plan
 from include.projection_rebuild.positions import Place, said
 from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.raw_events import RawEvents
+from include.projection_rebuild.raw_events import AT_ONCE, RawEvents
 from include.projection_rebuild.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
 from include.projection_rebuild.rows import Key, RowType, row_type
 from include.projection_rebuild.trouble import MAY_PASS, Kind
@@ -48,7 +48,10 @@ MOST_PLACES = 100_000
 """Positions that are kept while aggregates are looked for by a field of the payload."""
 
 TOO_LONG, TOO_MANY = "they have too many events each", "they have too many events together"
-"""Why aggregates are left out: by :data:`LONGEST`, by :data:`EVENTS`."""
+"""Why aggregates are left out: by :data:`LONGEST`, by :data:`EVENTS` or :data:`BYTES`."""
+
+BYTES = 32 * 2**20
+"""Of payloads as they are stored that are kept for one sample of all projectors: decoded they take several times as much memory."""
 
 SCANNED = 5_000_000
 """Events of a store that is read once for a sample where no index finds the aggregates."""
@@ -293,21 +296,40 @@ class _Sample:
         indexed = self._raw.finds(self._columns.stream)
         if not indexed and (size := self._raw.size()) > SCANNED:
             return f"no index of the event store begins with {self._columns.stream}, and it holds about {size:,} events"
+        rows = self._rows_at_once(types)
         for some in _slices(chosen, TOGETHER if indexed else LISTED):
-            found = self._raw.of_streams(some, upto, types, MOST_PLACES if not indexed else ROWS)
-            if found is None and not indexed:
-                return TOO_MANY
+            if self._raw.kept > BYTES:
+                self._leave_out(works, some, TOO_MANY)
+                continue
+            found = self._raw.of_streams(some, upto, types, min(rows, ROWS) if indexed else min(4 * rows, MOST_PLACES))
+            while found is None and not indexed:
+                # Each reading reads the whole store, so that there are few: those touched last are looked at, if not that many can be.
+                if len(some) == 1:
+                    return TOO_MANY
+                few = max(1, len(some) // 10)
+                self._leave_out(works, some[few:], TOO_MANY)
+                some = some[:few]
+                found = self._raw.of_streams(some, upto, types, min(4 * rows, MOST_PLACES))
             for stream in some:
-                events = self._raw.of_stream(stream, upto, types, LONGEST + 1) if found is None else found[stream]
-                self._divide(works, stream, events)
+                events = self._raw.of_stream(stream, upto, types, min(rows, LONGEST + 1)) if found is None else found[stream]
+                if events is None:
+                    self._leave_out(works, [stream], TOO_LONG)
+                else:
+                    self._divide(works, stream, events)
         return ""
+
+    def _rows_at_once(self, types: Collection[str]) -> int:
+        """How many events of a store fit into memory beside those that are kept."""
+        return max(50, BYTES // 4 // self._raw.typical_size(types))
+
+    @staticmethod
+    def _leave_out(works: Sequence[_Work], keys: Sequence[str], why: str) -> None:
+        for work in works:
+            work.left_out[why] += sum(work.only is None or key in work.only for key in keys)
 
     def _divide(self, works: Sequence[_Work], key: str, events: Sequence[Event]) -> None:
         for work in (each for each in works if each.only is None or key in each.only):
-            if len(events) > LONGEST:
-                work.left_out[TOO_LONG] += 1
-            else:
-                self._add(work, key, events)
+            self._add(work, key, events)
 
     def _add(self, work: _Work, key: str, events: Iterable[Event]) -> None:
         own = [each for each in events if work.holds(each)]
@@ -365,7 +387,10 @@ class _Sample:
                 fitting += places[value]
                 together += len(places[value])
         events: dict[str, list[Event]] = {value: [] for value in chosen}
-        for event in self._raw.at(sorted(fitting)):
+        for event in self._raw.at(sorted(fitting), min(AT_ONCE, self._rows_at_once(types))):
+            if self._raw.kept > BYTES:
+                # Those of which not all are read are left out.
+                break
             events.get(str(event.payload.get(name)), []).append(event)
         for work in works:
             for value in (each for each in chosen if work.only is None or each in work.only):
@@ -417,6 +442,8 @@ class _Sample:
         """Where only the author's code tells whose an event is, each has to be read and decoded."""
         if (size := self._raw.size()) > SCANNED_HERE:
             return f"whose its events are, only code tells, and the event store holds about {size:,} events"
+        if size * self._raw.typical_size(work.types) > 4 * BYTES:
+            return "whose its events are, only code tells, and these are too large to be kept in memory"
         found: dict[str, list[Event]] = {}
         for event in self._raw.everything(work.last, work.types):
             if work.holds(event):
@@ -481,7 +508,7 @@ class _Sample:
         return result.model_copy(update={**found, "findings": compared.findings})
 
     def _remarks(self, work: _Work) -> list[str]:
-        left = [f"{count:,} more were left out: {why}" for why, count in work.left_out.items()]
+        left = [f"{count:,} more were left out: {why}" for why, count in work.left_out.items() if count]
         looked = "what its handlers look at was read as it is now"
         return [*left, *([looked] if work.projector.reads else [])]
 

@@ -180,3 +180,34 @@ def test_in_a_small_store_older_aggregates_have_their_turn(engine: sa.Engine, st
     assert len(looked[0] & looked[1] & looked[2]) >= 20
     assert len(looked[0] - looked[2]) >= 10 and looked[0] != looked[1]
     made.close()
+
+
+def test_aggregates_that_are_too_large_are_left_out_and_told(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.metadata.create_all(engine)
+    said = {"customer": 1, "on": "2026-01-01", "line": 1, "product": "p", "price": "1.00", "options": {}, "gift": False}
+    # The first one has 15 events that somebody handles, among twice as many others; and the last one has large ones.
+    of = [(stream, kind) for stream in ("hot", "cold") for kind in ("OrderPlaced", "OrderShipped")]
+    of += [("hot", "Looked")] * 30 + [("hot", "OrderShipped")] * 15
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE INDEX by_stream ON stored_events (aggregate_uuid)"))
+        stored = [
+            {"aggregate_uuid": stream, "event_class": kind, "event_properties": said | {"at": f"2026-02-01 10:00:{at % 60:02}"}}
+            for at, (stream, kind) in enumerate(of)
+        ]
+        connection.execute(shop.stored_events.insert(), stored)
+    made = rebuild(engine)
+    run_to(made, "replay")
+
+    def orders() -> sample.Sampled:
+        (found,) = [each for each in made.verify().sample if each.projector == "OrderProjector"]
+        return found
+
+    assert (orders().aggregates, orders().remarks) == (2, [])
+    monkeypatch.setattr(sample, "LONGEST", 20)
+    monkeypatch.setattr(sample, "ROWS", 20)
+    assert (orders().aggregates, orders().remarks) == (1, [f"1 more were left out: {sample.TOO_LONG}"])
+    monkeypatch.setattr(sample, "LONGEST", 1000)
+    monkeypatch.setattr(sample, "TOGETHER", 1)
+    monkeypatch.setattr(sample, "BYTES", 100)
+    assert (orders().aggregates, orders().remarks) == (1, [f"1 more were left out: {sample.TOO_MANY}"])
+    made.close()
