@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from include.projection_rebuild.errors import UnfitValue
@@ -394,6 +394,14 @@ def _decimal_rule(shape: Shape) -> Rule:
     return Rule(Decimal, _given_decimal)
 
 
+_WORDS = frozenset({Holds.TEXT, Holds.PADDED, Holds.NAMES, Holds.SETS})
+"""What text says of a truth differs from database to database, and each word is true."""
+
+
+def _refused(value: Any) -> NoReturn:
+    raise TypeError
+
+
 def _truth(value: Any) -> bool:
     if isinstance(value, int):
         return bool(value)
@@ -541,7 +549,7 @@ _RULES: dict[type | None, Callable[[Shape], Rule]] = {
     str: _text,
     int: _whole_rule,
     float: _float_rule,
-    bool: lambda shape: Rule(bool, _truth),
+    bool: lambda shape: Rule(bool, _truth) if shape.holds not in _WORDS else Rule(bool, _refused, "True"),
     Decimal: _decimal_rule,
     datetime: _moment_rule,
     date: lambda shape: Rule(date, _day),
