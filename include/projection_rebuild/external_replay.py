@@ -126,7 +126,8 @@ class ExternalReplay:
     def _batches(self, head: Place) -> Iterator[Place]:
         while is_before(self.checkpoint.position, head):
             yield self._end_of_batch(head)
-        if self.checkpoint.head != head:
+        # A head below it is that of a job that came back; what the program has done cannot be taken back.
+        if self.checkpoint.head != head and self.checkpoint.position == head:
             yield head
 
     def _end_of_batch(self, head: Place) -> Place:

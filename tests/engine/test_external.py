@@ -174,6 +174,21 @@ def test_a_program_is_ended_with_its_task_and_the_next_call_is_right(engine: sa.
     assert held(engine)[keeps == "totals"] == right(events(400))[keeps == "totals"]
 
 
+def test_a_job_that_comes_back_does_not_take_a_program_back(engine: sa.Engine, waits: Path) -> None:
+    """It would be called for the same events once more."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE jobs (position bigint PRIMARY KEY)")
+    made = both(engine, waits, live_writer={"contract": "detached", "jobs_left": "SELECT position FROM jobs"})
+    run_to(made, "replay", RunOptions(max_count_drift_percent=100))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO jobs VALUES (7)")
+    made.replay("TotalsInShell")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM jobs")
+    made.replay("TotalsInShell")
+    assert held(engine, "_rebuild") == right(events(400))
+
+
 def _replay_until_killed(url: str, said: dict[str, Any]) -> None:
     rebuild(sa.create_engine(url), said).replay(said["name"])
 
