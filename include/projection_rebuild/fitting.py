@@ -330,10 +330,20 @@ def _float_rule(shape: Shape) -> Rule:
             return Rule(float, lambda value: float(_decimal(shape, _float(value))), "True")
         case Holds.WHOLE:
             return Rule(float, lambda value: float(_whole(_float(value))), "not v.is_integer()")
+        case Holds.TEXT | Holds.PADDED if shape.length is not None:
+            # MySQL and MariaDB would leave out digits, whatever their mode.
+            return Rule(float, partial(_short_float, shape.length), f"len(repr(v)) > {shape.length}")
         case Holds.KEPT_TEXT:
             # SQLite writes fifteen digits where a number becomes text.
             return Rule(float, lambda value: float(f"{_float(value):.15g}"), "True")
     return Rule(float, _float)
+
+
+def _short_float(length: int, value: Any) -> float:
+    found = _float(value)
+    if len(repr(found)) > length:
+        raise ValueError
+    return found
 
 
 def _given_decimal(value: Any) -> Decimal:

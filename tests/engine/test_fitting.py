@@ -282,6 +282,7 @@ MISFITS: dict[str, list[tuple[str, Any, Any]]] = {
         ("BINARY(2)", bytes, b"abc"),
         ("INT", int, True.__class__),
         ("VARCHAR(9)", bool, False),
+        ("VARCHAR(9)", float, 1 / 3),
         ("DATETIME", datetime, datetime.max.replace(tzinfo=UTC)),
     ],
     "sqlite": [("INTEGER", int, "five"), ("TEXT", UUID, "no UUID"), ("NUMERIC", Decimal, "much"), ("DATE", date, "soon")],
