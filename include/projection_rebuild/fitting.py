@@ -325,7 +325,9 @@ def _float(value: Any) -> float:
 def _float_rule(shape: Shape) -> Rule:
     match shape.holds:
         case Holds.SINGLE:
-            return Rule(float, lambda value: single(_float(value)), "True")
+            return Rule(float, lambda value: single(_fixed(shape, _float(value))), "True")
+        case Holds.DOUBLE if shape.scale is not None:
+            return Rule(float, lambda value: _fixed(shape, _float(value)), "True")
         case Holds.DECIMAL:
             return Rule(float, lambda value: float(_decimal(shape, _float(value))), "True")
         case Holds.WHOLE:
@@ -337,6 +339,14 @@ def _float_rule(shape: Shape) -> Rule:
             # SQLite writes fifteen digits where a number becomes text.
             return Rule(float, lambda value: float(f"{_float(value):.15g}"), "True")
     return Rule(float, _float)
+
+
+def _fixed(shape: Shape, value: float) -> float:
+    """A float with so many digits behind the point, rounded as MySQL and MariaDB round it: by its bits, and ties to the even one."""
+    if shape.scale is None or not math.isfinite(value):
+        return value
+    whole, unit = math.floor(value), float(10**shape.scale)
+    return whole + round((value - whole) * unit) / unit
 
 
 def _short_float(length: int, value: Any) -> float:
@@ -396,9 +406,9 @@ def _decimal_rule(shape: Shape) -> Rule:
                 {"quantum": Decimal(1)},
             )
         case Holds.DOUBLE:
-            return Rule(Decimal, lambda value: Decimal(str(float(_given_decimal(value)))), "True")
+            return Rule(Decimal, lambda value: Decimal(str(_fixed(shape, float(_given_decimal(value))))), "True")
         case Holds.SINGLE:
-            return Rule(Decimal, lambda value: Decimal(str(single(float(_given_decimal(value))))), "True")
+            return Rule(Decimal, lambda value: Decimal(str(single(_fixed(shape, float(_given_decimal(value)))))), "True")
         case Holds.LOOSE | Holds.LOOSE_REAL:
             return Rule(Decimal, partial(_loose_decimal, shape), "True")
     return Rule(Decimal, _given_decimal)

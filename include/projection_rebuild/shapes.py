@@ -38,7 +38,7 @@ class Shape:
     :param length: characters of a text, or bytes, at most; None: no bound that is looked at
     :param fills: whether bytes are filled up with zeros to the length
     :param precision: digits of a decimal at most
-    :param scale: digits behind the point of a decimal; None: as many as are given
+    :param scale: digits behind the point of a decimal, or of a float that has a fixed number of them; None: as many as are given
     :param digits: digits of a second
     :param cuts: whether further digits of a second are cut, and not rounded
     :param rounds_from: the year from which a tie between two times is rounded away

@@ -318,7 +318,8 @@ class MySQLDialect(Dialect):
             length=length if name.lower() in ("char", "varchar", "binary", "varbinary") else None,
             fills=name.lower() == "binary",
             precision=precision if holds is Holds.DECIMAL else None,
-            scale=scale if holds is Holds.DECIMAL else None,
+            # DOUBLE(8,2) rounds as well.
+            scale=scale if holds in (Holds.DECIMAL, Holds.DOUBLE, Holds.SINGLE) else None,
             digits=digits or 0,
             cuts="TIME_ROUND_FRACTIONAL" not in modes if self.is_mariadb else "TIME_TRUNCATE_FRACTIONAL" in modes,
             names=text.listed(column_type) if holds in (Holds.NAMES, Holds.SETS) else (),
