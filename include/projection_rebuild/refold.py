@@ -90,15 +90,25 @@ class Temporary:
 
         :raises sqlalchemy.exc.DBAPIError: the database refuses a value
         """
-        mark, given = self._dialect.mark, self._dialect.given
+        mark = self._dialect.mark
         names = ", ".join([NUMBER, *map(self._dialect.quote, self.kind.columns)])
         marks = ", ".join([mark] * (len(self.kind.columns) + 1))
         numbers = [*range(self._number + 1, self._number + 1 + len(rows))]
         self._number += len(rows)
-        values = [(number, *map(given, row)) for number, row in zip(numbers, rows, strict=True)]
+        values = [
+            (number, *map(self._given, row, self._annotations, self._types)) for number, row in zip(numbers, rows, strict=True)
+        ]
         if values:
             self._connection.exec_driver_sql(f"INSERT INTO {self.qualified} ({names}) VALUES ({marks})", values)
         return numbers
+
+    def _given(self, value: Any, annotation: type | None, column: ColumnType) -> Any:
+        """A value as the driver takes it; a time that is given as text, as what it means where the database would not read it so."""
+        if isinstance(value, str) and (
+            annotation is datetime or (annotation is str and column.kind is ColumnKind.TIME and not self._dialect.reads_offsets)
+        ):
+            value = _time(value, annotation, column)
+        return self._dialect.given(value)
 
     def stays(self, values: Values) -> bool:
         """Whether the columns hold values for certain as they are, so that the database need not be asked."""
@@ -152,6 +162,19 @@ class Temporary:
         """Whether two texts that are not the same may be one to the database in any of these columns."""
         kinds = (ColumnKind.TEXT, ColumnKind.PADDED, ColumnKind.ENUM)
         return any(self.columns[name].kind in kinds and not self.columns[name].compares_bytes for name in columns)
+
+
+def _time(text: str, annotation: type, column: ColumnType) -> Any:
+    """What a text says in the usual way of writing times; any other text as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if annotation is datetime:
+        return moment
+    if moment.tzinfo is None:
+        return text
+    return moment.date() if column.name.lower() == "date" else moment
 
 
 def _stays(value: Any, annotation: type | None, column: ColumnType) -> bool:

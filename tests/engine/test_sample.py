@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -124,6 +125,90 @@ class Split(Projector):
     @handles("Begun", "Ended")
     def added(self, event: Event, rows: Rows) -> None:
         rows.get_or_add(Sum, event.stream).amount += Decimal("0.005")
+
+
+@row("spelled", key="id", stream="stream")
+class Spelled:
+    id: UUID
+    stream: str
+    plain: datetime
+    zoned: datetime
+    plain_text: str
+    zoned_text: str
+    day: date
+    day_text: str
+    number: int
+    amount: Decimal
+    share: float
+    late_id: UUID | None = None
+
+
+class AsText(Projector):
+    """It passes on what the event says, as text, to attributes of other types."""
+
+    owns = (Spelled,)
+
+    @handles("Used")
+    def used(self, event: Event, rows: Rows) -> None:
+        given: Any = event.payload
+        moment = given["moment"]
+        rows.add(
+            Spelled(
+                given["id"],
+                given["stream"],
+                moment,
+                moment,
+                moment,
+                moment,
+                given["day"],
+                moment,
+                given["number"],
+                given["amount"],
+                given["share"],
+            )
+        )
+
+    @handles("Seen")
+    def seen(self, event: Event, rows: Rows) -> None:
+        rows.get(Spelled, event["id"]).late_id = event["id"]
+
+
+# A time without and with a zone, and a UUID.
+SPELLED = {
+    "postgresql": ("timestamp(6)", "timestamptz(6)", "varchar(40)"),
+    "mysql": ("datetime(6)", "timestamp(6)", "varchar(40)"),
+    "sqlite": ("text", "text", "text"),
+}
+
+
+@pytest.mark.parametrize(
+    "moment", ["2026-03-04T05:06:07.250000+02:00", "2026-03-04T05:06:07Z", "2026-03-04T05:06:07", "2026-03-04"]
+)
+def test_what_handlers_give_as_text_is_in_the_sample_what_it_is_in_a_replay(engine: sa.Engine, moment: str) -> None:
+    shop.metadata.create_all(engine, tables=[shop.stored_events])
+    plain, zoned, identity = SPELLED[engine.dialect.name]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE TABLE spelled (id {identity} PRIMARY KEY, stream varchar(40) NOT NULL, plain {plain} NOT NULL, zoned {zoned} NOT NULL, "
+            f"plain_text {plain} NOT NULL, zoned_text {zoned} NOT NULL, day date NOT NULL, day_text date NOT NULL, number int NOT NULL, amount numeric(10,2) NOT NULL, "
+            f"share double precision NOT NULL, late_id {identity})"
+        )
+        spelled = {
+            "id": "0B5F3C1E-8D52-4D3A-9C47-0A2F5B6C7D8E",
+            "stream": "s",
+            "moment": moment,
+            "day": "2026-03-04",
+            "number": "7",
+            "amount": "0.125",
+            "share": "0.25",
+        }
+        used = [{"aggregate_uuid": "s", "event_class": kind, "event_properties": spelled} for kind in ("Used", "Seen")]
+        connection.execute(shop.stored_events.insert(), used)
+    made = rebuild(engine, projectors=[f"{__name__}:AsText"])
+    run_to(made, "replay")
+    found = made.verify()
+    assert [(each.aggregates, each.rows, each.not_sampled) for each in found.sample] == [(1, 1, "")], found.describe()
+    made.close()
 
 
 SECONDS = {"postgresql": "timestamp(0)", "mysql": "datetime", "sqlite": "datetime"}

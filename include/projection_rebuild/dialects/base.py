@@ -258,6 +258,8 @@ class Dialect(ABC):
     """How many rows a replay writes at once at most; None: as many as it likes."""
 
     binds: ClassVar[dict[type, Convert]] = PORTABLE_BINDS
+    reads_offsets: ClassVar[bool] = True
+    """Whether a column of times takes every text that tells an offset (``Z``, ``+02:00``)."""
 
     def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         self.engine = engine

@@ -182,6 +182,7 @@ class MySQLDialect(Dialect):
     max_identifier = text.LONGEST_NAME
     ddl_commits = True
     begin = "START TRANSACTION"
+    reads_offsets = False
     # The driver would leave an offset out; columns know none, and our sessions are in UTC.
     binds = PORTABLE_BINDS | {
         datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value,
