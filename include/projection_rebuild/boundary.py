@@ -34,6 +34,7 @@ from include.projection_rebuild.errors import (
     EngineFault,
     MachineTrouble,
     RebuildError,
+    RowError,
     Troubled,
     UnfitValue,
 )
@@ -225,11 +226,19 @@ def trouble_at_event(error: Exception, projector: str, event_type: str, position
 
 
 def word_for(error: BaseException) -> str:
-    """What an error in an author's code is called: its class, or what a database calls it; never its text."""
+    """What an error in an author's code is called: its class, or what a database calls it; never its text, unless that is ours."""
     if isinstance(error, UnfitValue):
         return error.message
+    if isinstance(error, RowError) and _is_raised_by_us(error):
+        return f"{type(error).__name__}, {error.message}"
     trouble = trouble_of(error)
     return type(error).__name__ if trouble is None else trouble.code or "a refused value"
+
+
+def _is_raised_by_us(error: BaseException) -> bool:
+    """Whether it comes from our code: an author may raise errors of ours, too, with any text."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and _is_ours(frames[-1])
 
 
 def _without_strangers(told: Exception) -> Exception:

@@ -277,8 +277,9 @@ class Comparing:
                 outcome, what = self._try(way, name, reference, upto)
                 found.remarks += [each for each in outcome.remarks if each not in found.remarks]
                 if what:
-                    first = self._first(way, name, upto)
-                    found.differing.append(Part(name, way.name, reference.name, what, first))
+                    first, at_first = self._first(way, name, upto)
+                    # Where it ends later on, this says what the first event does; rows that differ are all of them.
+                    found.differing.append(Part(name, way.name, reference.name, at_first if outcome.trouble else what, first))
                 else:
                     agreed.append(way.name)
             elif why and (said_so := f"{name}, {'by its SQL' if way.by_sql else way.name}: {why}") not in found.left_out:
@@ -299,20 +300,21 @@ class Comparing:
         for each in islice(self._ways.differences(name), SHOWN):
             yield each.describe((reference.name, way.name))
 
-    def _first(self, way: Way, name: str, upto: Place) -> Event | None:
-        """The event after which a way parts from the other; by halves, over the beginnings of the history."""
+    def _first(self, way: Way, name: str, upto: Place) -> tuple[Event | None, tuple[str, ...]]:
+        """The event after which a way parts from the other, and how; by halves, over the beginnings of the history."""
         events = self._ways.events(name, upto)
+        how = tuple[str, ...]()
         same, parted = 0, len(events)
         while parted - same > 1:
             middle = (same + parted) // 2
             place = events[middle - 1].position
-            if self._try(way, name, self._refer(name, place), place)[1]:
-                parted = middle
+            if told := self._try(way, name, self._refer(name, place), place)[1]:
+                parted, how = middle, told
             else:
                 same = middle
         # Those that read these rows look at all of them.
-        self._refer(name, upto)
-        return events[parted - 1] if events else None
+        reference = self._refer(name, upto)
+        return (events[parted - 1] if events else None), how or self._try(way, name, reference, upto)[1]
 
     def _event(self, name: str, position: int | None, upto: Place) -> Event | None:
         return next((each for each in self._ways.events(name, upto) if each.position == position), None)

@@ -87,15 +87,17 @@ class HandlerError(PoisonEvent):
     """A handler failed on an event.
 
     :param cause: what it failed with; or a word for it, where its class is none of Python's or the author's
+    :param also: what else may be the reason, as sentences
     """
 
     code = "PR-EVENT-01"
 
-    def __init__(self, projector: str, event_type: str, position: int, cause: BaseException | str) -> None:
+    def __init__(self, projector: str, event_type: str, position: int, cause: BaseException | str, also: str = "") -> None:
         word = cause if isinstance(cause, str) else type(cause).__name__
+        self.what = f"{projector} failed on the event {event_type} at position {position}: {word}" + (f". {also}" if also else "")
+        """What happened, without what to do: for those that have no task to retry."""
         super().__init__(
-            f"{projector} failed on the event {event_type} at position {position}: {word}. "
-            "Correct the handler (or the event) and retry the task: it goes on from its checkpoint.",
+            f"{self.what.removesuffix('.')}. Correct the handler (or the event) and retry the task: it goes on from its checkpoint.",
             event_type=event_type,
             position=position,
             cause=word,

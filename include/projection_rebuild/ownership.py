@@ -13,6 +13,9 @@ from include.projection_rebuild.ledger import Asked
 from include.projection_rebuild.partition import Partition, Shard
 from include.projection_rebuild.rows import Asking, Key, RowBuffer, RowType, row_type
 
+OF_ANOTHER_SHARD = "In a shard a row that is missing may be another shard's: then replay it without shards, or correct `partition_by` or the `stream` of its rows."
+"""What may be behind a handler that fails over a row."""
+
 MOST_ASKED = 10_000
 """Rows that a transaction may have asked for in vain, without its being known at once whose they would be."""
 

@@ -30,7 +30,7 @@ from include.projection_rebuild.jobs import heads_of
 from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
 from include.projection_rebuild.live_tables import refuse_at_once
 from include.projection_rebuild.memory import Memory, collect, collector_off
-from include.projection_rebuild.ownership import Ownership
+from include.projection_rebuild.ownership import OF_ANOTHER_SHARD, Ownership
 from include.projection_rebuild.positions import BEGINNING, Place, earliest, is_before, just_below, said
 from include.projection_rebuild.progress import ProgressLog, ReplayResult
 from include.projection_rebuild.projector import Projector
@@ -369,7 +369,8 @@ class ProjectorReplay:
                 if trouble := trouble_at_event(error, self.projector.name(), event.type, event.position):
                     raise trouble from None
                 # Without the chain: an exception's text may quote the payload.
-                raise HandlerError(self.projector.name(), event.type, event.position, word_for(error)) from None
+                also = OF_ANOTHER_SHARD if self._ownership and isinstance(error, RowError) else ""
+                raise HandlerError(self.projector.name(), event.type, event.position, word_for(error), also) from None
 
     def _bury(self, event: Event | PoisonEvent, error: str) -> None:
         event_type = event.type if isinstance(event, Event) else event.event_type

@@ -474,7 +474,7 @@ class RowBuffer:
         table = self._table(row_class)
         if len(column) != 1 or next(iter(column)) not in table.kind.lookups:
             raise RowError(
-                f"{table.kind.table} is looked up by {list(column)}; declare the one column in @row(..., lookups=[...])"
+                f"{table.kind.table} is looked up by something else than one column of its lookups; declare that column in @row(..., lookups=[...])"
             )
         name, value = next(iter(column.items()))
         try:

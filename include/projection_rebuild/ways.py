@@ -171,7 +171,7 @@ class Ways:
                 except Exception as error:
                     told = _told(error, projector, event)
                     if self.spec.replay.on_error is not OnError.DEAD_LETTER:
-                        return Outcome(told.message, event.position, frozenset(aside))
+                        return Outcome(_what(told), event.position, frozenset(aside))
                     aside.add(event.position)
         return Outcome(aside=frozenset(aside))
 
@@ -212,7 +212,7 @@ class Ways:
             told = boundary.named(error, way.name, boundary.UNTOUCHED)
             if not isinstance(told, RebuildError) or told.retryable:
                 raise told from None
-            trouble, at = told.message, getattr(told, "position", None)
+            trouble, at = _what(told), getattr(told, "position", None)
         with context.dialect.connect() as connection:
             letters = context.ledger.dead_letters(connection, context.run_id, name)
         left = tuple(each for each in lines if "its handlers do the work" in each)
@@ -276,6 +276,11 @@ def _run(context: Context, name: str, count: int) -> None:
         planning.begin(context, connection, plan, RunOptions(), lambda run_id: True, "check")
     clone.clone_tables(context)
     shards.replay_all(context, name, lambda: False)
+
+
+def _what(error: RebuildError) -> str:
+    """What happened; nobody has a task to retry here."""
+    return error.what if isinstance(error, HandlerError) else error.message
 
 
 def _told(error: Exception, projector: type[Projector], event: Event) -> RebuildError:

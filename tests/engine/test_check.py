@@ -25,6 +25,7 @@ from include.projection_rebuild.rows import Rows
 from include.projection_rebuild.spec import RebuildSpec
 from tests.engine import shop
 from tests.engine.test_rebuild import SPEC, events, spec, tables
+from tests.engine.test_shards import of as made_of
 
 HERE = "tests.engine.test_check"
 SQL = "tests.engine.shop_sets:CustomerTotalProjector"
@@ -381,3 +382,16 @@ def test_writers_of_the_live_file_do_not_wait(one: sa.Engine) -> None:
             assert connection.exec_driver_sql("SELECT count(*) FROM stored_events").scalar_one() == 30
             with one.begin() as writer:
                 writer.execute(shop.stored_events.insert(), events(1))
+
+
+def test_a_way_that_fails_is_told_of_by_the_first_event_at_which_it_does(one: sa.Engine) -> None:
+    """Here a later shard is the first one, by the order of events, that fails."""
+    with one.begin() as connection:
+        connection.execute(
+            shop.stored_events.insert(), [made_of(1, "Made", "a"), *[made_of(each, "Got", order="a") for each in range(2, 12)]]
+        )
+    (part,) = checked(one, only(["tests.engine.test_shards:ByCustomer"])).differing
+    assert part.event is not None
+    (what,) = part.what
+    assert f"the event Got at position {part.event.position}: RowError, orders has no row" in what, part.describe()
+    assert "may be another shard's" in what and "retry the task" not in what

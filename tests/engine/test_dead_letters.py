@@ -125,7 +125,8 @@ def test_poison_is_set_aside_fixed_and_driven_again(engine: sa.Engine) -> None:
     assert found[2] == (2, "PickyProjector", "OrderPlaced", "ValueError")
     (seen,) = made.look().runs
     assert [(each.position, each.projector, each.event_type, each.error) for each in seen.dead_letters] == [*found.values()]
-    assert found[5] == (5, "PickyProjector", "OrderShipped", "RowError")
+    assert found[5][:3] == (5, "PickyProjector", "OrderShipped")
+    assert found[5][3].startswith("RowError, orders has no row with the key that was asked for")
     if strict:
         assert found[8][2] == "OrderNamed" and "status of orders cannot hold the str" in found[8][3] and "xx" not in found[8][3]
     assert "secret" not in "\n".join(log) and "{'customer'" not in "\n".join(log) + str(found)

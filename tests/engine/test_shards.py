@@ -242,7 +242,7 @@ def test_a_row_that_two_shards_make_is_an_error(one: sa.Engine) -> None:
 
 def test_a_row_of_another_shard_cannot_be_changed(one: sa.Engine) -> None:
     store(one, [of(1, "Made", "a"), *[of(each, "Got", order="a") for each in range(2, 12)]])
-    with pytest.raises(HandlerError, match="Got"):
+    with pytest.raises(HandlerError, match=r"Got.*orders has no row with the key.*may be another shard's.*`partition_by`"):
         here(one, ByCustomer).replay("ByCustomer")
 
 
