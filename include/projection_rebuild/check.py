@@ -22,6 +22,7 @@ from include.projection_rebuild.positions import BEGINNING, Place, just_below, s
 from include.projection_rebuild.projector import Projector, needs
 from include.projection_rebuild.rebuild import of_our_own, same_database
 from include.projection_rebuild.rows import row_type
+from include.projection_rebuild.sets import statements_of
 from include.projection_rebuild.spec import RebuildSpec
 from include.projection_rebuild.ways import BY_SQL, LIVE, WAYS, Outcome, Sample, Way, Ways
 
@@ -182,7 +183,7 @@ class _Check:
 
     def _bring_events(self, scratch: Scratch, chosen: Sequence[str], upto: Place) -> None:
         """SQL of projectors finds the events, as in a run."""
-        by_sql = any(self._projectors[name].statements(self._models.flavour) for name in chosen)
+        by_sql = any(statements_of(self._projectors[name], self._models.flavour) for name in chosen)
         if by_sql and self._one_database and upto is not None:
             self._models.bring(scratch, self._spec.event_store.table, self._spec.event_store.columns.position, upto)
 

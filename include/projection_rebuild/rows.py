@@ -690,7 +690,7 @@ def _is_kept_elsewhere(index: Mapping[str, Mapping[Any, Collection[Key]]], key: 
 
 def _moved(kind: RowType) -> RowError:
     return RowError(
-        f"a handler changed a key or lookup column ({', '.join((*kind.key_attributes, *kind.lookups))}) of a row of "
+        f"a handler changed a key or lookup column ({', '.join(dict.fromkeys((*kind.key_attributes, *kind.lookups)))}) of a row of "
         f"{kind.table}; remove the row and add another"
     )
 

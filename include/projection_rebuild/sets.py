@@ -35,7 +35,7 @@ class SetError(ProjectorError):
 
 def why_not(context: Context, projector: type[Projector]) -> str | None:
     """Why a projector is not replayed by its SQL; empty: it has none. None: it is."""
-    if not projector.statements(context.dialect.flavour):
+    if not statements_of(projector, context.dialect.flavour):
         return ""
     if not context.one_database:
         return "events and read models are in two databases"
@@ -50,6 +50,17 @@ def why_not(context: Context, projector: type[Projector]) -> str | None:
     return None
 
 
+def statements_of(projector: type[Projector], database: str) -> list[str]:
+    """The SQL of a projector.
+
+    :raises ProjectorError: it gives something else than texts
+    """
+    given: object = projector.statements(database)
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+        raise ProjectorError(f"{projector.name()}: its `statements` give no list of texts; put even one statement into a list")
+    return list(given)
+
+
 class Sets:
     """The SQL of one projector for one worker.
 
@@ -60,7 +71,7 @@ class Sets:
         self._context = context
         self._projector = projector
         self._already = already
-        self._statements = list(projector.statements(context.dialect.flavour))
+        self._statements = statements_of(projector, context.dialect.flavour)
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
         self._wanted = context.spec.replay.commit_every.total_seconds()
@@ -82,12 +93,19 @@ class Sets:
 
         :param among: only those at these positions
         :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
+        :raises ProjectorError: a statement is none that this database knows, or names what is not there
         """
-        for statement in self._filled(self._events(after, upto, among)):
+        for number, statement in enumerate(self._filled(self._events(after, upto, among)), 1):
             try:
                 self._context.dialect.run_as_it_stands(connection, statement)
             except sa.exc.DBAPIError as error:
                 trouble = trouble_of(error)
+                if trouble is not None and trouble.kind in (Kind.SQL, Kind.MISSING):
+                    raise ProjectorError(
+                        f"{self._projector.name()}: {number} of the {len(self._statements)} texts in its `statements` for "
+                        f"{self._context.dialect.flavour} cannot be executed: {trouble.describe()}. Correct it; or bring back what somebody has "
+                        "taken away from the database"
+                    ) from None
                 if trouble is None or trouble.kind is not Kind.VALUE:
                     raise
                 # Without the driver's text and without the chain: both quote values.

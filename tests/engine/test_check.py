@@ -395,3 +395,9 @@ def test_a_way_that_fails_is_told_of_by_the_first_event_at_which_it_does(one: sa
     (what,) = part.what
     assert f"the event Got at position {part.event.position}: RowError, orders has no row" in what, part.describe()
     assert "may be another shard's" in what and "retry the task" not in what
+
+
+def test_sql_that_cannot_be_executed_is_a_finding_and_the_others_are_compared(one: sa.Engine) -> None:
+    found = checked(one, only(["tests.engine.test_sets:MisspelledSql", shop.OrderProjector.__module__ + ":OrderProjector"]))
+    assert {each.projector for each in found.differing} == {"MisspelledSql"} and len(found.agreed["OrderProjector"]) > 1
+    assert all("by its SQL" in each.way and "cannot be executed" in each.what[0] for each in found.differing), found.describe()

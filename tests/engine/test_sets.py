@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -52,9 +53,9 @@ def by_sql(made: Rebuild, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, in
     ranges: list[tuple[Place, Place]] = []
     run = Sets.run
 
-    def noted(self: Sets, connection: sa.Connection, after: Place, upto: Place) -> None:
+    def noted(self: Sets, connection: sa.Connection, after: Place, upto: Place, among: Collection[int] | None = None) -> None:
         ranges.append((after, upto))
-        run(self, connection, after, upto)
+        run(self, connection, after, upto, among)
 
     monkeypatch.setattr(Sets, "run", noted)
     return ranges
@@ -177,6 +178,32 @@ def test_sql_alone_is_refused_where_the_switch_cannot_run_it(new_database: Any) 
 def test_a_projector_with_neither_is_refused(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
     with pytest.raises(PlanError, match="none for this database"):
         rebuild(engine, projectors=["tests.engine.shop_sets:ForOneDatabase"]).plan(RunOptions())
+
+
+class MisspelledSql(load_projector(BOTH[2])):  # type: ignore[misc]
+    given: ClassVar[Any] = ["DELETE FROM {customer_totals} WHERE 1 = 0", "DELETE FROM {customer_totalz}"]
+
+    @classmethod
+    def statements(cls, database: str) -> Sequence[str]:
+        given: Sequence[str] = cls.given
+        return given
+
+
+def test_sql_that_cannot_be_executed_is_named_with_its_projector(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    made = rebuild(engine, projectors=[f"{__name__}:MisspelledSql"])
+    made.plan(RunOptions())
+    made.clone_tables()
+    with pytest.raises(ProjectorError, match="MisspelledSql: 2 of the 2 texts in its `statements` for sqlite cannot be executed"):
+        made.replay("MisspelledSql")
+
+
+@pytest.mark.parametrize("given", ["DELETE FROM {customer_totals}", [None], None])
+def test_statements_that_are_no_list_of_texts_are_refused_in_the_plan(
+    engine: sa.Engine, stored: list[dict[str, Any]], given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MisspelledSql, "given", given)
+    with pytest.raises(ProjectorError, match="MisspelledSql: its `statements` give no list of texts"):
+        rebuild(engine, projectors=[f"{__name__}:MisspelledSql"]).plan(RunOptions())
 
 
 def test_two_databases_leave_the_work_to_the_handlers(new_database: Any) -> None:
