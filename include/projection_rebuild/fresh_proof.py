@@ -46,6 +46,7 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
     at = known.get("at") or verification_of(run)
     if run.state is not RunState.VERIFIED or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
         return
+    _refuse_emptied(context, run)
     looks = int(known.get("looks", 0)) + 1
     found = _held_against(context, run, section.sample, looks)
     value: dict[str, Any] = {"verification": verification_of(run), "at": now().isoformat(), "looks": looks}
@@ -57,15 +58,45 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
 
 
 def look_before_switch(context: Context) -> None:
-    """Looks at the aggregates that were touched last, a few of them, while nobody is held.
+    """Looks whether green is there, and at the aggregates that were touched last, a few of them, while nobody is held.
 
     :raises Diverged: as for :func:`look_again`
     """
     most = min(context.spec.verify.sample, BEFORE_SWITCH)
     with context.dialect.connect() as connection:
         run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
-    if most and run.state is RunState.VERIFIED:
+    if run.state is not RunState.VERIFIED:
+        return
+    _refuse_emptied(context, run)
+    if most:
         _held_against(context, run, most, None)
+
+
+def _refuse_emptied(context: Context, run: Run) -> None:
+    """Looks at tables of which no aggregate can be sampled, too, for as little as it costs.
+
+    :raises Diverged: green had rows when it was verified and has none, while the live table has some
+    """
+    proven = _proven(run)
+    if proven is None:
+        return
+    had_rows = {each.table for each in proven.tables if each.green_rows}
+    tables = [each for each in context.table_sets(context.plan_of(run)) if each.blue in had_rows]
+    dialect, before = context.dialect, _places(context)
+    with dialect.connect() as connection:
+        found = [
+            f"{each.blue}: green is empty and blue is not"
+            for each in tables
+            if not dialect.has_rows(connection, each.schema, each.green) and dialect.has_rows(connection, each.schema, each.blue)
+        ]
+    if found and _places(context) == before:
+        _fall_back(context, run, found, proven.sample)
+
+
+def _proven(run: Run) -> Verification | None:
+    """What the verification of a run has found; None: there was none, as in a rollback."""
+    record = run.record.get("verification")
+    return None if record is None else Verification.model_validate(record)
 
 
 def _last(ledger: Ledger, connection: sa.Connection, run: Run) -> Mapping[str, Any]:
@@ -87,7 +118,7 @@ def _held_against(context: Context, run: Run, most: int, looks: int | None) -> S
         # Another worker of this run is at green, and looks by itself.
         return found
     if stays:
-        _fall_back(context, run, stays)
+        _fall_back(context, run, [finding for each in stays for finding in each.findings], stays)
     return found
 
 
@@ -96,15 +127,17 @@ def _places(context: Context) -> Mapping[str, Any]:
         return {name: each.position for name, each in context.ledger.checkpoints(connection, context.run_id).items()}
 
 
-def _fall_back(context: Context, run: Run, found: Sequence[Sampled]) -> None:
+def _fall_back(context: Context, run: Run, findings: Sequence[str], found: Sequence[Sampled]) -> None:
     """The run is as before its verification.
 
+    :param findings: what is wrong with green
+    :param found: the sample that is reported with it
     :raises Diverged: always, unless somebody has moved the run since it was read
     """
     with context.dialect.connect() as connection:
         # Where events have come or gone, that says it best.
         failures = second_opinion.count(context, connection, context.plan_of(run)).failures
-    failures += [finding for each in found for finding in each.findings]
+    failures += findings
     proven = Verification.model_validate(run.record["verification"])
     # At another moment, so that no approval of the former one counts.
     now = proven.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from include.projection_rebuild import sample
-from include.projection_rebuild.errors import Diverged, StepOrderError, VerificationFailed
+from include.projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, VerificationFailed
 from include.projection_rebuild.fresh_proof import PROOF
 from include.projection_rebuild.low_traffic import Outcome, Waiting
 from include.projection_rebuild.rebuild import Rebuild
@@ -47,6 +47,13 @@ def newest_order(engine: sa.Engine) -> tuple[str, str]:
     with engine.connect() as connection:
         order, status = connection.exec_driver_sql(query).one()
     return str(order), str(status)
+
+
+class Unsampled(shop.CustomerTotalProjector):
+    """It does not say whose rows its events touch."""
+
+    partition_by = ""
+    part = None
 
 
 def look(made: Rebuild) -> Outcome:
@@ -97,6 +104,30 @@ def test_what_was_touched_last_is_looked_at_right_before_the_switch(engine: sa.E
     with pytest.raises(Diverged, match=f"the row {order} is not as its events make it"):
         made.swap()
     assert actual(engine) == before and made.report().state == "cloned"
+    made.close()
+
+
+@pytest.mark.parametrize("sampled", [0, 20])
+def test_green_that_was_emptied_is_not_switched_in_though_nothing_of_it_is_sampled(engine: sa.Engine, sampled: int) -> None:
+    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"], verify={"sample": sampled})
+    run_to(made, "replay")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO customer_totals SELECT * FROM customer_totals_rebuild")
+    made.verify()
+    execute(engine, "DELETE FROM customer_totals_rebuild")
+    with pytest.raises(Diverged, match="customer_totals: green is empty and blue is not"):
+        made.swap()
+    report = made.report()
+    assert report.state == "cloned" and report.verification is not None and "green is empty" in report.verification.failures[-1]
+    made.close()
+
+
+def test_green_that_somebody_has_dropped_is_named(engine: sa.Engine) -> None:
+    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"])
+    run_to(made, "verify")
+    execute(engine, "DROP TABLE customer_totals_rebuild")
+    with pytest.raises(ObjectMissing, match="customer_totals_rebuild"):
+        made.swap()
     made.close()
 
 

@@ -513,6 +513,10 @@ class Dialect(ABC):
         """The exact number of rows."""
         return int(self._execute(connection, f"SELECT count(*) FROM {self.qualified(schema, table)}").scalar_one())
 
+    def has_rows(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
+        """Whether there is any row."""
+        return bool(self._execute(connection, f"SELECT EXISTS (SELECT 1 FROM {self.qualified(schema, table)})").scalar_one())
+
     @abstractmethod
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         """About how many rows there are, from statistics, without reading the table."""
