@@ -9,8 +9,8 @@ import argparse
 import difflib
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ from include.projection_rebuild.rebuild import Rebuild
 from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 
 READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
+
+PROVE = "prove "
+"""What the ids of the runs of ``prove`` begin with."""
 
 Make = Callable[[str], Rebuild]
 """A run of the spec by its id."""
@@ -60,7 +63,7 @@ def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]],
     :param schema: reads it now
     :returns: 0 if it never differed
     """
-    before, began = schema(), f"prove {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    before, began = schema(), f"{PROVE}{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     print(f"{len(before)} objects in the schema")
     different = 0
     for number in range(1, rebuilds + 1):
@@ -73,8 +76,8 @@ def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]],
 
 
 def _rebuild(rebuild: Rebuild, options: RunOptions) -> None:
-    with closing(rebuild):
-        made = rebuild.plan(options)
+    with closing(rebuild), _given_up_if_it_fails(rebuild):
+        made = rebuild.plan(options, is_over=_is_left_over)
         rebuild.clone_tables()
         for projector in made.projectors:
             rebuild.replay(projector)
@@ -85,9 +88,26 @@ def _rebuild(rebuild: Rebuild, options: RunOptions) -> None:
             rebuild.drop_old()
 
 
+def _is_left_over(run_id: str) -> bool:
+    """Whether a run is one of a ``prove`` that was killed. One that goes on elsewhere is taken over, too, and stops at its next write."""
+    return run_id.startswith(PROVE)
+
+
+@contextmanager
+def _given_up_if_it_fails(rebuild: Rebuild) -> Iterator[None]:
+    """Frees the tables of a run that nobody will go on with."""
+    try:
+        yield
+    except BaseException:
+        # One that has switched, or was never planned, cannot be given up.
+        with suppress(RebuildError):
+            rebuild.stand_down("prove did not come to its end")
+        raise
+
+
 def _roll_back(rebuild: Rebuild) -> None:
-    with closing(rebuild):
-        rebuild.plan_rollback(RunOptions(keep_old=False))
+    with closing(rebuild), _given_up_if_it_fails(rebuild):
+        rebuild.plan_rollback(RunOptions(keep_old=False), is_over=_is_left_over)
         rebuild.bring_back()
         print(rebuild.swap().describe())
         rebuild.reconcile()

@@ -564,7 +564,8 @@ class Ledger:
                 if holder not in (None, run_id):
                     raise ClaimRefused(
                         f"the table {table} is claimed by the run {holder}; wait until that run is over, or retry or fail it in "
-                        "Airflow (the claim of a run that is over is taken over)"
+                        "Airflow (the claim of a run that is over is taken over). One that was started from Python, and that nobody goes on with, is "
+                        "given up by Rebuild(..., run_id=...).stand_down(reason)"
                     ) from None
 
     def claims(self, connection: sa.Connection) -> dict[str, str]:

@@ -82,6 +82,23 @@ def test_the_proof_shows_what_has_changed(
     assert "open_orders" in said and "after 1 rebuilds: the same" not in said
 
 
+def test_a_proof_that_fails_or_is_killed_keeps_no_tables(
+    sqlite_url: sa.URL, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = sa.create_engine(sqlite_url)
+    shop.metadata.create_all(engine)
+    proof = ["prove", str(spec), "--read-models", sqlite_url.render_as_string(hide_password=False), "--rebuilds", "1", "--really"]
+    spec.write_text(yaml.safe_dump(SPEC | {"verify": {"assertions": ["SELECT 1"]}}))
+    assert command.main(proof) == 1 and "the assertion" in capsys.readouterr().out
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM projection_rebuild_claims").all() == []
+    spec.write_text(yaml.safe_dump(SPEC))
+    run_to(rebuild(engine, f"{command.PROVE}that was killed"), "verify")
+    command.main(proof)
+    said = capsys.readouterr().out
+    assert "after a rebuild that was taken back" in said and "is claimed by" not in said
+
+
 def test_a_refused_rebuild_is_a_line_and_no_traceback(tmp_path: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["plan", str(spec), "--read-models", f"sqlite:///{tmp_path}/empty.db"]) == 1
     assert "there is no table orders" in capsys.readouterr().out
