@@ -87,7 +87,7 @@ def planned_switch(context: Context, connection: sa.Connection, tables: Sequence
     """The statements of a switch and what follows it at once, before there is anything to be switched."""
     dialect = context.dialect
     switch = within(context, dialect.switch(connection, tables, planned=True))
-    return [*switch, *dialect.planned_after_switch(connection, tables)]
+    return [*switch, *dialect.planned_after_switch(connection, tables, planned=True)]
 
 
 def within(context: Context, statements: Sequence[str]) -> list[str]:

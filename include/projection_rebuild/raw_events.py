@@ -189,9 +189,10 @@ class RawEvents:
         """What stands in a field of a stored payload, as text; None: nothing that could be looked for."""
         try:
             found = self._json(payload).get(field)
+            # Half of a pair of surrogates is no text of any database.
+            return str(found).encode().decode() if isinstance(found, (str, int)) and not isinstance(found, bool) else None
         except ValueError:
             return None
-        return str(found) if isinstance(found, (str, int)) and not isinstance(found, bool) else None
 
     # Statements -------------------------------------------------------------------------------------------------
 

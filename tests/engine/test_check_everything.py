@@ -136,5 +136,7 @@ def test_no_projector_that_is_delivered_is_left_out() -> None:
         for module in modules(package)
         for found in vars(module).values()
         if isinstance(found, type) and issubclass(found, Projector) and found.__module__ == module.__name__
+        # What the measurement of pauses makes by the hundred handles nothing.
+        if "<locals>" not in found.__qualname__
     }
     assert len(there) >= 8 and not there - looked_at

@@ -176,7 +176,7 @@ def test_reading_the_event_store_by_itself(engine: sa.Engine) -> None:
 def test_live_the_application_sees_its_drivers_error(engine: sa.Engine) -> None:
     """By its class it knows a transaction that may be tried again."""
     marked.metadata.create_all(engine)
-    said = marked.thing(1, keeper="nobody", note="x" * 20_000)
+    said = marked.thing(1, keeper="nobody")
     event = Event(position=1, stream="s", type="ThingAdded", payload=said)
     if engine.dialect.name == "sqlite":
         marked.things.drop(engine)

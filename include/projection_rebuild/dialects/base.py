@@ -804,8 +804,11 @@ class Dialect(ABC):
         Where DDL commits by itself they are first tried while the writers are still held.
         """
 
-    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """What :meth:`after_switch` will return, worked out before the tables have been switched; asked for right after :meth:`switch`."""
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        """What :meth:`after_switch` will return, worked out before the tables have been switched; asked for right after :meth:`switch`.
+
+        :param planned: as there; green is then taken as it will be, however far it has come
+        """
         return []
 
     def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
@@ -1003,7 +1006,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
-        """A field of a payload of JSON as text, in the shortest way that this database has. Some fail on what is no JSON, or no text."""
+        """A field of a payload of JSON as text, in the shortest way that this database has; the last one, if the payload has it twice.
+
+        Some databases fail on what is no JSON, or no text.
+        """
 
     def given(self, value: Any) -> Any:
         """A value of a row as the driver takes it for a column of any type, which the database then makes its own of."""

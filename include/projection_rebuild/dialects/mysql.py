@@ -1144,21 +1144,23 @@ class MySQLDialect(Dialect):
         live, old = (self._definition(connection, table.schema, name).keyed() for name in (table.blue, table.old))
         return live, old
 
-    def _live_and_old_to_be(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> LiveAndOld:
+    def _live_and_old_to_be(
+        self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet], planned: bool
+    ) -> LiveAndOld:
         """As :meth:`_live_and_old`, of what the switch will leave; nothing counts meanwhile."""
         read = connection.info.get(READ, {})
         blue, green = (
             read.get((table, name)) or self._definition(connection, table.schema, name) for name in (table.blue, table.green)
         )
         lives, olds = {each.green: each.blue for each in run}, {each.blue: each.old for each in run}
-        if green.clauses:
+        if green.clauses and not planned:
             live = green.keyed()
             keys = [
                 replace(key, parent=lives[key.parent]) if self._beside(key, table.schema, lives) else key
                 for key in live.foreign_keys
             ]
         else:
-            # Only planned: what makes it gives it these names.
+            # What makes it, or has yet to complete it, gives it these names.
             live = (blue if table.form is None else self._wanted(connection, table)).keyed()
             beside = (key for key in live.foreign_keys if self._beside(key, table.schema, olds))
             keys = [replace(key, name=_meanwhile(key.name)) for key in beside]
@@ -1194,8 +1196,8 @@ class MySQLDialect(Dialect):
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return self._names_put_right({table: self._live_and_old(connection, table) for table in tables})
 
-    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        shown = {table: self._live_and_old_to_be(connection, table, tables) for table in tables}
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
+        shown = {table: self._live_and_old_to_be(connection, table, tables, planned) for table in tables}
         connection.info.pop(READ, None)
         return self._names_put_right(shown)
 
@@ -1357,7 +1359,12 @@ class MySQLDialect(Dialect):
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
         literal = path.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
         text = f"CONVERT({quoted} USING utf8mb4)" if kind is ColumnKind.BYTES else quoted
-        return f"JSON_UNQUOTE(JSON_EXTRACT({text}, '{literal}'))"
+        value = f"JSON_EXTRACT({text}, '{literal}')"
+        if self.is_mariadb:
+            # It gives the first one to a single path, and all of them to two.
+            each = f"JSON_EXTRACT({text}, '{literal}', '{literal}')"
+            value = f"JSON_EXTRACT({each}, CONCAT('$[', JSON_LENGTH({each}) - 1, ']'))"
+        return f"JSON_UNQUOTE({value})"
 
     def temporary(self, schema: str | None, name: str) -> str:
         return self.qualified(schema, name)

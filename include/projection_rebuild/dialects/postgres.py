@@ -609,7 +609,7 @@ class PostgresDialect(Dialect):
         with Catalog.of(connection) as catalog:
             return _doubled(Switch(catalog, tables).finish())
 
-    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
         with Catalog.of(connection) as catalog:
             return _doubled(Switch(catalog, tables).planned_finish())
 

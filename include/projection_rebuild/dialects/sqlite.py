@@ -526,8 +526,11 @@ class SqliteDialect(Dialect):
         return f"CAST({quoted} AS BLOB)" if kind in (ColumnKind.TEXT, ColumnKind.JSON) and self._writes_utf8 else quoted
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
-        path = f'$."{field}"'.replace("'", "''")
-        return f"CAST(json_extract(CAST({quoted} AS TEXT), '{path}') AS TEXT)"
+        name = field.replace("'", "''")
+        # By its path the first one would be found.
+        return (
+            f"(SELECT CAST(value AS TEXT) FROM json_each(CAST({quoted} AS TEXT)) WHERE key = '{name}' ORDER BY id DESC LIMIT 1)"
+        )
 
     def temporary(self, schema: str | None, name: str) -> str:
         return f"temp.{self.quote(name)}"
