@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -211,6 +212,10 @@ class ProjectorReplay:
                     if reached == place or self._is_enough():
                         self._commit(head, throttle)
                         progress(self.checkpoint)
+                    else:
+                        # Just to be shown: only a commit counts, and a large batch takes a while.
+                        done = self.checkpoint.events + self._pending
+                        progress(replace(self.checkpoint, position=reached, head=head, events=done))
                     if throttle.is_due() or self._forgets:
                         break
 

@@ -232,3 +232,17 @@ def test_the_collector_is_as_it_was() -> None:
     with collector_off():
         assert not gc.isenabled()
     assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+def test_a_large_batch_tells_how_far_it_is(
+    engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
+    lines: list[str] = []
+    made = rebuild(engine, log=lines.append, replay={"batch_events": 1_000_000})
+    run_to(made, "clone")
+    lines.clear()
+    positions = commits(made, "OrderProjector")
+    shares = [float(line.split()[1].rstrip("%,")) for line in lines if "%," in line]
+    assert len(positions) == 1
+    assert len(shares) > 2 and shares == sorted(shares) and 0 < shares[0] < 100 == shares[-1]
