@@ -805,3 +805,15 @@ def test_a_short_wait_for_locks_ends_with_what_it_is_for(engine: sa.Engine) -> N
             assert connection.exec_driver_sql(asks).scalar() != usual_wait
             raise SessionError("")
         assert connection.exec_driver_sql(asks).scalar() == usual_wait
+
+
+def test_a_short_wait_for_locks_hides_no_error_where_the_connection_is_gone(engine: sa.Engine) -> None:
+    dialect = dialect_for(engine)
+    with (
+        pytest.raises(SessionError),
+        dialect.connect() as connection,
+        dialect.transaction(connection),
+        dialect.short_lock_wait(connection, timedelta(milliseconds=500)),
+    ):
+        connection.invalidate()
+        raise SessionError("")

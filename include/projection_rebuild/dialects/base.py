@@ -460,7 +460,7 @@ class Dialect(ABC):
             yield
         finally:
             # A connection that was cut has no settings any more.
-            with suppress(sa.exc.DBAPIError):
+            with suppress(sa.exc.SQLAlchemyError):
                 self.usual_lock_wait(connection)
 
     # Looking at tables ------------------------------------------------------------------------------------------
