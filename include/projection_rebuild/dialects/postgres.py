@@ -321,6 +321,15 @@ class PostgresDialect(Dialect):
         found = self._execute(connection, _SHAPES, self.qualified(schema, table).replace("%%", "%"))
         return {each.name: _shape(each) for each in found}
 
+    def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
+        # The driver prepares what is often executed, and the server refuses a prepared SELECT * once columns have changed.
+        driver: Any = connection.connection.driver_connection
+        threshold, driver.prepare_threshold = driver.prepare_threshold, None
+        try:
+            return super().outline(connection, schema, table)
+        finally:
+            driver.prepare_threshold = threshold
+
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         found = self._execute(
             connection, "SELECT reltuples FROM pg_catalog.pg_class WHERE oid = %s", self._oid(connection, schema, table)
