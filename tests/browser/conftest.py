@@ -46,10 +46,16 @@ def waves(databases: Databases, application: Application, tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="package")
-def running_airflow(application: Application, waves: Waves, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAirflow]:
-    """Airflow with the specs of both."""
+def running_airflow(
+    databases: Databases, application: Application, waves: Waves, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningAirflow]:
+    """Airflow with the specs of both, its own database on PostgreSQL: on SQLite its parts find each other's locks when busy."""
     home: Path = tmp_path_factory.mktemp("airflow")
+    server = databases.server("postgres")
+    metadata = server.create_database("rebuild_airflow").render_as_string(hide_password=False)
     told = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": metadata,
         "AIRFLOW_CONN_UNIVERSAL_DB": connection(application.url),
         "AIRFLOW_CONN_WAVES_DB": connection(waves.engine.url),
         "PROJECTION_REBUILD_SPECS": str(application.spec.parent),
@@ -60,3 +66,4 @@ def running_airflow(application: Application, waves: Waves, tmp_path_factory: py
         yield made
     finally:
         made.stop()
+        server.drop_database("rebuild_airflow")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 
@@ -93,8 +94,12 @@ class RunningAirflow:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token(user)}"}
         sent = json.dumps(body).encode() if body is not None else None
         asked = urllib.request.Request(f"{self.url}/api/v2/{path}", data=sent, headers=headers, method=method)  # noqa: S310 - our own
-        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+                return json.load(answer)
+        except HTTPError as error:
+            error.add_note(f"{error.read().decode(errors='replace')}\n{self.log()[-5_000:]}")
+            raise
 
     def listens_on(self) -> set[str]:
         """The addresses on which any of its processes listens."""
