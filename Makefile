@@ -96,6 +96,12 @@ lint: .venv/.development ## check style and types
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: .venv/.development ## build the site of docs/ into .site, with search; a broken link is an error
+	@$(BIN)/python -m tools.spec_reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	echo "Open .site/index.html, or see changes at once with: .venv/bin/mkdocs serve"
+
 .PHONY: prove
 prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
 	@$(BIN)/python -m tools.prove $(ARGS)
