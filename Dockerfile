@@ -10,7 +10,7 @@ RUN apt-get update && xargs -r apt-get install -y --no-install-recommends < /tmp
 RUN mkdir -p /usr/local/airflow && chown ${ACCOUNT}:0 /usr/local/airflow
 
 USER ${ACCOUNT}
-ENV AIRFLOW_HOME=/usr/local/airflow PYTHONPATH=/usr/local/airflow:/usr/local/airflow/plugins
+ENV AIRFLOW_HOME=/usr/local/airflow PYTHONPATH=/usr/local/airflow:/usr/local/airflow/include:/usr/local/airflow/plugins
 WORKDIR /usr/local/airflow
 # Every package in the version and with the content that was tested, Airflow itself included; pip refuses any other. An Astro
 # image has installed requirements.txt by then, without hashes; this puts right what differs.

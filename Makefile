@@ -10,7 +10,7 @@ PYTHON ?= python3
 PORT ?= 8080
 UV := $(CURDIR)/.tools/uv/bin/uv
 BIN := $(CURDIR)/.venv/bin
-export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
+export PYTHONPATH := $(CURDIR):$(CURDIR)/include:$(CURDIR)/plugins
 # uv takes Python from the machine, never from the network.
 export UV_PYTHON_DOWNLOADS := never
 

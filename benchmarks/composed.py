@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from include.projection_rebuild.projector import Projector
 from include.universal.projectors import (
     CategorySummaryProjector,
     ExpenseProjector,
     MonthlySummaryProjector,
     SubscriptionProjector,
 )
+from projection_rebuild.projector import Projector
 
 
 class SpendingProjector(Projector):

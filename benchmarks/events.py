@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import orjson
 
-from include.projection_rebuild.projector import Projector
 from include.universal.events import generate
 from include.universal.projectors import (
     CategorySummaryProjector,
@@ -17,6 +16,7 @@ from include.universal.projectors import (
     MonthlySummaryProjector,
     SubscriptionProjector,
 )
+from projection_rebuild.projector import Projector
 
 PROJECTORS: tuple[type[Projector], ...] = (
     SubscriptionProjector,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from benchmarks import tables
 from benchmarks.events import PROJECTORS
 from benchmarks.store import Store
-from include.projection_rebuild.projector import Projector
+from projection_rebuild.projector import Projector
 
 
 @dataclass(frozen=True)

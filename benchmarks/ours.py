@@ -16,9 +16,9 @@ import sqlalchemy as sa
 
 from benchmarks.events import PROJECTORS
 from benchmarks.store import Store
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.projector import Projector
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions
 
 SUFFIX = "rebuild"
 """Green tables are named so."""

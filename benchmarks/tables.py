@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from benchmarks.events import PROJECTORS
-from include.projection_rebuild.projector import Projector
 from include.universal.schema import metadata
+from projection_rebuild.projector import Projector
 
 Projectors = Sequence[type[Projector]]
 

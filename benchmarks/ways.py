@@ -14,8 +14,8 @@ from benchmarks.composed import COMPOSED
 from benchmarks.events import PROJECTORS
 from benchmarks.peers import programs
 from benchmarks.store import Store
-from include.projection_rebuild.projector import Projector
 from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
+from projection_rebuild.projector import Projector
 
 BY_HANDLERS = {"set_based": False}
 """The spec's section ``replay``: projectors that give SQL as well are replayed by their handlers."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import dag, task
 
-from projection_rebuilds.operators.rebuild import table_asset
+from projection_rebuild_airflow.operators.rebuild import table_asset
 
 MONTHLY_SUMMARIES = table_asset("universal", "monthly_summaries")
 

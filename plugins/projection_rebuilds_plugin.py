@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from projection_rebuilds import links
+from projection_rebuild_airflow import links
 
 
 class ProjectionRebuildsPlugin(AirflowPlugin):
@@ -36,13 +36,13 @@ class ProjectionRebuildsPlugin(AirflowPlugin):
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
         """The routes of the page; only the API server asks for them."""
-        from projection_rebuilds.page.app import app
+        from projection_rebuild_airflow.page.app import app
 
         return [{"app": app, "url_prefix": f"/{links.PAGE}", "name": "Projection rebuilds"}]
 
     @cached_property
     def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
         """The buttons on our tasks; only who shows DAGs asks for them."""
-        from projection_rebuilds.operator_links import RebuildPageLink, RollbackLink
+        from projection_rebuild_airflow.operator_links import RebuildPageLink, RollbackLink
 
         return [RebuildPageLink(), RollbackLink()]

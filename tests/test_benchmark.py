@@ -14,9 +14,9 @@ from benchmarks.bench import Bench, Options
 from benchmarks.results import Results
 from benchmarks.store import Database, Store
 from benchmarks.ways import Measured, Stage, ways
-from include.projection_rebuild.swap import PARTS
 from include.universal.independent import actual_tables, expected_tables
 from include.universal.schema import create_schema
+from projection_rebuild.swap import PARTS
 from tests.conftest import Databases
 
 EVENTS, PART = 2_000, 200

@@ -7,9 +7,9 @@ import pkgutil
 import re
 from pathlib import Path
 
-import include.projection_rebuild
-from include.projection_rebuild.errors import PlanError, RebuildError
-from include.projection_rebuild.spec import NotifySection
+import projection_rebuild
+from projection_rebuild.errors import PlanError, RebuildError
+from projection_rebuild.spec import NotifySection
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -72,10 +72,10 @@ CODES = {
 
 
 def all_errors() -> set[type[RebuildError]]:
-    for module in pkgutil.walk_packages(include.projection_rebuild.__path__, "include.projection_rebuild."):
+    for module in pkgutil.walk_packages(projection_rebuild.__path__, "projection_rebuild."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    importlib.import_module("projection_rebuilds.page.watching")
+    importlib.import_module("projection_rebuild_airflow.page.watching")
     found: set[type[RebuildError]] = set()
     waiting = [RebuildError]
     while waiting:

@@ -108,7 +108,7 @@ def test_the_image_is_installed_from_the_lock_with_hashes() -> None:
 
 
 def test_a_fast_test_does_not_import_airflow() -> None:
-    script = "import sys, tests.conftest, include.projection_rebuild.rebuild; raise SystemExit('airflow' in sys.modules)"
+    script = "import sys, tests.conftest, projection_rebuild.rebuild; raise SystemExit('airflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
@@ -139,13 +139,14 @@ APPLICATION = """
 import sys
 sys.modules |= dict.fromkeys(["airflow", "alembic", "MySQLdb", "psutil", "tenacity"])
 import sqlalchemy
-import include.projection_rebuild.live, include.projection_rebuild.pyeventsourcing
-from include.projection_rebuild.dialects import dialect_for
+import projection_rebuild.live, projection_rebuild.pyeventsourcing
+from projection_rebuild.dialects import dialect_for
 dialect_for(sqlalchemy.create_engine("postgresql+psycopg://"))
 """
 
 
 def test_an_application_needs_the_driver_of_its_own_database_only() -> None:
     """And no more of the packages than docs/guide-pyeventsourcing.md names."""
-    done = subprocess.run([sys.executable, "-c", APPLICATION], cwd=ROOT, capture_output=True, text=True, env={}, check=False)
+    alone = {"PYTHONPATH": str(ROOT / "include")}
+    done = subprocess.run([sys.executable, "-c", APPLICATION], cwd=ROOT, capture_output=True, text=True, env=alone, check=False)
     assert done.returncode == 0, done.stderr

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.spec import LiveWriter
 from include.universal import live
 from include.universal.schema import create_schema
+from projection_rebuild.spec import LiveWriter
 from tests.conftest import DATABASES, EVERY_STATEMENT
 from tests.engine.sweep import on
 from tools.prove import witness

@@ -63,7 +63,7 @@ def configuration(home: Path, port: int, prefix: str = "") -> dict[str, str]:
 def environment(home: Path, port: int, prefix: str = "") -> dict[str, str]:
     """What an Airflow of this project needs to be told, in every one of its processes; see :func:`configuration`."""
     found = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "include"), str(ROOT / "plugins")]),
         # `airflow standalone` starts its parts by the name `airflow`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }

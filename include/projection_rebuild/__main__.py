@@ -1,6 +1,6 @@
 """The engine from a command line, without Airflow: look at a spec before it is scheduled, and try it on a copy of a database.
 
-``python -m include.projection_rebuild plan include/rebuilds/universal.yaml --read-models postgresql+psycopg://...``
+``python -m projection_rebuild plan include/rebuilds/universal.yaml --read-models postgresql+psycopg://...``
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.boundary import NOTHING, named
-from include.projection_rebuild.check import EVENTS, check
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import ConnectionRefused, RebuildError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild.boundary import NOTHING, named
+from projection_rebuild.check import EVENTS, check
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import ConnectionRefused, RebuildError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 
 READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
 
@@ -48,7 +48,7 @@ def check_ways(
     projectors: Sequence[str] | None,
     events: int,
 ) -> int:
-    """Projects the same events in every way, and prints where the rows differ; see :mod:`include.projection_rebuild.check`.
+    """Projects the same events in every way, and prints where the rows differ; see :mod:`projection_rebuild.check`.
 
     :returns: 0 if they do not
     """
@@ -123,7 +123,7 @@ def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m include.projection_rebuild", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m projection_rebuild", description=__doc__.splitlines()[0])
     parser.add_argument(
         "what",
         choices=["plan", "check", "prove"],

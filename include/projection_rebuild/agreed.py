@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.ledger import Run, RunState
-from include.projection_rebuild.limits import shown
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.spec import RebuildSpec, StructureSection
+from projection_rebuild.errors import SpecError
+from projection_rebuild.ledger import Run, RunState
+from projection_rebuild.limits import shown
+from projection_rebuild.plan import Plan
+from projection_rebuild.projector import Projector
+from projection_rebuild.spec import RebuildSpec, StructureSection
 
 AGREED = "agreed"
 """The key in a run's record. Runs that an earlier version began have none; of these the plan is all that is known."""

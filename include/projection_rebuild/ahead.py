@@ -12,11 +12,11 @@ from itertools import count
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.reading import Projects, Reading
-from include.projection_rebuild.rows import ProbeRows, RowBuffer, Unknown
-from include.projection_rebuild.trouble import Kind
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.events import Event
+from projection_rebuild.reading import Projects, Reading
+from projection_rebuild.rows import ProbeRows, RowBuffer, Unknown
+from projection_rebuild.trouble import Kind
 
 LOOKS = 3
 """A handler shows its next row only when the last one is there; what is deeper than this is loaded one by one."""

@@ -26,9 +26,9 @@ from typing import ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.dialects.base import FenceDied, TablesBusy
-from include.projection_rebuild.errors import (
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.dialects.base import FenceDied, TablesBusy
+from projection_rebuild.errors import (
     CodeError,
     DatabaseTrouble,
     EngineFault,
@@ -38,7 +38,7 @@ from include.projection_rebuild.errors import (
     Troubled,
     UnfitValue,
 )
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.trouble import Kind, Trouble
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,7 +61,7 @@ LIBRARIES = frozenset(
 )
 """The packages that the engine calls. Whatever else it calls is an author's code."""
 
-_ours = {"include.projection_rebuild"}
+_ours = {"projection_rebuild"}
 _passing: set[str] = set()
 
 # What SQL begins with, and up to which word it says what is done. Whatever else there is may hold values.

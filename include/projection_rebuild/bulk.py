@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from include.projection_rebuild.rows import Values
+from projection_rebuild.rows import Values
 
 ROWS_AT_ONCE = 5_000
 """Rows in one text: enough to make statements cheap, and few megabytes."""

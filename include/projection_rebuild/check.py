@@ -10,21 +10,21 @@ from itertools import islice
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import boundary, limits, structure
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.dialects.base import Scratch
-from include.projection_rebuild.errors import PlanError, SettleTimeout, SpecError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.external import ExternalProjector
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.plan import sort
-from include.projection_rebuild.positions import BEGINNING, Place, just_below, said
-from include.projection_rebuild.projector import Projector, needs
-from include.projection_rebuild.rebuild import of_our_own, same_database
-from include.projection_rebuild.rows import row_type
-from include.projection_rebuild.sets import statements_of
-from include.projection_rebuild.spec import RebuildSpec
-from include.projection_rebuild.ways import BY_SQL, LIVE, WAYS, Outcome, Sample, Way, Ways
+from projection_rebuild import boundary, limits, structure
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects.base import Scratch
+from projection_rebuild.errors import PlanError, SettleTimeout, SpecError
+from projection_rebuild.events import Event
+from projection_rebuild.external import ExternalProjector
+from projection_rebuild.names import TableSet
+from projection_rebuild.plan import sort
+from projection_rebuild.positions import BEGINNING, Place, just_below, said
+from projection_rebuild.projector import Projector, needs
+from projection_rebuild.rebuild import of_our_own, same_database
+from projection_rebuild.rows import row_type
+from projection_rebuild.sets import statements_of
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.ways import BY_SQL, LIVE, WAYS, Outcome, Sample, Way, Ways
 
 EVENTS = 10_000
 """How many events are looked at, unless somebody says otherwise."""

@@ -8,14 +8,14 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import external, live_tables
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import CloneError, SettleTimeout
-from include.projection_rebuild.event_store import PATIENCE
-from include.projection_rebuild.jobs import replayable_head
-from include.projection_rebuild.ledger import RunState, refuse_within_switch
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.positions import BEGINNING
+from projection_rebuild import external, live_tables
+from projection_rebuild.context import Context
+from projection_rebuild.errors import CloneError, SettleTimeout
+from projection_rebuild.event_store import PATIENCE
+from projection_rebuild.jobs import replayable_head
+from projection_rebuild.ledger import RunState, refuse_within_switch
+from projection_rebuild.names import TableSet
+from projection_rebuild.positions import BEGINNING
 
 
 def clone_tables(context: Context) -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.values import from_json, plain_type
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.rows import Key, RowType, Values
+from projection_rebuild.values import from_json, plain_type
 
 AT_ONCE = 1_000
 """Rows that are read of each table at once."""

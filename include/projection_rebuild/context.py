@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from include.projection_rebuild import agreed
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import Checkpoint, Ledger, Run
-from include.projection_rebuild.limits import shown
-from include.projection_rebuild.names import Form, TableSet
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild import agreed
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.errors import SpecError
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.ledger import Checkpoint, Ledger, Run
+from projection_rebuild.limits import shown
+from projection_rebuild.names import Form, TableSet
+from projection_rebuild.plan import Plan
+from projection_rebuild.projector import Projector
+from projection_rebuild.spec import RebuildSpec, RunOptions
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import limits
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import SpecError, StepOrderError
-from include.projection_rebuild.ledger import Note, Run, RunState
-from include.projection_rebuild.spec import ThrottleSection
+from projection_rebuild import limits
+from projection_rebuild.context import Context
+from projection_rebuild.errors import SpecError, StepOrderError
+from projection_rebuild.ledger import Note, Run, RunState
+from projection_rebuild.spec import ThrottleSection
 
 SWAP_NOW, APPROVAL, TRAFFIC, STOOD_DOWN = "swap_now", "approval", "traffic", "stood_down"
 PAUSE, THROTTLE = "pause", "throttle"

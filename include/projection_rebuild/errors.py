@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.trouble import Kind, Trouble
 
 
 class RebuildError(Exception):

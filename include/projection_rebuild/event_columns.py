@@ -1,6 +1,6 @@
 """The SQL that reads an event store's columns, whatever their types: what is selected, and what is compared, byte by byte.
 
-Imports the dialects and the spec. What becomes of the rows stands in :mod:`include.projection_rebuild.event_decoding`.
+Imports the dialects and the spec. What becomes of the rows stands in :mod:`projection_rebuild.event_decoding`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.event_decoding import bytes_of_stream, epoch_count, stream_of_bytes
-from include.projection_rebuild.positions import HIGHEST, LOWEST, Place
-from include.projection_rebuild.presets import Preset
-from include.projection_rebuild.spec import EventStoreSection, StreamFormat
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.event_decoding import bytes_of_stream, epoch_count, stream_of_bytes
+from projection_rebuild.positions import HIGHEST, LOWEST, Place
+from projection_rebuild.presets import Preset
+from projection_rebuild.spec import EventStoreSection, StreamFormat
 
 UNKNOWN = ColumnType("unknown", ColumnKind.TEXT, compares_bytes=False)
 """Of a column that is not there; the plan says so."""
@@ -52,7 +52,7 @@ class EventColumns:
     # What is selected -------------------------------------------------------------------------------------------
 
     def selected(self, *, metadata: bool) -> list[sa.ColumnElement[Any]]:
-        """The columns of a row, in the order of :data:`~include.projection_rebuild.event_decoding.Row`."""
+        """The columns of a row, in the order of :data:`~projection_rebuild.event_decoding.Row`."""
         names = self._section.columns
         return [
             self.position,

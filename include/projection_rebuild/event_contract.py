@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.positions import HIGHEST
-from include.projection_rebuild.presets import Preset
-from include.projection_rebuild.spec import EventStoreSection, StreamFormat
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.findings import Finding
+from projection_rebuild.positions import HIGHEST
+from projection_rebuild.presets import Preset
+from projection_rebuild.spec import EventStoreSection, StreamFormat
 
 OPTIONAL = {f"columns.{key}" for key in ("recorded_at", "version", "type_version", "metadata")}
 

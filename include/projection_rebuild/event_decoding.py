@@ -14,13 +14,13 @@ from uuid import UUID
 
 import msgspec
 
-from include.projection_rebuild import pyeventsourcing
-from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.events import Event, Undecodable
-from include.projection_rebuild.positions import HIGHEST, LOWEST
-from include.projection_rebuild.presets import Preset
-from include.projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
+from projection_rebuild import pyeventsourcing
+from projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
+from projection_rebuild.errors import SpecError
+from projection_rebuild.events import Event, Undecodable
+from projection_rebuild.positions import HIGHEST, LOWEST
+from projection_rebuild.presets import Preset
+from projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
 
 Row = tuple[Any, ...]
 """Position, stream, type, payload, recorded_at, version, type_version and, where it is asked for, metadata."""

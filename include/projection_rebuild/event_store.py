@@ -11,19 +11,19 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.boundary import reading
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.dialects.base import Fence
-from include.projection_rebuild.errors import FallingBehind, PartError, PositionError
-from include.projection_rebuild.event_columns import EventColumns, as_text
-from include.projection_rebuild.event_contract import Contract
-from include.projection_rebuild.event_decoding import decoder_of
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.partition import Shard
-from include.projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before
-from include.projection_rebuild.presets import Preset
-from include.projection_rebuild.spec import EventStoreSection
+from projection_rebuild.boundary import reading
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.base import Fence
+from projection_rebuild.errors import FallingBehind, PartError, PositionError
+from projection_rebuild.event_columns import EventColumns, as_text
+from projection_rebuild.event_contract import Contract
+from projection_rebuild.event_decoding import decoder_of
+from projection_rebuild.events import Event
+from projection_rebuild.findings import Finding
+from projection_rebuild.partition import Shard
+from projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before
+from projection_rebuild.presets import Preset
+from projection_rebuild.spec import EventStoreSection
 
 PATIENCE = timedelta(seconds=60)
 """How long a settle waits for appends in flight before it says so and the step is retried."""
@@ -131,7 +131,7 @@ class EventStore:
         return self._section.table
 
     def preflight(self) -> list[Finding]:
-        """Whether the store is what the engine takes it for: see :mod:`include.projection_rebuild.event_contract`."""
+        """Whether the store is what the engine takes it for: see :mod:`projection_rebuild.event_contract`."""
         with reading(self._section.table):
             return Contract(self.dialect, self._section, self._schema).findings()
 

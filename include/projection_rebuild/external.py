@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, NoReturn
 
-from include.projection_rebuild.errors import ProjectorError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rows import Rows, row
+from projection_rebuild.errors import ProjectorError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector
+from projection_rebuild.rows import Rows, row
 
 LOOK_EVERY = 1.0
 """Seconds between two looks whether a program's checkpoint is still its worker's; the program is ended when it is not."""

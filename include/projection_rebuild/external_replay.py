@@ -14,15 +14,15 @@ from urllib.parse import quote, urlencode
 import orjson
 import sqlalchemy as sa
 
-from include.projection_rebuild import external
-from include.projection_rebuild.clone import remake, wait_for_programs
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import FencedOut, Interrupted, ProgramFailed, StepOrderError
-from include.projection_rebuild.external import ExternalProjector, OnRetry
-from include.projection_rebuild.ledger import Checkpoint, RunState
-from include.projection_rebuild.names import GREEN_SUFFIX
-from include.projection_rebuild.positions import Place, earliest, is_before, said
-from include.projection_rebuild.program import Program
+from projection_rebuild import external
+from projection_rebuild.clone import remake, wait_for_programs
+from projection_rebuild.context import Context
+from projection_rebuild.errors import FencedOut, Interrupted, ProgramFailed, StepOrderError
+from projection_rebuild.external import ExternalProjector, OnRetry
+from projection_rebuild.ledger import Checkpoint, RunState
+from projection_rebuild.names import GREEN_SUFFIX
+from projection_rebuild.positions import Place, earliest, is_before, said
+from projection_rebuild.program import Program
 
 VARIABLE = "PROJECTION_REBUILD_"
 SECRET = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from include.projection_rebuild.errors import PlanError
+from projection_rebuild.errors import PlanError
 
 
 class Finding(BaseModel):

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import sys
 
-from include.projection_rebuild.projector import Projector
+from projection_rebuild.projector import Projector
 
 LENGTH = 12
 """Hexadecimal digits of a hash: enough to tell versions of one projector apart."""

@@ -17,12 +17,12 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
-from include.projection_rebuild.errors import UnfitValue
-from include.projection_rebuild.shapes import UNKNOWN, Holds, Shape
-from include.projection_rebuild.values import Convert, from_json, json_text, plain_type
+from projection_rebuild.errors import UnfitValue
+from projection_rebuild.shapes import UNKNOWN, Holds, Shape
+from projection_rebuild.values import Convert, from_json, json_text, plain_type
 
 if TYPE_CHECKING:
-    from include.projection_rebuild.rows import Key, RowType
+    from projection_rebuild.rows import Key, RowType
 
 REFUSED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a conversion raises at a value that is none."""

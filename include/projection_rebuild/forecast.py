@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.plan import Forecast
-from include.projection_rebuild.positions import BEGINNING, Place
-from include.projection_rebuild.record import history
+from projection_rebuild.context import Context
+from projection_rebuild.plan import Forecast
+from projection_rebuild.positions import BEGINNING, Place
+from projection_rebuild.record import history
 
 RUNS = 20
 """Runs back in which a projector's rate is looked for."""

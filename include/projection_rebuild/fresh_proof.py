@@ -12,13 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import sample, second_opinion
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.control import verification_of
-from include.projection_rebuild.errors import Diverged
-from include.projection_rebuild.ledger import Ledger, Run, RunState
-from include.projection_rebuild.sample import Sampled
-from include.projection_rebuild.verify import Verification
+from projection_rebuild import sample, second_opinion
+from projection_rebuild.context import Context
+from projection_rebuild.control import verification_of
+from projection_rebuild.errors import Diverged
+from projection_rebuild.ledger import Ledger, Run, RunState
+from projection_rebuild.sample import Sampled
+from projection_rebuild.verify import Verification
 
 PROOF = "proof"
 """The note of the last look: ``verification`` (which one it was about), ``at``, ``looks`` (how many there were) and ``sample``."""

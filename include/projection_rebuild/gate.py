@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.control import SWAP_NOW, TRAFFIC
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.fresh_proof import look_again
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.throttle import replica_lag
+from projection_rebuild.context import Context
+from projection_rebuild.control import SWAP_NOW, TRAFFIC
+from projection_rebuild.findings import Finding
+from projection_rebuild.fresh_proof import look_again
+from projection_rebuild.ledger import RunState
+from projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
+from projection_rebuild.names import TableSet
+from projection_rebuild.throttle import replica_lag
 
 
 def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:

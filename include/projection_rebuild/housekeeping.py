@@ -13,13 +13,13 @@ from functools import partial
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild.clone import drop_leftover
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import ClaimRefused
-from include.projection_rebuild.ledger import IN_PIECES, Retired, Run, RunState
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.record import keep_run
-from include.projection_rebuild.retire import LOCK_WAIT, drop_retired, when_free
+from projection_rebuild.clone import drop_leftover
+from projection_rebuild.context import Context
+from projection_rebuild.errors import ClaimRefused
+from projection_rebuild.ledger import IN_PIECES, Retired, Run, RunState
+from projection_rebuild.names import TableSet
+from projection_rebuild.record import keep_run
+from projection_rebuild.retire import LOCK_WAIT, drop_retired, when_free
 
 
 class Leftover(BaseModel):

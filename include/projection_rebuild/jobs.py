@@ -14,11 +14,11 @@ from decimal import Decimal
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import SettleTimeout, SpecSqlError
-from include.projection_rebuild.positions import Place, is_before, just_below, said
-from include.projection_rebuild.trouble import MAY_PASS
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import SettleTimeout, SpecSqlError
+from projection_rebuild.positions import Place, is_before, just_below, said
+from projection_rebuild.trouble import MAY_PASS
 
 PATIENCE = timedelta(seconds=60)
 """How long jobs that are far behind are waited for before it is said, and the step is retried."""

@@ -18,10 +18,10 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
-from include.projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
-from include.projection_rebuild.positions import BEGINNING, Place, is_before, said
+from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
+from projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
+from projection_rebuild.positions import BEGINNING, Place, is_before, said
 
 _OPTIONS = {
     f"{family}_{option}": value

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Set
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.positions import HIGHEST
+from projection_rebuild.errors import SpecError
+from projection_rebuild.positions import HIGHEST
 
 SPEC_FILE = 128 * 1024
 """Bytes of a spec file."""

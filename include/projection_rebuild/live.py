@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.reading import Reading
-from include.projection_rebuild.rows import RowBuffer
-from include.projection_rebuild.tables import BlueTables, GreenTables
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector
+from projection_rebuild.reading import Reading
+from projection_rebuild.rows import RowBuffer
+from projection_rebuild.tables import BlueTables, GreenTables
 
 CHECKED = "projection_rebuild_session_checked"
 """In the info of a connection: its session has been looked at."""

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import TablesChanged
-from include.projection_rebuild.errors import ChangedSince, CloneError
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.ledger import Run
-from include.projection_rebuild.names import TableSet
+from projection_rebuild.context import Context
+from projection_rebuild.dialects.base import TablesChanged
+from projection_rebuild.errors import ChangedSince, CloneError
+from projection_rebuild.findings import Finding
+from projection_rebuild.ledger import Run
+from projection_rebuild.names import TableSet
 
 LIVE, REPLACED = "live_tables", "replaced_tables"
 """Keys in a run's record: the identities when green was made (runs of an earlier version have none), and what a switch was refused for."""

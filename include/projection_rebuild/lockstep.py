@@ -12,19 +12,19 @@ from contextlib import closing
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import partial
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError
-from include.projection_rebuild.external import ExternalProjector
-from include.projection_rebuild.external_replay import ExternalReplay
-from include.projection_rebuild.jobs import heads_of
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place, earliest, is_before
-from include.projection_rebuild.reading import reading_of
-from include.projection_rebuild.replay import ProjectorReplay
-from include.projection_rebuild.rows import RowBuffer
-from include.projection_rebuild.second_opinion import miscount
+from projection_rebuild import partial
+from projection_rebuild.context import Context
+from projection_rebuild.errors import StepOrderError
+from projection_rebuild.external import ExternalProjector
+from projection_rebuild.external_replay import ExternalReplay
+from projection_rebuild.jobs import heads_of
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place, earliest, is_before
+from projection_rebuild.reading import reading_of
+from projection_rebuild.replay import ProjectorReplay
+from projection_rebuild.rows import RowBuffer
+from projection_rebuild.second_opinion import miscount
 
 MOST_EVENTS = 10_000
 """Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""

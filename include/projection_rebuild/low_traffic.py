@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.spec import WEEKDAYS, GiveUp, LowTrafficSection, Window, Windows
+from projection_rebuild.positions import Place
+from projection_rebuild.spec import WEEKDAYS, GiveUp, LowTrafficSection, Window, Windows
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from datetime import datetime
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild import gate, record
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, RunState, Wait
-from include.projection_rebuild.low_traffic import Traffic
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.report import Report
+from projection_rebuild import gate, record
+from projection_rebuild.context import Context
+from projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, RunState, Wait
+from projection_rebuild.low_traffic import Traffic
+from projection_rebuild.names import TableSet
+from projection_rebuild.positions import Place
+from projection_rebuild.report import Report
 
 
 class Progress(BaseModel):
@@ -105,7 +105,7 @@ LATEST = 20
 
 
 def look(context: Context, earlier: Traffic | None = None) -> Look:
-    """See :meth:`include.projection_rebuild.rebuild.Rebuild.look`."""
+    """See :meth:`projection_rebuild.rebuild.Rebuild.look`."""
     with context.dialect.connect() as connection:
         seen = _runs(context, connection) if context.ledger.exists(connection) else []
         traffic = gate.traffic(context, connection, _every_table(context), earlier)
@@ -140,7 +140,7 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
 
 
 def tables(context: Context) -> list[TableSeen]:
-    """See :meth:`include.projection_rebuild.rebuild.Rebuild.tables`."""
+    """See :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
     with context.dialect.connect() as connection:
         known = context.ledger.exists(connection)
         retired = {each.old: each for each in context.ledger.retired(connection)} if known else {}

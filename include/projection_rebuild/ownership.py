@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from include.projection_rebuild.errors import ShardError
-from include.projection_rebuild.ledger import Asked
-from include.projection_rebuild.partition import Partition, Shard
-from include.projection_rebuild.rows import Asking, Key, RowBuffer, RowType, row_type
+from projection_rebuild.errors import ShardError
+from projection_rebuild.ledger import Asked
+from projection_rebuild.partition import Partition, Shard
+from projection_rebuild.rows import Asking, Key, RowBuffer, RowType, row_type
 
 OF_ANOTHER_SHARD = "In a shard a row that is missing may be another shard's: then replay it without shards, or correct `partition_by` or the `stream` of its rows."
 """What may be behind a handler that fails over a row."""

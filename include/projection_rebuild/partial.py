@@ -17,23 +17,23 @@ from datetime import timedelta
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import jobs
-from include.projection_rebuild.boundary import trouble_at_event, word_for
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import Listed
-from include.projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
-from include.projection_rebuild.event_store import EVERYTHING, PATIENCE, Only
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.ledger import Checkpoint, PartState
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.parts import ByAggregate, ByPeriod, Part, PartKeys, PartRows, without_stream
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, Place, is_before, said
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.reading import Projects
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import OnError
+from projection_rebuild import jobs
+from projection_rebuild.boundary import trouble_at_event, word_for
+from projection_rebuild.context import Context
+from projection_rebuild.dialects.base import Listed
+from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
+from projection_rebuild.event_store import EVERYTHING, PATIENCE, Only
+from projection_rebuild.events import Event
+from projection_rebuild.findings import Finding
+from projection_rebuild.ledger import Checkpoint, PartState
+from projection_rebuild.names import TableSet
+from projection_rebuild.parts import ByAggregate, ByPeriod, Part, PartKeys, PartRows, without_stream
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import BEGINNING, Place, is_before, said
+from projection_rebuild.projector import Projector
+from projection_rebuild.reading import Projects
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import OnError
 
 FEW_STREAMS = 1_000
 """Up to so many aggregates are asked for by name; beyond, reading every event and passing over those of others is cheaper."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from include.projection_rebuild.rows import RowType
+from projection_rebuild.rows import RowType
 
 
 @dataclass(frozen=True)

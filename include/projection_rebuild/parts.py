@@ -1,6 +1,6 @@
 """What a part of a rebuild is: by which of their columns a projector's rows can be told apart, and which part a run wants.
 
-Pure: imports the errors, events and rows. What is done with it stands in :mod:`include.projection_rebuild.partial`.
+Pure: imports the errors, events and rows. What is done with it stands in :mod:`projection_rebuild.partial`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from include.projection_rebuild.errors import PartError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.rows import Rows, row_type
+from projection_rebuild.errors import PartError
+from projection_rebuild.events import Event
+from projection_rebuild.rows import Rows, row_type
 
 R = TypeVar("R")
 
@@ -139,7 +139,7 @@ class PartRows:
         self._key = key
 
     def add(self, row: object) -> None:
-        """See :class:`~include.projection_rebuild.rows.Rows`, as for the others."""
+        """See :class:`~projection_rebuild.rows.Rows`, as for the others."""
         self._rows.add(self._own(row))
 
     def get(self, row_class: type[R], *key: Any) -> R:

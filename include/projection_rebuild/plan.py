@@ -8,12 +8,12 @@ from graphlib import CycleError, TopologicalSorter
 
 from pydantic import BaseModel, computed_field
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.findings import Carried, Finding
-from include.projection_rebuild.parts import Part
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.projector import Projector, needs
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.findings import Carried, Finding
+from projection_rebuild.parts import Part
+from projection_rebuild.positions import Place
+from projection_rebuild.projector import Projector, needs
+from projection_rebuild.spec import RunOptions
 
 UNSHOWN = "rows, locks, and what an earlier run has left"
 """What the SQL of a dry run leaves out: it hangs on what is found when it is done."""

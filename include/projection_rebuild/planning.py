@@ -7,23 +7,23 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import agreed
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import ClaimRefused, StepOrderError
-from include.projection_rebuild.findings import Carried, refuse
-from include.projection_rebuild.forecast import forecast
-from include.projection_rebuild.ledger import IN_PIECES
-from include.projection_rebuild.limits import NAME, shown
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.preflight import preflight
-from include.projection_rebuild.reconcile import finish_dead
-from include.projection_rebuild.shards import shard_counts
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import agreed
+from projection_rebuild.context import Context
+from projection_rebuild.errors import ClaimRefused, StepOrderError
+from projection_rebuild.findings import Carried, refuse
+from projection_rebuild.forecast import forecast
+from projection_rebuild.ledger import IN_PIECES
+from projection_rebuild.limits import NAME, shown
+from projection_rebuild.names import TableSet
+from projection_rebuild.plan import Plan
+from projection_rebuild.preflight import preflight
+from projection_rebuild.reconcile import finish_dead
+from projection_rebuild.shards import shard_counts
+from projection_rebuild.spec import RunOptions
 
 
 def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], by: str) -> Plan:
-    """See :meth:`include.projection_rebuild.rebuild.Rebuild.plan`."""
+    """See :meth:`projection_rebuild.rebuild.Rebuild.plan`."""
     part = options.part(context.spec.zone)
     with context.dialect.connect() as connection:
         if not options.dry_run:

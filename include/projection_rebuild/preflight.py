@@ -8,29 +8,29 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import live_tables
-from include.projection_rebuild.clone import foreign_green
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.dialects.base import Surroundings, Trial
-from include.projection_rebuild.dialects.trouble import one_line
-from include.projection_rebuild.errors import PlanError, PoisonEvent, RebuildError
-from include.projection_rebuild.events import Event, Undecodable
-from include.projection_rebuild.external import ExternalProjector, OnRetry
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.gate import untold
-from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, Form, TableSet
-from include.projection_rebuild.partial import look
-from include.projection_rebuild.plan import Space, choose, sort
-from include.projection_rebuild.projector import Projector, shared_tables
-from include.projection_rebuild.rows import RowType, row_type
-from include.projection_rebuild.sets import why_not
-from include.projection_rebuild.shapes import Shape
-from include.projection_rebuild.shards import why_whole
-from include.projection_rebuild.spec import LiveWriter, OnError, RunOptions
-from include.projection_rebuild.structure import difference, statements
-from include.projection_rebuild.swap import foreign_old
-from include.projection_rebuild.trouble import MAY_PASS
+from projection_rebuild import live_tables
+from projection_rebuild.clone import foreign_green
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.dialects.base import Surroundings, Trial
+from projection_rebuild.dialects.trouble import one_line
+from projection_rebuild.errors import PlanError, PoisonEvent, RebuildError
+from projection_rebuild.events import Event, Undecodable
+from projection_rebuild.external import ExternalProjector, OnRetry
+from projection_rebuild.findings import Finding
+from projection_rebuild.gate import untold
+from projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, Form, TableSet
+from projection_rebuild.partial import look
+from projection_rebuild.plan import Space, choose, sort
+from projection_rebuild.projector import Projector, shared_tables
+from projection_rebuild.rows import RowType, row_type
+from projection_rebuild.sets import why_not
+from projection_rebuild.shapes import Shape
+from projection_rebuild.shards import why_whole
+from projection_rebuild.spec import LiveWriter, OnError, RunOptions
+from projection_rebuild.structure import difference, statements
+from projection_rebuild.swap import foreign_old
+from projection_rebuild.trouble import MAY_PASS
 
 SAMPLE = 500
 """Events of the sample that are read at once."""

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.ledger import SHARD, Checkpoint
-from include.projection_rebuild.positions import Place, said, share_done
+from projection_rebuild.context import Context
+from projection_rebuild.ledger import SHARD, Checkpoint
+from projection_rebuild.positions import Place, said, share_done
 
 LOG_EVERY = 5.0
 """Seconds between two lines of progress."""

@@ -1,7 +1,7 @@
 """What authors subclass: a projector owns tables and has one handler for each event type that concerns it.
 
 The same class runs in a replay (on green, in bulk) and live in the application (on blue, one event at a time, inside
-the application's own transaction: :mod:`include.projection_rebuild.live`). It never learns which.
+the application's own transaction: :mod:`projection_rebuild.live`). It never learns which.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from types import MethodType
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
-from include.projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
-from include.projection_rebuild.errors import ProjectorError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.partition import Partition
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.rows import Rows, RowType, row_type
-from include.projection_rebuild.upcasting import Upcasters
-from include.projection_rebuild.values import plain_type
+from projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
+from projection_rebuild.errors import ProjectorError
+from projection_rebuild.events import Event
+from projection_rebuild.findings import Finding
+from projection_rebuild.partition import Partition
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.rows import Rows, RowType, row_type
+from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.values import plain_type
 
 Handler = Callable[[Any, Event, Rows], None]
 H = TypeVar("H", bound=Handler)

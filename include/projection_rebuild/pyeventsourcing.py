@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.events import Event, Undecodable
+from projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
+from projection_rebuild.errors import SpecError
+from projection_rebuild.events import Event, Undecodable
 
 Row = tuple[Any, ...]
 
@@ -45,7 +45,7 @@ def _event(mapper: Any, position: int, stored: Any) -> Event:
 
 
 def decoder(mapper_path: str | None) -> Callable[[Sequence[Row]], list[Event]]:
-    """What turns rows of the store (see :class:`~include.projection_rebuild.event_store.EventStore`) into events.
+    """What turns rows of the store (see :class:`~projection_rebuild.event_store.EventStore`) into events.
 
     :param mapper_path: ``package.module:name`` of something to call, that gives a mapper or an application; None: the library's
         own transcodings without compression and encryption

@@ -1,6 +1,6 @@
 """The events of single aggregates, read and decoded by code of its own, for the second opinion.
 
-It shares no query and no decoder with :mod:`include.projection_rebuild.event_store`, so that a fault of that one shows. The author's own code
+It shares no query and no decoder with :mod:`projection_rebuild.event_store`, so that a fault of that one shows. The author's own code
 is used as it is: ``event_store.decoder``, and the mapper of pyeventsourcing.
 """
 
@@ -16,15 +16,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import pyeventsourcing
-from include.projection_rebuild.boundary import is_of_the_machine, word_for
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.events import Event, Undecodable
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.presets import Preset
-from include.projection_rebuild.second_opinion import only_these, text_of
-from include.projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
+from projection_rebuild import pyeventsourcing
+from projection_rebuild.boundary import is_of_the_machine, word_for
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.events import Event, Undecodable
+from projection_rebuild.positions import Place
+from projection_rebuild.presets import Preset
+from projection_rebuild.second_opinion import only_these, text_of
+from projection_rebuild.spec import EventStoreSection, StreamFormat, TimeUnit
 
 AT_ONCE = 1_000
 """Rows that are fetched at once, and values in one list of a statement."""

@@ -11,14 +11,14 @@ from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import RowError, StepOrderError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place, earliest
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rows import ProbeRows, RowBuffer, Rows, RowSource, Values, row_type
-from include.projection_rebuild.tables import GreenTables
+from projection_rebuild.context import Context
+from projection_rebuild.errors import RowError, StepOrderError
+from projection_rebuild.events import Event
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place, earliest
+from projection_rebuild.projector import Projector
+from projection_rebuild.rows import ProbeRows, RowBuffer, Rows, RowSource, Values, row_type
+from projection_rebuild.tables import GreenTables
 
 R = TypeVar("R")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import (
+from projection_rebuild import (
     boundary,
     clone,
     control,
@@ -30,18 +30,18 @@ from include.projection_rebuild import (
     throttle,
     verify,
 )
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import VerificationFailed
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.housekeeping import Housekeeping, Leftover
-from include.projection_rebuild.ledger import Checkpoint, Ledger, Note, Wait
-from include.projection_rebuild.low_traffic import Traffic, Verdict, Waiting
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.progress import ReplayResult
-from include.projection_rebuild.report import Report
-from include.projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions, ThrottleSection
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import VerificationFailed
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.housekeeping import Housekeeping, Leftover
+from projection_rebuild.ledger import Checkpoint, Ledger, Note, Wait
+from projection_rebuild.low_traffic import Traffic, Verdict, Waiting
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place
+from projection_rebuild.progress import ReplayResult
+from projection_rebuild.report import Report
+from projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions, ThrottleSection
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Rebuild:
     :param progress: told now and then how far a replay is, with its events per second
     :raises ProjectorError: a projector of the spec cannot be used
     :raises ConnectionRefused: one of the databases cannot be connected to as configured
-    :raises SpecError: the spec or the run's id is beyond :mod:`include.projection_rebuild.limits`
+    :raises SpecError: the spec or the run's id is beyond :mod:`projection_rebuild.limits`
     """
 
     @boundary.step("opening the run", boundary.NOTHING)
@@ -99,7 +99,7 @@ class Rebuild:
         :param is_over: whether another run, that still holds a table, has ended; its claim is then taken over
         :param by: who starts it, for the record
         :raises PlanError: nothing has been touched; the message names reason and remedy
-        :raises SpecError: the options are beyond :mod:`include.projection_rebuild.limits`
+        :raises SpecError: the options are beyond :mod:`projection_rebuild.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
         limits.check(options.model_dump(), PARAMETERS)
@@ -121,7 +121,7 @@ class Rebuild:
         :param is_over: as for :meth:`plan`
         :param by: as for :meth:`plan`
         :raises PlanError: nothing has been touched; the message names the reasons
-        :raises SpecError: the options are beyond :mod:`include.projection_rebuild.limits`
+        :raises SpecError: the options are beyond :mod:`projection_rebuild.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
         limits.check(options.model_dump(), PARAMETERS)
@@ -131,18 +131,18 @@ class Rebuild:
 
     @boundary.step("bring_back", boundary.OLD_KEPT)
     def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> Place:
-        """See :func:`include.projection_rebuild.rollback.bring_back`."""
+        """See :func:`projection_rebuild.rollback.bring_back`."""
         record.note_code(self._context, self.chosen())
         return rollback.bring_back(self._context, stopped)
 
     @boundary.step("clone_tables", boundary.UNTOUCHED)
     def clone_tables(self) -> list[str]:
-        """See :func:`include.projection_rebuild.clone.clone_tables`."""
+        """See :func:`projection_rebuild.clone.clone_tables`."""
         return clone.clone_tables(self._context)
 
     @boundary.step("replay", boundary.GREEN_KEPT)
     def replay(self, projector: str, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
-        """See :func:`include.projection_rebuild.replay.replay`."""
+        """See :func:`projection_rebuild.replay.replay`."""
         record.note_code(self._context, [projector])
         return shards.replay_all(self._context, projector, stopped)
 
@@ -155,7 +155,7 @@ class Rebuild:
 
     @boundary.step("replay_shard", boundary.GREEN_KEPT)
     def replay_shard(self, projector: str, shard: int, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
-        """See :func:`include.projection_rebuild.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
+        """See :func:`projection_rebuild.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
         are not done.
 
         :param shard: from 0
@@ -167,7 +167,7 @@ class Rebuild:
     def replay_in_stage(
         self, projector: str, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> ReplayResult | stages.Closed:
-        """See :func:`include.projection_rebuild.stages.replay_in_stage`."""
+        """See :func:`projection_rebuild.stages.replay_in_stage`."""
         record.note_code(self._context, [projector])
         return stages.replay_in_stage(self._context, projector, stopped, now)
 
@@ -175,12 +175,12 @@ class Rebuild:
     def replay_stages(
         self, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> stages.Closed | None:
-        """See :func:`include.projection_rebuild.stages.replay_stages`."""
+        """See :func:`projection_rebuild.stages.replay_stages`."""
         return stages.replay_stages(self._context, stopped, now)
 
     @boundary.step("verify_counts", boundary.UNTOUCHED)
     def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> verify.Verification:
-        """See :func:`include.projection_rebuild.verify.verify`."""
+        """See :func:`projection_rebuild.verify.verify`."""
         with self._kept_if_it_fails():
             found = verify.verify(self._context, stopped)
         record.keep(self._context)
@@ -188,13 +188,13 @@ class Rebuild:
 
     @boundary.step("wait_for_low_traffic", boundary.UNTOUCHED)
     def look_at_traffic(self, waiting: Waiting) -> Verdict:
-        """See :func:`include.projection_rebuild.gate.look_at_traffic`."""
+        """See :func:`projection_rebuild.gate.look_at_traffic`."""
         with self._kept_if_it_fails():
             return gate.look_at_traffic(self._context, waiting)
 
     @boundary.step("look_again", boundary.UNTOUCHED)
     def look_again(self) -> None:
-        """See :func:`include.projection_rebuild.fresh_proof.look_again`."""
+        """See :func:`projection_rebuild.fresh_proof.look_again`."""
         with self._kept_if_it_fails():
             fresh_proof.look_again(self._context)
 
@@ -209,13 +209,13 @@ class Rebuild:
 
     @boundary.step("stand_down", boundary.UNTOUCHED)
     def stand_down(self, reason: str) -> None:
-        """See :func:`include.projection_rebuild.control.stand_down`."""
+        """See :func:`projection_rebuild.control.stand_down`."""
         control.stand_down(self._context, reason)
         record.keep(self._context)
 
     @boundary.step("atomic_swap", boundary.ONE_SIDE)
     def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> swap.SwapResult:
-        """See :func:`include.projection_rebuild.swap.swap`."""
+        """See :func:`projection_rebuild.swap.swap`."""
         with self._kept_if_it_fails():
             result = swap.swap(self._context, stopped)
         record.keep(self._context)
@@ -223,19 +223,19 @@ class Rebuild:
 
     @boundary.step("reconcile", boundary.SWITCHED)
     def reconcile(self) -> reconcile.Reconciliation:
-        """See :func:`include.projection_rebuild.reconcile.reconcile`."""
+        """See :func:`projection_rebuild.reconcile.reconcile`."""
         found = reconcile.reconcile(self._context)
         record.keep(self._context)
         return found
 
     @boundary.step("drop_due", boundary.SWITCHED)
     def drop_due(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> datetime:
-        """See :func:`include.projection_rebuild.retire.drop_due`."""
+        """See :func:`projection_rebuild.retire.drop_due`."""
         return retire.drop_due(self._context, is_over)
 
     @boundary.step("drop_old_tables", boundary.SWITCHED)
     def drop_old(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> list[str]:
-        """See :func:`include.projection_rebuild.retire.drop_old`."""
+        """See :func:`projection_rebuild.retire.drop_old`."""
         dropped = retire.drop_old(self._context, is_over)
         record.keep(self._context)
         return dropped
@@ -254,12 +254,12 @@ class Rebuild:
 
     @boundary.step("survey", boundary.NOTHING)
     def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
-        """See :func:`include.projection_rebuild.housekeeping.survey`."""
+        """See :func:`projection_rebuild.housekeeping.survey`."""
         return housekeeping.survey(self._context, is_over, rebuilds)
 
     @boundary.step("keep_house", boundary.UNTOUCHED)
     def keep_house(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
-        """See :func:`include.projection_rebuild.housekeeping.keep_house`."""
+        """See :func:`projection_rebuild.housekeeping.keep_house`."""
         return housekeeping.keep_house(self._context, is_over, rebuilds)
 
     @boundary.step("report", boundary.NOTHING)
@@ -272,27 +272,27 @@ class Rebuild:
 
     @boundary.step("history", boundary.NOTHING)
     def history(self, limit: int = 50) -> list[Report]:
-        """See :func:`include.projection_rebuild.record.history`."""
+        """See :func:`projection_rebuild.record.history`."""
         return record.history(self._context, limit)
 
     @boundary.step("swap_now", boundary.AS_IT_WAS)
     def swap_now(self, *, by: str, reason: str = "") -> None:
-        """See :func:`include.projection_rebuild.control.swap_now`."""
+        """See :func:`projection_rebuild.control.swap_now`."""
         control.swap_now(self._context, by, reason)
 
     @boundary.step("pause", boundary.AS_IT_WAS)
     def pause(self, *, by: str, reason: str = "") -> None:
-        """See :func:`include.projection_rebuild.control.pause`."""
+        """See :func:`projection_rebuild.control.pause`."""
         control.pause(self._context, by, reason)
 
     @boundary.step("resume", boundary.AS_IT_WAS)
     def resume(self, *, by: str) -> None:
-        """See :func:`include.projection_rebuild.control.resume`."""
+        """See :func:`projection_rebuild.control.resume`."""
         control.resume(self._context, by)
 
     @boundary.step("set_limits", boundary.AS_IT_WAS)
     def set_limits(self, given: Mapping[str, Any] | None, *, by: str) -> ThrottleSection:
-        """See :func:`include.projection_rebuild.control.set_limits`."""
+        """See :func:`projection_rebuild.control.set_limits`."""
         return control.set_limits(self._context, given, by)
 
     @boundary.step("limits", boundary.NOTHING)
@@ -308,22 +308,22 @@ class Rebuild:
 
     @boundary.step("decide", boundary.AS_IT_WAS)
     def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
-        """See :func:`include.projection_rebuild.control.decide`."""
+        """See :func:`projection_rebuild.control.decide`."""
         control.decide(self._context, approved, by, reason)
 
     @boundary.step("approval_needed", boundary.NOTHING)
     def approval_needed(self) -> bool:
-        """See :func:`include.projection_rebuild.control.approval_needed`."""
+        """See :func:`projection_rebuild.control.approval_needed`."""
         return control.approval_needed(self._context)
 
     @boundary.step("decided", boundary.NOTHING)
     def decided(self) -> Note | None:
-        """See :func:`include.projection_rebuild.control.decided`."""
+        """See :func:`projection_rebuild.control.decided`."""
         return control.decided(self._context)
 
     @boundary.step("notes", boundary.NOTHING)
     def notes(self) -> dict[str, Note]:
-        """What was said about the run while it went on, by name: see :mod:`include.projection_rebuild.control`."""
+        """What was said about the run while it went on, by name: see :mod:`projection_rebuild.control`."""
         with self._context.dialect.connect() as connection:
             return self._context.ledger.notes(connection, self._context.run_id)
 
@@ -342,7 +342,7 @@ class Rebuild:
 
     @boundary.step("abandon", boundary.AS_IT_WAS)
     def abandon(self) -> None:
-        """See :func:`include.projection_rebuild.control.abandon`."""
+        """See :func:`projection_rebuild.control.abandon`."""
         control.abandon(self._context)
         record.keep(self._context)
 

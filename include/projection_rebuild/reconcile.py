@@ -10,15 +10,15 @@ from functools import partial
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import FenceLost, LeftOnOld
-from include.projection_rebuild.ledger import IN_PIECES, Run, RunState
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, said
-from include.projection_rebuild.retire import when_free
-from include.projection_rebuild.spec import LiveWriter
-from include.projection_rebuild.swap import LeftBehind, SwapResult, switched_already
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import FenceLost, LeftOnOld
+from projection_rebuild.ledger import IN_PIECES, Run, RunState
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import BEGINNING, said
+from projection_rebuild.retire import when_free
+from projection_rebuild.spec import LiveWriter
+from projection_rebuild.swap import LeftBehind, SwapResult, switched_already
 
 AT_WORK = timedelta(seconds=1)
 """The longest that a statement after the switch may hold others up."""

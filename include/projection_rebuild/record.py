@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError
-from include.projection_rebuild.fingerprint import source_hash
-from include.projection_rebuild.ledger import Run
-from include.projection_rebuild.report import Report
+from projection_rebuild.context import Context
+from projection_rebuild.errors import StepOrderError
+from projection_rebuild.fingerprint import source_hash
+from projection_rebuild.ledger import Run
+from projection_rebuild.report import Report
 
 
 def report(context: Context) -> Report:

@@ -20,15 +20,15 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.errors import PoisonEvent, RowError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.names import derived
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rows import Key, RowType, Values, row_type
-from include.projection_rebuild.values import plain_type
+from projection_rebuild.boundary import is_of_the_machine, trouble_at_event, word_for
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.errors import PoisonEvent, RowError
+from projection_rebuild.events import Event
+from projection_rebuild.names import derived
+from projection_rebuild.projector import Projector
+from projection_rebuild.rows import Key, RowType, Values, row_type
+from projection_rebuild.values import plain_type
 
 R = TypeVar("R")
 
@@ -237,7 +237,7 @@ class _Row:
 
 
 class PlainRows:
-    """The rows of one aggregate as its handlers see them; see :class:`~include.projection_rebuild.rows.Rows`.
+    """The rows of one aggregate as its handlers see them; see :class:`~projection_rebuild.rows.Rows`.
 
     :param owned: by owned row class, its temporary table
     :param reads: looks into tables of other projectors

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import partial
-from include.projection_rebuild.ahead import LoadAhead
-from include.projection_rebuild.boundary import trouble_at_event, word_for
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import (
+from projection_rebuild import partial
+from projection_rebuild.ahead import LoadAhead
+from projection_rebuild.boundary import trouble_at_event, word_for
+from projection_rebuild.context import Context
+from projection_rebuild.errors import (
     HandlerError,
     Interrupted,
     PartError,
@@ -23,24 +23,24 @@ from include.projection_rebuild.errors import (
     StepOrderError,
     TooManyDeadLetters,
 )
-from include.projection_rebuild.event_store import EVERYTHING, Only
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.external import ExternalProjector, OnRetry
-from include.projection_rebuild.external_replay import ExternalReplay
-from include.projection_rebuild.jobs import heads_of
-from include.projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
-from include.projection_rebuild.live_tables import refuse_at_once
-from include.projection_rebuild.memory import Memory, collect, collector_off
-from include.projection_rebuild.ownership import OF_ANOTHER_SHARD, Ownership
-from include.projection_rebuild.positions import BEGINNING, Place, earliest, is_before, just_below, said
-from include.projection_rebuild.progress import ProgressLog, ReplayResult
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.reading import Projects, Reading, readable_to, reading_of, reads_of_run
-from include.projection_rebuild.rows import Changes, RowBuffer
-from include.projection_rebuild.sets import SetError, Sets, why_not
-from include.projection_rebuild.spec import OnError
-from include.projection_rebuild.tables import GreenTables, WriteError
-from include.projection_rebuild.throttle import Throttle
+from projection_rebuild.event_store import EVERYTHING, Only
+from projection_rebuild.events import Event
+from projection_rebuild.external import ExternalProjector, OnRetry
+from projection_rebuild.external_replay import ExternalReplay
+from projection_rebuild.jobs import heads_of
+from projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
+from projection_rebuild.live_tables import refuse_at_once
+from projection_rebuild.memory import Memory, collect, collector_off
+from projection_rebuild.ownership import OF_ANOTHER_SHARD, Ownership
+from projection_rebuild.positions import BEGINNING, Place, earliest, is_before, just_below, said
+from projection_rebuild.progress import ProgressLog, ReplayResult
+from projection_rebuild.projector import Projector
+from projection_rebuild.reading import Projects, Reading, readable_to, reading_of, reads_of_run
+from projection_rebuild.rows import Changes, RowBuffer
+from projection_rebuild.sets import SetError, Sets, why_not
+from projection_rebuild.spec import OnError
+from projection_rebuild.tables import GreenTables, WriteError
+from projection_rebuild.throttle import Throttle
 
 PAGE_EVENTS = 2_000
 """Events that are decoded at once: few, so that they take no memory to speak of."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from include.projection_rebuild.ledger import Checkpoint, Code, Note, Run, RunState
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.reconcile import Reconciliation
-from include.projection_rebuild.swap import SwapResult
-from include.projection_rebuild.verify import Verification
+from projection_rebuild.ledger import Checkpoint, Code, Note, Run, RunState
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place
+from projection_rebuild.reconcile import Reconciliation
+from projection_rebuild.swap import SwapResult
+from projection_rebuild.verify import Verification
 
 
 class ReplayRecord(BaseModel):
@@ -39,7 +39,7 @@ class CodeRecord(BaseModel):
 
 
 class Said(BaseModel):
-    """What was said about the run while it went on; see :class:`include.projection_rebuild.ledger.Note`."""
+    """What was said about the run while it went on; see :class:`projection_rebuild.ledger.Note`."""
 
     name: str
     value: dict[str, Any]

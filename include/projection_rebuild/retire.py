@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import HeldByRollback, LockNotHad
-from include.projection_rebuild.ledger import Retired, RunState
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import HeldByRollback, LockNotHad
+from projection_rebuild.ledger import Retired, RunState
+from projection_rebuild.trouble import Kind, Trouble
 
 LOCK_WAIT = timedelta(milliseconds=500)
 PATIENCE = timedelta(minutes=2)

@@ -12,24 +12,24 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from include.projection_rebuild import live_tables
-from include.projection_rebuild.clone import drop_leftover
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import PlanError, StepOrderError
-from include.projection_rebuild.ledger import Retired, Run, RunState
-from include.projection_rebuild.lockstep import Lockstep
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.planning import begin, planned_switch, printed, within
-from include.projection_rebuild.positions import BEGINNING, Place, said
-from include.projection_rebuild.reconcile import finish_dead
-from include.projection_rebuild.retire import when_free
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.swap import LeftBehind
+from projection_rebuild import live_tables
+from projection_rebuild.clone import drop_leftover
+from projection_rebuild.context import Context
+from projection_rebuild.errors import PlanError, StepOrderError
+from projection_rebuild.ledger import Retired, Run, RunState
+from projection_rebuild.lockstep import Lockstep
+from projection_rebuild.names import TableSet
+from projection_rebuild.plan import Plan
+from projection_rebuild.planning import begin, planned_switch, printed, within
+from projection_rebuild.positions import BEGINNING, Place, said
+from projection_rebuild.reconcile import finish_dead
+from projection_rebuild.retire import when_free
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.swap import LeftBehind
 
 
 def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:
-    """See :meth:`include.projection_rebuild.rebuild.Rebuild.plan_rollback`."""
+    """See :meth:`projection_rebuild.rebuild.Rebuild.plan_rollback`."""
     with context.dialect.connect() as connection:
         if not options.dry_run:
             finish_dead(context, connection, is_over)

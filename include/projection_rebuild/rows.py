@@ -18,8 +18,8 @@ from types import NoneType, UnionType
 from typing import Any, Protocol, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from include.projection_rebuild.errors import ProjectorError, RowError, UnfitValue
-from include.projection_rebuild.fitting import Fits, fits_of
+from projection_rebuild.errors import ProjectorError, RowError, UnfitValue
+from projection_rebuild.fitting import Fits, fits_of
 
 R = TypeVar("R")
 Key = tuple[Any, ...]

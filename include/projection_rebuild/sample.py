@@ -18,22 +18,22 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild.column_kinds import ColumnKind
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import PoisonEvent
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.external import ExternalProjector
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place, said
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.raw_events import AT_ONCE, RawEvents
-from include.projection_rebuild.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
-from include.projection_rebuild.rows import Key, RowType, row_type
-from include.projection_rebuild.trouble import MAY_PASS, Kind
-from include.projection_rebuild.values import plain_type
+from projection_rebuild.column_kinds import ColumnKind
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import PoisonEvent
+from projection_rebuild.events import Event
+from projection_rebuild.external import ExternalProjector
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place, said
+from projection_rebuild.projector import Projector
+from projection_rebuild.raw_events import AT_ONCE, RawEvents
+from projection_rebuild.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
+from projection_rebuild.rows import Key, RowType, row_type
+from projection_rebuild.trouble import MAY_PASS, Kind
+from projection_rebuild.values import plain_type
 
 LONGEST = 1_000
 """Events of one aggregate; one that has more is left out, since they are projected one after the other."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import Place, said
-from include.projection_rebuild.spec import EventStoreSection
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import Place, said
+from projection_rebuild.spec import EventStoreSection
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterable
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import ProjectorError
-from include.projection_rebuild.positions import Place, is_before, said
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.trouble import Kind
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import ProjectorError
+from projection_rebuild.positions import Place, is_before, said
+from projection_rebuild.projector import Projector
+from projection_rebuild.trouble import Kind
 
 FIRST_RANGE = 50_000
 """Events in the first transaction; how many the next ones hold is learned from what it took."""

@@ -1,6 +1,6 @@
 """Replaying a projector in shards: each with a checkpoint of its own, joined into the projector's single one when all are done.
 
-A shard's rows are its own: see :mod:`include.projection_rebuild.ownership`. Rows are never merged.
+A shard's rows are its own: see :mod:`projection_rebuild.ownership`. Rows are never merged.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import ShardError, StepOrderError
-from include.projection_rebuild.ledger import Asked, Checkpoint, RunState, refuse_within_switch
-from include.projection_rebuild.memory import collector_off
-from include.projection_rebuild.ownership import Ownership
-from include.projection_rebuild.partition import Shard
-from include.projection_rebuild.positions import earliest, said
-from include.projection_rebuild.progress import ProgressLog, ReplayResult
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.replay import ProjectorReplay, index_lookups, replay
-from include.projection_rebuild.rows import row_type
-from include.projection_rebuild.sets import why_not
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.tables import WriteError
-from include.projection_rebuild.throttle import Throttle
+from projection_rebuild.context import Context
+from projection_rebuild.errors import ShardError, StepOrderError
+from projection_rebuild.ledger import Asked, Checkpoint, RunState, refuse_within_switch
+from projection_rebuild.memory import collector_off
+from projection_rebuild.ownership import Ownership
+from projection_rebuild.partition import Shard
+from projection_rebuild.positions import earliest, said
+from projection_rebuild.progress import ProgressLog, ReplayResult
+from projection_rebuild.projector import Projector
+from projection_rebuild.replay import ProjectorReplay, index_lookups, replay
+from projection_rebuild.rows import row_type
+from projection_rebuild.sets import why_not
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.tables import WriteError
+from projection_rebuild.throttle import Throttle
 
 
 def shard_counts(context: Context, projectors: list[str], options: RunOptions) -> dict[str, int]:

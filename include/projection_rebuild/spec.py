@@ -26,11 +26,11 @@ from pydantic import (
     model_validator,
 )
 
-from include.projection_rebuild import external, limits
-from include.projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
-from include.projection_rebuild.errors import ProjectorError, SpecError
-from include.projection_rebuild.external import OnRetry
-from include.projection_rebuild.limits import (
+from projection_rebuild import external, limits
+from projection_rebuild.boundary import failure_of, is_of_the_machine, machine_trouble
+from projection_rebuild.errors import ProjectorError, SpecError
+from projection_rebuild.external import OnRetry
+from projection_rebuild.limits import (
     FIRST_YEAR,
     LAST_YEAR,
     LONGEST,
@@ -40,10 +40,10 @@ from include.projection_rebuild.limits import (
     MOST_SHARDS,
     shown,
 )
-from include.projection_rebuild.parts import Part
-from include.projection_rebuild.presets import Preset, completed
-from include.projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
-from include.projection_rebuild.spec_file import read_spec
+from projection_rebuild.parts import Part
+from projection_rebuild.presets import Preset, completed
+from projection_rebuild.projector import Projector, foreign_readings, load_projector, needs, shared_tables
+from projection_rebuild.spec_file import read_spec
 
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ms|s|m|h|d)")
@@ -52,7 +52,7 @@ _DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ms|s|m|h|d)")
 def parse_duration(value: object) -> timedelta:
     """``500ms``, ``2s``, ``15m``, ``6h`` or ``3d`` as a timedelta.
 
-    :raises ValueError: it is none, is negative, or longer than :data:`include.projection_rebuild.limits.LONGEST`
+    :raises ValueError: it is none, is negative, or longer than :data:`projection_rebuild.limits.LONGEST`
     """
     if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
         seconds = Decimal(found[1]) * _SECONDS[found[2]]
@@ -87,7 +87,7 @@ HoldDuration = Annotated[Duration, AfterValidator(_held)]
 def parse_moment(value: object) -> datetime:
     """ISO 8601 as a datetime, such as ``2026-01-31`` or ``2026-01-31T22:00:00+01:00``.
 
-    :raises ValueError: it is none, or beyond the years that :mod:`include.projection_rebuild.limits` has
+    :raises ValueError: it is none, or beyond the years that :mod:`projection_rebuild.limits` has
     """
     try:
         found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip() if isinstance(value, str) else "")

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from include.projection_rebuild import limits
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.limits import shown
+from projection_rebuild import limits
+from projection_rebuild.errors import SpecError
+from projection_rebuild.limits import shown
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -38,7 +38,7 @@ _resolver = yaml.SafeLoader("")
 def read_spec(path: Path) -> dict[str, Any]:
     """The mapping that a spec file holds.
 
-    :raises SpecError: it cannot be read, is no YAML, or is beyond :mod:`include.projection_rebuild.limits`; names file and line
+    :raises SpecError: it cannot be read, is no YAML, or is beyond :mod:`projection_rebuild.limits`; names file and line
     """
     # It goes into DAGs, into Airflow's database and onto pages.
     if problem := limits.of_text(str(path), most=limits.PATH):

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import Interrupted, StepOrderError
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.low_traffic import closing, next_opening
-from include.projection_rebuild.progress import ReplayResult
-from include.projection_rebuild.shards import replay_all
+from projection_rebuild.context import Context
+from projection_rebuild.errors import Interrupted, StepOrderError
+from projection_rebuild.ledger import RunState
+from projection_rebuild.low_traffic import closing, next_opening
+from projection_rebuild.progress import ReplayResult
+from projection_rebuild.shards import replay_all
 
 DONE = "stages"
 """The note of what :func:`replay_stages` has brought to its end: checkpoint tokens by projector."""
@@ -47,7 +47,7 @@ def utc_now() -> datetime:
 def replay_in_stage(
     context: Context, name: str, stopped: Callable[[], bool], now: Callable[[], datetime] = utc_now
 ) -> ReplayResult | Closed:
-    """Replays a projector as :func:`~include.projection_rebuild.replay.replay` does, while a window of its stage is open.
+    """Replays a projector as :func:`~projection_rebuild.replay.replay` does, while a window of its stage is open.
 
     A projector without a stage, a stage without windows, and a run that is not to wait are replayed at any time.
 

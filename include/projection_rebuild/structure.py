@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from include.projection_rebuild.dialects.base import Trial
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.spec import StructureSection
+from projection_rebuild.dialects.base import Trial
+from projection_rebuild.errors import PlanError
+from projection_rebuild.spec import StructureSection
 
 _ALLOWED = re.compile(
     r"(CREATE\s+(UNLOGGED\s+)?TABLE|CREATE\s+(UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)?INDEX|ALTER\s+TABLE|ALTER\s+INDEX|COMMENT\s+ON|"

@@ -16,21 +16,21 @@ import sqlalchemy as sa
 from pydantic import BaseModel
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from include.projection_rebuild import jobs
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import FenceDied, Manners, PauseTooLong, TablesBusy, TablesChanged
-from include.projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
-from include.projection_rebuild.external import ExternalProjector
-from include.projection_rebuild.fresh_proof import look_before_switch
-from include.projection_rebuild.ledger import Retired, Run, RunState
-from include.projection_rebuild.live_tables import Readiness, refuse_at_once, refuse_replaced
-from include.projection_rebuild.lockstep import Lockstep
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before, said
-from include.projection_rebuild.retire import drop_retired, drop_within
-from include.projection_rebuild.rows import row_type
-from include.projection_rebuild.spec import LiveWriter
+from projection_rebuild import jobs
+from projection_rebuild.context import Context
+from projection_rebuild.dialects.base import FenceDied, Manners, PauseTooLong, TablesBusy, TablesChanged
+from projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
+from projection_rebuild.external import ExternalProjector
+from projection_rebuild.fresh_proof import look_before_switch
+from projection_rebuild.ledger import Retired, Run, RunState
+from projection_rebuild.live_tables import Readiness, refuse_at_once, refuse_replaced
+from projection_rebuild.lockstep import Lockstep
+from projection_rebuild.names import TableSet
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before, said
+from projection_rebuild.retire import drop_retired, drop_within
+from projection_rebuild.rows import row_type
+from projection_rebuild.spec import LiveWriter
 
 
 class SwapResult(BaseModel):

@@ -14,12 +14,12 @@ from weakref import ref
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import Dialect, trouble_of
-from include.projection_rebuild.errors import LostRows, RebuildError
-from include.projection_rebuild.fitting import Fits, fits_of
-from include.projection_rebuild.rows import Changes, Key, RowType, Values
-from include.projection_rebuild.trouble import Kind
-from include.projection_rebuild.values import plain_type
+from projection_rebuild.dialects import Dialect, trouble_of
+from projection_rebuild.errors import LostRows, RebuildError
+from projection_rebuild.fitting import Fits, fits_of
+from projection_rebuild.rows import Changes, Key, RowType, Values
+from projection_rebuild.trouble import Kind
+from projection_rebuild.values import plain_type
 
 T = TypeVar("T")
 
@@ -80,17 +80,17 @@ class GreenTables:
         self._fits: dict[RowType, Fits] = {}
 
     def fits(self, kind: RowType) -> Fits:
-        """See :class:`~include.projection_rebuild.rows.RowSource`. Green changes its columns for nobody, so they are asked for once."""
+        """See :class:`~projection_rebuild.rows.RowSource`. Green changes its columns for nobody, so they are asked for once."""
         if kind not in self._fits:
             self._fits[kind] = fits_of(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
         return self._fits[kind]
 
     def load(self, kind: RowType, keys: Iterable[Key]) -> Iterable[Values]:
-        """See :class:`~include.projection_rebuild.rows.RowSource`."""
+        """See :class:`~projection_rebuild.rows.RowSource`."""
         return self._dialect.select_rows(self._connection, self._schema, self._name_of(kind.table), kind, keys)
 
     def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> Iterable[Values]:
-        """See :class:`~include.projection_rebuild.rows.RowSource`."""
+        """See :class:`~projection_rebuild.rows.RowSource`."""
         return self._dialect.select_where(
             self._connection, self._schema, self._name_of(kind.table), kind, kind.column(column), values
         )

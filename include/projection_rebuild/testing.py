@@ -18,16 +18,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.check import Checked, Comparing, make_alike, place_name
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.dialects.base import Scratch
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rebuild import of_our_own
-from include.projection_rebuild.rows import RowType
-from include.projection_rebuild.spec import RebuildSpec
-from include.projection_rebuild.values import json_text, plain_type
-from include.projection_rebuild.ways import Sample, Ways
+from projection_rebuild.check import Checked, Comparing, make_alike, place_name
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects.base import Scratch
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector
+from projection_rebuild.rebuild import of_our_own
+from projection_rebuild.rows import RowType
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.values import json_text, plain_type
+from projection_rebuild.ways import Sample, Ways
 
 SQLITE = "sqlite://"
 """A file of SQLite's own, for whoever names no database."""

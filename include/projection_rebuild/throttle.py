@@ -1,6 +1,6 @@
 """When a replay rests or waits: by the wish of a person, or for the sake of the databases. Looked at between its transactions.
 
-What a person says stands in the run's notes (see :mod:`include.projection_rebuild.control`), and counts from the next look on.
+What a person says stands in the run's notes (see :mod:`projection_rebuild.control`), and counts from the next look on.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.control import PAUSE, THROTTLE
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import Interrupted, SpecSqlError
-from include.projection_rebuild.ledger import Note
-from include.projection_rebuild.spec import ThrottleSection
-from include.projection_rebuild.trouble import MAY_PASS
+from projection_rebuild.context import Context
+from projection_rebuild.control import PAUSE, THROTTLE
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import Interrupted, SpecSqlError
+from projection_rebuild.ledger import Note
+from projection_rebuild.spec import ThrottleSection
+from projection_rebuild.trouble import MAY_PASS
 
 NAP = 0.2
 """The longest sleep between two looks whether the worker is asked to stop."""

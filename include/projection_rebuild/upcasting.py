@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from include.projection_rebuild.boundary import trouble_at_event, word_for
-from include.projection_rebuild.errors import ProjectorError, UndecodableEvent, UpcastError
-from include.projection_rebuild.events import Event, Undecodable
+from projection_rebuild.boundary import trouble_at_event, word_for
+from projection_rebuild.errors import ProjectorError, UndecodableEvent, UpcastError
+from projection_rebuild.events import Event, Undecodable
 
 Upcaster = Callable[[Event], Event | Iterable[Event]]
 U = TypeVar("U", bound=Upcaster)

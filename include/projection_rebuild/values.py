@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 if TYPE_CHECKING:
-    from include.projection_rebuild.rows import Key, RowType, Values
+    from projection_rebuild.rows import Key, RowType, Values
 
 Convert = Callable[[Any], Any]
 

@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from include.projection_rebuild import jobs, live_tables, partial, sample, second_opinion
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.errors import SpecSqlError, VerificationFailed
-from include.projection_rebuild.external import ExternalProjector
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.lockstep import Lockstep
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.replay import replay
-from include.projection_rebuild.rows import RowType
-from include.projection_rebuild.sample import Sampled
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.trouble import MAY_PASS
+from projection_rebuild import jobs, live_tables, partial, sample, second_opinion
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.errors import SpecSqlError, VerificationFailed
+from projection_rebuild.external import ExternalProjector
+from projection_rebuild.ledger import RunState
+from projection_rebuild.lockstep import Lockstep
+from projection_rebuild.names import TableSet
+from projection_rebuild.plan import Plan
+from projection_rebuild.replay import replay
+from projection_rebuild.rows import RowType
+from projection_rebuild.sample import Sampled
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.trouble import MAY_PASS
 
 SAMPLES = 5
 

@@ -11,25 +11,25 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from include.projection_rebuild import boundary, clone, planning, sets, shards
-from include.projection_rebuild.boundary import trouble_at_event, word_for
-from include.projection_rebuild.comparison import Unlike, unlike
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects import trouble_of
-from include.projection_rebuild.dialects.base import Scratch
-from include.projection_rebuild.errors import HandlerError, PoisonEvent, RebuildError, RowError
-from include.projection_rebuild.event_store import PATIENCE, EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.ledger import Ledger
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.positions import BEGINNING, Place
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.replay import PAGE_EVENTS
-from include.projection_rebuild.rows import RowType
-from include.projection_rebuild.spec import LiveWriter, LiveWriterSection, OnError, RebuildSpec, RunOptions, ThrottleSection
-from include.projection_rebuild.tables import WriteError
-from include.projection_rebuild.trouble import Kind
+from projection_rebuild import boundary, clone, planning, sets, shards
+from projection_rebuild.boundary import trouble_at_event, word_for
+from projection_rebuild.comparison import Unlike, unlike
+from projection_rebuild.context import Context
+from projection_rebuild.dialects import trouble_of
+from projection_rebuild.dialects.base import Scratch
+from projection_rebuild.errors import HandlerError, PoisonEvent, RebuildError, RowError
+from projection_rebuild.event_store import PATIENCE, EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.ledger import Ledger
+from projection_rebuild.live import project_live
+from projection_rebuild.plan import Plan
+from projection_rebuild.positions import BEGINNING, Place
+from projection_rebuild.projector import Projector
+from projection_rebuild.replay import PAGE_EVENTS
+from projection_rebuild.rows import RowType
+from projection_rebuild.spec import LiveWriter, LiveWriterSection, OnError, RebuildSpec, RunOptions, ThrottleSection
+from projection_rebuild.tables import WriteError
+from projection_rebuild.trouble import Kind
 
 ALL = 1_000_000_000
 """More events than any check has: so many at once are all of them."""

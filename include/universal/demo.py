@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.markdown import Markdown
 
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from include.universal import cdnow, events, independent
 from include.universal.schema import create_schema
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "include" / "rebuilds" / "universal.yaml"

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
 from include.universal.schema import stored_events
+from projection_rebuild.events import Event
 
 BEGINNING = datetime(2023, 1, 1)  # noqa: DTZ001 - the store keeps UTC without an offset
 SECONDS_BETWEEN_EVENTS = 60

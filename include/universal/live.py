@@ -16,13 +16,13 @@ from zlib import crc32
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.projector import Projector
 from include.universal.events import NewEvent, append, generate
 from include.universal.projectors import ALL
 from include.universal.schema import category_summaries, subscriptions
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.projector import Projector
 
 metadata = sa.MetaData()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows
 from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
 from include.universal.sets import category_statements, month_statements
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows
 
 
 class SubscriptionProjector(Projector):

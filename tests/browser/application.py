@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 import yaml
 
-from include.projection_rebuild.spec import RunOptions, load_spec
 from include.universal import events
 from include.universal.demo import SPEC, run_all
 from include.universal.live import traffic
 from include.universal.schema import create_schema
+from projection_rebuild.spec import RunOptions, load_spec
 
 EVENTS = 3_000
 

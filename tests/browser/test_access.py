@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from projection_rebuilds import links
+from projection_rebuild_airflow import links
 from tests.browser.running import RunningAirflow
 
 VALUES = {"dag_id": "rebuild_universal", "name": "page.js"}
@@ -16,7 +16,7 @@ VALUES = {"dag_id": "rebuild_universal", "name": "page.js"}
 
 def routes() -> list[tuple[str, str]]:
     """Method and path of all that the app answers to, whatever it is."""
-    from projection_rebuilds.page.app import app
+    from projection_rebuild_airflow.page.app import app
 
     found = []
     for route in app.routes:

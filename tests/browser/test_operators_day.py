@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect, sync_playwright
 
-from projection_rebuilds import links
+from projection_rebuild_airflow import links
 from tests.browser.application import Application
 from tests.browser.conftest import BASE
 from tests.browser.running import PASSWORDS, RunningAirflow

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.spec import RunOptions, load_spec
 from include.universal import cdnow, events, independent
 from include.universal.demo import SPEC, run_all
 from include.universal.schema import create_schema
+from projection_rebuild.spec import RunOptions, load_spec
 from tests.airflow_home import AirflowHome, connection
 from tests.engine.sweep import on
 

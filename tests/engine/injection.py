@@ -15,13 +15,13 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.dialects import Dialect
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.dialects.postgres import PostgresDialect
-from include.projection_rebuild.errors import RebuildError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import swap
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.postgres import PostgresDialect
+from projection_rebuild.errors import RebuildError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 
 Strike = Callable[[Any], None]
 """What happens to the driver's connection; a statement ends with the error that a strike raises."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.rebuild import Rebuild
 from include.universal.live import unit_of_work
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.rebuild import Rebuild
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import TABLES, actual, events, expected, run_to, spec, tables

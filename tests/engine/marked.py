@@ -16,13 +16,13 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from projection_rebuilds.page.view import Seen, view
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild_airflow.page.view import Seen, view
 
 MARK = "PAYLOAD-MARK-7f3a"
 

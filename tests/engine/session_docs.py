@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from include.projection_rebuild.dialects import mysql_session, postgres_session, sqlite_session
-from include.projection_rebuild.dialects.session import Setting
+from projection_rebuild.dialects import mysql_session, postgres_session, sqlite_session
+from projection_rebuild.dialects.session import Setting
 
 PAGE = Path(__file__).parents[2] / "docs" / "sessions.md"
 

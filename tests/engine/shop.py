@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
 
 
 @row("orders", key="id", stream="id")

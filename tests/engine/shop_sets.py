@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from include.projection_rebuild.projector import Projector
+from projection_rebuild.projector import Projector
 from tests.engine import shop
 
 _FIELD = {

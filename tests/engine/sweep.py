@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from include.projection_rebuild.errors import RebuildError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import RebuildError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 from tests.engine.injection import Fault
 from tests.engine.live_shop import LiveShop

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RebuildSpec
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RebuildSpec
 
 
 @row("tallies", key="stream", stream="stream")

@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.ahead import Depths, LoadAhead
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.reading import Reading
-from include.projection_rebuild.rows import RowBuffer, Rows
+from projection_rebuild.ahead import Depths, LoadAhead
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.reading import Reading
+from projection_rebuild.rows import RowBuffer, Rows
 from tests.engine.test_rows import Item, Stored, Total
 
 SIZE = Depths.ENOUGH

@@ -15,11 +15,11 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.testing import Told, assert_agrees
+from projection_rebuild.errors import PlanError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.testing import Told, assert_agrees
 from tests.engine import shop
 from tests.engine.shop_sets import CustomerTotalProjector, ForOneDatabase
 from tests.engine.test_rebuild import events, tables

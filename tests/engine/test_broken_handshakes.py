@@ -13,8 +13,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for, mysql_connection, postgres_connection
-from include.projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.dialects import dialect_for, mysql_connection, postgres_connection
+from projection_rebuild.errors import ConnectionRefused
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 """What a PostgreSQL client sends to have its connection encrypted; a request for GSSAPI is as long."""

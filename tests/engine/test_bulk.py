@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild import bulk
-from include.projection_rebuild.bulk import FORMATS, as_text
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.rows import Changes, row, row_type
-from include.projection_rebuild.tables import GreenTables, WriteError
-from include.projection_rebuild.trouble import Kind
+from projection_rebuild import bulk
+from projection_rebuild.bulk import FORMATS, as_text
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.rows import Changes, row, row_type
+from projection_rebuild.tables import GreenTables, WriteError
+from projection_rebuild.trouble import Kind
 
 WORDS = [
     "plain",

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import CloneError, LeftOnOld
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import CloneError, LeftOnOld
+from projection_rebuild.events import Event
+from projection_rebuild.ledger import RunState
+from projection_rebuild.names import TableSet
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
 from tests.conftest import DATABASES, SERVERS
 from tests.engine import shop
 from tests.engine.changes import CHANGES, UNTRIED, Change

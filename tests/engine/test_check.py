@@ -15,14 +15,14 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from include.projection_rebuild import __main__ as command
-from include.projection_rebuild.check import Checked, check, place_name
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import PlanError, SettleTimeout, SpecError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import handles
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import RebuildSpec
+from projection_rebuild import __main__ as command
+from projection_rebuild.check import Checked, check, place_name
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import PlanError, SettleTimeout, SpecError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import handles
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import RebuildSpec
 from tests.engine import shop
 from tests.engine.test_rebuild import SPEC, events, spec, tables
 from tests.engine.test_shards import of as made_of
@@ -280,7 +280,7 @@ def test_what_a_killed_check_has_left_goes_with_the_next(store: sa.Engine, tmp_p
     path = tmp_path / "shop.yaml"
     path.write_text(yaml.safe_dump(SPEC | {"projectors": [f"{HERE}:KilledProjector"]}))
     url = store.url.render_as_string(hide_password=False)
-    given = [sys.executable, "-m", "include.projection_rebuild", "check", str(path), "--read-models", url]
+    given = [sys.executable, "-m", "projection_rebuild", "check", str(path), "--read-models", url]
     assert subprocess.run(given, check=False).returncode == -signal.SIGKILL
     assert left(store)
     assert checked(store, spec(projectors=["tests.engine.shop:OrderProjector"])).agrees

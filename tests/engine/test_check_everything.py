@@ -17,9 +17,6 @@ import benchmarks
 import include.universal
 import tools.prove
 from benchmarks.composed import SpendingProjector
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.testing import Told, assert_agrees
 from include.universal import schema
 from include.universal.cdnow import purchases
 from include.universal.events import NewEvent, generate
@@ -30,6 +27,9 @@ from include.universal.projectors import (
     MonthlySummaryProjector,
     SubscriptionItemProjector,
 )
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector
+from projection_rebuild.testing import Told, assert_agrees
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 from tests.engine import shop, shop_sets, tally, values_shop
 from tests.engine.test_rebuild import events

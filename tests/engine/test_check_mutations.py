@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import tables
-from include.projection_rebuild.check import Checked
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.fitting import Fits
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.testing import Told, tables_apart
 from include.universal.projectors import CategorySummaryProjector
 from include.universal.schema import metadata as universal
+from projection_rebuild import tables
+from projection_rebuild.check import Checked
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.fitting import Fits
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.testing import Told, tables_apart
 from tests.conftest import DATABASES, SERVERS
 from tests.engine import shop
 from tests.engine.tally import CustomerProjector

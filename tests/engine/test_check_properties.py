@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.check import Checked
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.testing import Told, tables_apart
 from include.universal.projectors import CategorySummaryProjector
 from include.universal.schema import metadata as universal
+from projection_rebuild.check import Checked
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.testing import Told, tables_apart
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 
 # A projector that is told what to do -------------------------------------------------------------------------------

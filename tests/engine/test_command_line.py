@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from include.projection_rebuild import __main__ as command
-from include.projection_rebuild.rebuild import Rebuild
+from projection_rebuild import __main__ as command
+from projection_rebuild.rebuild import Rebuild
 from tests.conftest import Databases
 from tests.engine import shop
 from tests.engine.test_rebuild import SPEC, events, rebuild, run_to, tables

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import PlanError, SwapNotPossible
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.spec import EventStoreSection, RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import PlanError, SwapNotPossible
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.spec import EventStoreSection, RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to
 

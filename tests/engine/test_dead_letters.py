@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import FencedOut, HandlerError, TooManyDeadLetters, VerificationFailed
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.replay import ProjectorReplay, drive_again
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.tables import WriteError
+from projection_rebuild.errors import FencedOut, HandlerError, TooManyDeadLetters, VerificationFailed
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.replay import ProjectorReplay, drive_again
+from projection_rebuild.rows import Rows
+from projection_rebuild.tables import WriteError
 from tests.engine import shop
 from tests.engine.shop import CustomerTotal, Order
 from tests.engine.test_rebuild import run_to, spec

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RebuildSpec, RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import run_to
 from tests.servers.postgres import PostgresServer

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import RebuildError, SpecError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.errors import RebuildError, SpecError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions, load_spec
 from tests.engine import shop
 from tests.engine.test_preflight import execute
 from tests.engine.test_rebuild import PROJECTORS, SPEC, actual, events, rebuild, run_to

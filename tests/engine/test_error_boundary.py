@@ -19,10 +19,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import boundary, clone, retire
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.dialects.base import FenceDied, TablesBusy
-from include.projection_rebuild.errors import (
+from projection_rebuild import boundary, clone, retire
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects.base import FenceDied, TablesBusy
+from projection_rebuild.errors import (
     CodeError,
     ConnectionLost,
     DatabaseTrouble,
@@ -35,14 +35,14 @@ from include.projection_rebuild.errors import (
     SettleTimeout,
     SpecError,
 )
-from include.projection_rebuild.event_contract import Contract
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByPeriod
-from include.projection_rebuild.projector import Projector, handles, load_projector
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import EventStoreSection, RunOptions, StructureSection
-from include.projection_rebuild.upcasting import Upcasters
+from projection_rebuild.event_contract import Contract
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByPeriod
+from projection_rebuild.projector import Projector, handles, load_projector
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import EventStoreSection, RunOptions, StructureSection
+from projection_rebuild.upcasting import Upcasters
 from tests.engine import shop
 from tests.engine.marked import MARK, leaks
 from tests.engine.test_rebuild import events, rebuild, run_to
@@ -87,7 +87,7 @@ def within_the_engine(error: Exception) -> Callable[..., NoReturn]:
     """A function that fails, as if it were one of the engine's."""
     source = "def fail(*_, **__):\n    try:\n        raise wrong\n    except Exception:\n        raise error\n"
     known: dict[str, Any] = {
-        "__name__": "include.projection_rebuild.failing",
+        "__name__": "projection_rebuild.failing",
         "error": error,
         "wrong": psycopg.errors.UniqueViolation(MARK),
     }

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import verify
-from include.projection_rebuild.errors import HandlerError, RebuildError, Troubled
-from include.projection_rebuild.low_traffic import Waiting
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import verify
+from projection_rebuild.errors import HandlerError, RebuildError, Troubled
+from projection_rebuild.low_traffic import Waiting
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT
 from tests.engine import marked
 from tests.engine.injection import Fault, Strike, cut

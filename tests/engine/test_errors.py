@@ -11,22 +11,22 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import boundary
-from include.projection_rebuild.__main__ import main
-from include.projection_rebuild.dialects import dialect_for, trouble_of
-from include.projection_rebuild.errors import (
+from projection_rebuild import boundary
+from projection_rebuild.__main__ import main
+from projection_rebuild.dialects import dialect_for, trouble_of
+from projection_rebuild.errors import (
     ConnectionLost,
     DatabaseTrouble,
     PlanError,
     ProjectorError,
 )
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.projector import load_projector
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import EventStoreSection
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.projector import load_projector
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import EventStoreSection
+from projection_rebuild.trouble import Kind, Trouble
 from tests.engine import marked, shop
 from tests.engine.marked import MARK, leaks
 from tests.engine.test_rebuild import rebuild
@@ -200,7 +200,7 @@ def test_the_command_line_prints_one_of_ours(
     def strange(_: object) -> None:
         raise LookupError(MARK) from sqlite3.IntegrityError(MARK)
 
-    monkeypatch.setattr("include.projection_rebuild.__main__._do", strange)
+    monkeypatch.setattr("projection_rebuild.__main__._do", strange)
     assert main(["plan", str(spec), "--read-models", url]) == 1
     said = capsys.readouterr().out
     assert "plan: " in said and "LookupError" in said and "[PR-" in said and MARK not in said

@@ -13,13 +13,13 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import StoredEvent
 
-from include.projection_rebuild import pyeventsourcing
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Undecodable
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import EventStoreSection, RebuildSpec, RunOptions
+from projection_rebuild import pyeventsourcing
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import SpecError
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Undecodable
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import EventStoreSection, RebuildSpec, RunOptions
 from tests.engine import foreign, pyshop, shop
 from tests.engine.test_rebuild import SPEC, TABLES, actual, events, expected, run_to
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import external
-from include.projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild import external
+from projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import SPEC, events, expected, run_to

@@ -14,9 +14,9 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import ahead
-from include.projection_rebuild.errors import OutOfRoom, StatementCancelled
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import ahead
+from projection_rebuild.errors import OutOfRoom, StatementCancelled
+from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT, SERVERS
 from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
 from tests.engine.live_shop import LiveShop

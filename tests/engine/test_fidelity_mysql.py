@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.dialects import mysql_text
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.errors import CloneError, PlanError, VerificationFailed
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import swap
+from projection_rebuild.dialects import mysql_text
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
+from projection_rebuild.names import TableSet
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import fidelity, shop
 from tests.engine.fidelity import CUSTOMERS, LINES, ORDERS, TOTALS, Application, LineProjector, assert_right, rebuild_once, run_of
 from tests.engine.test_rebuild import events, rebuild, run_to

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import CloneError, PlanError, SwapNotPossible, VerificationFailed
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import CloneError, PlanError, SwapNotPossible, VerificationFailed
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.names import TableSet
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
 from tests.conftest import Databases
 from tests.engine import shop
 from tests.engine.injection import stopped_between_statements

@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import Manners
-from include.projection_rebuild.errors import CloneError, PlanError, VerificationFailed
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.dialects import sqlite_text as text
+from projection_rebuild.dialects.base import Manners
+from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
+from projection_rebuild.names import TableSet
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import fidelity, shop
 from tests.engine.fidelity import CUSTOMERS, LINES, ORDERS, PROJECTORS, TOTALS, Application, assert_right, rebuild_once, run_of
 from tests.engine.test_rebuild import run_to

@@ -14,10 +14,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.errors import RowError, UnfitValue
-from include.projection_rebuild.rows import ProbeRows, RowBuffer, Unknown, row, row_type
-from include.projection_rebuild.tables import BlueTables, GreenTables
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.errors import RowError, UnfitValue
+from projection_rebuild.rows import ProbeRows, RowBuffer, Unknown, row, row_type
+from projection_rebuild.tables import BlueTables, GreenTables
 
 EAST = timezone(timedelta(hours=5))
 AT = datetime(2026, 3, 4, 5, 6, 7, 123_456)  # noqa: DTZ001 - as a handler may give it

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import sample
-from include.projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, VerificationFailed
-from include.projection_rebuild.fresh_proof import PROOF
-from include.projection_rebuild.low_traffic import Outcome, Waiting
-from include.projection_rebuild.rebuild import Rebuild
+from projection_rebuild import sample
+from projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, VerificationFailed
+from projection_rebuild.fresh_proof import PROOF
+from projection_rebuild.low_traffic import Outcome, Waiting
+from projection_rebuild.rebuild import Rebuild
 from tests.engine import shop
 from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
 

@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.errors import OutOfRoom
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import OutOfRoom
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
 from tests.conftest import SERVERS
 from tests.engine import shop
 from tests.engine.live_shop import LiveShop

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import StepOrderError
-from include.projection_rebuild.low_traffic import Outcome, Verdict, Waiting
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import StepOrderError
+from projection_rebuild.low_traffic import Outcome, Verdict, Waiting
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import events, rebuild, run_to

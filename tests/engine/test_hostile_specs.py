@@ -15,11 +15,11 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from include.projection_rebuild import limits
-from include.projection_rebuild.__main__ import main
-from include.projection_rebuild.errors import RebuildError, SpecError, StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild import limits
+from projection_rebuild.__main__ import main
+from projection_rebuild.errors import RebuildError, SpecError, StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from tests.engine import shop
 from tests.engine.test_rebuild import rebuild, run_to, spec
 
@@ -297,7 +297,7 @@ def _named(pair: tuple[str, Any]) -> str:
 
 @pytest.mark.parametrize(("name", "value"), PARAMETERS, ids=[_named(each) for each in PARAMETERS])
 def test_a_hostile_parameter_is_refused_in_every_face(name: str, value: Any) -> None:
-    from projection_rebuilds.params import options_from, rollback_options_from
+    from projection_rebuild_airflow.params import options_from, rollback_options_from
 
     said = refused(lambda: RunOptions.parse({"projectors": ["OrderProjector"], name: value}))
     assert limits.shown(name)[:4] in said
@@ -312,7 +312,7 @@ def test_keys_that_are_no_text_are_refused() -> None:
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", "x" * 511, "a\nb", 5, True, ["x"], {"a": 1}, DEEP])
 def test_a_hostile_name_of_a_run_is_refused(value: Any) -> None:
-    from projection_rebuilds.params import rollback_options_from
+    from projection_rebuild_airflow.params import rollback_options_from
 
     refused(lambda: rollback_options_from({"run": value}))
 
@@ -344,7 +344,7 @@ SPECS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("place", "value"), SPECS, ids=[_named(each) for each in SPECS])
 def test_a_hostile_value_of_a_spec_is_refused(place: str, value: Any) -> None:
-    from include.projection_rebuild.spec import _validate
+    from projection_rebuild.spec import _validate
     from tests.engine.test_rebuild import SPEC
 
     section, _, key = place.partition(".")
@@ -486,7 +486,7 @@ _FIELDS = st.sampled_from([*RunOptions.model_fields, "run", "no such key", "\0"]
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(_FIELDS, _VALUES, max_size=6))
 def test_any_parameters_are_options_or_one_refusal(params: dict[str, Any]) -> None:
-    from projection_rebuilds.params import options_from, rollback_options_from
+    from projection_rebuild_airflow.params import options_from, rollback_options_from
 
     for read in (RunOptions.parse, options_from, rollback_options_from):
         try:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import housekeeping
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.errors import StepOrderError, VerificationFailed
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import housekeeping
+from projection_rebuild.context import Context
+from projection_rebuild.errors import StepOrderError, VerificationFailed
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables
 
@@ -182,7 +182,7 @@ def test_a_housekeeper_that_was_killed_leaves_a_claim_that_the_next_one_removes(
 
     with monkeypatch.context() as patched:
         patched.setattr(housekeeping, "drop_retired", die)
-        patched.setattr("include.projection_rebuild.ledger.Ledger.release", lambda *_: None)
+        patched.setattr("projection_rebuild.ledger.Ledger.release", lambda *_: None)
         with pytest.raises(SystemExit):
             keeper(store).keep_house(is_over=over("fill"), rebuilds=["shop"])
     assert ledger(store, "claims") == 1

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import jobs
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import SettleTimeout, SpecSqlError, SwapNotPossible
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.spec import EventStoreSection, RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild import jobs
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import SettleTimeout, SpecSqlError, SwapNotPossible
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.live import project_live
+from projection_rebuild.spec import EventStoreSection, RunOptions
 from tests.engine import shop
 from tests.engine.sweep import on
 from tests.engine.test_contracts import ALL, TOLD_APART, TYPES, Application, prepare, project_a_job

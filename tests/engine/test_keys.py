@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.rows import RowBuffer, row, row_type
-from include.projection_rebuild.tables import BlueTables, GreenTables
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.rows import RowBuffer, row, row_type
+from projection_rebuild.tables import BlueTables, GreenTables
 
 
 @row("prices", key="id", lookups=["price", "day", "at"])

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_preflight import execute, filled, found, matching
 from tests.engine.test_rebuild import actual, expected, rebuild, run_to

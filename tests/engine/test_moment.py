@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Manners, TablesBusy
-from include.projection_rebuild.rebuild import Rebuild
+from projection_rebuild.dialects.base import Manners, TablesBusy
+from projection_rebuild.rebuild import Rebuild
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import events, rebuild, run_to

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import ledger, lockstep, replay, retire
-from include.projection_rebuild.context import Context
-from include.projection_rebuild.dialects.base import Dialect, Fence
-from include.projection_rebuild.errors import ClaimRefused, RebuildError
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.throttle import Throttle
+from projection_rebuild import ledger, lockstep, replay, retire
+from projection_rebuild.context import Context
+from projection_rebuild.dialects.base import Dialect, Fence
+from projection_rebuild.errors import ClaimRefused, RebuildError
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.throttle import Throttle
 from tests.engine import shop
 from tests.engine.injection import before_the_drain
 from tests.engine.live_shop import project

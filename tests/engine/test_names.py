@@ -7,13 +7,13 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.names import TableSet, derived
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.names import TableSet, derived
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import events, expected, rebuild, run_to
 

@@ -12,14 +12,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import HandlerError, Interrupted, UnfitValue
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.tables import WriteError
+from projection_rebuild.errors import HandlerError, Interrupted, UnfitValue
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.tables import WriteError
 from tests.engine import shop
 from tests.engine.test_rebuild import SPEC, run_to
 
@@ -182,7 +182,7 @@ def test_every_way_gives_the_rows_that_live_code_gives(store: sa.Engine, monkeyp
         # MySQL's sister cuts what the others round; tenths of a second up to four are the same second anyway.
         assert [each[-1] for each in wanted["hours"]] == ["10", "10"]
     assert len(wanted["hours"]) == (2 if store.dialect.name != "sqlite" else 10)
-    monkeypatch.setattr("include.projection_rebuild.replay.PAGE_EVENTS", 3)
+    monkeypatch.setattr("projection_rebuild.replay.PAGE_EVENTS", 3)
     for way, replay in WAYS.items():
         made = rebuild(store, replay)
         run_to(made, "clone")

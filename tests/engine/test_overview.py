@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import Interrupted
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import Interrupted
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, TABLES, events, rebuild, run_to
 

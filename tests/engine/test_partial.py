@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import partial
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.errors import (
+from include.universal.live import unit_of_work
+from projection_rebuild import partial
+from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.errors import (
     FencedOut,
     HandlerError,
     PartError,
@@ -24,13 +25,12 @@ from include.projection_rebuild.errors import (
     SpecError,
     VerificationFailed,
 )
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.projector import Projector, handles, load_projector
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import RunOptions
-from include.universal.live import unit_of_work
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.projector import Projector, handles, load_projector
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.live_shop import LiveShop, project
 from tests.engine.sweep import on

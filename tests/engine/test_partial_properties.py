@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate, ByPeriod
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate, ByPeriod
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import rebuild, run_to
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import VerificationFailed
-from include.projection_rebuild.event_columns import EventColumns
-from include.projection_rebuild.event_decoding import RowDecoder
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.replay import ProjectorReplay
-from include.projection_rebuild.rows import RowBuffer, Rows
+from projection_rebuild.errors import VerificationFailed
+from projection_rebuild.event_columns import EventColumns
+from projection_rebuild.event_decoding import RowDecoder
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.replay import ProjectorReplay
+from projection_rebuild.rows import RowBuffer, Rows
 from tests.engine import shop, shop_sets
 from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for, postgres_connection
-from include.projection_rebuild.errors import ConnectionRefused
-from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild.dialects import dialect_for, postgres_connection
+from projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.live_shop import project

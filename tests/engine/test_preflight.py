@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import mysql_preflight, postgres_preflight, sqlite_preflight
-from include.projection_rebuild.dialects.mysql_grants import Grants
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.findings import Finding
-from include.projection_rebuild.plan import Space
-from include.projection_rebuild.preflight import preflight
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.dialects import mysql_preflight, postgres_preflight, sqlite_preflight
+from projection_rebuild.dialects.mysql_grants import Grants
+from projection_rebuild.errors import PlanError
+from projection_rebuild.events import Event
+from projection_rebuild.findings import Finding
+from projection_rebuild.plan import Space
+from projection_rebuild.preflight import preflight
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import events, rebuild, run_to
 from tests.servers import Server
@@ -563,7 +563,7 @@ def test_a_file_that_is_read_only_is_refused(sqlite: sa.Engine) -> None:
 
 def test_a_disk_without_room_is_refused(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SimpleNamespace(f_bavail=1, f_frsize=4096)
-    monkeypatch.setattr("include.projection_rebuild.dialects.sqlite_preflight.os.statvfs", lambda _: disk)
+    monkeypatch.setattr("projection_rebuild.dialects.sqlite_preflight.os.statvfs", lambda _: disk)
     finding = matching(found(sqlite), "disk", "for the doubles", "4 KiB are free", "make room")
     assert finding.refuses
 

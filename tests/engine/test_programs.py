@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import external
-from include.projection_rebuild.errors import FencedOut, PlanError, ProgramFailed, StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.replay import ReplayResult
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.stages import Closed
+from projection_rebuild import external
+from projection_rebuild.errors import FencedOut, PlanError, ProgramFailed, StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.replay import ReplayResult
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.stages import Closed
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import SPEC, events, run_to
@@ -83,7 +83,7 @@ def test_a_program_that_heeds_no_end_writes_nothing_into_tables_made_anew(
 
 WORKER = """
 import sys, time
-from include.projection_rebuild.program import Program
+from projection_rebuild.program import Program
 program = Program([sys.executable, "-c", sys.argv[1]], patience=0.2, directory=None, environment={})
 print(program._process.pid, program.line(20), flush=True)
 time.sleep(60)
@@ -94,7 +94,11 @@ SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_a_program_ends_when_its_worker_and_all_around_it_are_killed(whole_group: bool) -> None:
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, SLEEPS], stdout=subprocess.PIPE, text=True, start_new_session=True, env={"PYTHONPATH": "."}
+        [sys.executable, "-c", WORKER, SLEEPS],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={"PYTHONPATH": "include"},
     )
     try:
         guard, program = map(int, (worker.stdout or sys.stdin).readline().split())

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import DatabaseTrouble, PlanError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import DatabaseTrouble, PlanError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine.test_sessions import filled, found_of, fresh, rebuild_of, usual
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import replay, swap
-from include.projection_rebuild.errors import (
+from projection_rebuild import replay, swap
+from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
     ConnectionLost,
@@ -26,10 +26,10 @@ from include.projection_rebuild.errors import (
     StepOrderError,
     VerificationFailed,
 )
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.tables import GreenTables, WriteError
-from include.projection_rebuild.throttle import Throttle
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.tables import GreenTables, WriteError
+from projection_rebuild.throttle import Throttle
 from tests.engine import shop
 
 PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]

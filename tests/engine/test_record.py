@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import forecast
-from include.projection_rebuild.errors import StepOrderError, VerificationFailed
-from include.projection_rebuild.fingerprint import source_hash
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.report import Report
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import forecast
+from projection_rebuild.errors import StepOrderError, VerificationFailed
+from projection_rebuild.fingerprint import source_hash
+from projection_rebuild.ledger import RunState
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.report import Report
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, events, rebuild, run_to
 
@@ -168,7 +168,7 @@ def test_a_changed_projector_has_another_hash_and_the_record_has_both(store: sa.
     made.plan(RunOptions())
     made.clone_tables()
     made.replay("OrderProjector")
-    monkeypatch.setattr("include.projection_rebuild.record.source_hash", lambda _: "f00d")
+    monkeypatch.setattr("projection_rebuild.record.source_hash", lambda _: "f00d")
     monkeypatch.setattr(shop.OrderProjector, "version", "2")
     made.replay("OrderProjector")
     assert [(each.version, each.source == "f00d") for each in made.report().code] == [("", False), ("2", True)]

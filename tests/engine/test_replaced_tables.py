@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.errors import CloneError
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import swap
+from projection_rebuild.errors import CloneError
+from projection_rebuild.ledger import RunState
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_edited_between_steps import shop_on_sqlite
 from tests.engine.test_preflight import execute, matching

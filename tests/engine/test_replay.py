@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import event_store, progress, replay, throttle
-from include.projection_rebuild.errors import HandlerError, Interrupted
-from include.projection_rebuild.event_store import FIRST_PAGE
-from include.projection_rebuild.memory import Memory, collector_off
-from include.projection_rebuild.rebuild import Rebuild
+from projection_rebuild import event_store, progress, replay, throttle
+from projection_rebuild.errors import HandlerError, Interrupted
+from projection_rebuild.event_store import FIRST_PAGE
+from projection_rebuild.memory import Memory, collector_off
+from projection_rebuild.rebuild import Rebuild
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import ClaimRefused, HeldByRollback, PlanError, StepOrderError
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild.errors import ClaimRefused, HeldByRollback, PlanError, StepOrderError
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.ledger import RunState
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.live_shop import project
 from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from include.projection_rebuild.errors import ProjectorError, RowError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.fitting import Fits
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.reading import Reading
-from include.projection_rebuild.rows import Asking, Key, ProbeRows, RowBuffer, Rows, RowType, Unknown, Values, row, row_type
+from projection_rebuild.errors import ProjectorError, RowError
+from projection_rebuild.events import Event
+from projection_rebuild.fitting import Fits
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.reading import Reading
+from projection_rebuild.rows import Asking, Key, ProbeRows, RowBuffer, Rows, RowType, Unknown, Values, row, row_type
 
 
 @row("items", key="id", lookups=["parent"])

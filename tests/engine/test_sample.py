@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import sample
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.upcasting import Upcasters
+from projection_rebuild import sample
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.upcasting import Upcasters
 from tests.engine import shop
 from tests.engine.test_planted_faults import said
 from tests.engine.test_rebuild import events, rebuild, run_to

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for, mysql_session, postgres_session, sqlite_session
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.errors import PlanError, SessionError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import RunOptions
 from include.universal.live import unit_of_work
+from projection_rebuild.dialects import dialect_for, mysql_session, postgres_session, sqlite_session
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.errors import PlanError, SessionError
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.names import TableSet
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop, values_shop
 from tests.engine.test_preflight import execute, matching
 from tests.engine.test_preflight import found as found_of

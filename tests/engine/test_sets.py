@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import sets as sets_module
-from include.projection_rebuild.errors import HandlerError, Interrupted, PlanError, ProjectorError
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.projector import load_projector
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.sets import SetError, Sets
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import sets as sets_module
+from projection_rebuild.errors import HandlerError, Interrupted, PlanError, ProjectorError
+from projection_rebuild.positions import Place
+from projection_rebuild.projector import load_projector
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.sets import SetError, Sets
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, SPEC, actual, events, expected, rebuild, run_to, run_to_end
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import SettleTimeout
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.spec import EventStoreSection
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import SettleTimeout
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.spec import EventStoreSection
 from tests.engine import shop
 from tests.engine.injection import until
 
@@ -200,7 +200,7 @@ def test_a_reader_is_not_waited_for_where_the_server_lists_locks(
 ) -> None:
     engine, store = store_of("mysql")
     if not listed:
-        monkeypatch.setattr("include.projection_rebuild.dialects.mysql._LISTS_LOCKS", "SELECT 0")
+        monkeypatch.setattr("projection_rebuild.dialects.mysql._LISTS_LOCKS", "SELECT 0")
     with engine.begin() as connection:
         last = append(connection)
 

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import FencedOut, HandlerError, Interrupted, ProjectorError, ShardError, StepOrderError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles, load_projector
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.tables import WriteError
+from projection_rebuild.errors import FencedOut, HandlerError, Interrupted, ProjectorError, ShardError, StepOrderError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles, load_projector
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.tables import WriteError
 from tests.engine import shop
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
 

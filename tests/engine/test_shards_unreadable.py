@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import UndecodableEvent
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import UndecodableEvent
+from projection_rebuild.spec import RunOptions
 from tests.engine.tally import CustomerProjector, Store, flavour
 from tests.engine.test_rebuild import run_to
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.ledger import RunState
+from projection_rebuild import swap
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.ledger import RunState
 from tests.engine.test_preflight import execute
 from tests.engine.test_rebuild import rebuild, run_to
 from tests.engine.test_replaced_tables import ALONE, shop_on_each, state_of

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.spec import RunOptions, Window, load_spec
+from projection_rebuild.errors import SpecError
+from projection_rebuild.spec import RunOptions, Window, load_spec
 
 MINIMAL: dict[str, Any] = {
     "rebuild": "shop",

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong
+from projection_rebuild.errors import PlanError
+from projection_rebuild.names import TableSet
+from projection_rebuild.spec import RunOptions
 from tests.engine.test_fidelity_sqlite import application, engine, run_of, schema_of
 from tests.engine.test_rebuild import run_to
 from tests.engine.test_swap import just_before
@@ -165,7 +165,7 @@ def test_a_switch_whose_time_is_up_after_any_statement_leaves_all_as_it_was(prep
 KILLED = """
 import os, signal, sys
 import sqlalchemy as sa
-from include.projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects import dialect_for
 from tests.engine.test_sqlite_pass import IN_TIME, TABLES
 
 dialect = dialect_for(sa.create_engine(sys.argv[1]))

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import Interrupted, SpecError, StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.replay import ReplayResult
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
-from include.projection_rebuild.stages import Closed
 from include.universal.cdnow import purchases
 from include.universal.events import append_all, generate
 from include.universal.independent import actual_tables, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
+from projection_rebuild.errors import Interrupted, SpecError, StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.replay import ReplayResult
+from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild.stages import Closed
 from tests.engine.test_rebuild import rebuild
 from tests.universal.test_partial import run
 from tests.universal.test_rebuild import SPEC, ended

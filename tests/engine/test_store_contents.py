@@ -14,10 +14,10 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import MachineTrouble, PlanError, SpecError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import EventStoreSection, RunOptions
-from include.projection_rebuild.tables import WriteError
+from projection_rebuild.errors import MachineTrouble, PlanError, SpecError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import EventStoreSection, RunOptions
+from projection_rebuild.tables import WriteError
 from tests.conftest import EVERY_STATEMENT
 from tests.engine import decoders
 from tests.engine.tally import (

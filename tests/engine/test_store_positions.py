@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.ledger import Ledger
-from include.projection_rebuild.positions import HIGHEST, LOWEST
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.sets import Sets
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.ledger import Ledger
+from projection_rebuild.positions import HIGHEST, LOWEST
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.sets import Sets
+from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.tally import SetProjector, Store, StreamProjector, TallyProjector, flavour
 from tests.engine.test_rebuild import run_to

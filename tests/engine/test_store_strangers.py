@@ -12,14 +12,14 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import ClaimRefused, PartError, PlanError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.ledger import Ledger
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.projector import handles
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.tables import WriteError
+from projection_rebuild.errors import ClaimRefused, PartError, PlanError
+from projection_rebuild.events import Event
+from projection_rebuild.ledger import Ledger
+from projection_rebuild.live import project_live
+from projection_rebuild.projector import handles
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.tables import WriteError
 from tests.engine.tally import CustomerProjector, Payload, PayloadProjector, SetProjector, Store, StreamProjector
 from tests.engine.test_rebuild import run_to
 

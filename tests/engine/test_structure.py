@@ -15,16 +15,16 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from include.projection_rebuild import external, preflight
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import PlanError, SpecError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.external_replay import ExternalReplay
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import Rows, row
-from include.projection_rebuild.spec import RunOptions, StructureSection, load_spec
-from include.projection_rebuild.structure import statements
+from projection_rebuild import external, preflight
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import PlanError, SpecError
+from projection_rebuild.events import Event
+from projection_rebuild.external_replay import ExternalReplay
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import Rows, row
+from projection_rebuild.spec import RunOptions, StructureSection, load_spec
+from projection_rebuild.structure import statements
 from tests.conftest import Databases
 from tests.engine import shop
 from tests.engine.injection import stopped_between_statements

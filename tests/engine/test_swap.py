@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.dialects.base import Manners, TablesBusy
-from include.projection_rebuild.dialects.mariadb_keepers import GATE
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.errors import (
+from projection_rebuild import swap
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects.base import Manners, TablesBusy
+from projection_rebuild.dialects.mariadb_keepers import GATE
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
     FencedOut,
@@ -27,10 +27,10 @@ from include.projection_rebuild.errors import (
     SwapNotPossible,
     VerificationFailed,
 )
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.lockstep import Lockstep
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.lockstep import Lockstep
+from projection_rebuild.names import TableSet
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.live_shop import project

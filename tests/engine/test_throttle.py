@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import replay as replaying
-from include.projection_rebuild import throttle as throttling
-from include.projection_rebuild.errors import Interrupted, RebuildError, SpecError, StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild import replay as replaying
+from projection_rebuild import throttle as throttling
+from projection_rebuild.errors import Interrupted, RebuildError, SpecError, StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import until
 from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end

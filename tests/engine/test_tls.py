@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import ConnectionRefused
-from include.projection_rebuild.rebuild import of_our_own
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.rebuild import of_our_own
 from tests.engine.injection import until
 from tests.servers import OwnServer
 from tests.servers.tls import Certificates, change_certificate, encrypting_server, plain_server

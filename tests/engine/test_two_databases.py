@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
+from projection_rebuild.errors import PlanError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tests.engine import shop
 from tests.engine.injection import before_the_drain
 from tests.engine.test_rebuild import actual, events, expected, run_to, spec

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PoisonEvent, ProjectorError, UndecodableEvent, UpcastError
-from include.projection_rebuild.events import Event, Undecodable
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import RowBuffer
-from include.projection_rebuild.spec import RunOptions
-from include.projection_rebuild.upcasting import Upcasters
+from projection_rebuild.errors import PoisonEvent, ProjectorError, UndecodableEvent, UpcastError
+from projection_rebuild.events import Event, Undecodable
+from projection_rebuild.live import project_live
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import RowBuffer
+from projection_rebuild.spec import RunOptions
+from projection_rebuild.upcasting import Upcasters
 from tests.engine import shop
 from tests.engine.test_rebuild import actual, events, expected, run_to, spec
 

@@ -10,11 +10,11 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import Dialect, dialect_for
-from include.projection_rebuild.dialects.mysql import MySQLDialect
-from include.projection_rebuild.errors import LostRows
-from include.projection_rebuild.rows import Changes, RowBuffer, row, row_type
-from include.projection_rebuild.tables import BlueTables, GreenTables, Order, Parked, WriteError, split
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.errors import LostRows
+from projection_rebuild.rows import Changes, RowBuffer, row, row_type
+from projection_rebuild.tables import BlueTables, GreenTables, Order, Parked, WriteError, split
 
 
 @row("users", key="name")
@@ -233,7 +233,7 @@ def test_updates_use_up_no_numbers(
     metadata.create_all(made.engine)
     with made.engine.begin() as connection:
         connection.execute(users.insert(), [{"name": f"n{each}", "email": f"e{each}", "seen": 0} for each in range(300)])
-    monkeypatch.setattr("include.projection_rebuild.dialects.mysql.LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr("projection_rebuild.dialects.mysql.LONGEST_MESSAGE", 1000)
 
     def see(rows: RowBuffer) -> None:
         for each in range(300):

@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped, TaskAwaitingInput
 
-from include.projection_rebuild.errors import StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
-from projection_rebuilds.operators import approval
-from projection_rebuilds.operators.approval import ApproveSwapOperator
+from projection_rebuild.errors import StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
+from projection_rebuild_airflow.operators import approval
+from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from tests.engine import shop
 from tests.engine.test_rebuild import events, rebuild, run_to
 

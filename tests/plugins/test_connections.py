@@ -18,11 +18,11 @@ from airflow.providers.postgres.hooks import postgres as postgres_hook
 from airflow.sdk import Connection
 from psycopg import conninfo, pq
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.errors import ConnectionRefused
-from include.projection_rebuild.external_replay import _as_text
-from projection_rebuilds.connections import MYSQL_OPTIONS, POSTGRES_FIELDS, url_of
-from projection_rebuilds.runs import _engine
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.external_replay import _as_text
+from projection_rebuild_airflow.connections import MYSQL_OPTIONS, POSTGRES_FIELDS, url_of
+from projection_rebuild_airflow.runs import _engine
 from tests.conftest import Databases
 from tests.servers import OwnServer, Server
 from tests.servers.postgres import PostgresServer, _newest

@@ -19,17 +19,17 @@ from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import TimeRestriction
 
 import include
-from include.projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
-from include.projection_rebuild.housekeeping import Housekeeping
-from include.projection_rebuild.replay import ReplayResult
-from include.projection_rebuild.spec import StageSection, load_spec
-from include.projection_rebuild.stages import Closed
-from projection_rebuilds.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
-from projection_rebuilds.operators import housekeeping
-from projection_rebuilds.operators import rebuild as operators
-from projection_rebuilds.operators.housekeeping import HousekeepingOperator
-from projection_rebuilds.operators.rebuild import CloneTablesOperator, ReplayOperator, SpecOperator, airflow_errors
-from projection_rebuilds.runs import ledger_id, run_is_over
+from projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
+from projection_rebuild.housekeeping import Housekeeping
+from projection_rebuild.replay import ReplayResult
+from projection_rebuild.spec import StageSection, load_spec
+from projection_rebuild.stages import Closed
+from projection_rebuild_airflow.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
+from projection_rebuild_airflow.operators import housekeeping
+from projection_rebuild_airflow.operators import rebuild as operators
+from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
+from projection_rebuild_airflow.operators.rebuild import CloneTablesOperator, ReplayOperator, SpecOperator, airflow_errors
+from projection_rebuild_airflow.runs import ledger_id, run_is_over
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
 DAGS = Path(include.__path__[0]).parent / "dags"

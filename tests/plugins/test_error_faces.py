@@ -10,13 +10,13 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from include.projection_rebuild.boundary import UNTOUCHED, step
-from include.projection_rebuild.errors import ConnectionLost, ConnectionRefused, EngineFault, PrivilegeMissing, SpecError
-from include.projection_rebuild.spec import NotifierSection
-from include.projection_rebuild.trouble import Kind, Trouble
-from projection_rebuilds import notify, specs
-from projection_rebuilds.operators.rebuild import airflow_errors
-from projection_rebuilds.page import watching
+from projection_rebuild.boundary import UNTOUCHED, step
+from projection_rebuild.errors import ConnectionLost, ConnectionRefused, EngineFault, PrivilegeMissing, SpecError
+from projection_rebuild.spec import NotifierSection
+from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild_airflow import notify, specs
+from projection_rebuild_airflow.operators.rebuild import airflow_errors
+from projection_rebuild_airflow.page import watching
 from tests.engine.marked import MARK, leaks, strangers
 
 
@@ -80,7 +80,7 @@ def test_airflows_own_errors_pass_without_what_they_came_from(kind: type[Excepti
 
 
 def test_what_fails_in_the_face_is_no_authors_fault() -> None:
-    known: dict[str, Any] = {"__name__": "projection_rebuilds.runs"}
+    known: dict[str, Any] = {"__name__": "projection_rebuild_airflow.runs"}
     exec("def over(_):\n    raise LookupError(mark)", known | {"mark": MARK}, known)  # noqa: S102
     with pytest.raises(EngineFault):
         step("plan", UNTOUCHED)(known["over"])(None)

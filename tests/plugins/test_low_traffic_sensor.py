@@ -13,14 +13,14 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
 import include
-from include.projection_rebuild.errors import ConnectionLost, SettleTimeout, StepOrderError
-from include.projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
-from include.projection_rebuild.spec import load_spec
-from include.projection_rebuild.trouble import Kind, Trouble
-from projection_rebuilds.sensors import low_traffic
-from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
-from projection_rebuilds.triggers import low_traffic as triggers
-from projection_rebuilds.triggers.low_traffic import LowTrafficTrigger
+from projection_rebuild.errors import ConnectionLost, SettleTimeout, StepOrderError
+from projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
+from projection_rebuild.spec import load_spec
+from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild_airflow.sensors import low_traffic
+from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
+from projection_rebuild_airflow.triggers import low_traffic as triggers
+from projection_rebuild_airflow.triggers.low_traffic import LowTrafficTrigger
 
 SPEC = (Path(include.__path__[0]) / "rebuilds" / "universal.yaml").read_text(encoding="utf-8")
 BUSY = "low_traffic: {max_appends_per_minute: 1, look_every: 10s, give_up_after: 1h, warn_after: 30m, give_up: RULE}\n"
@@ -97,7 +97,7 @@ def deferred(step: Callable[[], None]) -> LowTrafficTrigger:
     assert caught.value.method_name == "resume"
     # As the triggerer makes it.
     path, arguments = caught.value.trigger.serialize()
-    assert path == "projection_rebuilds.triggers.low_traffic.LowTrafficTrigger"
+    assert path == "projection_rebuild_airflow.triggers.low_traffic.LowTrafficTrigger"
     return LowTrafficTrigger(**arguments)
 
 

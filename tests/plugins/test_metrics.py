@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError
 
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.swap import SwapResult
-from projection_rebuilds import metrics
-from projection_rebuilds.operators.rebuild import ReplayOperator
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.swap import SwapResult
+from projection_rebuild_airflow import metrics
+from projection_rebuild_airflow.operators.rebuild import ReplayOperator
 
 
 class Sent:

@@ -16,10 +16,10 @@ from airflow.sdk import DAG, BaseNotifier
 from airflow.sdk.exceptions import AirflowFailException
 
 import include
-from include.projection_rebuild.errors import SpecError, VerificationFailed
-from include.projection_rebuild.spec import RebuildSpec, load_spec
-from projection_rebuilds import notify
-from projection_rebuilds.dag_factory import rebuild_dag, rollback_dag
+from projection_rebuild.errors import SpecError, VerificationFailed
+from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild_airflow import notify
+from projection_rebuild_airflow.dag_factory import rebuild_dag, rollback_dag
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
 HERE = f"{__name__}.Kept"
@@ -155,7 +155,7 @@ def test_a_missed_deadline_is_told_unless_the_run_has_switched(
     spec = spec_with("deadline: 8h\n" + named(deadline_missed=TEXT), state)
     dag = rebuild_dag(spec, tmp_path / "spec.yaml")
     (alert,) = dag.deadline if isinstance(dag.deadline, list) else [dag.deadline]
-    assert alert.callback.path == "projection_rebuilds.notify.deadline_missed"
+    assert alert.callback.path == "projection_rebuild_airflow.notify.deadline_missed"
     context = {"dag_run": {"dag_id": "rebuild_universal", "dag_run_id": "manual__1"}, "deadline": {}}
     said = asyncio.run(notify.deadline_missed(**alert.callback.kwargs, context=context))
     assert len(Kept.said) == told and ("in time" in said) == (not told)

@@ -16,10 +16,10 @@ from airflow.models.dag import DagModel
 from airflow.sdk import Connection
 from starlette.testclient import TestClient
 
-from include.projection_rebuild.spec import load_spec
-from projection_rebuilds import runs, specs
-from projection_rebuilds.page import app as page
-from projection_rebuilds.page.watching import Watchers
+from projection_rebuild.spec import load_spec
+from projection_rebuild_airflow import runs, specs
+from projection_rebuild_airflow.page import app as page
+from projection_rebuild_airflow.page.watching import Watchers
 from tests.engine import shop
 from tests.engine.test_hostile_specs import PLAIN
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import include
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.spec import RebuildSpec, load_spec
-from projection_rebuilds.params import form, options_from, rollback_form, rollback_options_from
+from projection_rebuild.errors import SpecError
+from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild_airflow.params import form, options_from, rollback_form, rollback_options_from
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from airflow.sdk import Context
 
-from include.projection_rebuild.errors import Interrupted
-from include.projection_rebuild.rebuild import Rebuild
-from projection_rebuilds.operators import rebuild as operators
-from projection_rebuilds.operators.rebuild import RebuildOperator
-from projection_rebuilds.signals import heard_at_once
+from projection_rebuild.errors import Interrupted
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild_airflow.operators import rebuild as operators
+from projection_rebuild_airflow.operators.rebuild import RebuildOperator
+from projection_rebuild_airflow.signals import heard_at_once
 from tests.engine.injection import until
 from tests.engine.test_rebuild import rebuild
 

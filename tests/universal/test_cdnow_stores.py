@@ -17,15 +17,15 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.domain import Aggregate, event
 
-from include.projection_rebuild.errors import Interrupted
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.upcasting import Upcasters
 from include.universal import cdnow, projectors
 from include.universal.events import append_all
 from include.universal.independent import cdnow_totals
 from include.universal.schema import create_schema
+from projection_rebuild.errors import Interrupted
+from projection_rebuild.events import Event
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.upcasting import Upcasters
 from tests.conftest import EVERY_STATEMENT
 from tests.engine import foreign, pyshop
 from tests.engine.test_event_stores import make_tables

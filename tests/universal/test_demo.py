@@ -15,7 +15,10 @@ PROJECT = Path(__file__).parents[2]
 
 
 def demo(database: Path, *arguments: str) -> str:
-    environment = os.environ | {"REBUILD_DEMO_DB": str(database), "PYTHONPATH": str(PROJECT)}
+    environment = os.environ | {
+        "REBUILD_DEMO_DB": str(database),
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "include")]),
+    }
     command = [sys.executable, "-m", "include.universal.demo", "--events", "5000", *arguments]
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

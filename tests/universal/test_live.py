@@ -11,12 +11,6 @@ from itertools import count
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows
-from include.projection_rebuild.spec import EventStoreSection
 from include.universal import live
 from include.universal.cdnow import purchases
 from include.universal.events import append, generate
@@ -25,6 +19,12 @@ from include.universal.live import append_and_enqueue, append_and_project, consu
 from include.universal.projectors import ExpenseProjector
 from include.universal.rows import Expense
 from include.universal.schema import create_schema, stored_events
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows
+from projection_rebuild.spec import EventStoreSection
 
 
 class Broken(Projector):

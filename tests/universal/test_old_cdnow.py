@@ -10,14 +10,14 @@ from itertools import groupby
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, RunOptions
-from include.projection_rebuild.upcasting import Upcasters
 from include.universal import cdnow, projectors
 from include.universal.events import NewEvent, append_all
 from include.universal.independent import cdnow_totals
 from include.universal.schema import create_schema
+from projection_rebuild.events import Event
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.upcasting import Upcasters
 from tests.universal.test_cdnow_stores import totals
 
 upcasters = Upcasters()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions, load_spec
 from include.universal.cdnow import DATA, purchases
 from include.universal.events import append_all
 from include.universal.independent import actual_tables, cdnow_totals, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions, load_spec
 from tests.universal.test_rebuild import SPEC, ended
 
 EXPENSES = ("ExpenseProjector", "CategorySummaryProjector", "MonthlySummaryProjector")

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from include.projection_rebuild.errors import RowError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.projector import Projector
-from include.projection_rebuild.rows import RowBuffer
 from include.universal import projectors
 from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
+from projection_rebuild.errors import RowError
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector
+from projection_rebuild.rows import RowBuffer
 
 STARTED = {
     "user_id": 3,

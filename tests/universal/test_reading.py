@@ -9,15 +9,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild import swap
-from include.projection_rebuild.errors import HandlerError, PlanError, ProjectorError, RowError, StepOrderError
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.live import project_live
-from include.projection_rebuild.plan import choose, order
-from include.projection_rebuild.projector import Projector, foreign_readings, handles
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.rows import RowBuffer, Rows, row
-from include.projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from include.universal.cdnow import DATA, purchases
 from include.universal.events import NewEvent, append, append_all
 from include.universal.independent import cdnow_totals
@@ -25,6 +16,15 @@ from include.universal.live import unit_of_work
 from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
 from include.universal.rows import CategorySummary, MonthlySummary
 from include.universal.schema import create_schema
+from projection_rebuild import swap
+from projection_rebuild.errors import HandlerError, PlanError, ProjectorError, RowError, StepOrderError
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.plan import choose, order
+from projection_rebuild.projector import Projector, foreign_readings, handles
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.rows import RowBuffer, Rows, row
+from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from tests.universal.test_rebuild import SPEC
 
 HERE = "tests.universal.test_reading"

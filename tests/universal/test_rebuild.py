@@ -7,13 +7,13 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions, load_spec
 from include.universal.cdnow import purchases
 from include.universal.events import append_all, generate
 from include.universal.independent import actual_tables, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions, load_spec
 
 SPEC = Path(__file__).parents[2] / "include" / "rebuilds" / "universal.yaml"
 

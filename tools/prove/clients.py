@@ -18,9 +18,9 @@ from multiprocessing.connection import Connection as Pipe
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.spec import LiveWriter
 from include.universal import events, live
 from include.universal.independent import KEYS
+from projection_rebuild.spec import LiveWriter
 from tools.prove.setting import WORKERS, Clients, Setting, event_store
 from tools.prove.witness import PROJECTORS
 

@@ -11,10 +11,10 @@ from multiprocessing.connection import Connection as Pipe
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import DatabaseTrouble, RebuildError, StepOrderError
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RunOptions
 from include.universal.schema import stored_events
+from projection_rebuild.errors import DatabaseTrouble, RebuildError, StepOrderError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
 from tools.prove.setting import Setting
 
 RETRIES = 1

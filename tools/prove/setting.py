@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import dialect_for
-from include.projection_rebuild.event_store import EventStore
-from include.projection_rebuild.spec import EventStoreSection, LiveWriter, RebuildSpec
 from include.universal.live import CONSUMER
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.event_store import EventStore
+from projection_rebuild.spec import EventStoreSection, LiveWriter, RebuildSpec
 from tools.prove.witness import PROJECTORS
 
 ENGINES = ("sqlite", "postgres", "mariadb", "mysql")

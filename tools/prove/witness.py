@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.events import Event
-from include.projection_rebuild.parts import ByAggregate
-from include.projection_rebuild.projector import Projector, handles
-from include.projection_rebuild.rows import Rows, row
 from include.universal.projectors import ALL
+from projection_rebuild.events import Event
+from projection_rebuild.parts import ByAggregate
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
 
 metadata = sa.MetaData()
 applied_events = sa.Table(

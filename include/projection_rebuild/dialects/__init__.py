@@ -9,9 +9,9 @@ from importlib import import_module
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Dialect
-from include.projection_rebuild.dialects.trouble import trouble_of
-from include.projection_rebuild.errors import UnsupportedDatabase
+from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.dialects.trouble import trouble_of
+from projection_rebuild.errors import UnsupportedDatabase
 
 _DIALECTS = {
     ("postgresql", "psycopg"): ("postgres", "PostgresDialect"),

@@ -20,16 +20,16 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects.trouble import trouble_of
-from include.projection_rebuild.errors import ConnectionLost, ConnectionRefused
-from include.projection_rebuild.findings import Carried, Finding
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.shapes import Shape
-from include.projection_rebuild.trouble import Kind
-from include.projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects.trouble import trouble_of
+from projection_rebuild.errors import ConnectionLost, ConnectionRefused
+from projection_rebuild.findings import Carried, Finding
+from projection_rebuild.names import TableSet
+from projection_rebuild.positions import Place
+from projection_rebuild.rows import Key, RowType, Values
+from projection_rebuild.shapes import Shape
+from projection_rebuild.trouble import Kind
+from projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
 CHECKED = "projection_rebuild_checked"
 """In a connection's ``info``: its session has been checked, and is ours alone."""

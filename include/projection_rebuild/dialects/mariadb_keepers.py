@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Dialect, TablesBusy
-from include.projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.dialects.base import Dialect, TablesBusy
+from projection_rebuild.errors import ConnectionRefused
 
 GATE = "~projection_rebuild_gate"
 """A table that nobody needs, there for as long as a switch takes. Locks are taken in the order of names: a keeper has its table before it comes to this one."""

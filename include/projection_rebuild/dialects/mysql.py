@@ -21,17 +21,17 @@ import sqlalchemy as sa
 from MySQLdb.cursors import SSCursor
 from sqlalchemy.dialects import mysql
 
-from include.projection_rebuild.bulk import FORMATS, as_text, slices
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import mysql_connection as connecting
-from include.projection_rebuild.dialects import mysql_hanging as around
-from include.projection_rebuild.dialects import mysql_moment as moment
-from include.projection_rebuild.dialects import mysql_preflight as preflight
-from include.projection_rebuild.dialects import mysql_rehearsal as rehearsal
-from include.projection_rebuild.dialects import mysql_session as ours
-from include.projection_rebuild.dialects import mysql_structure as structure
-from include.projection_rebuild.dialects import mysql_text as text
-from include.projection_rebuild.dialects.base import (
+from projection_rebuild.bulk import FORMATS, as_text, slices
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import mysql_connection as connecting
+from projection_rebuild.dialects import mysql_hanging as around
+from projection_rebuild.dialects import mysql_moment as moment
+from projection_rebuild.dialects import mysql_preflight as preflight
+from projection_rebuild.dialects import mysql_rehearsal as rehearsal
+from projection_rebuild.dialects import mysql_session as ours
+from projection_rebuild.dialects import mysql_structure as structure
+from projection_rebuild.dialects import mysql_text as text
+from projection_rebuild.dialects.base import (
     Dialect,
     Fence,
     Listed,
@@ -43,16 +43,16 @@ from include.projection_rebuild.dialects.base import (
     Trial,
     died,
 )
-from include.projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, door_of, shut
-from include.projection_rebuild.dialects.mysql_carried import carried_over, definitions
-from include.projection_rebuild.errors import CloneError, ConnectionRefused, SessionError, SettleTimeout, changed_since
-from include.projection_rebuild.findings import Carried, Finding
-from include.projection_rebuild.names import Form, TableSet
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.shapes import Holds, Shape
-from include.projection_rebuild.trouble import Kind
-from include.projection_rebuild.values import PORTABLE_BINDS, bound, plain_type
+from projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, door_of, shut
+from projection_rebuild.dialects.mysql_carried import carried_over, definitions
+from projection_rebuild.errors import CloneError, ConnectionRefused, SessionError, SettleTimeout, changed_since
+from projection_rebuild.findings import Carried, Finding
+from projection_rebuild.names import Form, TableSet
+from projection_rebuild.positions import Place
+from projection_rebuild.rows import RowType, Values
+from projection_rebuild.shapes import Holds, Shape
+from projection_rebuild.trouble import Kind
+from projection_rebuild.values import PORTABLE_BINDS, bound, plain_type
 
 ACCESS_DENIED, TABLE_ACCESS_DENIED, NO_SUCH_THREAD, NO_SUCH_TABLE = 1227, 1142, 1094, 1146
 SYNTAX_ERROR = 1064

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from include.projection_rebuild.dialects import mysql_text as text
-from include.projection_rebuild.findings import Carried, named
-from include.projection_rebuild.names import TableSet
+from projection_rebuild.dialects import mysql_text as text
+from projection_rebuild.findings import Carried, named
+from projection_rebuild.names import TableSet
 
 _OF_TABLE = "TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"
 

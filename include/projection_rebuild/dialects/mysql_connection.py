@@ -16,7 +16,7 @@ from typing import Any
 import MySQLdb
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Refusal, own_port
+from projection_rebuild.dialects.base import Refusal, own_port
 
 ASKED = "projection_rebuild_tls"
 """In a connection's ``info``: what it was asked for, a :class:`Tls`."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from include.projection_rebuild.names import TableSet
+from projection_rebuild.names import TableSet
 
 Query = Callable[..., Any]
 """Executes a statement with values."""

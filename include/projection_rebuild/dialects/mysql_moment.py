@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import TablesBusy
+from projection_rebuild.dialects.base import TablesBusy
 
 _HELD = """FROM performance_schema.metadata_locks l{transactions} WHERE l.OBJECT_TYPE = 'TABLE' AND (l.OBJECT_SCHEMA, l.OBJECT_NAME) IN ({tables}) AND l.OWNER_THREAD_ID <> PS_CURRENT_THREAD_ID()"""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from include.projection_rebuild.dialects import mysql_session as ours
-from include.projection_rebuild.dialects.base import Surroundings
-from include.projection_rebuild.dialects.mysql_grants import Grants
-from include.projection_rebuild.findings import Finding
+from projection_rebuild.dialects import mysql_session as ours
+from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.mysql_grants import Grants
+from projection_rebuild.findings import Finding
 
 OLDEST_MYSQL = (8, 0, 13)
 """The first that renames tables while it has them locked."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from include.projection_rebuild.dialects.session import Setting
-from include.projection_rebuild.findings import Finding
+from projection_rebuild.dialects.session import Setting
+from projection_rebuild.findings import Finding
 
 MODES = {
     "STRICT_ALL_TABLES": "a value that does not fit is an error, never a silent cut",

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import PlanError
+from projection_rebuild.errors import PlanError
 
 PLACE = "projection_rebuild_structure"
 """The database that holds them, for a moment."""

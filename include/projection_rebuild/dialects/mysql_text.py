@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 
-from include.projection_rebuild.errors import CloneError
+from projection_rebuild.errors import CloneError
 
 LONGEST_NAME = 64
 """Characters in a name."""

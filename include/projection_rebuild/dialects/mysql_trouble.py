@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
-from include.projection_rebuild.dialects.trouble import one_line
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.dialects.trouble import one_line
+from projection_rebuild.trouble import Kind, Trouble
 
 NUMBERS = {
     Kind.LOST: (

@@ -19,14 +19,14 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 from sqlalchemy.dialects.postgresql import JSON
 
-from include.projection_rebuild.bulk import FORMATS, as_text, slices
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import postgres_connection as connecting
-from include.projection_rebuild.dialects import postgres_limits as limits
-from include.projection_rebuild.dialects import postgres_preflight as preflight
-from include.projection_rebuild.dialects import postgres_session as ours
-from include.projection_rebuild.dialects import postgres_structure as structure
-from include.projection_rebuild.dialects.base import (
+from projection_rebuild.bulk import FORMATS, as_text, slices
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import postgres_connection as connecting
+from projection_rebuild.dialects import postgres_limits as limits
+from projection_rebuild.dialects import postgres_preflight as preflight
+from projection_rebuild.dialects import postgres_session as ours
+from projection_rebuild.dialects import postgres_structure as structure
+from projection_rebuild.dialects.base import (
     KEYS_PER_STATEMENT,
     Dialect,
     Extent,
@@ -39,22 +39,22 @@ from include.projection_rebuild.dialects.base import (
     Surroundings,
     Trial,
 )
-from include.projection_rebuild.dialects.postgres_apart import made_apart
-from include.projection_rebuild.dialects.postgres_carried import carried_over
-from include.projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog, literal
-from include.projection_rebuild.dialects.postgres_clone import Clone
-from include.projection_rebuild.dialects.postgres_dump import dumped
-from include.projection_rebuild.dialects.postgres_hanging import QUERY as HANGING
-from include.projection_rebuild.dialects.postgres_rehearsal import Rehearsal
-from include.projection_rebuild.dialects.postgres_switch import Switch, counted_on, dropping
-from include.projection_rebuild.errors import CloneError, SessionError, SettleTimeout
-from include.projection_rebuild.findings import Carried, Finding
-from include.projection_rebuild.names import Form, TableSet
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.rows import Key, RowType, Values
-from include.projection_rebuild.shapes import Holds, Shape
-from include.projection_rebuild.trouble import Kind
-from include.projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
+from projection_rebuild.dialects.postgres_apart import made_apart
+from projection_rebuild.dialects.postgres_carried import carried_over
+from projection_rebuild.dialects.postgres_catalog import MAX_IDENTIFIER, Catalog, literal
+from projection_rebuild.dialects.postgres_clone import Clone
+from projection_rebuild.dialects.postgres_dump import dumped
+from projection_rebuild.dialects.postgres_hanging import QUERY as HANGING
+from projection_rebuild.dialects.postgres_rehearsal import Rehearsal
+from projection_rebuild.dialects.postgres_switch import Switch, counted_on, dropping
+from projection_rebuild.errors import CloneError, SessionError, SettleTimeout
+from projection_rebuild.findings import Carried, Finding
+from projection_rebuild.names import Form, TableSet
+from projection_rebuild.positions import Place
+from projection_rebuild.rows import Key, RowType, Values
+from projection_rebuild.shapes import Holds, Shape
+from projection_rebuild.trouble import Kind
+from projection_rebuild.values import PORTABLE_BINDS, bound, from_json, loaded
 
 LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
 """Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MAX_IDENTIFIER,
     Catalog,
     Column,
@@ -13,7 +13,7 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     ident,
     literal,
 )
-from include.projection_rebuild.names import derived
+from projection_rebuild.names import derived
 
 
 def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MATERIALIZED_VIEW,
     Catalog,
     Column,
@@ -12,8 +12,8 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     Grant,
     Relation,
 )
-from include.projection_rebuild.dialects.postgres_switch import Switch
-from include.projection_rebuild.findings import Carried, named
+from projection_rebuild.dialects.postgres_switch import Switch
+from projection_rebuild.findings import Carried, named
 
 
 def carried_over(catalog: Catalog, switch: Switch) -> Iterator[Carried]:

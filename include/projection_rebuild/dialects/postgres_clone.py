@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MATERIALIZED_VIEW,
     MAX_IDENTIFIER,
     Catalog,
@@ -21,8 +21,8 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     ident,
     literal,
 )
-from include.projection_rebuild.dialects.postgres_structure import Structure, creating, structure_of
-from include.projection_rebuild.names import GREEN_SUFFIX, TableSet, derived
+from projection_rebuild.dialects.postgres_structure import Structure, creating, structure_of
+from projection_rebuild.names import GREEN_SUFFIX, TableSet, derived
 
 Record = TypeVar("Record")
 

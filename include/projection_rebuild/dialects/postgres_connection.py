@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from psycopg import pq
 from psycopg.pq.abc import PGconn
 
-from include.projection_rebuild.dialects.base import Refusal, own_port
+from projection_rebuild.dialects.base import Refusal, own_port
 
 PATIENCE = 10.0
 """Seconds for which a pooler may let one of our questions wait for a free connection to the server."""

@@ -10,7 +10,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import pq
 
-from include.projection_rebuild.errors import ProofFailed
+from projection_rebuild.errors import ProofFailed
 
 _ENTRY = re.compile(r"\n--\n-- (?=Name: )")
 # What is set for the entries that follow stands in their headings as well; the rest differs with each dump.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from include.projection_rebuild.dialects.postgres_catalog import MATERIALIZED_VIEW, PARTITIONED, TABLE, Catalog, Relation, array
-from include.projection_rebuild.dialects.postgres_clone import green_name
-from include.projection_rebuild.dialects.postgres_structure import structure_of
-from include.projection_rebuild.dialects.postgres_switch import Moved, Switch, old_name
+from projection_rebuild.dialects.postgres_catalog import MATERIALIZED_VIEW, PARTITIONED, TABLE, Catalog, Relation, array
+from projection_rebuild.dialects.postgres_clone import green_name
+from projection_rebuild.dialects.postgres_structure import structure_of
+from projection_rebuild.dialects.postgres_switch import Moved, Switch, old_name
 
 # What speaks of a table, its row type, its indexes and constraints, or the sequence of an identity column.
 _DEPENDENTS = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from include.projection_rebuild.dialects.base import Surroundings
-from include.projection_rebuild.findings import Finding
+from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.findings import Finding
 
 OLDEST = (15,)
 """The first version whose catalogs have all that is read here."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MATERIALIZED_VIEW,
     Catalog,
     Relation,
@@ -19,8 +19,8 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     full_name,
     ident,
 )
-from include.projection_rebuild.dialects.postgres_structure import PLACE, search_path
-from include.projection_rebuild.dialects.postgres_switch import Switch
+from projection_rebuild.dialects.postgres_structure import PLACE, search_path
+from projection_rebuild.dialects.postgres_switch import Switch
 
 _SAVEPOINT = "projection_rebuild"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from include.projection_rebuild.dialects.session import Setting
-from include.projection_rebuild.findings import Finding
+from projection_rebuild.dialects.session import Setting
+from projection_rebuild.findings import Finding
 
 APPLICATION_NAME = "projection_rebuild"
 
@@ -77,7 +77,7 @@ RIGHTS_SINCE = (15,)
 """The first version that can grant the right to change a single setting, and be asked for it."""
 
 LIVE = {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "postgres"}
-"""What :func:`~include.projection_rebuild.live.project_live` sets for the moment of a call. The server tells the driver each change of these."""
+"""What :func:`~projection_rebuild.live.project_live` sets for the moment of a call. The server tells the driver each change of these."""
 
 _OTHERS = """SELECT wanted.n, pg_catalog.current_setting(wanted.n) FROM (VALUES {rows}) AS wanted(n, v)
  WHERE pg_catalog.current_setting(wanted.n) <> wanted.v"""

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MAX_IDENTIFIER,
     PARTITIONED,
     TABLE,
@@ -25,8 +25,8 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     ident,
     literal,
 )
-from include.projection_rebuild.errors import PlanError
-from include.projection_rebuild.names import TableSet
+from projection_rebuild.errors import PlanError
+from projection_rebuild.names import TableSet
 
 PLACE = "projection_rebuild_structure"
 """The schema that holds the tables for a moment; it is gone with its transaction."""

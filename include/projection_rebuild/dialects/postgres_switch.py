@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from include.projection_rebuild.dialects.postgres_catalog import (
+from projection_rebuild.dialects.postgres_catalog import (
     MATERIALIZED_VIEW,
     MAX_IDENTIFIER,
     UNVALIDATED,
@@ -31,10 +31,10 @@ from include.projection_rebuild.dialects.postgres_catalog import (
     ident,
     literal,
 )
-from include.projection_rebuild.dialects.postgres_clone import Clone, green_name
-from include.projection_rebuild.dialects.postgres_structure import Structure, structure_of
-from include.projection_rebuild.errors import changed_since
-from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from projection_rebuild.dialects.postgres_clone import Clone, green_name
+from projection_rebuild.dialects.postgres_structure import Structure, structure_of
+from projection_rebuild.errors import changed_since
+from projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 
 _LEVELS = """
 WITH RECURSIVE up(oid, level) AS (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from include.projection_rebuild.dialects.trouble import by_code, one_line
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.dialects.trouble import by_code, one_line
+from projection_rebuild.trouble import Kind, Trouble
 
 KINDS = {
     Kind.LOST: ("08", "57P", "25P03", "25P04"),

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.column_kinds import ColumnKind, ColumnType
-from include.projection_rebuild.dialects import sqlite_preflight as preflight
-from include.projection_rebuild.dialects import sqlite_session as ours
-from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.dialects.base import (
+from projection_rebuild.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.dialects import sqlite_preflight as preflight
+from projection_rebuild.dialects import sqlite_session as ours
+from projection_rebuild.dialects import sqlite_text as text
+from projection_rebuild.dialects.base import (
     Dialect,
     Fence,
     Manners,
@@ -31,8 +31,8 @@ from include.projection_rebuild.dialects.base import (
     Trial,
     wait_for,
 )
-from include.projection_rebuild.dialects.sqlite_rehearsal import rehearse
-from include.projection_rebuild.dialects.sqlite_switch import (
+from projection_rebuild.dialects.sqlite_rehearsal import rehearse
+from projection_rebuild.dialects.sqlite_switch import (
     MAX_IDENTIFIER,
     Schema,
     Stored,
@@ -44,13 +44,13 @@ from include.projection_rebuild.dialects.sqlite_switch import (
     of_form,
     old_name,
 )
-from include.projection_rebuild.errors import CloneError
-from include.projection_rebuild.findings import Carried, Finding, named
-from include.projection_rebuild.names import TableSet
-from include.projection_rebuild.positions import Place
-from include.projection_rebuild.rows import RowType, Values
-from include.projection_rebuild.shapes import Holds, Shape
-from include.projection_rebuild.values import TEXT_BINDS, from_json, json_text
+from projection_rebuild.errors import CloneError
+from projection_rebuild.findings import Carried, Finding, named
+from projection_rebuild.names import TableSet
+from projection_rebuild.positions import Place
+from projection_rebuild.rows import RowType, Values
+from projection_rebuild.shapes import Holds, Shape
+from projection_rebuild.values import TEXT_BINDS, from_json, json_text
 
 _VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
 """What ``typeof`` says of a value."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects.base import Surroundings
-from include.projection_rebuild.findings import Finding
+from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.findings import Finding
 
 OLDEST = (3, 26)
 """The first with PRAGMA legacy_alter_table."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.projection_rebuild.dialects.session import Setting
+from projection_rebuild.dialects.session import Setting
 
 BUSY_TIMEOUT_MS = 10_000
 

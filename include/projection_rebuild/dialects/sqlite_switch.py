@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.dialects import sqlite_text as text
-from include.projection_rebuild.errors import CloneError, changed_since
-from include.projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+from projection_rebuild.dialects import sqlite_text as text
+from projection_rebuild.errors import CloneError, changed_since
+from projection_rebuild.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 
 MAX_IDENTIFIER = 1_000
 """SQLite's names have no limit of their own."""

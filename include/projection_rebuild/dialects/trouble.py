@@ -8,8 +8,8 @@ from importlib import import_module
 
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import DatabaseTrouble
-from include.projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.errors import DatabaseTrouble
+from projection_rebuild.trouble import Kind, Trouble
 
 _DRIVERS = {"psycopg": "postgres_trouble", "MySQLdb": "mysql_trouble", "sqlite3": "sqlite_trouble"}
 """By the package of a driver's errors, the module that reads them; imported when it is needed."""

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.projection_rebuild.errors import Interrupted
-from include.projection_rebuild.ledger import DeadLetter, Wait
-from include.projection_rebuild.low_traffic import Traffic
-from include.projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.report import ReplayRecord, Report, Said
-from include.projection_rebuild.spec import RebuildSpec
-from include.projection_rebuild.swap import SwapResult
-from include.projection_rebuild.verify import TableComparison, Verification
-from projection_rebuilds.page.view import Gauge, InAirflow, RunView, Seen, TableView, Tone, View, view
+from projection_rebuild.errors import Interrupted
+from projection_rebuild.ledger import DeadLetter, Wait
+from projection_rebuild.low_traffic import Traffic
+from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
+from projection_rebuild.plan import Plan
+from projection_rebuild.report import ReplayRecord, Report, Said
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.swap import SwapResult
+from projection_rebuild.verify import TableComparison, Verification
+from projection_rebuild_airflow.page.view import Gauge, InAirflow, RunView, Seen, TableView, Tone, View, view
 from tests.engine import shop
 from tests.engine.test_rebuild import events, rebuild, run_to
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from include.projection_rebuild.errors import ConnectionLost
-from include.projection_rebuild.low_traffic import Traffic
-from include.projection_rebuild.overview import Look
-from include.projection_rebuild.spec import RebuildSpec
-from include.projection_rebuild.trouble import Kind, Trouble
 from include.universal.demo import SPEC
-from projection_rebuilds.page import watching
-from projection_rebuilds.page.watching import Unseen, Watcher, Watchers
+from projection_rebuild.errors import ConnectionLost
+from projection_rebuild.low_traffic import Traffic
+from projection_rebuild.overview import Look
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild_airflow.page import watching
+from projection_rebuild_airflow.page.watching import Unseen, Watcher, Watchers
 
 START = datetime(2026, 11, 25, 15, 0, tzinfo=UTC)
 

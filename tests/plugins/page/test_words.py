@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from projection_rebuilds.page.charts import HEIGHT, Value, chart
-from projection_rebuilds.page.words import away, count, moment, size, span
+from projection_rebuild_airflow.page.charts import HEIGHT, Value, chart
+from projection_rebuild_airflow.page.words import away, count, moment, size, span
 
 NOW = datetime(2026, 11, 25, 15, 0, tzinfo=UTC)
 

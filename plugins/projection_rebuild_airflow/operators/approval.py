@@ -9,10 +9,10 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.report import Report
-from projection_rebuilds.operators.rebuild import airflow_errors
-from projection_rebuilds.runs import open_rebuild
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.report import Report
+from projection_rebuild_airflow.operators.rebuild import airflow_errors
+from projection_rebuild_airflow.runs import open_rebuild
 
 ASKED = "asked"
 """In the task's store: the verification that the question was about. It lives as long as the question itself."""

@@ -20,14 +20,14 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from include.projection_rebuild.errors import SpecError
-from include.projection_rebuild.plan import order
-from include.projection_rebuild.projector import needs
-from include.projection_rebuild.spec import RebuildSpec
-from projection_rebuilds import notify
-from projection_rebuilds.operators.approval import ApproveSwapOperator
-from projection_rebuilds.operators.housekeeping import HousekeepingOperator
-from projection_rebuilds.operators.rebuild import (
+from projection_rebuild.errors import SpecError
+from projection_rebuild.plan import order
+from projection_rebuild.projector import needs
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild_airflow import notify
+from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
+from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
+from projection_rebuild_airflow.operators.rebuild import (
     AtomicSwapOperator,
     BringBackOperator,
     CloneTablesOperator,
@@ -39,10 +39,10 @@ from projection_rebuilds.operators.rebuild import (
     RollbackPlanOperator,
     VerifyCountsOperator,
 )
-from projection_rebuilds.params import form, rollback_form
-from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
-from projection_rebuilds.sensors.retention import RetentionSensor
-from projection_rebuilds.specs import problem, read_specs
+from projection_rebuild_airflow.params import form, rollback_form
+from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
+from projection_rebuild_airflow.sensors.retention import RetentionSensor
+from projection_rebuild_airflow.specs import problem, read_specs
 
 POOL = "projection_rebuilds"
 """Bounds how many replays run at once over all rebuilds; ``airflow_settings.yaml`` makes it."""
@@ -120,7 +120,7 @@ def _deadline(spec: RebuildSpec, path: Path) -> DeadlineAlert | None:
     if spec.deadline is None:
         return None
     # By name: the triggerer imports it, and Airflow stores it with the DAG.
-    missed = AsyncCallback("projection_rebuilds.notify.deadline_missed", kwargs={"spec_path": str(path)})
+    missed = AsyncCallback("projection_rebuild_airflow.notify.deadline_missed", kwargs={"spec_path": str(path)})
     return DeadlineAlert(reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=spec.deadline, callback=missed)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseSensorOperator, Context
 
-from projection_rebuilds.operators.rebuild import airflow_errors
-from projection_rebuilds.runs import open_rebuild, run_is_over
+from projection_rebuild_airflow.operators.rebuild import airflow_errors
+from projection_rebuild_airflow.runs import open_rebuild, run_is_over
 
 LOOK_EVERY = timedelta(hours=1)
 

@@ -13,11 +13,11 @@ from typing import Any
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowException
 
-from include.projection_rebuild.boundary import failure_of, word_for
-from include.projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
-from include.projection_rebuild.ledger import RunState
-from include.projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
-from projection_rebuilds.runs import ledger_id, open_spec
+from projection_rebuild.boundary import failure_of, word_for
+from projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
+from projection_rebuild.ledger import RunState
+from projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
+from projection_rebuild_airflow.runs import ledger_id, open_spec
 
 _log = logging.getLogger(__name__)
 

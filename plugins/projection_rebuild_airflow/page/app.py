@@ -17,13 +17,13 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
-from include.projection_rebuild import limits
-from include.projection_rebuild.errors import RebuildError, SpecError, Troubled
-from include.projection_rebuild.rebuild import Rebuild
-from projection_rebuilds import links
-from projection_rebuilds.page.view import view
-from projection_rebuilds.page.watching import WATCHERS, Unseen, Watcher
-from projection_rebuilds.runs import ledger_id, open_spec
+from projection_rebuild import limits
+from projection_rebuild.errors import RebuildError, SpecError, Troubled
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild_airflow import links
+from projection_rebuild_airflow.page.view import view
+from projection_rebuild_airflow.page.watching import WATCHERS, Unseen, Watcher
+from projection_rebuild_airflow.runs import ledger_id, open_spec
 
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -39,7 +39,7 @@ GUARDS = {
 }
 
 _templates = Environment(
-    loader=PackageLoader("projection_rebuilds.page"),
+    loader=PackageLoader("projection_rebuild_airflow.page"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -123,7 +123,7 @@ def asset(name: str) -> Response:
     """A file that the page needs; there are no others."""
     if name not in ASSETS:
         raise HTTPException(404, "there is no such file")
-    content = files("projection_rebuilds.page").joinpath("assets", name).read_bytes()
+    content = files("projection_rebuild_airflow.page").joinpath("assets", name).read_bytes()
     return Response(content, media_type=ASSETS[name], headers=GUARDS)
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from include.projection_rebuild.errors import RebuildError
-from include.projection_rebuild.low_traffic import Outcome, Verdict, Waiting
-from include.projection_rebuild.spec import RebuildSpec, load_spec
-from projection_rebuilds.runs import open_spec
+from projection_rebuild.errors import RebuildError
+from projection_rebuild.low_traffic import Outcome, Verdict, Waiting
+from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild_airflow.runs import open_spec
 
 LONG, ERROR = "long", "error"
 """What an event says besides the outcomes of the gate: it takes long (the wait goes on), and what a retry cannot help."""

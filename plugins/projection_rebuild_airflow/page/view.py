@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from include.projection_rebuild.control import PAUSE, SWAP_NOW, TRAFFIC
-from include.projection_rebuild.ledger import SHARD, DeadLetter, RunState
-from include.projection_rebuild.low_traffic import Probe, Traffic, appends_per_minute, closing, measured, next_opening
-from include.projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
-from include.projection_rebuild.positions import Place, is_before, share_done
-from include.projection_rebuild.report import Report, Said
-from include.projection_rebuild.spec import RebuildSpec
-from include.projection_rebuild.verify import TableComparison, Verification
-from projection_rebuilds import links
-from projection_rebuilds.page.charts import Chart, Value, chart
-from projection_rebuilds.page.words import away, count, moment, size, span
+from projection_rebuild.control import PAUSE, SWAP_NOW, TRAFFIC
+from projection_rebuild.ledger import SHARD, DeadLetter, RunState
+from projection_rebuild.low_traffic import Probe, Traffic, appends_per_minute, closing, measured, next_opening
+from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
+from projection_rebuild.positions import Place, is_before, share_done
+from projection_rebuild.report import Report, Said
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.verify import TableComparison, Verification
+from projection_rebuild_airflow import links
+from projection_rebuild_airflow.page.charts import Chart, Value, chart
+from projection_rebuild_airflow.page.words import away, count, moment, size, span
 
 
 class Tone(StrEnum):

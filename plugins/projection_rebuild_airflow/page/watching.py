@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from include.projection_rebuild.errors import ConnectionRefused, RebuildError, Troubled
-from include.projection_rebuild.low_traffic import Traffic
-from include.projection_rebuild.overview import Look, TableSeen
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.report import Report
-from include.projection_rebuild.spec import RebuildSpec
-from projection_rebuilds.page.airflow_runs import in_airflow
-from projection_rebuilds.page.view import InAirflow, Seen
-from projection_rebuilds.runs import open_spec
-from projection_rebuilds.specs import Specs, folders, read_specs, spec_files
+from projection_rebuild.errors import ConnectionRefused, RebuildError, Troubled
+from projection_rebuild.low_traffic import Traffic
+from projection_rebuild.overview import Look, TableSeen
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.report import Report
+from projection_rebuild.spec import RebuildSpec
+from projection_rebuild_airflow.page.airflow_runs import in_airflow
+from projection_rebuild_airflow.page.view import InAirflow, Seen
+from projection_rebuild_airflow.runs import open_spec
+from projection_rebuild_airflow.specs import Specs, folders, read_specs, spec_files
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a database."""

@@ -9,7 +9,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
-from projection_rebuilds.page.view import WEIGHT, InAirflow
+from projection_rebuild_airflow.page.view import WEIGHT, InAirflow
 
 
 def in_airflow(ledger_runs: Iterable[str]) -> dict[str, InAirflow]:

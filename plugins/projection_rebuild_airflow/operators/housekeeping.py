@@ -6,11 +6,11 @@ from pathlib import Path
 
 from airflow.sdk import Context
 
-from include.projection_rebuild.housekeeping import Housekeeping
-from include.projection_rebuild.spec import load_spec
-from projection_rebuilds.operators.rebuild import SpecOperator, airflow_errors
-from projection_rebuilds.runs import ledger_id, open_spec, run_is_over
-from projection_rebuilds.specs import read_specs
+from projection_rebuild.housekeeping import Housekeeping
+from projection_rebuild.spec import load_spec
+from projection_rebuild_airflow.operators.rebuild import SpecOperator, airflow_errors
+from projection_rebuild_airflow.runs import ledger_id, open_spec, run_is_over
+from projection_rebuild_airflow.specs import read_specs
 
 
 class HousekeepingOperator(SpecOperator):

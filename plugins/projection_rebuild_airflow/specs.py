@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import include
-from include.projection_rebuild.boundary import failure_of
-from include.projection_rebuild.errors import RebuildError, SpecError
-from include.projection_rebuild.limits import NAME, shown
-from include.projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.boundary import failure_of
+from projection_rebuild.errors import RebuildError, SpecError
+from projection_rebuild.limits import NAME, shown
+from projection_rebuild.spec import RebuildSpec, load_spec
 
 FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
 """The environment variable that names the folders of specs, separated as in PATH."""

@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.projection_rebuild import boundary
-from include.projection_rebuild.errors import ConnectionRefused
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.spec import RebuildSpec, load_spec
-from projection_rebuilds.connections import url_of
+from projection_rebuild import boundary
+from projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild_airflow.connections import url_of
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol

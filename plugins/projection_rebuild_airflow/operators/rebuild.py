@@ -17,16 +17,16 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from include.projection_rebuild.errors import Interrupted, RebuildError
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.plan import Plan
-from include.projection_rebuild.progress import ReplayResult
-from include.projection_rebuild.rebuild import Rebuild
-from include.projection_rebuild.stages import Closed
-from projection_rebuilds import metrics
-from projection_rebuilds.params import options_from, rollback_options_from
-from projection_rebuilds.runs import open_rebuild, run_is_over, started_by
-from projection_rebuilds.signals import heard_at_once
+from projection_rebuild.errors import Interrupted, RebuildError
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.plan import Plan
+from projection_rebuild.progress import ReplayResult
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.stages import Closed
+from projection_rebuild_airflow import metrics
+from projection_rebuild_airflow.params import options_from, rollback_options_from
+from projection_rebuild_airflow.runs import open_rebuild, run_is_over, started_by
+from projection_rebuild_airflow.signals import heard_at_once
 
 PROGRESS = "progress"
 """How far a replay is, in the task's state: ``projector``, ``events``, ``position``, ``head``, ``lag``, ``events_per_second``."""

@@ -19,8 +19,8 @@ from typing import Any
 
 from airflow.sdk.observability import stats
 
-from include.projection_rebuild.ledger import Checkpoint
-from include.projection_rebuild.swap import SwapResult
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.swap import SwapResult
 
 PREFIX = "projection_rebuild"
 

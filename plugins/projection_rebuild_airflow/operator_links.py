@@ -6,11 +6,11 @@ from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.types import TaskInstanceKey
 
-from projection_rebuilds import links
-from projection_rebuilds.operators.approval import ApproveSwapOperator
-from projection_rebuilds.operators.rebuild import AtomicSwapOperator, RebuildOperator, ReconcileOperator
-from projection_rebuilds.sensors.low_traffic import LowTrafficSensor
-from projection_rebuilds.sensors.retention import RetentionSensor
+from projection_rebuild_airflow import links
+from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
+from projection_rebuild_airflow.operators.rebuild import AtomicSwapOperator, RebuildOperator, ReconcileOperator
+from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
+from projection_rebuild_airflow.sensors.retention import RetentionSensor
 
 
 def _subclasses(of: type[BaseOperator]) -> list[type[BaseOperator]]:
