@@ -179,7 +179,7 @@ def test_a_commit_message_is_checked(tmp_path: Path, message: str, found: list[s
 
 def test_each_decision_is_a_record_and_the_index_lists_all() -> None:
     index = (ROOT / "docs" / "decisions.md").read_text()
-    listed = re.findall(r"^\* \[(\d{4})\]\(adr/([^)]+)\) (.+)$", index, re.MULTILINE)
+    listed = re.findall(r"^\* \[(\d{4})\]\(adr/([^)]+)\)\s+(.+)$", index, re.MULTILINE)
     records = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
     assert [name for _, name, _ in listed] == records
     assert [int(number) for number, _, _ in listed] == list(range(1, len(records) + 1))
