@@ -191,6 +191,26 @@ def test_each_decision_is_a_record_and_the_index_lists_all() -> None:
         assert re.match(r"(Proposed|Accepted|Superseded by \[\d{4}\]\([^)]+\)), \d{4}-\d\d-\d\d\.$", parts[0][1]), name
 
 
+GUIDES = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md", "docs/decisions.md"]
+"""What contributors read: a path that has moved sends them nowhere."""
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_what_a_guide_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:benchmarks|dags|docs|include|plugins|tests|tools)/[\w./-]*)`", text)
+    linked = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [link for link in linked if link and not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+def test_contributing_names_each_target_that_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^(test[a-z-]*|prove|bench|setup|hooks|lock):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in targets if f"`make {target}`" not in text and f"make {target} " not in text] == []
+
+
 APPLICATION = """
 import sys
 sys.modules |= dict.fromkeys(["airflow", "alembic", "MySQLdb", "psutil", "tenacity"])
