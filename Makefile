@@ -109,6 +109,10 @@ up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
 
+.PHONY: hooks
+hooks: .venv/.development ## let git check style, types and the subject at each commit
+	@$(BIN)/pre-commit install
+
 .PHONY: lock
 lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move stays
 	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml"

@@ -12,8 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tools import airflow_settings, airflow_up
+from tools import airflow_settings, airflow_up, commit_subject
 
 ROOT = Path(__file__).parents[1]
 
@@ -133,6 +134,80 @@ def test_no_file_carries_a_path_of_a_developers_machine() -> None:
     for name in tracked:
         if not name.endswith(".png"):
             assert not home.search((ROOT / name).read_text(errors="replace")), name
+
+
+def test_each_hook_runs_from_the_project_and_asks_no_host() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = {hook["id"]: hook for repository in repositories for hook in repository["hooks"]}
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    assert {hook["language"] for hook in hooks.values()} == {"system"}
+    assert all(re.search(r"(^|\s)\.venv/bin/", hook["entry"]) for hook in hooks.values())
+    assert hooks["commit-subject"]["stages"] == ["commit-msg"]
+    (lint,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    checks = re.findall(r"\$\(BIN\)/(\S+(?: (?:check|format))?)", lint)
+    entries = " ".join(hook["entry"] for hook in hooks.values())
+    without = [check for check in checks if f".venv/bin/{check}" not in entries]
+    assert not without, f"what `make lint` finds, a hook has to find before: add one for {without}"
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("x" * 72, []),
+        ("x" * 72 + "\n\n" + "a body may have longer lines " * 4, []),
+        ("# a comment of git's\n\nSubject\n# " + "x" * 80, []),
+        ("x" * 73, ["73 characters"]),
+        ("Subject.", ["full stop"]),
+        ("Subject\nbody", ["second line"]),
+        ("x" * 80 + ".\nbody", ["81 characters", "full stop", "second line"]),
+        ("# only a comment\n\n", ["no subject"]),
+        ("", ["no subject"]),
+    ],
+)
+def test_a_commit_message_is_checked(tmp_path: Path, message: str, found: list[str]) -> None:
+    path = tmp_path / "COMMIT_EDITMSG"
+    path.write_text(message)
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.commit_subject", str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = done.stderr.splitlines()
+    assert len(said) == len(found) and all(words in line for words, line in zip(found, said, strict=True))
+    assert done.returncode == bool(found)
+    assert len(commit_subject.problems(message)) == len(found)
+
+
+def test_each_decision_is_a_record_and_the_index_lists_all() -> None:
+    index = (ROOT / "docs" / "decisions.md").read_text()
+    listed = re.findall(r"^\* \[(\d{4})\]\(adr/([^)]+)\)\s+(.+)$", index, re.MULTILINE)
+    records = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
+    assert [name for _, name, _ in listed] == records
+    assert [int(number) for number, _, _ in listed] == list(range(1, len(records) + 1))
+    for number, name, title in listed:
+        text = (ROOT / "docs" / "adr" / name).read_text()
+        assert name.startswith(f"{number}-") and text.startswith(f"# {int(number)}. {title}\n")
+        parts = re.findall(r"^## (.+)\n\n(\S.*)$", text, re.MULTILINE)
+        assert [heading for heading, _ in parts] == ["Status", "Context", "Decision", "Consequences"], name
+        assert re.match(r"(Proposed|Accepted|Superseded by \[\d{4}\]\([^)]+\)), \d{4}-\d\d-\d\d\.$", parts[0][1]), name
+
+
+GUIDES = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md", "docs/decisions.md"]
+"""What contributors read: a path that has moved sends them nowhere."""
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_what_a_guide_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:benchmarks|dags|docs|include|plugins|tests|tools)/[\w./-]*)`", text)
+    linked = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [link for link in linked if link and not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+def test_contributing_names_each_target_that_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^(test[a-z-]*|prove|bench|setup|hooks|lock):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in targets if f"`make {target}`" not in text and f"make {target} " not in text] == []
 
 
 APPLICATION = """
