@@ -16,9 +16,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ProjectorReplay, drive_again
 from projection_rebuild.rows import Rows
 from projection_rebuild.tables import WriteError
-from tests.engine import shop
-from tests.engine.shop import CustomerTotal, Order
-from tests.engine.test_rebuild import run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import CustomerTotal, Order
+from tests.engine.harness.specs import spec
 
 fixed = False
 """Whether the handlers have been corrected."""

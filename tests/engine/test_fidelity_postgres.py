@@ -26,9 +26,11 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
 from tests.conftest import Databases
-from tests.engine import shop
-from tests.engine.injection import stopped_between_statements
-from tests.engine.test_rebuild import SPEC, events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import stopped_between_statements
+from tests.engine.harness.shop import events, expected
+from tests.engine.harness.specs import SPEC, rebuild
 from tests.servers import OwnServer, Server, postgres_server
 from tests.servers.postgres import PostgresServer, dump_schema, installed_majors
 

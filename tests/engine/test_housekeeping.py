@@ -13,8 +13,10 @@ from projection_rebuild.context import Context
 from projection_rebuild.errors import StepOrderError, VerificationFailed
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 LIVE = {"stored_events", *TABLES}
 GREENS = {f"{each}_rebuild" for each in TABLES}
@@ -28,9 +30,7 @@ def over(*runs: str) -> Callable[[str], bool]:
 
 
 def filled(engine: sa.Engine) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
+    shop.fill(engine, events(100))
 
 
 @pytest.fixture

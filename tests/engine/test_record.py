@@ -15,8 +15,10 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.report import Report
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 @pytest.fixture
@@ -28,9 +30,7 @@ def store(sqlite_url: sa.URL) -> sa.Engine:
 
 
 def filled(engine: sa.Engine) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(200))
+    shop.fill(engine, events(200))
 
 
 def kept(engine: sa.Engine) -> list[Any]:

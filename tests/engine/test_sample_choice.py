@@ -13,9 +13,11 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows
 from projection_rebuild.sample import Sampled
-from tests.engine import shop
-from tests.engine.tally import Store, StreamProjector, TallyProjector
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC, rebuild
+from tests.engine.harness.tally import Store, StreamProjector, TallyProjector
 
 
 @pytest.fixture
@@ -25,9 +27,7 @@ def sqlite(new_database: Any) -> sa.Engine:
 
 
 def filled(engine: sa.Engine, count: int = 150) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(count))
+    shop.fill(engine, events(count))
 
 
 def sampled(made: Rebuild) -> dict[str, Sampled]:
@@ -71,7 +71,7 @@ def test_a_declaration_that_is_untrue_is_told_and_refuses_nothing(sqlite: sa.Eng
 
 def test_sql_alone_is_not_judged(sqlite: sa.Engine) -> None:
     filled(sqlite)
-    found = sampled(rebuild(sqlite, projectors=["tests.engine.shop_sets:TotalsBySqlAlone"]))["TotalsBySqlAlone"]
+    found = sampled(rebuild(sqlite, projectors=["tests.engine.harness.shop_sets:TotalsBySqlAlone"]))["TotalsBySqlAlone"]
     assert "only SQL" in found.not_sampled
 
 

@@ -17,8 +17,9 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.sets import Sets
 from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT
-from tests.engine.tally import SetProjector, Store, StreamProjector, TallyProjector, flavour
-from tests.engine.test_rebuild import run_to
+from tests.engine.harness.databases import flavour
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.tally import SetProjector, Store, StreamProjector, TallyProjector
 
 FAR_APART = sorted(
     [

@@ -15,8 +15,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import RowBuffer
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.upcasting import Upcasters
-from tests.engine import shop
-from tests.engine.test_rebuild import actual, events, expected, run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import spec
 
 upcasters = Upcasters()
 

@@ -16,6 +16,7 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RebuildSpec
+from tests.engine.harness.databases import flavour
 
 
 @row("tallies", key="stream", stream="stream")
@@ -149,12 +150,6 @@ TYPES: dict[str, dict[str, str]] = {
     },
     "sqlite": {"json": "json", "bytes": "blob", "bin": "", "moment": "datetime", "text": "text"},
 }
-
-
-def flavour(engine: sa.Engine) -> str:
-    """The database's kind, MariaDB told from MySQL."""
-    with engine.connect():
-        return "mariadb" if getattr(engine.dialect, "is_mariadb", False) else engine.dialect.name
 
 
 @dataclass
