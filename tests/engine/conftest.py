@@ -47,6 +47,14 @@ def dialect(engine: sa.Engine) -> Dialect:
     return dialect_for(engine)
 
 
+@pytest.fixture
+def sqlite(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
+    """An engine on an empty SQLite, where the database does not matter."""
+    engine = sa.create_engine(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
 # Shops ------------------------------------------------------------------------------------------------------------
 
 
@@ -59,11 +67,9 @@ def stored(engine: sa.Engine) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def shop_on_sqlite(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
+def shop_on_sqlite(sqlite: sa.Engine) -> sa.Engine:
     """A shop with 300 events over empty read models, where the database does not matter."""
-    engine = sa.create_engine(sqlite_url)
-    yield shop.fill(engine, events(300))
-    engine.dispose()
+    return shop.fill(sqlite, events(300))
 
 
 @pytest.fixture
@@ -84,12 +90,10 @@ def prepared(engine: sa.Engine) -> sa.Engine:
 
 
 @pytest.fixture
-def rich_sqlite(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
+def rich_sqlite(sqlite: sa.Engine) -> sa.Engine:
     """The tables of :mod:`tests.engine.harness.fidelity_sqlite`, empty."""
-    engine = sa.create_engine(sqlite_url)
-    fidelity_sqlite.create(engine)
-    yield engine
-    engine.dispose()
+    fidelity_sqlite.create(sqlite)
+    return sqlite
 
 
 @pytest.fixture

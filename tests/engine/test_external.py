@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,31 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild import external
 from projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.faults import until
-from tests.engine.harness.programs import TYPES, held, program, right, running
+from tests.engine.harness.programs import TYPES, held, look_often, program, right, running
 from tests.engine.harness.shop import events
 from tests.engine.harness.specs import SPEC
 
 
-@pytest.fixture(params=["postgres", "mariadb"])
-def engine(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
-    made = sa.create_engine(new_database(request.param))
-    shop.metadata.create_all(made, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders", "customer_totals")])
-    with made.begin() as connection:
+@pytest.fixture(params=marked("postgres", "mariadb"))
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(engine: sa.Engine) -> sa.Engine:
+    shop.create(engine, "stored_events", "orders", "customer_totals")
+    with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(400))
-    yield made
-    made.dispose()
+    return engine
 
 
 @pytest.fixture
@@ -48,9 +50,7 @@ def waits(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external, "LOOK_EVERY", 0.2)
-    monkeypatch.setattr(external, "PATIENCE", 0.5)
-    monkeypatch.setattr(external, "MARGIN", 0.2)
+    look_often(monkeypatch, patience=0.5)
 
 
 def rebuild(engine: sa.Engine, *projectors: Any, run_id: str = "run", log: list[str] | None = None, **keys: Any) -> Rebuild:
@@ -134,7 +134,7 @@ def _replay_until_killed(url: str, said: dict[str, Any]) -> None:
     rebuild(sa.create_engine(url), said).replay(said["name"])
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: Path) -> None:
     waits.write_text("150")
     said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
@@ -157,7 +157,7 @@ def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: P
     assert held(engine)[1] == right(events(400))[1]
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engine, waits: Path) -> None:
     waits.write_text("150")
     said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
@@ -177,7 +177,7 @@ def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engin
     assert held(engine)[1] == right(events(400))[1]
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
@@ -198,7 +198,7 @@ def test_a_program_that_does_not_do_what_it_was_asked_for_fails(
     assert "secret" not in str(caught.value) + "".join(log)
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_command_that_is_not_there_says_so(engine: sa.Engine, waits: Path) -> None:
     made = rebuild(engine, program(engine, waits, "orders", command=["no-such-program", "{from}"]))
     run_to(made, "clone")
@@ -206,7 +206,7 @@ def test_a_command_that_is_not_there_says_so(engine: sa.Engine, waits: Path) -> 
         made.replay("OrdersInShell")
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_its_output_is_logged_where_the_spec_says_so(engine: sa.Engine, waits: Path) -> None:
     log: list[str] = []
     said = program(

@@ -21,6 +21,7 @@ from projection_rebuild.spec import RunOptions
 from projection_rebuild.throttle import Throttle
 from tests.engine.harness import shop
 from tests.engine.harness.clients import project
+from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to, run_to_end
 from tests.engine.harness.seams import before_the_drain, without_folding
 from tests.engine.harness.shop import actual, events, expected
@@ -35,8 +36,7 @@ EVERYWHERE = ("sqlite", *SERVERS)
 
 def on(*kinds: str) -> pytest.MarkDecorator:
     """The kinds of databases that have the measure."""
-    marks = {kind: [getattr(pytest.mark, kind)] for kind in SERVERS}
-    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in kinds])
+    return pytest.mark.parametrize("kind", marked(*kinds))
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import external
 from projection_rebuild.errors import FencedOut, PlanError, ProgramFailed, StepOrderError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ReplayResult
@@ -24,6 +23,7 @@ from projection_rebuild.stages import Closed
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.faults import until
+from tests.engine.harness.programs import look_often
 from tests.engine.harness.shop import events
 from tests.engine.harness.specs import SPEC
 
@@ -50,9 +50,7 @@ def engine(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external, "LOOK_EVERY", 0.2)
-    monkeypatch.setattr(external, "PATIENCE", 0.8)
-    monkeypatch.setattr(external, "MARGIN", 0.2)
+    look_often(monkeypatch, patience=0.8)
 
 
 def rebuild(engine: sa.Engine, *command: str, stages: Sequence[dict[str, Any]] = (), **keys: Any) -> Rebuild:

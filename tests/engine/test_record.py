@@ -22,15 +22,9 @@ from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 @pytest.fixture
-def store(sqlite_url: sa.URL) -> sa.Engine:
+def store(sqlite: sa.Engine) -> sa.Engine:
     """A store with 200 events over empty read models, on SQLite."""
-    engine = sa.create_engine(sqlite_url)
-    filled(engine)
-    return engine
-
-
-def filled(engine: sa.Engine) -> None:
-    shop.fill(engine, events(200))
+    return shop.fill(sqlite, events(200))
 
 
 def kept(engine: sa.Engine) -> list[Any]:
@@ -39,7 +33,7 @@ def kept(engine: sa.Engine) -> list[Any]:
 
 
 def test_a_run_leaves_its_report_on_every_database(engine: sa.Engine) -> None:
-    filled(engine)
+    shop.fill(engine, events(200))
     made = rebuild(engine)
     plan = made.plan(RunOptions(reason="totals were wrong"), by="alice")
     made.swap_now(by="bob", reason="the fair begins")

@@ -22,14 +22,13 @@ from tests.engine.harness.driver import run_to, run_to_end
 from tests.engine.harness.shop import actual, events, expected
 from tests.engine.harness.specs import PROJECTORS, rebuild
 
-ONE = "sqlite"
 TOTALS = ["tests.engine.harness.shop:CustomerTotalProjector"]
 
 
 @pytest.fixture
-def engine(new_database: Any) -> sa.Engine:
+def engine(sqlite: sa.Engine) -> sa.Engine:
     """What a replay decides for itself does not depend on the database."""
-    return sa.create_engine(new_database(ONE))
+    return sqlite
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_what_a_replay_does_depends_on_no_clock(
     monkeypatch.setattr(replay, "PAGE_EVENTS", 100)
     seen, made = [], []
     for jump in (0.0, 3_600.0):
-        store = sa.create_engine(new_database(ONE))
+        store = sa.create_engine(new_database("sqlite"))
         shop.fill(store, events(1_500))
         run = rebuild(store, projectors=TOTALS, replay=settings)
         run_to(run, "clone")

@@ -15,24 +15,14 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import append, project
-from tests.engine.harness.driver import run_to
+from tests.engine.harness.driver import roll_back_to, run_to
 from tests.engine.harness.shop import TABLES, actual, events, expected, tables
 from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 def roll_back(engine: sa.Engine, run_id: str, last: str = "drop", **options: Any) -> Rebuild:
     made = rebuild(engine, run_id)
-    steps: dict[str, Callable[[], object]] = {
-        "plan": lambda: made.plan_rollback(RunOptions(**options)),
-        "back": made.bring_back,
-        "swap": made.swap,
-        "reconcile": made.reconcile,
-        "drop": made.drop_old,
-    }
-    for name, step in steps.items():
-        step()
-        if name == last:
-            break
+    roll_back_to(made, last, RunOptions(**options))
     return made
 
 

@@ -26,14 +26,9 @@ LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_propertie
 
 
 @pytest.fixture
-def engine(new_database: Any) -> sa.Engine:
+def engine(sqlite: sa.Engine) -> sa.Engine:
     """Where the database does not matter."""
-    return sa.create_engine(new_database("sqlite"))
-
-
-@pytest.fixture
-def stored(engine: sa.Engine) -> list[dict[str, Any]]:
-    return fill(engine)
+    return sqlite
 
 
 def fill(engine: sa.Engine) -> list[dict[str, Any]]:

@@ -98,11 +98,10 @@ class TotalOrder(Projector):
 
 
 @pytest.fixture
-def one(new_database: Any) -> sa.Engine:
+def one(sqlite: sa.Engine) -> sa.Engine:
     """Where the database does not matter."""
-    engine = sa.create_engine(new_database("sqlite"))
-    shop.metadata.create_all(engine)
-    return engine
+    shop.metadata.create_all(sqlite)
+    return sqlite
 
 
 def store(engine: sa.Engine, made: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from tests.engine.harness.tally import (
     Store,
     StreamProjector,
     TallyProjector,
+    tallied,
 )
 
 MARK = "a-mark-that-no-message-may-show"
@@ -49,10 +50,6 @@ UUIDS = [UUID(int=number * 7919 << 64 | number) for number in range(1, 40)]
 
 def counted(streams: list[str]) -> list[tuple[str, int]]:
     return sorted(Counter(streams).items())
-
-
-def tallied(store: Store) -> list[tuple[str, int]]:
-    return sorted((stream, count) for stream, count, _ in store.rows())
 
 
 FORMS: dict[str, Callable[[UUID], str]] = {"uuid": str, "hex": lambda each: each.hex, "text": lambda each: each.bytes.hex()}

@@ -435,7 +435,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
     postgres_url: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
-    shop.metadata.create_all(engine, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders")])
+    shop.create(engine, "stored_events", "orders")
     with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(100))
     execute(

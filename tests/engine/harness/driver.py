@@ -13,16 +13,37 @@ from projection_rebuild.spec import RunOptions
 
 
 def run_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
-    """All steps up to and including one."""
-    steps: dict[str, Callable[[], object]] = {
-        "plan": lambda: made.plan(options or RunOptions()),
-        "clone": made.clone_tables,
-        "replay": lambda: [made.replay(name) for name in made.chosen()],
-        "verify": made.verify,
-        "swap": made.swap,
-        "reconcile": made.reconcile,
-        "drop": made.drop_old,
-    }
+    """All steps of a rebuild up to and including one."""
+    _go(
+        last,
+        {
+            "plan": lambda: made.plan(options or RunOptions()),
+            "clone": made.clone_tables,
+            "replay": lambda: [made.replay(name) for name in made.chosen()],
+            "verify": made.verify,
+            "swap": made.swap,
+            "reconcile": made.reconcile,
+            "drop": made.drop_old,
+        },
+    )
+
+
+def roll_back_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
+    """All steps of a rollback up to and including one."""
+    _go(
+        last,
+        {
+            "plan": lambda: made.plan_rollback(options or RunOptions()),
+            "back": made.bring_back,
+            "swap": made.swap,
+            "reconcile": made.reconcile,
+            "drop": made.drop_old,
+        },
+    )
+
+
+def _go(last: str, steps: dict[str, Callable[[], object]]) -> None:
+    assert last in steps, f"{last} is none of {', '.join(steps)}"
     for name, step in steps.items():
         step()
         if name == last:

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
+from projection_rebuild import external
 from tests.engine.harness.shop import expected
 
 SCRIPT = Path(__file__).with_name("orders.sh")
@@ -20,6 +22,13 @@ OURS = {
     "totals": {"customer_totals": ["customer"]},
     "months": {"monthly_summaries": ["user_id", "month"]},
 }
+
+
+def look_often(patch: pytest.MonkeyPatch, patience: float) -> None:
+    """Programs are looked at every 0.2 seconds, and ended when they do not heed an end for so many."""
+    patch.setattr(external, "LOOK_EVERY", 0.2)
+    patch.setattr(external, "PATIENCE", patience)
+    patch.setattr(external, "MARGIN", 0.2)
 
 
 def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str, Any]:

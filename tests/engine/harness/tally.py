@@ -233,3 +233,8 @@ class Store:
 def moment(text: str) -> datetime:
     """An aware time."""
     return datetime.fromisoformat(text)
+
+
+def tallied(store: Store) -> list[tuple[str, int]]:
+    """How many events each stream has, by the read model."""
+    return sorted((stream, count) for stream, count, _ in store.rows())
