@@ -14,8 +14,11 @@ from projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, V
 from projection_rebuild.fresh_proof import PROOF
 from projection_rebuild.low_traffic import Outcome, Waiting
 from projection_rebuild.rebuild import Rebuild
-from tests.engine import shop
-from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import rebuild
 
 SOON = {"sample_every": "1ms"}
 TWO = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -26,16 +29,9 @@ MARKED = "UPDATE orders_rebuild SET status = 'lost' WHERE id = '{}'"
 def engine(new_database: Any, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
     """SQLite, unless a test says otherwise."""
     made = sa.create_engine(new_database(getattr(request, "param", "sqlite")))
-    shop.metadata.create_all(made)
-    with made.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(150))
+    shop.fill(made, events(150))
     yield made
     made.dispose()
-
-
-def execute(engine: sa.Engine, statement: str) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql(statement)
 
 
 def newest_order(engine: sa.Engine) -> tuple[str, str]:
@@ -109,7 +105,9 @@ def test_what_was_touched_last_is_looked_at_right_before_the_switch(engine: sa.E
 
 @pytest.mark.parametrize("sampled", [0, 20])
 def test_green_that_was_emptied_is_not_switched_in_though_nothing_of_it_is_sampled(engine: sa.Engine, sampled: int) -> None:
-    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"], verify={"sample": sampled})
+    made = rebuild(
+        engine, projectors=["tests.engine.harness.shop:OrderProjector", f"{__name__}:Unsampled"], verify={"sample": sampled}
+    )
     run_to(made, "replay")
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO customer_totals SELECT * FROM customer_totals_rebuild")
@@ -123,7 +121,7 @@ def test_green_that_was_emptied_is_not_switched_in_though_nothing_of_it_is_sampl
 
 
 def test_green_that_somebody_has_dropped_is_named(engine: sa.Engine) -> None:
-    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"])
+    made = rebuild(engine, projectors=["tests.engine.harness.shop:OrderProjector", f"{__name__}:Unsampled"])
     run_to(made, "verify")
     execute(engine, "DROP TABLE customer_totals_rebuild")
     with pytest.raises(ObjectMissing, match="customer_totals_rebuild"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from projection_rebuild.dialects import mysql_session, postgres_session, sqlite_session
 from projection_rebuild.dialects.session import Setting
 
-PAGE = Path(__file__).parents[2] / "docs" / "sessions.md"
+PAGE = Path(__file__).parents[3] / "docs" / "sessions.md"
 
 SETS: dict[str, Sequence[Setting]] = {
     "PostgreSQL": postgres_session.SETTINGS,

@@ -16,8 +16,9 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RebuildSpec
-from tests.engine import shop
-from tests.engine.test_rebuild import SPEC
+from tests.engine.harness import shop, values_shop
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import PROJECTORS, SPEC
 
 
 @row("kept_values", key="id")
@@ -141,7 +142,10 @@ def project_all(engine: sa.Engine, count: int) -> None:
 
 def rebuild_of(engine: sa.Engine, run_id: str = "values", **changes: Any) -> Rebuild:
     """A rebuild of the table, in batches so small that rows are read back."""
-    own = {"projectors": ["tests.engine.values_shop:KeptProjector"], "replay": {"batch_events": 7, "max_rows_in_memory": 3}}
+    own = {
+        "projectors": ["tests.engine.harness.values_shop:KeptProjector"],
+        "replay": {"batch_events": 7, "max_rows_in_memory": 3},
+    }
     spec = RebuildSpec.model_validate(SPEC | own | changes)
     return Rebuild(spec, run_id=run_id, event_store=engine, read_models=engine, log=lambda _: None)
 
@@ -210,3 +214,27 @@ def _wanted_row(backend: str, number: int, empty: str | None) -> tuple[Any, ...]
 
 def _epoch(moment: str) -> Decimal:
     return Decimal(int(datetime.fromisoformat(f"{moment}+00:00").timestamp())) + Decimal("0.000250")
+
+
+KEPT = 20
+
+
+BOTH = [f"tests.engine.harness.shop:{name}" for name in PROJECTORS] + ["tests.engine.harness.values_shop:KeptProjector"]
+
+
+MANY = 600
+
+
+def filled(url: sa.URL, *, kept: int = KEPT, project: bool = False) -> None:
+    """The tables of both shops and their events, made in sessions that are as usual."""
+    engine = usual(url)
+    values_shop.create(engine)
+    shop.metadata.create_all(engine)
+    with engine.begin() as connection:
+        values_shop.append(connection, kept_events(kept), project=project)
+        connection.execute(shop.stored_events.insert(), events(MANY))
+
+
+def fresh(url: sa.URL, **arguments: Any) -> sa.Engine:
+    """An engine that opens a session for each use."""
+    return sa.create_engine(url, poolclass=sa.NullPool, **arguments)

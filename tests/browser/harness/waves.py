@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 import yaml
 
-from tests.engine import shop
-from tests.engine.test_external import program
-from tests.engine.test_rebuild import events
+from tests.engine.harness import shop
+from tests.engine.harness.programs import program
+from tests.engine.harness.shop import events
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 EVENTS = 400
@@ -50,7 +50,7 @@ class Waves:
             "read_models": {"conn_id": "waves_db"},
             "projectors": [
                 program(self.engine, self.waits, "totals", environment={"TEST": str(os.getpid())}),
-                "tests.engine.shop:OrderProjector",
+                "tests.engine.harness.shop:OrderProjector",
             ],
             "live_writer": "transactional",
             "timezone": str(ZONE),

@@ -153,7 +153,7 @@ SPEC: dict[str, Any] = {
     "rebuild": "marked",
     "event_store": {"conn_id": "db", "columns": {"recorded_at": None, "version": None, "type_version": None}},
     "read_models": {"conn_id": "db"},
-    "projectors": ["tests.engine.marked:KeeperProjector", "tests.engine.marked:ThingProjector"],
+    "projectors": ["tests.engine.harness.marked:KeeperProjector", "tests.engine.harness.marked:ThingProjector"],
     "live_writer": {"contract": "transactional"},
     "replay": {"batch_events": 100},
     "verify": {"max_count_drift_percent": 100},

@@ -13,7 +13,7 @@ from eventsourcing.persistence import Transcoder, Transcoding
 
 from projection_rebuild.events import Event
 from projection_rebuild.upcasting import Upcasters
-from tests.engine import shop
+from tests.engine.harness import shop
 
 
 class DateAsText(Transcoding):

@@ -15,7 +15,6 @@ from unittest import mock
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
 from projection_rebuild.dialects import Dialect
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.dialects.postgres import PostgresDialect
@@ -164,17 +163,6 @@ def answerless(strike: Strike) -> Strike:
         raise AssertionError("the connection is still alive")
 
     return struck
-
-
-def before_the_drain(patch: pytest.MonkeyPatch, action: Callable[[], None]) -> None:
-    """Somebody does something once the switch has found no job left and holds what it holds."""
-    drain = swap._Attempt._drain
-
-    def drained(attempt: Any) -> Any:
-        action()
-        return drain(attempt)
-
-    patch.setattr(swap._Attempt, "_drain", drained)
 
 
 def until(holds: Callable[[], object], seconds: float = 20) -> None:

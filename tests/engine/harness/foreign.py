@@ -18,7 +18,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 import sqlalchemy as sa
 
 from tests.emmett import library, node
-from tests.engine import pyshop
+from tests.engine.harness import foreign, pyshop
 
 Stored = dict[str, Any]
 """An event of the shop: aggregate_uuid, event_class, event_properties."""
@@ -156,7 +156,7 @@ def python_application(url: sa.URL) -> pyshop.Shop:
 
 # Emmett -------------------------------------------------------------------------------------------------------------
 
-APPEND = Path(__file__).parents[1] / "emmett" / "append.mjs"
+APPEND = Path(__file__).parents[2] / "emmett" / "append.mjs"
 
 
 def emmett(url: sa.URL, events: Sequence[Stored]) -> None:
@@ -180,3 +180,10 @@ def through_emmetts_function(engine: sa.Engine, event: Stored) -> None:
 
 
 Append = Callable[[sa.Engine, Stored], None]
+
+
+def make_tables(engine: sa.Engine, preset: str) -> None:
+    """The store's tables as their owners make them."""
+    scripts = {"spatie": foreign.SPATIE.get(engine.dialect.name, ""), "message_db": foreign.MESSAGE_DB, "marten": foreign.MARTEN}
+    with engine.begin() as connection:
+        connection.exec_driver_sql(scripts.get(preset) or "SELECT 1")

@@ -17,8 +17,10 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 CUSTOMERS, ORDERS, LINES, TOTALS = "Customers %s", "order", 'Bücher.Lines "x"', "T`" + "t" * 62
 
@@ -186,7 +188,7 @@ class Application:
 
 def run_of(engine: sa.Engine, run_id: str) -> Rebuild:
     """A rebuild of these tables, in small batches and with few rows in memory."""
-    names = [f"tests.engine.fidelity:{each.__name__}" for each in PROJECTORS]
+    names = [f"tests.engine.harness.fidelity:{each.__name__}" for each in PROJECTORS]
     patient = {"attempts": 200}
     return rebuild(engine, run_id, projectors=names, swap=patient, replay={"batch_events": 60, "max_rows_in_memory": 30})
 

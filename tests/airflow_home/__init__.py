@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tools.airflow_up import environment, migrate
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class AirflowHome:
@@ -61,3 +61,10 @@ def connection(url: sa.URL) -> str:
         "schema": None if url.get_backend_name() == "sqlite" else url.database,
     }
     return json.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+NOW = {"swap_now": True, "keep_old": False, "max_count_drift_percent": 100}
+
+
+def conn(engine: sa.Engine) -> dict[str, str]:
+    return {"AIRFLOW_CONN_UNIVERSAL_DB": connection(engine.url)}

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
-
-import pytest
 
 from projection_rebuild.errors import RebuildError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
-from tests.engine.injection import Fault
-from tests.engine.live_shop import LiveShop
-from tests.engine.test_rebuild import PROJECTORS
-
-
-def on(*kinds: str, among: Sequence[str] = DATABASES) -> list[Any]:
-    """Databases to be named in ``parametrize(..., indirect=True)``.
-
-    :param kinds: where a fault is tried always; between them, all faults of a kind meet all code
-    :param among: where it can be tried
-    """
-    chosen = among if EVERY_STATEMENT else kinds
-    return [pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in chosen]
-
+from tests.conftest import EVERY_STATEMENT
+from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.faults import WRITES, Fault
+from tests.engine.harness.specs import PROJECTORS
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "plan": lambda made: made.plan(RunOptions()),
@@ -152,3 +142,31 @@ def error_of(step: Callable[[], object]) -> Exception | None:
 def assert_within_the_work(strikes: dict[str, int]) -> None:
     """Each step was really struck, and not beside its work."""
     assert min(strikes.values()) >= 4 and strikes["atomic_swap"] >= 10, strikes
+
+
+_fork = multiprocessing.get_context("fork")
+
+
+def _die(_driver: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _work(shop: LiveShop, run_id: str, step: str, deadly: int) -> None:
+    made = shop.open_run(run_id)
+    with Fault(deadly, _die, after=True, only=WRITES).on(made):
+        STEPS[step](made)
+    # Straight out: what a worker does at its end is not what is tested here.
+    os._exit(0)
+
+
+def killed(shop: LiveShop) -> Attempt:
+    """Attempts in processes of their own, which are killed."""
+
+    def attempt(run_id: str, step: str, deadly: int) -> bool:
+        doomed = _fork.Process(target=_work, args=(shop, run_id, step, deadly))
+        doomed.start()
+        doomed.join(120)
+        assert doomed.exitcode in (0, -signal.SIGKILL), f"{step} failed by itself"
+        return doomed.exitcode != 0
+
+    return attempt

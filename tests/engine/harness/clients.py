@@ -10,16 +10,18 @@ from include.universal.live import unit_of_work
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
 from projection_rebuild.rebuild import Rebuild
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import TABLES, actual, events, expected, run_to, spec, tables
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import spec
 
 PROJECTORS = (shop.OrderProjector, shop.OrderLineProjector, shop.CustomerTotalProjector)
 # One of them by SQL, as long as it is not the tail.
 BY_BOTH_FORMS = [
-    "tests.engine.shop:OrderProjector",
-    "tests.engine.shop:OrderLineProjector",
-    "tests.engine.shop_sets:CustomerTotalProjector",
+    "tests.engine.harness.shop:OrderProjector",
+    "tests.engine.harness.shop:OrderLineProjector",
+    "tests.engine.harness.shop_sets:CustomerTotalProjector",
 ]
 IN_SHARDS = {"batch_events": 100, "max_rows_in_memory": 20, "shards": {"OrderLineProjector": 2}}
 # Whoever still holds a lock is found out soon.
@@ -128,3 +130,11 @@ def project(connection: sa.Connection, position: int, stored: dict[str, Any]) ->
     )
     for projector in PROJECTORS:
         project_live(connection, projector, event)
+
+
+def append(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    """The application appends events and projects them, each in a transaction."""
+    for each in stored:
+        with unit_of_work(engine) as connection:
+            made = connection.execute(shop.stored_events.insert().values(**each))
+            project(connection, made.inserted_primary_key[0], each)  # type: ignore[index]

@@ -16,6 +16,7 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RebuildSpec
+from tests.engine.harness.databases import flavour
 
 
 @row("tallies", key="stream", stream="stream")
@@ -151,12 +152,6 @@ TYPES: dict[str, dict[str, str]] = {
 }
 
 
-def flavour(engine: sa.Engine) -> str:
-    """The database's kind, MariaDB told from MySQL."""
-    with engine.connect():
-        return "mariadb" if getattr(engine.dialect, "is_mariadb", False) else engine.dialect.name
-
-
 @dataclass
 class Store:
     """An event store's table, ``stored_events``, with columns of any type, beside empty read models.
@@ -238,3 +233,8 @@ class Store:
 def moment(text: str) -> datetime:
     """An aware time."""
     return datetime.fromisoformat(text)
+
+
+def tallied(store: Store) -> list[tuple[str, int]]:
+    """How many events each stream has, by the read model."""
+    return sorted((stream, count) for stream, count, _ in store.rows())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from projection_rebuild.projector import Projector
-from tests.engine import shop
+from tests.engine.harness import shop
 
 _FIELD = {
     "postgresql": "(e.payload->>'@')",
