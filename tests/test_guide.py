@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from tests.airflow_home import AirflowHome, connection
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide-pyeventsourcing.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "getting-started" / "pyeventsourcing.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -223,7 +223,7 @@ dialect_for(sqlalchemy.create_engine("postgresql+psycopg://"))
 
 
 def test_an_application_needs_the_driver_of_its_own_database_only() -> None:
-    """And no more of the packages than docs/guide-pyeventsourcing.md names."""
+    """And no more of the packages than docs/getting-started/pyeventsourcing.md names."""
     alone = {"PYTHONPATH": str(ROOT / "include")}
     done = subprocess.run([sys.executable, "-c", APPLICATION], cwd=ROOT, capture_output=True, text=True, env=alone, check=False)
     assert done.returncode == 0, done.stderr

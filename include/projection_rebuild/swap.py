@@ -1,6 +1,6 @@
 """The switch: catch up until little is left, hold the writers, drain, rename all tables at once, release.
 
-What is held, and in which order, depends on the database; see ``docs/how-it-works.md``.
+What is held, and in which order, depends on the database; see ``docs/concepts/cutover.md``.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def _documentation(spec: RebuildSpec, path: Path) -> str:
             *rows,
             "",
             *_stages(spec),
-            "Any task can be retried or cleared at any time; see `docs/operating.md`.",
+            "Any task can be retried or cleared at any time; see `docs/how-to/stop-and-retry.md`.",
         ]
     )
 
