@@ -15,8 +15,8 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, PauseTooLong
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import PlanError
+from projection_rebuild.results import PARTS, SwapResult
 from projection_rebuild.spec import RunOptions
-from projection_rebuild.swap import PARTS, SwapResult
 from tests.engine.harness.chains import create, run_of, schema_of
 from tests.engine.harness.clocks import ShiftedClock
 from tests.engine.harness.driver import run_to
