@@ -91,10 +91,11 @@ test-every-statement: .venv/.development ## strike every single statement of a r
 	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine tests/universal tests/test_proof.py
 
 .PHONY: lint
-lint: .venv/.development ## check style and types
+lint: .venv/.development ## check style, types, and which package imports which
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: prove
 prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
