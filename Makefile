@@ -91,10 +91,11 @@ test-every-statement: .venv/.development ## strike every single statement of a r
 	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine tests/universal tests/test_proof.py
 
 .PHONY: lint
-lint: .venv/.development ## check style and types
+lint: .venv/.development ## check style, types, and which package imports which
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: docs
 docs: .venv/.development ## build the site of docs/ into .site, with search; a broken link is an error
@@ -114,6 +115,10 @@ bench: .venv/.development ## measure replays against SQL by hand, the databases'
 up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
+
+.PHONY: hooks
+hooks: .venv/.development ## let git check style, types and the subject at each commit
+	@$(BIN)/pre-commit install
 
 .PHONY: lock
 lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move stays

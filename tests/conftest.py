@@ -17,8 +17,12 @@ import sqlalchemy as sa
 
 from tests import servers
 from tests.airflow_home import AirflowHome
+from tests.in_memory import keep_files_in_memory
 from tests.servers import OwnServer, Server
 from tools.airflow_up import configuration
+
+# Before anything makes a temporary file.
+keep_files_in_memory()
 
 # Whoever imports Airflow first makes it read these; not the home and the database of whoever runs the tests.
 AIRFLOW = Path(tempfile.mkdtemp(prefix="airflow-"))

@@ -12,10 +12,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tools import airflow_settings, airflow_up
+from tools import airflow_settings, airflow_up, commit_subject
 
 ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
+PRIVATE = re.compile(r"_[a-z]\w*|_[A-Z]\w*")
 
 
 def test_requirements_are_the_locked_run_time_dependencies() -> None:
@@ -135,6 +138,80 @@ def test_no_file_carries_a_path_of_a_developers_machine() -> None:
             assert not home.search((ROOT / name).read_text(errors="replace")), name
 
 
+def test_each_hook_runs_from_the_project_and_asks_no_host() -> None:
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = {hook["id"]: hook for repository in repositories for hook in repository["hooks"]}
+    assert {repository["repo"] for repository in repositories} == {"local"}
+    assert {hook["language"] for hook in hooks.values()} == {"system"}
+    assert all(re.search(r"(^|\s)\.venv/bin/", hook["entry"]) for hook in hooks.values())
+    assert hooks["commit-subject"]["stages"] == ["commit-msg"]
+    (lint,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    checks = re.findall(r"\$\(BIN\)/(\S+(?: (?:check|format))?)", lint)
+    entries = " ".join(hook["entry"] for hook in hooks.values())
+    without = [check for check in checks if f".venv/bin/{check}" not in entries]
+    assert not without, f"what `make lint` finds, a hook has to find before: add one for {without}"
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("x" * 72, []),
+        ("x" * 72 + "\n\n" + "a body may have longer lines " * 4, []),
+        ("# a comment of git's\n\nSubject\n# " + "x" * 80, []),
+        ("x" * 73, ["73 characters"]),
+        ("Subject.", ["full stop"]),
+        ("Subject\nbody", ["second line"]),
+        ("x" * 80 + ".\nbody", ["81 characters", "full stop", "second line"]),
+        ("# only a comment\n\n", ["no subject"]),
+        ("", ["no subject"]),
+    ],
+)
+def test_a_commit_message_is_checked(tmp_path: Path, message: str, found: list[str]) -> None:
+    path = tmp_path / "COMMIT_EDITMSG"
+    path.write_text(message)
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.commit_subject", str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = done.stderr.splitlines()
+    assert len(said) == len(found) and all(words in line for words, line in zip(found, said, strict=True))
+    assert done.returncode == bool(found)
+    assert len(commit_subject.problems(message)) == len(found)
+
+
+def test_each_decision_is_a_record_and_the_index_lists_all() -> None:
+    index = (ROOT / "docs" / "decisions.md").read_text()
+    listed = re.findall(r"^\* \[(\d{4})\]\(adr/([^)]+)\)\s+(.+)$", index, re.MULTILINE)
+    records = sorted(path.name for path in (ROOT / "docs" / "adr").glob("*.md"))
+    assert [name for _, name, _ in listed] == records
+    assert [int(number) for number, _, _ in listed] == list(range(1, len(records) + 1))
+    for number, name, title in listed:
+        text = (ROOT / "docs" / "adr" / name).read_text()
+        assert name.startswith(f"{number}-") and text.startswith(f"# {int(number)}. {title}\n")
+        parts = re.findall(r"^## (.+)\n\n(\S.*)$", text, re.MULTILINE)
+        assert [heading for heading, _ in parts] == ["Status", "Context", "Decision", "Consequences"], name
+        assert re.match(r"(Proposed|Accepted|Superseded by \[\d{4}\]\([^)]+\)), \d{4}-\d\d-\d\d\.$", parts[0][1]), name
+
+
+GUIDES = ["CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/architecture.md", "docs/decisions.md"]
+"""What contributors read: a path that has moved sends them nowhere."""
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_what_a_guide_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:benchmarks|dags|docs|include|plugins|tests|tools)/[\w./-]*)`", text)
+    linked = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    missing = [path for path in named if not (ROOT / path).exists()]
+    missing += [link for link in linked if link and not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+def test_contributing_names_each_target_that_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = re.findall(r"^(test[a-z-]*|prove|bench|setup|hooks|lock):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [target for target in targets if f"`make {target}`" not in text and f"make {target} " not in text] == []
+
+
 APPLICATION = """
 import sys
 sys.modules |= dict.fromkeys(["airflow", "alembic", "MySQLdb", "psutil", "tenacity"])
@@ -150,3 +227,96 @@ def test_an_application_needs_the_driver_of_its_own_database_only() -> None:
     alone = {"PYTHONPATH": str(ROOT / "include")}
     done = subprocess.run([sys.executable, "-c", APPLICATION], cwd=ROOT, capture_output=True, text=True, env=alone, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# Tests that a newcomer finds ----------------------------------------------------------------------------------------
+
+
+def modules_of_tests() -> dict[Path, ast.Module]:
+    """All modules below ``tests``, parsed, by their paths in it."""
+    found = (path for path in TESTS.rglob("*.py") if "node_modules" not in path.parts)
+    return {path.relative_to(TESTS): ast.parse(path.read_text()) for path in sorted(found)}
+
+
+def is_test(path: Path) -> bool:
+    return path.name.startswith("test_")
+
+
+def imported_by(module: ast.Module) -> set[str]:
+    """The dotted names that a module imports; of ``from a import b`` both ``a`` and ``a.b``."""
+    names: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_no_module_imports_a_test_module() -> None:
+    modules = modules_of_tests()
+    tests = {".".join(("tests", *path.with_suffix("").parts)) for path in modules if is_test(path)}
+    assert len(tests) > 100
+    assert {str(path): wrong for path, module in modules.items() if (wrong := imported_by(module) & tests)} == {}
+
+
+def test_what_test_modules_share_lies_in_a_package_of_its_own() -> None:
+    """In a ``harness``, or in another package without tests; fixtures in a ``conftest.py``."""
+    paths = modules_of_tests()
+    with_tests = {path.parent for path in paths if is_test(path)}
+    helpers = [path for path in paths if not is_test(path) and path.name not in ("conftest.py", "__init__.py")]
+    assert len(helpers) > 20
+    assert [str(path) for path in helpers if path.parent in with_tests] == []
+    assert not any(is_test(path) for path in paths if "harness" in path.parts)
+
+
+def private_names(node: ast.AST) -> list[str]:
+    """The private names in an expression, and in the dotted names of its texts; not those of ``self`` and ``cls``."""
+    found: list[str] = []
+    for each in ast.walk(node):
+        if isinstance(each, ast.Attribute) and not (isinstance(each.value, ast.Name) and each.value.id in ("self", "cls")):
+            found.append(each.attr)
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str):
+            found += each.value.split(".")
+    return [name for name in found if PRIVATE.fullmatch(name)]
+
+
+def replaced_in(function: ast.AST) -> list[str]:
+    """The private names that a function replaces: by a patch, or by an assignment to somebody else's attribute."""
+    found: list[str] = []
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "delattr", "object", "patch"):
+            found += [name for given in node.args[:2] for name in private_names(given)]
+            # The name is a parameter, or of a loop: it stands somewhere in the function.
+            if len(node.args) > 1 and not isinstance(node.args[0], ast.Constant) and not isinstance(node.args[1], ast.Constant):
+                texts = (each for each in ast.walk(function) if isinstance(each, ast.Constant))
+                found += [name for each in texts for name in private_names(each)]
+        elif isinstance(node, ast.Assign | ast.AugAssign | ast.Delete):
+            targets = [node.target] if isinstance(node, ast.AugAssign) else node.targets
+            found += [name for target in targets if isinstance(target, ast.Attribute) for name in private_names(target)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "monkeypatch.setattr(swap._Attempt, 'hold', late)",
+        "patch.setattr(swap, '_finish_at_once', late)",
+        "monkeypatch.setattr('projection_rebuild.dialects.mysql._LISTS_LOCKS', '')",
+        "mock.patch.object(dialect, '_copy', copied)",
+        "for name in ('open', '_drop'): setattr(retire, name, late)",
+        "memory._process = process",
+        "made._context.dialect.fence = late",
+        "del ledger._checkpoints",
+    ],
+)
+def test_a_private_name_that_a_test_replaces_is_seen(code: str) -> None:
+    assert replaced_in(ast.parse(code))
+
+
+def test_private_names_are_replaced_in_a_harness_alone() -> None:
+    """A test has a named seam for it: ``before_the_drain``, ``just_before``, ``Fault`` ..."""
+    modules = {path: module for path, module in modules_of_tests().items() if "harness" not in path.parts}
+    found = {str(path): [name for each in module.body for name in replaced_in(each)] for path, module in modules.items()}
+    assert {path: names for path, names in found.items() if names} == {}

@@ -9,7 +9,7 @@ from include.universal import live
 from include.universal.schema import create_schema
 from projection_rebuild.spec import LiveWriter
 from tests.conftest import DATABASES, EVERY_STATEMENT
-from tests.engine.sweep import on
+from tests.engine.harness.databases import on
 from tools.prove import witness
 from tools.prove.clients import Role, Seen
 from tools.prove.comparison import Comparison, Rows, compare

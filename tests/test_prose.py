@@ -16,9 +16,6 @@ SENTENCE, PARAGRAPH, CELL, LINE = 25, 80, 20, 100
 WRITTEN_BY_A_PROGRAM = {"docs/benchmark.md"}
 """Figures, as ``make bench`` writes them."""
 
-PENDING = {"docs/decisions.md"}
-"""Pages that do not pass yet. Take a page out when it passes; put none in."""
-
 PAGES = sorted(str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 FENCE = re.compile(r" *(```|~~~)")
@@ -84,15 +81,10 @@ def faults(text: str) -> Iterator[str]:
                 yield f"line {number}: a sentence of {words(sentence)} words: {sentence.strip()[:60]}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in WRITTEN_BY_A_PROGRAM | PENDING])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WRITTEN_BY_A_PROGRAM])
 def test_a_page_is_read_once(page: str) -> None:
     found = [*faults((ROOT / page).read_text(encoding="utf-8"))]
     assert not found, f"{page}: say it in shorter pieces\n" + "\n".join(found)
-
-
-@pytest.mark.parametrize("page", sorted(PENDING))
-def test_the_list_of_pages_that_do_not_pass_shrinks(page: str) -> None:
-    assert page in PAGES and any(faults((ROOT / page).read_text(encoding="utf-8"))), f"take {page} out of PENDING"
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.airflow_home import connection
-from tests.browser.application import Application
-from tests.browser.running import RunningAirflow
-from tests.browser.waves import Waves
+from tests.browser.harness.application import Application
+from tests.browser.harness.running import RunningAirflow
+from tests.browser.harness.waves import Waves
 from tests.conftest import Databases
 
 PROJECTORS = ["ExpenseProjector", "CategorySummaryProjector", "MonthlySummaryProjector"]

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from projection_rebuild_airflow import links
-from tests.browser.running import RunningAirflow
+from tests.browser.harness.running import RunningAirflow
 
 VALUES = {"dag_id": "rebuild_universal", "name": "page.js"}
 """For the parameters in paths; a route with another one needs a value here, or the tests fail."""

@@ -17,10 +17,10 @@ import pytest
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect, sync_playwright
 
 from projection_rebuild_airflow import links
-from tests.browser.application import Application
 from tests.browser.conftest import BASE
-from tests.browser.running import PASSWORDS, RunningAirflow
-from tests.browser.waves import ZONE
+from tests.browser.harness.application import Application
+from tests.browser.harness.running import PASSWORDS, RunningAirflow
+from tests.browser.harness.waves import ZONE
 
 PATIENCE = 240_000
 """Milliseconds; a busy machine is no reason to fail."""

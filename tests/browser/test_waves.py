@@ -11,11 +11,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 
-from tests.browser.running import RunningAirflow
-from tests.browser.waves import EVENTS, Waves
-from tests.engine.injection import until
-from tests.engine.test_external import held, right, running
-from tests.engine.test_rebuild import events
+from tests.browser.harness.running import RunningAirflow
+from tests.browser.harness.waves import EVENTS, Waves
+from tests.engine.harness.faults import until
+from tests.engine.harness.programs import held, right, running
+from tests.engine.harness.shop import events
 
 DAG = "rebuild_waves"
 PATIENCE = 240

@@ -13,12 +13,10 @@ from include.universal import cdnow, events, independent
 from include.universal.demo import SPEC, run_all
 from include.universal.schema import create_schema
 from projection_rebuild.spec import RunOptions, load_spec
-from tests.airflow_home import AirflowHome, connection
-from tests.engine.sweep import on
+from tests.airflow_home import NOW, AirflowHome, conn
+from tests.engine.harness.databases import on
 
 pytestmark = pytest.mark.airflow
-
-NOW = {"swap_now": True, "keep_old": False, "max_count_drift_percent": 100}
 
 
 @pytest.fixture
@@ -28,10 +26,6 @@ def universal(engine: sa.Engine) -> sa.Engine:
     events.append_all(engine, events.generate(3_000))
     events.append_all(engine, cdnow.purchases())
     return engine
-
-
-def conn(engine: sa.Engine) -> dict[str, str]:
-    return {"AIRFLOW_CONN_UNIVERSAL_DB": connection(engine.url)}
 
 
 @pytest.mark.parametrize("database_kind", on("postgres", "mysql"), indirect=True)

@@ -13,8 +13,7 @@ from include.universal import events, independent
 from include.universal.demo import SPEC, run_all
 from include.universal.schema import create_schema
 from projection_rebuild.spec import RunOptions, load_spec
-from tests.airflow_home import AirflowHome
-from tests.dags.test_rebuild_dag import NOW, conn
+from tests.airflow_home import NOW, AirflowHome, conn
 
 pytestmark = [pytest.mark.airflow, pytest.mark.postgres]
 

@@ -13,7 +13,7 @@ from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.reading import Reading
 from projection_rebuild.rows import RowBuffer, Rows
-from tests.engine.test_rows import Item, Stored, Total
+from tests.engine.harness.items import Item, Stored, Total
 
 SIZE = Depths.ENOUGH
 

@@ -20,9 +20,9 @@ from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.testing import Told, assert_agrees
-from tests.engine import shop
-from tests.engine.shop_sets import CustomerTotalProjector, ForOneDatabase
-from tests.engine.test_rebuild import events, tables
+from tests.engine.harness import shop
+from tests.engine.harness.shop import events, tables
+from tests.engine.harness.shop_sets import CustomerTotalProjector, ForOneDatabase
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "check-a-projector.md").read_text(encoding="utf-8")
 
@@ -64,9 +64,7 @@ TOLD: list[Told] = [(each["event_class"], each["aggregate_uuid"], each["event_pr
 
 
 def test_nothing_of_a_database_that_is_named_is_touched(engine: sa.Engine) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(3))
+    shop.fill(engine, events(3))
     url = engine.url.render_as_string(hide_password=False)
     before = tables(engine)
     # Like the tables that are there, and as somebody else makes them.

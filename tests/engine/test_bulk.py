@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -20,6 +19,7 @@ from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.rows import Changes, row, row_type
 from projection_rebuild.tables import GreenTables, WriteError
 from projection_rebuild.trouble import Kind
+from tests.engine.harness.databases import marked
 
 WORDS = [
     "plain",
@@ -78,12 +78,10 @@ def _thing(number: int, raw: bytes | None = None) -> Thing:
 
 
 @pytest.fixture
-def dialect(database_url: sa.URL) -> Iterator[Dialect]:
+def dialect(dialect: Dialect) -> Dialect:
     """Each kind of database, with the table."""
-    made = dialect_for(sa.create_engine(database_url))
-    metadata.create_all(made.engine)
-    yield made
-    made.engine.dispose()
+    metadata.create_all(dialect.engine)
+    return dialect
 
 
 def _write(dialect: Dialect, rows: list[Thing]) -> None:
@@ -107,9 +105,7 @@ def test_what_is_written_in_bulk_is_read_again(dialect: Dialect, raw: bytes | No
     assert _read(dialect, list(range(600))) == rows
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb", "mysql")]
-)
+@pytest.mark.parametrize("kind", marked("postgres", "mariadb", "mysql"))
 @pytest.mark.parametrize("many", [3, 300])
 def test_few_rows_and_many_are_written_alike(kind: str, many: int, new_database: Any) -> None:
     """By COPY or a file, and by the driver: times with an offset, and bits."""
@@ -196,7 +192,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+@pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 def test_an_error_about_a_value_is_known_for_what_it_is(kind: str, new_database: Any) -> None:
     dialect = MySQLDialect(sa.create_engine(new_database(kind)))
     metadata.create_all(dialect.engine)
@@ -211,7 +207,7 @@ def test_an_error_about_a_value_is_known_for_what_it_is(kind: str, new_database:
     assert unknown == {}
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+@pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 @pytest.mark.parametrize("allowed", [True, False])
 def test_files_are_used_where_the_server_takes_them(kind: str, allowed: bool, new_database: Any) -> None:
     url = new_database(kind)

@@ -19,10 +19,12 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from tests.conftest import DATABASES, SERVERS
-from tests.engine import shop
-from tests.engine.changes import CHANGES, UNTRIED, Change
-from tests.engine.sweep import EVERY_STATEMENT
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.changes import CHANGES, UNTRIED, Change
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC, rebuild
+from tests.engine.harness.sweep import EVERY_STATEMENT
 
 ON_EACH = [pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in DATABASES]
 LAST_LOOK = {

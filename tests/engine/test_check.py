@@ -23,12 +23,13 @@ from projection_rebuild.events import Event
 from projection_rebuild.projector import handles
 from projection_rebuild.rows import Rows
 from projection_rebuild.spec import RebuildSpec
-from tests.engine import shop
-from tests.engine.test_rebuild import SPEC, events, spec, tables
-from tests.engine.test_shards import of as made_of
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.shop import event_of, events, tables
+from tests.engine.harness.specs import SPEC, spec
 
 HERE = "tests.engine.test_check"
-SQL = "tests.engine.shop_sets:CustomerTotalProjector"
+SQL = "tests.engine.harness.shop_sets:CustomerTotalProjector"
 BY_SQL = ["by its SQL in one range", "by its SQL, three events a range", "by its SQL, one event a range"]
 HANDLERS = [
     "live",
@@ -112,23 +113,16 @@ def checked(engine: sa.Engine, given: RebuildSpec, **how: Any) -> Checked:
     return check(given, event_store=engine, read_models=engine, **how)
 
 
-def filled(engine: sa.Engine, count: int = 40) -> sa.Engine:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(count))
-    return engine
-
-
 @pytest.fixture
 def store(engine: sa.Engine) -> sa.Engine:
     """A shop with 40 events, on each kind of database."""
-    return filled(engine)
+    return shop.fill(engine, events(40))
 
 
 @pytest.fixture
-def one(sqlite_url: sa.URL) -> sa.Engine:
+def one(sqlite: sa.Engine) -> sa.Engine:
     """The same where the database does not matter."""
-    return filled(sa.create_engine(sqlite_url))
+    return shop.fill(sqlite, events(40))
 
 
 def left(engine: sa.Engine) -> list[str]:
@@ -142,7 +136,7 @@ def left(engine: sa.Engine) -> list[str]:
 
 def test_all_ways_agree_and_nothing_stays(store: sa.Engine) -> None:
     before, lines = tables(store), spec().projectors[1]
-    found = checked(store, only(["tests.engine.shop:OrderProjector", str(lines), SQL]))
+    found = checked(store, only(["tests.engine.harness.shop:OrderProjector", str(lines), SQL]))
     assert found.agrees and not found.left_out and not found.remarks, found.describe()
     assert found.agreed == {
         "OrderProjector": HANDLERS,
@@ -184,20 +178,20 @@ def test_an_event_that_only_some_ways_can_take_is_told_from_one_that_none_can(
         connection.exec_driver_sql(
             "CREATE TABLE customer_totals (customer integer PRIMARY KEY, orders integer NOT NULL CHECK (orders > 0), spent numeric(14, 2) NOT NULL)"
         )
-    found = checked(one, only(["tests.engine.shop:CustomerTotalProjector"]))
+    found = checked(one, only(["tests.engine.harness.shop:CustomerTotalProjector"]))
     (part,) = found.differing
     assert part.way == "live" and part.event and part.event.type == "OrderPlaced"
     assert f"that event gives no trouble {', '.join(HANDLERS[1:])}" in found.describe()
 
 
 def test_who_reads_another_ones_table_finds_it_filled(one: sa.Engine) -> None:
-    found = checked(one, only(["NosyProjector", "tests.engine.shop:OrderProjector"]), projectors=["NosyProjector"])
+    found = checked(one, only(["NosyProjector", "tests.engine.harness.shop:OrderProjector"]), projectors=["NosyProjector"])
     assert found.agrees and found.agreed == {"NosyProjector": HANDLERS[:4]}
 
 
 def test_what_is_left_out_is_named_with_its_reason(one: sa.Engine) -> None:
     program = {"name": "Program", "command": ["true"], "tables": {"order_lines": ["row_id"]}, "event_types": ["LineAdded"]}
-    given = spec(projectors=["tests.engine.shop:OrderProjector", f"{HERE}:NobodysProjector", program])
+    given = spec(projectors=["tests.engine.harness.shop:OrderProjector", f"{HERE}:NobodysProjector", program])
     found = checked(one, given)
     assert found.agrees and [*found.agreed] == ["OrderProjector"]
     assert "left out: Program: it is a program" in found.describe()
@@ -207,7 +201,7 @@ def test_what_is_left_out_is_named_with_its_reason(one: sa.Engine) -> None:
 
 @pytest.mark.parametrize("name", ["TotalsBySqlAlone", "ForOneDatabase"])
 def test_a_projector_that_has_only_sql(one: sa.Engine, name: str) -> None:
-    found = checked(one, only([f"tests.engine.shop_sets:{name}"]))
+    found = checked(one, only([f"tests.engine.harness.shop_sets:{name}"]))
     if name == "TotalsBySqlAlone":
         assert found.agrees and found.agreed == {name: BY_SQL}
     else:
@@ -222,7 +216,7 @@ def test_sql_is_left_out_where_a_run_does_not_use_it(one: sa.Engine) -> None:
 
 @pytest.mark.parametrize(
     "database_kind",
-    ["sqlite", *(pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb"))],
+    marked("sqlite", "postgres", "mariadb"),
     indirect=True,
 )
 def test_tables_get_the_structure_that_the_spec_declares(store: sa.Engine, tmp_path: Path) -> None:
@@ -233,7 +227,7 @@ def test_tables_get_the_structure_that_the_spec_declares(store: sa.Engine, tmp_p
     with store.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE orders_of (n integer PRIMARY KEY)")
         connection.exec_driver_sql("ALTER TABLE customer_totals DROP COLUMN spent")
-    given = only(["tests.engine.shop:CustomerTotalProjector"], structure={"ddl": str(tmp_path / "new.sql")})
+    given = only(["tests.engine.harness.shop:CustomerTotalProjector"], structure={"ddl": str(tmp_path / "new.sql")})
     found = checked(store, given)
     assert found.agrees, found.describe()
     with pytest.raises(Exception, match="spent"):
@@ -283,7 +277,7 @@ def test_what_a_killed_check_has_left_goes_with_the_next(store: sa.Engine, tmp_p
     given = [sys.executable, "-m", "projection_rebuild", "check", str(path), "--read-models", url]
     assert subprocess.run(given, check=False).returncode == -signal.SIGKILL
     assert left(store)
-    assert checked(store, spec(projectors=["tests.engine.shop:OrderProjector"])).agrees
+    assert checked(store, spec(projectors=["tests.engine.harness.shop:OrderProjector"])).agrees
     assert not left(store)
 
 
@@ -388,7 +382,7 @@ def test_a_way_that_fails_is_told_of_by_the_first_event_at_which_it_does(one: sa
     """Here a later shard is the first one, by the order of events, that fails."""
     with one.begin() as connection:
         connection.execute(
-            shop.stored_events.insert(), [made_of(1, "Made", "a"), *[made_of(each, "Got", order="a") for each in range(2, 12)]]
+            shop.stored_events.insert(), [event_of(1, "Made", "a"), *[event_of(each, "Got", order="a") for each in range(2, 12)]]
         )
     (part,) = checked(one, only(["tests.engine.test_shards:ByCustomer"])).differing
     assert part.event is not None

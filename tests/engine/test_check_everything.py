@@ -31,9 +31,9 @@ from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector
 from projection_rebuild.testing import Told, assert_agrees
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
-from tests.engine import shop, shop_sets, tally, values_shop
-from tests.engine.test_rebuild import events
-from tests.universal.test_reading import MonthsAndTotals, RunningTotalProjector
+from tests.engine.harness import shop, shop_sets, tally, values_shop
+from tests.engine.harness.shop import events
+from tests.universal.harness.running_totals import MonthsAndTotals, RunningTotalProjector
 from tools.prove import witness
 
 HISTORY = 400 if EVERY_STATEMENT else 24

@@ -26,9 +26,9 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.testing import Told, tables_apart
 from tests.conftest import DATABASES, SERVERS
-from tests.engine import shop
-from tests.engine.tally import CustomerProjector
-from tests.engine.test_null_lookups import GROWN, NodeProjector
+from tests.engine.harness import shop
+from tests.engine.harness.nodes import GROWN, NodeProjector
+from tests.engine.harness.tally import CustomerProjector
 
 Patch = pytest.MonkeyPatch
 

@@ -11,8 +11,10 @@ import yaml
 from projection_rebuild import __main__ as command
 from projection_rebuild.rebuild import Rebuild
 from tests.conftest import Databases
-from tests.engine import shop
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to, tables
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events, tables
+from tests.engine.harness.specs import SPEC, rebuild
 from tests.servers.postgres import PostgresServer
 
 NAMED = {
@@ -32,9 +34,8 @@ def spec(tmp_path: Path) -> Path:
 @pytest.fixture
 def url(engine: sa.Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> str:
     """A shop whose tables are filled and seen through a view."""
-    shop.metadata.create_all(engine)
+    shop.fill(engine, events(200))
     with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(200))
         connection.exec_driver_sql("CREATE VIEW open_orders AS SELECT id, status FROM orders")
     run_to(rebuild(engine, "fill"), "drop")
     if engine.dialect.name == "postgresql" and isinstance(server := databases.server("postgres"), PostgresServer):

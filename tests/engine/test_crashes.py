@@ -6,48 +6,16 @@ kill the application must work on, and the run's retry must finish the job.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from tests.conftest import EVERY_STATEMENT
-from tests.engine.injection import WRITES, Fault
-from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import REBUILD, ROLLBACK, STEPS, Attempt, Worker, assert_within_the_work, sweep
+from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.sweep import REBUILD, ROLLBACK, Worker, assert_within_the_work, killed, sweep
 
 pytestmark = pytest.mark.slow
-
-_fork = multiprocessing.get_context("fork")
-
-
-def _die(_driver: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _work(shop: LiveShop, run_id: str, step: str, deadly: int) -> None:
-    made = shop.open_run(run_id)
-    with Fault(deadly, _die, after=True, only=WRITES).on(made):
-        STEPS[step](made)
-    # Straight out: what a worker does at its end is not what is tested here.
-    os._exit(0)
-
-
-def killed(shop: LiveShop) -> Attempt:
-    """Attempts in processes of their own, which are killed."""
-
-    def attempt(run_id: str, step: str, deadly: int) -> bool:
-        doomed = _fork.Process(target=_work, args=(shop, run_id, step, deadly))
-        doomed.start()
-        doomed.join(120)
-        assert doomed.exitcode in (0, -signal.SIGKILL), f"{step} failed by itself"
-        return doomed.exitcode != 0
-
-    return attempt
 
 
 @pytest.mark.parametrize("steps", [REBUILD, ROLLBACK], ids=["rebuild", "rollback"])

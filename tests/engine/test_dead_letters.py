@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
@@ -16,9 +16,11 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ProjectorReplay, drive_again
 from projection_rebuild.rows import Rows
 from projection_rebuild.tables import WriteError
-from tests.engine import shop
-from tests.engine.shop import CustomerTotal, Order
-from tests.engine.test_rebuild import run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import CustomerTotal, Order
+from tests.engine.harness.specs import spec
 
 fixed = False
 """Whether the handlers have been corrected."""
@@ -53,12 +55,15 @@ def broken() -> Iterable[None]:
     fixed = False
 
 
-@pytest.fixture(params=["postgres", "mysql", "sqlite"])
-def engine(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterable[sa.Engine]:
-    made = sa.create_engine(new_database(request.param))
-    shop.metadata.create_all(made, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders", "customer_totals")])
-    yield made
-    made.dispose()
+@pytest.fixture(params=marked("postgres", "mysql", "sqlite"))
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(engine: sa.Engine) -> sa.Engine:
+    shop.create(engine, "stored_events", "orders", "customer_totals")
+    return engine
 
 
 def store(engine: sa.Engine, *events: tuple[str, str, dict[str, Any]]) -> None:

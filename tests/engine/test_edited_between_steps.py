@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions, load_spec
-from tests.engine import shop
-from tests.engine.test_preflight import execute
-from tests.engine.test_rebuild import PROJECTORS, SPEC, actual, events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual
+from tests.engine.harness.specs import PROJECTORS, SPEC, rebuild
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "clone": Rebuild.clone_tables,
@@ -71,16 +73,6 @@ class OrderElsewhere:
     id: str
 
 
-@pytest.fixture
-def shop_on_sqlite(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(300))
-    yield engine
-    engine.dispose()
-
-
 def projectors_of(rebuild: Rebuild, **instead: type[Projector] | None) -> Rebuild:
     """The same run with other code: each projector that is named is another class, or none."""
     known = rebuild._context.projectors
@@ -131,7 +123,7 @@ EDITS: dict[str, tuple[dict[str, Any], str]] = {
     "another schema of it": ({"event_store": {"conn_id": "db", "schema": "main"}}, "event_store.db_schema is main now"),
     "another contract": ({"live_writer": {"contract": "detached", "drain_check": "SELECT 0"}}, "live_writer.contract is detached now, not transactional"),
     "another schema of the tables": ({"read_models": {"conn_id": "db", "schema": "main"}}, "read_models.db_schema is main now, not null"),
-    "another structure": ({"structure": {"metadata": "tests.engine.shop:metadata"}}, "structure has been added"),
+    "another structure": ({"structure": {"metadata": "tests.engine.harness.shop:metadata"}}, "structure has been added"),
 }  # fmt: skip
 
 
@@ -209,7 +201,7 @@ def test_what_may_change_while_a_run_waits_changes_nothing(shop_on_sqlite: sa.En
 def test_after_the_switch_what_is_done_with_may_change(shop_on_sqlite: sa.Engine) -> None:
     run_to(rebuild(shop_on_sqlite), "swap")
     code, _ = CODE["other columns"]
-    projectors_of(rebuild(shop_on_sqlite, structure={"metadata": "tests.engine.shop:metadata"}), **code).reconcile()
+    projectors_of(rebuild(shop_on_sqlite, structure={"metadata": "tests.engine.harness.shop:metadata"}), **code).reconcile()
     later = projectors_of(rebuild(shop_on_sqlite, **EDITS["another event store"][0]), OrderProjector=None)
     assert later.drop_due()
     later.drop_old()
@@ -221,7 +213,7 @@ def test_a_structure_file_that_is_edited_is_named(shop_on_sqlite: sa.Engine, tmp
     )
     execute(shop_on_sqlite, "DROP TABLE order_lines")
     text = (
-        "rebuild: shop\nevent_store: {conn_id: db}\nread_models: {conn_id: db}\nprojectors: ['tests.engine.shop:OrderProjector']\n"
+        "rebuild: shop\nevent_store: {conn_id: db}\nread_models: {conn_id: db}\nprojectors: ['tests.engine.harness.shop:OrderProjector']\n"
         "live_writer: transactional\nstructure: {ddl: orders.sql}\n"
     )
     (tmp_path / "shop.yaml").write_text(text)

@@ -43,9 +43,12 @@ from projection_rebuild.projector import Projector, handles, load_projector
 from projection_rebuild.rows import Rows
 from projection_rebuild.spec import EventStoreSection, RunOptions, StructureSection
 from projection_rebuild.upcasting import Upcasters
-from tests.engine import shop
-from tests.engine.marked import MARK, leaks
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.marked import MARK, leaks
+from tests.engine.harness.seams import old_tables_are_dropped_by
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 
 class Elsewhere(Exception):
@@ -188,9 +191,7 @@ class BadPeriod(Projector):
 @pytest.mark.parametrize(("projector", "kind"), [(BadSql, "InvalidOperation"), (BadPeriod, "Elsewhere")])
 def test_what_an_author_says_of_a_projector_fails(sqlite_url: sa.URL, projector: type[Projector], kind: str) -> None:
     engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(5))
+    shop.fill(engine, events(5))
     made = rebuild(engine, projectors=[f"{__name__}:{projector.__name__}"])
     given: dict[str, Any] = {"since": "2026-01-01"} if projector is BadPeriod else {}
     found = told(lambda: made.plan(RunOptions.parse(given)))
@@ -219,9 +220,7 @@ def test_signals_of_the_engine_have_a_text_and_a_code(error: Exception, kind: ty
 def switched(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
     """A database whose run has switched."""
     made = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(made)
-    with made.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(20))
+    shop.fill(made, events(20))
     run_to(rebuild(made), "swap")
     yield made
     made.dispose()
@@ -253,7 +252,7 @@ def test_tables_that_are_never_free_are_named(
     assert ("SQLITE_BUSY" in found.message) is (use is locked)
     made.reconcile()
     with monkeypatch.context() as patched:
-        patched.setattr(retire, "_drop", use)
+        old_tables_are_dropped_by(patched, use)
         found = told(made.drop_old)
     assert isinstance(found, LockNotHad) and "_old for " in found.message
     made.drop_old()
@@ -266,7 +265,7 @@ def test_a_program_that_still_writes_is_waited_for(
 ) -> None:
     monkeypatch.setattr(clone, "PATIENCE", timedelta(0))
     made = rebuild(switched)
-    monkeypatch.setattr(type(made._context.dialect), "fence", use)
+    monkeypatch.setattr(type(dialect_for(switched)), "fence", use)
     with pytest.raises(SettleTimeout, match="somebody still writes orders_rebuild"):
         clone._wait_for_writers(made._context, made._context.table_set("orders"))
     made.close()
@@ -316,9 +315,7 @@ def test_an_event_of_a_version_that_nobody_knows_is_told_with_one_code(
     sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(5))
+    shop.fill(engine, events(5))
     monkeypatch.setattr(shop.OrderProjector, "upcasters", Upcasters(current={"OrderPlaced": 2}))
     made = rebuild(engine)
     found = told(lambda: made.plan(RunOptions()))

@@ -22,9 +22,9 @@ from projection_rebuild.low_traffic import Waiting
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT
-from tests.engine import marked
-from tests.engine.injection import Fault, Strike, cut
-from tests.engine.marked import MARK, Listener, Marked, ThingProjector, added, event, leaks, strangers
+from tests.engine.harness import marked
+from tests.engine.harness.faults import Fault, Strike, cut
+from tests.engine.harness.marked import MARK, Listener, Marked, ThingProjector, added, event, leaks, strangers
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "plan": lambda made: made.plan(RunOptions()),
@@ -282,7 +282,7 @@ def test_a_plan_that_finds_an_event_that_cannot_be_read(application: Marked, wro
 
 def test_sql_of_a_projector(application: Marked) -> None:
     application.store(event("ThingCounted", {"id": MARK}))
-    made = application.begin("both", projectors=["tests.engine.marked:CountByBoth"])
+    made = application.begin("both", projectors=["tests.engine.harness.marked:CountByBoth"])
     STEPS["replay"](made)
     made.close()
     (said,) = [each for each in application.log if "its SQL fails on the events above " in each]
@@ -290,7 +290,7 @@ def test_sql_of_a_projector(application: Marked) -> None:
     if application.engine.dialect.name == "mysql" and not getattr(application.engine.dialect, "is_mariadb", False):
         # It takes no projector without handlers.
         return
-    made = application.begin("alone", projectors=["tests.engine.marked:CountProjector"])
+    made = application.begin("alone", projectors=["tests.engine.harness.marked:CountProjector"])
     error = failure(lambda: STEPS["replay"](made))
     assert error.code == "PR-SET-01"
     made.close()

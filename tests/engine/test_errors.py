@@ -27,9 +27,10 @@ from projection_rebuild.projector import load_projector
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import EventStoreSection
 from projection_rebuild.trouble import Kind, Trouble
-from tests.engine import marked, shop
-from tests.engine.marked import MARK, leaks
-from tests.engine.test_rebuild import rebuild
+from tests.engine.harness import marked, shop
+from tests.engine.harness.marked import MARK, leaks
+from tests.engine.harness.seams import command_does
+from tests.engine.harness.specs import rebuild
 
 
 def test_every_verb_of_a_rebuild_ends_in_errors_of_ours() -> None:
@@ -200,7 +201,7 @@ def test_the_command_line_prints_one_of_ours(
     def strange(_: object) -> None:
         raise LookupError(MARK) from sqlite3.IntegrityError(MARK)
 
-    monkeypatch.setattr("projection_rebuild.__main__._do", strange)
+    command_does(monkeypatch, strange)
     assert main(["plan", str(spec), "--read-models", url]) == 1
     said = capsys.readouterr().out
     assert "plan: " in said and "LookupError" in said and "[PR-" in said and MARK not in said

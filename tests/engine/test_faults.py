@@ -18,9 +18,10 @@ from projection_rebuild import ahead
 from projection_rebuild.errors import OutOfRoom, StatementCancelled
 from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT, SERVERS
-from tests.engine.injection import EVERYTHING, WRITES, Fault, answerless, cut, refusals
-from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import REBUILD, ROLLBACK, Worker, assert_within_the_work, on, sweep
+from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.databases import on
+from tests.engine.harness.faults import EVERYTHING, WRITES, Fault, answerless, cut, refusals
+from tests.engine.harness.sweep import REBUILD, ROLLBACK, Worker, assert_within_the_work, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -74,9 +75,3 @@ def test_a_row_that_cannot_be_loaded_is_not_blamed_on_the_handler(sqlite_url: sa
     assert fault.struck
     made.replay("OrderProjector")
     made.close()
-
-
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
-def server_kind(request: pytest.FixtureRequest) -> str:
-    """Each kind of database that is a server in turn."""
-    return str(request.param)

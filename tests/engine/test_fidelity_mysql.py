@@ -10,17 +10,29 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
 from projection_rebuild.dialects import mysql_text
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.names import TableSet
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import fidelity, shop
-from tests.engine.fidelity import CUSTOMERS, LINES, ORDERS, TOTALS, Application, LineProjector, assert_right, rebuild_once, run_of
-from tests.engine.test_rebuild import events, rebuild, run_to
-from tests.engine.test_structure import execute
+from tests.engine.harness import fidelity, shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.fidelity import (
+    CUSTOMERS,
+    LINES,
+    ORDERS,
+    TOTALS,
+    Application,
+    LineProjector,
+    assert_right,
+    rebuild_once,
+    run_of,
+)
+from tests.engine.harness.seams import instead_of_waiting_for_snapshots, without_carrying_counters_on
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 LONG, LONG_CHECK = "c" * 63 + "ü", "k" * 64
 KINDS = ["mariadb", "mysql"]
@@ -93,7 +105,7 @@ QUERIES = [
 ]
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in KINDS])
+@pytest.fixture(params=marked(*KINDS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -288,7 +300,7 @@ def test_ids_that_are_handed_out_until_the_switch_are_not_handed_out_again(engin
     run_to(made, "verify")
     with pytest.MonkeyPatch.context() as patch:
         # As if clients had moved it after the statements of the switch were worked out.
-        patch.setattr(MySQLDialect, "_counter", lambda *_: "SELECT 1")
+        without_carrying_counters_on(patch)
         with engine.begin() as connection:
             connection.exec_driver_sql('ALTER TABLE `Bücher.Lines "x"` AUTO_INCREMENT = 70000')
         made.swap()
@@ -428,9 +440,7 @@ CHANGED = {
 @pytest.fixture
 def small_shop(kind: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
     made = sa.create_engine(new_database(kind))
-    shop.metadata.create_all(made)
-    with made.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
+    shop.fill(made, events(100))
     yield made
     made.dispose()
 
@@ -440,7 +450,7 @@ def test_a_change_of_blue_is_not_taken_back_by_the_switch(small_shop: sa.Engine)
     run_to(made, "verify")
     with pytest.MonkeyPatch.context() as patch:
         # In the very last moment, and before a retry.
-        patch.setattr(swap, "_wait_for_snapshots", lambda *_: execute(small_shop, CHANGED["column extra"]))
+        instead_of_waiting_for_snapshots(patch, lambda: execute(small_shop, CHANGED["column extra"]))
         for _ in range(2):
             with pytest.raises(CloneError, match="column extra"):
                 made.swap()

@@ -26,9 +26,11 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
 from tests.conftest import Databases
-from tests.engine import shop
-from tests.engine.injection import stopped_between_statements
-from tests.engine.test_rebuild import SPEC, events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import roll_back_to, run_to
+from tests.engine.harness.faults import stopped_between_statements
+from tests.engine.harness.shop import events, expected
+from tests.engine.harness.specs import SPEC, rebuild
 from tests.servers import OwnServer, Server, postgres_server
 from tests.servers.postgres import PostgresServer, dump_schema, installed_majors
 
@@ -406,10 +408,7 @@ def test_the_schema_is_the_same_after_a_rollback_and_the_way_forward_again(serve
 
 def roll_back(engine: sa.Engine, run_id: str) -> Rebuild:
     run = made(engine, run_id)
-    run.plan_rollback(RunOptions())
-    run.bring_back()
-    run.swap()
-    run.reconcile()
+    roll_back_to(run, "reconcile")
     return run
 
 

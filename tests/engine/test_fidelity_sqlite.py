@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -15,88 +14,24 @@ from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.names import TableSet
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import fidelity, shop
-from tests.engine.fidelity import CUSTOMERS, LINES, ORDERS, PROJECTORS, TOTALS, Application, assert_right, rebuild_once, run_of
-from tests.engine.test_rebuild import run_to
-from tests.engine.test_swap import just_before
+from tests.engine.harness import fidelity
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.fidelity import (
+    CUSTOMERS,
+    LINES,
+    ORDERS,
+    PROJECTORS,
+    TOTALS,
+    Application,
+    assert_right,
+    rebuild_once,
+    run_of,
+)
+from tests.engine.harness.fidelity_sqlite import schema_of
+from tests.engine.harness.seams import just_before
 
-LONG = "i" * 64
-SCHEMA = [
-    "CREATE TABLE countries (code TEXT PRIMARY KEY, name TEXT) WITHOUT ROWID",
-    "INSERT INTO countries VALUES ('de', 'Germany')",
-    """CREATE TABLE IF NOT EXISTS main."Customers %s" ( -- who buys; REFERENCES nothing
-    "Customer Id" INTEGER NOT NULL PRIMARY KEY /* not 'AUTOINCREMENT' */,
-    [Orders `placed`] INTEGER NOT NULL DEFAULT (0) CONSTRAINT "not %s negative" CHECK ("Orders `placed`" >= 0),
-    since TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, country TEXT DEFAULT 'de' REFERENCES countries (code)
-    ) STRICT""",
-    """CREATE TABLE `order` (
-      id TEXT PRIMARY KEY, customer INT NOT NULL
-          CONSTRAINT fk_customer REFERENCES [Customers %s] ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
-      status TEXT COLLATE NOCASE NOT NULL, placed_on TEXT NOT NULL, first TEXT REFERENCES "order"(id),
-      shouted TEXT GENERATED ALWAYS AS (upper(status)) VIRTUAL, year INT AS (CAST(substr(placed_on, 1, 4) AS INT)) STORED,
-      note TEXT DEFAULT 'it''s; REFERENCES x'
-    ) WITHOUT ROWID""",
-    """CREATE TABLE "Bücher.Lines ""x\"""(row_id INTEGER PRIMARY KEY AUTOINCREMENT, "Order.Id" TEXT NOT NULL,
-      line INTEGER NOT NULL, product TEXT NOT NULL, "100 %" NUMERIC NOT NULL, gift INT DEFAULT 0,
-      UNIQUE ("Order.Id", line), FOREIGN KEY ("Order.Id") REFERENCES `order`)""",
-    f"CREATE TABLE [{TOTALS}] (customer INTEGER PRIMARY KEY DESC, spent NUMERIC CHECK (typeof(spent) <> 'blob'), UNIQUE (spent, customer))",
-    f'CREATE UNIQUE INDEX {LONG} ON "Customers %s" ("Customer Id") WHERE country IS NOT NULL',
-    'CREATE INDEX "Ix of ""%s""" ON "order"(lower(status) DESC, placed_on COLLATE RTRIM)',
-    "CREATE INDEX IF NOT EXISTS ix_year on 'order' /* ON what */ (year) WHERE status <> 'ON'",
-    'CREATE INDEX ix_product ON "Bücher.Lines ""x""" (product, "100 %")',
-    "CREATE TABLE notes (id INTEGER PRIMARY KEY, of TEXT REFERENCES `order` (id), text TEXT DEFAULT 'n')",
-    "CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT, at TEXT DEFAULT CURRENT_TIMESTAMP)",
-    'CREATE VIEW sales AS SELECT o.id, o.shouted, l."100 %" AS price FROM "order" o JOIN "Bücher.Lines ""x""" l ON l."Order.Id" = o.id',
-    "CREATE VIEW totals AS SELECT id, sum(price) AS total FROM sales GROUP BY id",
-    """CREATE TRIGGER lines_in AFTER INSERT ON [Bücher.Lines "x"] BEGIN INSERT INTO audit (what) VALUES ('line ' || new.row_id); END""",
-    """CREATE TRIGGER IF NOT EXISTS "lines %s out" BEFORE DELETE ON 'Bücher.Lines "x"' FOR EACH ROW WHEN old.line > 0
-       BEGIN INSERT INTO audit (what) SELECT 'gone ' || count(*) FROM "order" WHERE id = old."Order.Id"; END""",
-    "CREATE TRIGGER noted AFTER INSERT ON notes BEGIN UPDATE notes SET text = (SELECT status FROM `order` WHERE id = new.of) "
-    "WHERE id = new.id; END",
-    "CREATE TRIGGER sell INSTEAD OF INSERT ON sales BEGIN INSERT INTO notes (of) VALUES (new.id); END",
-]
-BESIDE = [
-    'INSERT INTO notes (of) SELECT id FROM "order" ORDER BY placed_on, id LIMIT 1',
-    "INSERT INTO sales (id) SELECT min(id) FROM totals",
-]
-QUERIES = ["SELECT count(*), sum(total) FROM totals", "SELECT * FROM sales LIMIT 5", 'SELECT count(*) FROM "Customers %s"']
 LOCK_WAIT = timedelta(seconds=1)
 REBUILDS = int(os.environ.get("REBUILD_TEST_FIDELITY_REBUILDS", "3"))
-
-
-def enforcing(connection: object, _record: object) -> None:
-    """As a careful application connects: with foreign keys, and ready to wait."""
-    connection.execute("PRAGMA foreign_keys = 1")  # type: ignore[attr-defined]
-    connection.execute("PRAGMA busy_timeout = 10000")  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def engine(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
-    made = sa.create_engine(sqlite_url)
-    with made.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-    shop.stored_events.create(made)
-    with made.begin() as connection:
-        for statement in SCHEMA:
-            connection.exec_driver_sql(statement)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def application(engine: sa.Engine) -> Iterator[Application]:
-    clients = sa.create_engine(engine.url)
-    sa.event.listen(clients, "connect", enforcing)
-    made = Application(clients, BESIDE, QUERIES)
-    made.fill()
-    yield made
-    clients.dispose()
-
-
-def schema_of(engine: sa.Engine) -> list[tuple[str, ...]]:
-    with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name, tbl_name")
-        return [tuple(row) for row in rows if not row.tbl_name.startswith("projection_rebuild")]
 
 
 def rows_of(engine: sa.Engine, query: str) -> list[tuple[object, ...]]:
@@ -108,41 +43,43 @@ def sequences(engine: sa.Engine) -> dict[object, object]:
     return dict(rows_of(engine, "SELECT name, seq FROM sqlite_sequence"))  # type: ignore[arg-type]
 
 
-def test_the_schema_is_the_same_to_the_byte_after_rebuilds_under_load(engine: sa.Engine, application: Application) -> None:
-    before = schema_of(engine)
-    with application:
+def test_the_schema_is_the_same_to_the_byte_after_rebuilds_under_load(
+    rich_sqlite: sa.Engine, rich_application: Application
+) -> None:
+    before = schema_of(rich_sqlite)
+    with rich_application:
         for number in range(REBUILDS):
-            rebuild_once(engine, f"run-{number}")
-            assert schema_of(engine) == before
-    assert application.failures == []
-    assert application.appended > fidelity.FILLED and application.reads > 0
-    ((fired,),) = rows_of(engine, "SELECT count(*) FROM audit WHERE what LIKE 'line %'")
-    assert fired == application.lines_added()
-    assert set(sequences(engine)) == {LINES, "audit"}
-    ((unset,),) = rows_of(engine, "SELECT count(*) FROM notes WHERE text = 'n'")
+            rebuild_once(rich_sqlite, f"run-{number}")
+            assert schema_of(rich_sqlite) == before
+    assert rich_application.failures == []
+    assert rich_application.appended > fidelity.FILLED and rich_application.reads > 0
+    ((fired,),) = rows_of(rich_sqlite, "SELECT count(*) FROM audit WHERE what LIKE 'line %'")
+    assert fired == rich_application.lines_added()
+    assert set(sequences(rich_sqlite)) == {LINES, "audit"}
+    ((unset,),) = rows_of(rich_sqlite, "SELECT count(*) FROM notes WHERE text = 'n'")
     assert unset == 0
-    assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
-    assert rows_of(engine, "PRAGMA foreign_key_check") == []
-    assert_right(engine)
+    assert rows_of(rich_sqlite, "PRAGMA integrity_check") == [("ok",)]
+    assert rows_of(rich_sqlite, "PRAGMA foreign_key_check") == []
+    assert_right(rich_sqlite)
 
 
-def test_the_schema_is_the_same_after_a_part_was_rebuilt(engine: sa.Engine, application: Application) -> None:
-    before = schema_of(engine)
-    with application:
+def test_the_schema_is_the_same_after_a_part_was_rebuilt(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    before = schema_of(rich_sqlite)
+    with rich_application:
         for projector in PROJECTORS:
-            rebuild_once(engine, projector.__name__, [projector])
-            assert schema_of(engine) == before
-    assert application.failures == []
-    assert_right(engine)
+            rebuild_once(rich_sqlite, projector.__name__, [projector])
+            assert schema_of(rich_sqlite) == before
+    assert rich_application.failures == []
+    assert_right(rich_sqlite)
 
 
-def test_the_schema_is_the_same_after_a_switch_back_and_forth(engine: sa.Engine, application: Application) -> None:
-    before, counters = schema_of(engine), sequences(engine)
-    made = run_of(engine, "run")
+def test_the_schema_is_the_same_after_a_switch_back_and_forth(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    before, counters = schema_of(rich_sqlite), sequences(rich_sqlite)
+    made = run_of(rich_sqlite, "run")
     run_to(made, "reconcile")
     dialect = made._context.dialect
     tables = [TableSet.of(name, schema=None, limit=dialect.max_identifier) for name in (CUSTOMERS, ORDERS, LINES, TOTALS)]
-    with_old = schema_of(engine)
+    with_old = schema_of(rich_sqlite)
     for _ in range(2):
         with dialect.connect() as connection:
             with dialect.hold(connection, tables, Manners(LOCK_WAIT), []):
@@ -154,59 +91,59 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(engine: sa.Engine,
                 for statement in dialect.switch(connection, tables):
                     dialect.run(connection, statement)
             assert dialect.after_switch(connection, tables) == []
-        assert schema_of(engine) == with_old
-    assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
+        assert schema_of(rich_sqlite) == with_old
+    assert rows_of(rich_sqlite, "PRAGMA integrity_check") == [("ok",)]
     made.drop_old()
-    assert schema_of(engine) == before
-    assert sequences(engine) == counters
+    assert schema_of(rich_sqlite) == before
+    assert sequences(rich_sqlite) == counters
 
 
-def test_a_connection_that_is_open_all_the_time_finds_everything(engine: sa.Engine, application: Application) -> None:
-    with application.engine.connect() as connection:
+def test_a_connection_that_is_open_all_the_time_finds_everything(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    with rich_application.engine.connect() as connection:
         (count,) = connection.exec_driver_sql("SELECT count(*) FROM totals").one()
         connection.commit()
-        rebuild_once(engine, "run")
+        rebuild_once(rich_sqlite, "run")
         assert connection.exec_driver_sql("SELECT count(*) FROM totals").one() == (count,)
         connection.exec_driver_sql(
             'INSERT INTO "Bücher.Lines ""x""" ("Order.Id", line, product, "100 %") SELECT id, 99, 1, 1 FROM "order" LIMIT 1'
         )
         assert (
             connection.exec_driver_sql("SELECT count(*) FROM audit WHERE what LIKE 'line %'").scalar_one()
-            == application.lines_added() + 1
+            == rich_application.lines_added() + 1
         )
         plan = connection.exec_driver_sql("EXPLAIN QUERY PLAN SELECT * FROM `order` WHERE year = 2026 AND status <> 'ON'").all()
         assert "ix_year" in str(plan)
 
 
-def test_generated_ids_go_on(engine: sa.Engine, application: Application) -> None:
-    with engine.begin() as connection:
+def test_generated_ids_go_on(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql("UPDATE sqlite_sequence SET seq = 100000 WHERE name LIKE 'B%'")
-    rebuild_once(engine, "run")
-    assert sequences(engine)[LINES] == 100_000
+    rebuild_once(rich_sqlite, "run")
+    assert sequences(rich_sqlite)[LINES] == 100_000
 
 
-def test_statistics_follow_and_none_appear_where_there_were_none(engine: sa.Engine, application: Application) -> None:
+def test_statistics_follow_and_none_appear_where_there_were_none(rich_sqlite: sa.Engine, rich_application: Application) -> None:
     def statistics() -> list[tuple[object, ...]]:
-        found = rows_of(engine, "SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY tbl, idx")
+        found = rows_of(rich_sqlite, "SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY tbl, idx")
         return [row for row in found if "projection" not in str(row)]
 
-    rebuild_once(engine, "first")
-    assert not [row for row in schema_of(engine) if "sqlite_stat" in row[1]]
-    with engine.begin() as connection:
+    rebuild_once(rich_sqlite, "first")
+    assert not [row for row in schema_of(rich_sqlite) if "sqlite_stat" in row[1]]
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql("ANALYZE")
     before = statistics()
     assert {row[0] for row in before} >= {CUSTOMERS, ORDERS, LINES}
-    rebuild_once(engine, "second")
+    rebuild_once(rich_sqlite, "second")
     assert statistics() == before
 
 
-def test_what_old_and_green_tables_hold_keeps_nobody_from_deleting(engine: sa.Engine, application: Application) -> None:
+def test_what_old_and_green_tables_hold_keeps_nobody_from_deleting(rich_sqlite: sa.Engine, rich_application: Application) -> None:
     """Green lags behind and old stays behind: a foreign key of theirs would refuse what the live tables allow."""
-    made = run_of(engine, "run")
+    made = run_of(rich_sqlite, "run")
     order = 'SELECT min("Order.Id") FROM "Bücher.Lines ""x"""'
 
     def delete_an_order() -> None:
-        with application.engine.begin() as connection:
+        with rich_application.engine.begin() as connection:
             doomed = connection.exec_driver_sql(order).scalar_one()
             connection.exec_driver_sql('UPDATE "order" SET first = NULL WHERE first = ?', (doomed,))
             connection.exec_driver_sql("DELETE FROM notes WHERE of = ?", (doomed,))
@@ -221,18 +158,18 @@ def test_what_old_and_green_tables_hold_keeps_nobody_from_deleting(engine: sa.En
     made.drop_old()
 
 
-def test_rows_of_others_never_lose_their_parents(engine: sa.Engine, application: Application) -> None:
-    with engine.begin() as connection:
+def test_rows_of_others_never_lose_their_parents(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO \"order\" (id, customer, status, placed_on) VALUES ('by hand', 1, 's', '2026-01-01')"
         )
         connection.exec_driver_sql("INSERT INTO notes (of) VALUES ('by hand')")
-    before = schema_of(engine)
-    made = run_of(engine, "run")
+    before = schema_of(rich_sqlite)
+    made = run_of(rich_sqlite, "run")
     run_to(made, "verify")
     with pytest.raises(VerificationFailed, match="1 rows of notes refer to rows of order"):
         made.swap()
-    assert [row for row in schema_of(engine) if "_rebuild" not in row[1]] == before
+    assert [row for row in schema_of(rich_sqlite) if "_rebuild" not in row[1]] == before
 
 
 def changed_at(moment: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, statement: str) -> Rebuild:
@@ -249,50 +186,50 @@ def changed_at(moment: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("moment", ["before the switch", "at the last moment"])
 def test_a_change_of_blue_is_not_taken_back_by_the_switch(
-    engine: sa.Engine, application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
+    rich_sqlite: sa.Engine, rich_application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    made = changed_at(moment, engine, monkeypatch, "ALTER TABLE \"order\" ADD COLUMN extra TEXT NOT NULL DEFAULT 'x'")
+    made = changed_at(moment, rich_sqlite, monkeypatch, "ALTER TABLE \"order\" ADD COLUMN extra TEXT NOT NULL DEFAULT 'x'")
     with pytest.raises(
         CloneError, match=r"order has been changed since order_rebuild was made like it.*its columns or constraints"
     ):
         made.swap()
-    with engine.connect() as connection:
+    with rich_sqlite.connect() as connection:
         assert connection.exec_driver_sql('SELECT count(*) FROM "order"').scalar_one() > 0
-    assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
+    assert rows_of(rich_sqlite, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.mark.parametrize("moment", ["before the switch", "at the last moment"])
 def test_an_index_that_blue_loses_meanwhile_goes_from_green_as_well(
-    engine: sa.Engine, application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
+    rich_sqlite: sa.Engine, rich_application: Application, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    made = changed_at(moment, engine, monkeypatch, "DROP INDEX ix_year")
+    made = changed_at(moment, rich_sqlite, monkeypatch, "DROP INDEX ix_year")
     made.swap()
     made.drop_old()
-    assert rows_of(engine, "SELECT name FROM sqlite_master WHERE name LIKE 'ix_year%'") == []
-    assert rows_of(engine, "PRAGMA integrity_check") == [("ok",)]
+    assert rows_of(rich_sqlite, "SELECT name FROM sqlite_master WHERE name LIKE 'ix_year%'") == []
+    assert rows_of(rich_sqlite, "PRAGMA integrity_check") == [("ok",)]
 
 
-def test_a_rollback_does_not_take_back_a_change_either(engine: sa.Engine, application: Application) -> None:
-    run_to(run_of(engine, "run"), "reconcile")
-    with engine.begin() as connection:
+def test_a_rollback_does_not_take_back_a_change_either(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    run_to(run_of(rich_sqlite, "run"), "reconcile")
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql('ALTER TABLE "order" ADD COLUMN extra TEXT')
-    back = run_of(engine, "back")
+    back = run_of(rich_sqlite, "back")
     back.plan_rollback(RunOptions())
     back.bring_back()
     with pytest.raises(CloneError, match="its columns or constraints"):
         back.swap()
 
 
-def test_an_index_that_blue_gets_meanwhile_is_made_on_green(engine: sa.Engine, application: Application) -> None:
-    made = run_of(engine, "run")
+def test_an_index_that_blue_gets_meanwhile_is_made_on_green(rich_sqlite: sa.Engine, rich_application: Application) -> None:
+    made = run_of(rich_sqlite, "run")
     run_to(made, "verify")
-    with engine.begin() as connection:
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql('CREATE INDEX ix_new ON "order" (placed_on) WHERE year > 2000')
-    before = [each for each in schema_of(engine) if "_rebuild" not in each[1]]
+    before = [each for each in schema_of(rich_sqlite) if "_rebuild" not in each[1]]
     made.swap()
     made.reconcile()
     made.drop_old()
-    assert schema_of(engine) == before
+    assert schema_of(rich_sqlite) == before
 
 
 @pytest.mark.parametrize(
@@ -302,22 +239,22 @@ def test_an_index_that_blue_gets_meanwhile_is_made_on_green(engine: sa.Engine, a
         ("CREATE INDEX ix_year_old ON audit (what)", r"order: the rebuild needs the name ix_year_old, .* the index"),
     ],
 )
-def test_names_that_others_have_taken_are_refused(engine: sa.Engine, statement: str, words: str) -> None:
-    with engine.begin() as connection:
+def test_names_that_others_have_taken_are_refused(rich_sqlite: sa.Engine, statement: str, words: str) -> None:
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql(statement)
-    before = schema_of(engine)
+    before = schema_of(rich_sqlite)
     with pytest.raises(PlanError, match=words):
-        run_of(engine, "run").plan(RunOptions())
-    assert schema_of(engine) == before
+        run_of(rich_sqlite, "run").plan(RunOptions())
+    assert schema_of(rich_sqlite) == before
 
 
-def test_a_virtual_table_is_refused(engine: sa.Engine) -> None:
-    with engine.begin() as connection:
+def test_a_virtual_table_is_refused(rich_sqlite: sa.Engine) -> None:
+    with rich_sqlite.begin() as connection:
         connection.exec_driver_sql("PRAGMA foreign_keys = 0")
         connection.exec_driver_sql('DROP TABLE "Customers %s"')
         connection.exec_driver_sql('CREATE VIRTUAL TABLE "Customers %s" USING rtree("Customer Id", "Orders `placed`", z)')
     with pytest.raises(PlanError):
-        run_of(engine, "run").plan(RunOptions())
+        run_of(rich_sqlite, "run").plan(RunOptions())
 
 
 STATEMENT = """CREATE TABLE [We'ird "T] /* REFERENCES x */ (id INTEGER PRIMARY KEY, "references" text default 'REFERENCES y', -- REFERENCES z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects import Dialect
 from projection_rebuild.errors import RowError, UnfitValue
 from projection_rebuild.rows import ProbeRows, RowBuffer, Unknown, row, row_type
 from projection_rebuild.tables import BlueTables, GreenTables
@@ -157,18 +157,16 @@ COLUMNS["mariadb"] = [
 
 
 @pytest.fixture
-def dialect(database_url: sa.URL) -> Iterator[Dialect]:
+def dialect(dialect: Dialect) -> Dialect:
     """Each kind of database."""
-    made = dialect_for(sa.create_engine(database_url))
     # The driver learns from the server which one it is.
-    with made.engine.connect():
+    with dialect.engine.connect():
         pass
-    if made.flavour == "postgresql":
-        with made.engine.begin() as connection:
+    if dialect.flavour == "postgresql":
+        with dialect.engine.begin() as connection:
             connection.exec_driver_sql("CREATE DOMAIN inner_domain AS numeric(14,2)")
             connection.exec_driver_sql("CREATE DOMAIN money_domain AS inner_domain")
-    yield made
-    made.engine.dispose()
+    return dialect
 
 
 _numbers = count()

@@ -14,8 +14,12 @@ from projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, V
 from projection_rebuild.fresh_proof import PROOF
 from projection_rebuild.low_traffic import Outcome, Waiting
 from projection_rebuild.rebuild import Rebuild
-from tests.engine import shop
-from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
+from projection_rebuild.results import Sampled
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import rebuild
 
 SOON = {"sample_every": "1ms"}
 TWO = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -26,16 +30,9 @@ MARKED = "UPDATE orders_rebuild SET status = 'lost' WHERE id = '{}'"
 def engine(new_database: Any, request: pytest.FixtureRequest) -> Iterator[sa.Engine]:
     """SQLite, unless a test says otherwise."""
     made = sa.create_engine(new_database(getattr(request, "param", "sqlite")))
-    shop.metadata.create_all(made)
-    with made.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(150))
+    shop.fill(made, events(150))
     yield made
     made.dispose()
-
-
-def execute(engine: sa.Engine, statement: str) -> None:
-    with engine.begin() as connection:
-        connection.exec_driver_sql(statement)
 
 
 def newest_order(engine: sa.Engine) -> tuple[str, str]:
@@ -109,7 +106,9 @@ def test_what_was_touched_last_is_looked_at_right_before_the_switch(engine: sa.E
 
 @pytest.mark.parametrize("sampled", [0, 20])
 def test_green_that_was_emptied_is_not_switched_in_though_nothing_of_it_is_sampled(engine: sa.Engine, sampled: int) -> None:
-    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"], verify={"sample": sampled})
+    made = rebuild(
+        engine, projectors=["tests.engine.harness.shop:OrderProjector", f"{__name__}:Unsampled"], verify={"sample": sampled}
+    )
     run_to(made, "replay")
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO customer_totals SELECT * FROM customer_totals_rebuild")
@@ -123,7 +122,7 @@ def test_green_that_was_emptied_is_not_switched_in_though_nothing_of_it_is_sampl
 
 
 def test_green_that_somebody_has_dropped_is_named(engine: sa.Engine) -> None:
-    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector", f"{__name__}:Unsampled"])
+    made = rebuild(engine, projectors=["tests.engine.harness.shop:OrderProjector", f"{__name__}:Unsampled"])
     run_to(made, "verify")
     execute(engine, "DROP TABLE customer_totals_rebuild")
     with pytest.raises(ObjectMissing, match="customer_totals_rebuild"):
@@ -151,7 +150,7 @@ def test_a_difference_that_does_not_stay_ends_nothing(engine: sa.Engine, monkeyp
     execute(engine, MARKED.format(order))
     take, looks = sample.take, []
 
-    def mended(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[sample.Sampled]:
+    def mended(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[Sampled]:
         if again is not None:
             execute(engine, f"UPDATE orders_rebuild SET status = '{status}' WHERE id = '{order}'")
         found = take(*given, again=again, **more)
@@ -198,7 +197,7 @@ def test_a_run_that_was_switched_while_it_was_looked_at_stays_switched(
     execute(engine, MARKED.format("order-0"))
     take, switched = sample.take, []
 
-    def switching(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[sample.Sampled]:
+    def switching(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[Sampled]:
         found = take(*given, again=again, **more)
         if again is not None and not switched:
             switched.append(True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -14,11 +13,10 @@ from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
-from tests.conftest import SERVERS
-from tests.engine import shop
-from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import STEPS, Worker, error_of, sweep
-from tests.engine.test_rebuild import SPEC
+from tests.engine.harness import shop
+from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.specs import SPEC
+from tests.engine.harness.sweep import STEPS, Worker, error_of, sweep
 from tests.servers import OwnServer, Server
 
 MEBIBYTE = 1024 * 1024
@@ -66,17 +64,8 @@ PICTURES = sa.Table(
 )
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
-def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server]]:
-    """A server of each kind in turn, for one test that may fill its disk."""
-    made = SERVERS[request.param]()
-    yield request.param, made
-    if isinstance(made, OwnServer):
-        made.remove()
-
-
-def test_a_replay_onto_a_full_disk(server: tuple[str, Server]) -> None:
-    kind, made = server
+def test_a_replay_onto_a_full_disk(server_kind: str, breakable_server: Server) -> None:
+    kind, made = server_kind, breakable_server
     live = LiveShop(made.create_database("full_disk"))
     placed = [
         {

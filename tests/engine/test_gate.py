@@ -14,9 +14,11 @@ from projection_rebuild.errors import StepOrderError
 from projection_rebuild.low_traffic import Outcome, Verdict, Waiting
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 LIMITS = {
     "max_appends_per_minute": 0,
@@ -45,9 +47,7 @@ def probes(verdict: Verdict) -> dict[str, float | None]:
 @pytest.fixture
 def verified(engine: sa.Engine) -> Iterator[Rebuild]:
     """A run of a shop that waits for its switch."""
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(50))
+    shop.fill(engine, events(50))
     run_to(rebuild(engine, "fill"), "drop")
     made = rebuild(engine, low_traffic=LIMITS)
     run_to(made, "verify")

@@ -20,17 +20,11 @@ from projection_rebuild.__main__ import main
 from projection_rebuild.errors import RebuildError, SpecError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
-from tests.engine import shop
-from tests.engine.test_rebuild import rebuild, run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.specs import PLAIN, rebuild, spec
 
 LONGEST_MESSAGE = 8_000
-PLAIN = """\
-rebuild: shop
-event_store: {conn_id: db}
-read_models: {conn_id: db}
-projectors: ["tests.engine.shop:OrderProjector"]
-live_writer: transactional
-"""
 
 
 def refused(action: Callable[[], object], *words: str) -> str:
@@ -116,12 +110,12 @@ FILES: dict[str, tuple[str | bytes, list[str]]] = {
         PLAIN.replace("{conn_id: db}", "{conn_id: db, only: {tenant: 007}}", 1),
         ["line 2", "007", "quotes"],
     ),
-    "a module that ends the interpreter": (PLAIN.replace("tests.engine.shop:", "tests.engine.leaves:"), ["SystemExit"]),
-    "a module of a long name": (PLAIN.replace("tests.engine.shop", "t" * 220), ["importing"]),
-    "a module that is relative": (PLAIN.replace("tests.engine.shop", "...x"), ["importing"]),
+    "a module that ends the interpreter": (PLAIN.replace("tests.engine.harness.shop:", "tests.engine.leaves:"), ["SystemExit"]),
+    "a module of a long name": (PLAIN.replace("tests.engine.harness.shop", "t" * 220), ["importing"]),
+    "a module that is relative": (PLAIN.replace("tests.engine.harness.shop", "...x"), ["importing"]),
     "an environment that no program can have": (
         PLAIN.replace(
-            '"tests.engine.shop:OrderProjector"',
+            '"tests.engine.harness.shop:OrderProjector"',
             "{name: P, command: [x], tables: {t: [id]}, event_types: [E], environment: {A=B: c}}",
         ),
         ["environment"],
@@ -345,7 +339,7 @@ SPECS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("place", "value"), SPECS, ids=[_named(each) for each in SPECS])
 def test_a_hostile_value_of_a_spec_is_refused(place: str, value: Any) -> None:
     from projection_rebuild.spec import _validate
-    from tests.engine.test_rebuild import SPEC
+    from tests.engine.harness.specs import SPEC
 
     section, _, key = place.partition(".")
     given = SPEC | ({section: dict(SPEC.get(section, {})) | {key: value}} if key else {section: value})
@@ -499,7 +493,7 @@ _PIECES = st.sampled_from(
     [
         *("rebuild: shop\n", "event_store: {conn_id: db}\n", "read_models: {conn_id: db}\n", "live_writer: transactional\n"),
         *(
-            'projectors: ["tests.engine.shop:OrderProjector"]\n',
+            'projectors: ["tests.engine.harness.shop:OrderProjector"]\n',
             "swap:\n",
             "  max_pause: ",
             "1s\n",

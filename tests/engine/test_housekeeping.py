@@ -13,8 +13,10 @@ from projection_rebuild.context import Context
 from projection_rebuild.errors import StepOrderError, VerificationFailed
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 LIVE = {"stored_events", *TABLES}
 GREENS = {f"{each}_rebuild" for each in TABLES}
@@ -27,17 +29,9 @@ def over(*runs: str) -> Callable[[str], bool]:
     return lambda run_id: run_id in runs
 
 
-def filled(engine: sa.Engine) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
-
-
 @pytest.fixture
-def store(sqlite_url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(sqlite_url)
-    filled(engine)
-    return engine
+def store(sqlite: sa.Engine) -> sa.Engine:
+    return shop.fill(sqlite, events(100))
 
 
 def keeper(engine: sa.Engine, keep_green: str = "0s") -> Rebuild:
@@ -50,7 +44,7 @@ def ledger(engine: sa.Engine, table: str) -> int:
 
 
 def test_a_dead_run_is_buried_on_every_database(engine: sa.Engine) -> None:
-    filled(engine)
+    shop.fill(engine, events(100))
     run_to(rebuild(engine, "dead"), "verify")
     assert tables(engine) == LIVE | GREENS
     done = keeper(engine).keep_house(is_over=over("dead"), rebuilds=["shop"])
@@ -67,7 +61,7 @@ def test_a_dead_run_is_buried_on_every_database(engine: sa.Engine) -> None:
 
 
 def test_old_tables_are_dropped_at_their_time_though_their_run_is_gone(engine: sa.Engine) -> None:
-    filled(engine)
+    shop.fill(engine, events(100))
     run_to(rebuild(engine, "fill"), "reconcile", RunOptions(drop_after=timedelta(hours=1)))
     run_to(rebuild(engine, "again"), "reconcile", RunOptions(drop_after=AT_ONCE))
     assert tables(engine) == LIVE | OLD

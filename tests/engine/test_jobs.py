@@ -18,20 +18,17 @@ from projection_rebuild.errors import SettleTimeout, SpecSqlError, SwapNotPossib
 from projection_rebuild.event_store import EventStore
 from projection_rebuild.live import project_live
 from projection_rebuild.spec import EventStoreSection, RunOptions
-from tests.engine import shop
-from tests.engine.sweep import on
-from tests.engine.test_contracts import ALL, TOLD_APART, TYPES, Application, prepare, project_a_job
-from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.databases import on
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import rebuild
+from tests.engine.harness.writers import ALL, TOLD_APART, TYPES, Application, prepare, project_a_job
 
 
 @pytest.fixture
-def prepared(engine: sa.Engine) -> sa.Engine:
-    return prepare(engine)
-
-
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb", "mysql")])
-def server(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(new_database(request.param))
+def server(server_kind: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(new_database(server_kind))
     yield prepare(engine)
     engine.dispose()
 

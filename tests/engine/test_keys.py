@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -70,12 +69,10 @@ DAY, AT = date(2026, 1, 2), datetime(2026, 1, 2, 3, 4, 5, 678)  # noqa: DTZ001 -
 
 
 @pytest.fixture
-def dialect(database_url: sa.URL) -> Iterator[Dialect]:
+def dialect(dialect: Dialect) -> Dialect:
     """Each kind of database, with the tables."""
-    made = dialect_for(sa.create_engine(database_url))
-    metadata.create_all(made.engine)
-    yield made
-    made.engine.dispose()
+    metadata.create_all(dialect.engine)
+    return dialect
 
 
 def write(connection: sa.Connection, dialect: Dialect, rows: RowBuffer, *, live: bool) -> None:

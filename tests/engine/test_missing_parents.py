@@ -9,11 +9,14 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_preflight import execute, filled, found, matching
-from tests.engine.test_rebuild import actual, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.findings import filled, findings_of, matching
+from tests.engine.harness.shop import actual, expected
+from tests.engine.harness.specs import rebuild
 
-MYSQL_FAMILY = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")]
+MYSQL_FAMILY = marked("mysql", "mariadb")
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def unchecked(engine: sa.Engine, *statements: str) -> None:
 def refused(engine: sa.Engine, *words: str) -> None:
     """The plan is, and has touched nothing."""
     before = set(sa.inspect(engine).get_table_names())
-    assert matching(found(engine), *words).refuses
+    assert matching(findings_of(engine), *words).refuses
     with pytest.raises(PlanError) as caught:
         rebuild(engine).plan(RunOptions())
     for word in words:
@@ -72,7 +75,7 @@ def test_all_missing_parents_are_named_at_once(of_a_kind: sa.Engine) -> None:
         "ALTER TABLE orders ADD CONSTRAINT fk_one FOREIGN KEY (customer) REFERENCES gone_one (id)",
         "ALTER TABLE customer_totals ADD CONSTRAINT fk_two FOREIGN KEY (orders) REFERENCES gone_two (id)",
     )
-    findings = [each for each in found(of_a_kind) if each.refuses]
+    findings = [each for each in findings_of(of_a_kind) if each.refuses]
     assert {each.about for each in findings} == {"orders", "customer_totals"}
 
 
@@ -85,7 +88,7 @@ def test_a_foreign_key_to_a_table_outside_that_is_there_is_none(of_a_kind: sa.En
         "WHERE event_class = 'OrderPlaced'",
         "ALTER TABLE orders ADD CONSTRAINT fk_there FOREIGN KEY (customer) REFERENCES customers (id)",
     )
-    assert not [each for each in found(of_a_kind) if each.refuses]
+    assert not [each for each in findings_of(of_a_kind) if each.refuses]
     run_to(rebuild(of_a_kind), "reconcile")
 
 
@@ -122,7 +125,7 @@ def test_a_foreign_key_that_sqlite_cannot_follow_is_named(
 @pytest.mark.parametrize("key", ["gone (id)", "gone"])
 def test_a_foreign_key_that_nobody_checks_on_sqlite_is_told_and_stays(of_a_kind: sa.Engine, key: str) -> None:
     on_sqlite(of_a_kind, f"FOREIGN KEY (customer) REFERENCES {key}")
-    told = matching(found(of_a_kind), "customer_totals: its foreign key (customer)", "gone", "no such table")
+    told = matching(findings_of(of_a_kind), "customer_totals: its foreign key (customer)", "gone", "no such table")
     assert not told.refuses
     run_to(rebuild(of_a_kind), "drop")
     assert [each["referred_table"] for each in sa.inspect(of_a_kind).get_foreign_keys("customer_totals")] == ["gone"]
@@ -131,7 +134,7 @@ def test_a_foreign_key_that_nobody_checks_on_sqlite_is_told_and_stays(of_a_kind:
 @pytest.mark.parametrize("of_a_kind", ["sqlite"], indirect=True)
 def test_a_key_to_columns_that_are_not_unique_is_told(of_a_kind: sa.Engine) -> None:
     on_sqlite(of_a_kind, "FOREIGN KEY (customer) REFERENCES people (id)", "CREATE TABLE people (id INTEGER)")
-    assert not matching(found(of_a_kind), "customer_totals: its foreign key", "people", "unique").refuses
+    assert not matching(findings_of(of_a_kind), "customer_totals: its foreign key", "people", "unique").refuses
 
 
 @pytest.mark.parametrize("of_a_kind", ["sqlite"], indirect=True)
@@ -158,7 +161,7 @@ def test_a_foreign_key_that_sqlite_can_follow_is_none(of_a_kind: sa.Engine) -> N
         "FOREIGN KEY (customer) REFERENCES PEOPLE, FOREIGN KEY (customer) REFERENCES people (Number), FOREIGN KEY (orders) REFERENCES customer_totals",
         "CREATE TABLE people (id INTEGER PRIMARY KEY, number INTEGER UNIQUE)",
     )
-    assert not [each for each in found(of_a_kind) if each.refuses]
+    assert not [each for each in findings_of(of_a_kind) if each.refuses]
 
 
 # Views ------------------------------------------------------------------------------------------------------------------

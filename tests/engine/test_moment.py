@@ -13,17 +13,17 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Manners, TablesBusy
 from projection_rebuild.rebuild import Rebuild
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 
 def _verified(url: sa.URL) -> tuple[sa.Engine, Rebuild]:
     """A database whose run could switch."""
     engine = sa.create_engine(url, poolclass=sa.NullPool)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
+    shop.fill(engine, events(100))
     run_to(rebuild(engine, "fill"), "drop")
     made = rebuild(engine)
     run_to(made, "verify")

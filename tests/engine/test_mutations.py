@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from projection_rebuild import ledger, lockstep, replay, retire
 from projection_rebuild.context import Context
+from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Dialect, Fence
 from projection_rebuild.errors import ClaimRefused, RebuildError
 from projection_rebuild.event_store import EventStore
@@ -18,10 +19,13 @@ from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.throttle import Throttle
-from tests.engine import shop
-from tests.engine.injection import before_the_drain
-from tests.engine.live_shop import project
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end, spec
+from tests.engine.harness import shop
+from tests.engine.harness.clients import project
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.seams import before_the_drain, without_folding
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import PROJECTORS, rebuild, spec
 
 LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
 
@@ -32,17 +36,14 @@ EVERYWHERE = ("sqlite", *SERVERS)
 
 def on(*kinds: str) -> pytest.MarkDecorator:
     """The kinds of databases that have the measure."""
-    marks = {kind: [getattr(pytest.mark, kind)] for kind in SERVERS}
-    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in kinds])
+    return pytest.mark.parametrize("kind", marked(*kinds))
 
 
 @pytest.fixture
 def database(kind: str, new_database: Callable[[str], sa.URL]) -> sa.Engine:
     """1,000 events."""
     engine = sa.create_engine(new_database(kind), poolclass=sa.NullPool)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(1_000))
+    shop.fill(engine, events(1_000))
     return engine
 
 
@@ -82,7 +83,7 @@ def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, mon
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
-    monkeypatch.setattr(lockstep.Lockstep, "_fold", lambda self, bound, among=None: {})
+    without_folding(monkeypatch)
     monkeypatch.setattr(lockstep.Lockstep, "catch_up", lambda self, stopped: None)
     monkeypatch.setattr(lockstep.Lockstep, "position", property(lambda self: 1_000))
     monkeypatch.setattr(
@@ -133,7 +134,7 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
         )
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds, read.token)
 
-    made = rebuild(database, projectors=["tests.engine.shop:CustomerTotalProjector"])
+    made = rebuild(database, projectors=["tests.engine.harness.shop:CustomerTotalProjector"])
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
@@ -172,9 +173,8 @@ def test_without_the_identity_somebody_elses_table_is_dropped(database: sa.Engin
     with database.begin() as connection:
         connection.exec_driver_sql("DROP TABLE customer_totals_old")
         connection.exec_driver_sql("CREATE TABLE customer_totals_old (n int)")
-    monkeypatch.setattr(type(made._context.dialect), "identity", lambda self, connection, schema, table: self._same)
     recorded = {each.old: each.identity for each in _retired(made)}
-    monkeypatch.setattr(type(made._context.dialect), "_same", recorded["customer_totals_old"], raising=False)
+    monkeypatch.setattr(type(dialect_for(database)), "identity", lambda *_: recorded["customer_totals_old"])
     assert "customer_totals_old" in made.drop_old()
 
 
@@ -231,9 +231,9 @@ def test_without_locks_a_writer_of_blue_is_lost(
 DETACHED = {"contract": "detached", "drain_check": "SELECT 0"}
 
 
-def append_before_the_drain(monkeypatch: pytest.MonkeyPatch, made: Rebuild, engine: sa.Engine) -> None:
+def append_before_the_drain(monkeypatch: pytest.MonkeyPatch, engine: sa.Engine) -> None:
     """A client of the contract `detached` appends when no job is left any more, where no fence keeps it from that."""
-    monkeypatch.setattr(type(made._context.store.dialect), "fence", unfenced)
+    monkeypatch.setattr(type(dialect_for(engine)), "fence", unfenced)
 
     def append() -> None:
         with engine.begin() as connection:
@@ -252,7 +252,7 @@ def assert_its_job_comes_second(models: sa.Engine) -> None:
 def test_without_the_fence_a_job_projects_what_was_drained(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(database, live_writer=DETACHED)
     run_to(made, "verify")
-    append_before_the_drain(monkeypatch, made, database)
+    append_before_the_drain(monkeypatch, database)
     made.swap()
     assert_its_job_comes_second(database)
 
@@ -267,7 +267,7 @@ def test_without_the_fence_around_another_database_a_job_projects_what_was_drain
         connection.execute(shop.stored_events.insert(), events(1_000))
     made = Rebuild(spec(live_writer=DETACHED), run_id="two", event_store=store, read_models=models)
     run_to(made, "verify")
-    append_before_the_drain(monkeypatch, made, store)
+    append_before_the_drain(monkeypatch, store)
     made.swap()
     assert_its_job_comes_second(models)
 

@@ -14,8 +14,10 @@ from projection_rebuild.names import TableSet, derived
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events, expected
+from tests.engine.harness.specs import rebuild
 
 AWKWARD, LONG = 'Weird "T%s ü`x', "l" * 63
 INDEX = {AWKWARD: 'Ix %s "q', LONG: "i" * 63}
@@ -91,10 +93,9 @@ order_totals = sa.Table(
 @pytest.mark.parametrize("memory", [200_000, 5], ids=["in memory", "bounded"])
 def test_columns_may_be_named_otherwise_than_attributes(engine: sa.Engine, memory: int) -> None:
     order_totals.create(engine)
-    shop.metadata.create_all(engine)
     stored = events(300)
+    shop.fill(engine, stored)
     with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), stored)
         for number, each in enumerate(stored, start=1):
             stream, kind, said = each["aggregate_uuid"], each["event_class"], each["event_properties"]
             event = Event(position=number, stream=stream, type=kind, payload=said)
@@ -141,10 +142,8 @@ def test_awkward_names_are_the_same_after_rebuilds(engine: sa.Engine) -> None:
         for name in (AWKWARD, LONG)
     ]
     metadata.create_all(engine)
-    shop.metadata.create_all(engine)
     stored = events(200)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), stored)
+    shop.fill(engine, stored)
     for number in range(3):
         run_to(rebuild(engine, f"run-{number}", projectors=["tests.engine.test_names:AwkwardProjector"]), "drop")
     with engine.connect() as connection:

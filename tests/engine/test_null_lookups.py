@@ -7,34 +7,13 @@ import sqlalchemy as sa
 
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
-from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RebuildSpec
-from tests.engine import shop
-from tests.engine.test_rebuild import SPEC, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.nodes import GROWN, NodeProjector
+from tests.engine.harness.specs import SPEC
 
-
-@row("nodes", key="id", lookups=["parent"])
-class Node:
-    id: str
-    parent: str | None
-    children: int = 0
-
-
-class NodeProjector(Projector):
-    """Counts at each root how many nodes have come after it."""
-
-    owns = (Node,)
-
-    @handles("Grown")
-    def grown(self, event: Event, rows: Rows) -> None:
-        for each in rows.where(Node, parent=event["parent"]):
-            each.children += 1
-        rows.add(Node(event.stream, event["parent"]))
-
-
-GROWN = [("a", None), ("b", "a"), ("c", None), ("d", "a"), ("e", None)]
 EXPECTED = [("a", None, 2), ("b", "a", 1), ("c", None, 1), ("d", "a", 0), ("e", None, 0)]
 
 
@@ -59,7 +38,7 @@ def nodes(engine: sa.Engine) -> list[tuple[str, str | None, int]]:
 
 @pytest.mark.parametrize("replay", [{}, {"batch_events": 1, "max_rows_in_memory": 0}])
 def test_a_replay_finds_them_in_memory_and_in_the_table(store: sa.Engine, replay: dict[str, int]) -> None:
-    spec = RebuildSpec.model_validate(SPEC | {"projectors": [f"{__name__}:NodeProjector"], "replay": replay})
+    spec = RebuildSpec.model_validate(SPEC | {"projectors": [f"{NodeProjector.__module__}:NodeProjector"], "replay": replay})
     run_to(Rebuild(spec, run_id="run", event_store=store, read_models=store, log=lambda _: None), "reconcile")
     assert nodes(store) == EXPECTED
 

@@ -20,8 +20,9 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.tables import WriteError
-from tests.engine import shop
-from tests.engine.test_rebuild import SPEC, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.specs import SPEC
 
 LATEST = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001 - as a column without a zone keeps it
 

@@ -9,16 +9,16 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.conftest import EVERY_STATEMENT, SERVERS
-from tests.engine.injection import WRITES, Fault, Strike, answerless, cut
-from tests.engine.live_shop import LiveShop
-from tests.engine.sweep import REBUILD, STEPS, Worker, error_of, on, sweep
+from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.databases import on
+from tests.engine.harness.faults import WRITES, Fault, Strike, answerless, cut
+from tests.engine.harness.sweep import REBUILD, STEPS, Worker, error_of, sweep
 from tests.servers import OwnServer, Server
 
 LASTING = re.compile(r"COMMIT|CREATE|ALTER|DROP|RENAME|LOCK|SET LOCAL idle_in_transaction|FLUSH|UNLOCK", re.IGNORECASE)
@@ -55,18 +55,9 @@ class Outage:
             self._server.start()
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of each kind in turn, for one test that may break it."""
-    made = SERVERS[request.param]()
-    yield made
-    if isinstance(made, OwnServer):
-        made.remove()
-
-
-@pytest.mark.parametrize("server", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
-def test_the_server_dies_at_every_lasting_statement(server: Server) -> None:
-    shop, outage = LiveShop(server.create_database("outage")), Outage(server)
+@pytest.mark.parametrize("server_kind", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
+def test_the_server_dies_at_every_lasting_statement(breakable_server: Server) -> None:
+    shop, outage = LiveShop(breakable_server.create_database("outage")), Outage(breakable_server)
     worker = Worker(shop)
     only = WRITES if EVERY_STATEMENT else LASTING
     attempt = worker.struck_by(lambda at: Fault(at, answerless(outage.strike), after=True, only=only))
@@ -82,8 +73,8 @@ def test_the_server_dies_at_every_lasting_statement(server: Server) -> None:
     worker.close()
 
 
-def test_the_server_dies_in_the_middle_of_the_switch(server: Server) -> None:
-    shop, outage = LiveShop(server.create_database("outage")), Outage(server)
+def test_the_server_dies_in_the_middle_of_the_switch(breakable_server: Server) -> None:
+    shop, outage = LiveShop(breakable_server.create_database("outage")), Outage(breakable_server)
     worker = Worker(shop)
     deaths = 50 if EVERY_STATEMENT else 5
     killers: list[threading.Timer] = []
@@ -106,10 +97,10 @@ def test_the_server_dies_in_the_middle_of_the_switch(server: Server) -> None:
     worker.close()
 
 
-@pytest.mark.parametrize("server", on("postgres", "mysql", among=[*SERVERS]), indirect=True)
-def test_steps_are_cancelled_from_another_thread(server: Server) -> None:
+@pytest.mark.parametrize("server_kind", on("postgres", "mysql", among=[*SERVERS]), indirect=True)
+def test_steps_are_cancelled_from_another_thread(breakable_server: Server) -> None:
     """As the operator does for a task that is cleared or marked failed while it runs."""
-    shop, pick = LiveShop(server.create_database("cancelled")), random.Random(7)
+    shop, pick = LiveShop(breakable_server.create_database("cancelled")), random.Random(7)
     worker = Worker(shop)
     errors = []
 

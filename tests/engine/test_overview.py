@@ -10,18 +10,9 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import Interrupted
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, TABLES, events, rebuild, run_to
-
-
-@pytest.fixture
-def stored(engine: sa.Engine) -> list[dict[str, Any]]:
-    """A store with 1,000 events over empty read models."""
-    shop.metadata.create_all(engine)
-    made = events(1_000)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
-    return made
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import TABLES
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 def roles(engine: sa.Engine) -> dict[tuple[str, str], str | None]:

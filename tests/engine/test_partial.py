@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -31,16 +30,19 @@ from projection_rebuild.parts import ByAggregate, ByPeriod
 from projection_rebuild.projector import Projector, handles, load_projector
 from projection_rebuild.rows import Rows
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.live_shop import LiveShop, project
-from tests.engine.sweep import on
-from tests.engine.test_crashes import killed
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end, tables
+from tests.engine.harness import shop
+from tests.engine.harness.clients import LiveShop, project
+from tests.engine.harness.databases import marked, on
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.seams import at_each_moment_of_a_copy, without_what_changed_during_the_copy
+from tests.engine.harness.shop import actual, events, expected, tables
+from tests.engine.harness.specs import PROJECTORS, rebuild
+from tests.engine.harness.sweep import killed
 
 BEGINNING = datetime(2026, 1, 1)  # noqa: DTZ001 - the store keeps UTC without an offset
 ON_SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 """What follows from the ledger alone."""
-ON_SERVERS = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb", "mysql")]
+ON_SERVERS = marked("postgres", "mariadb", "mysql")
 
 
 def timed(stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -51,10 +53,8 @@ def timed(stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture
 def filled(engine: sa.Engine) -> list[dict[str, Any]]:
     """A store with 600 events, an hour apart, and read models that are right."""
-    shop.metadata.create_all(engine)
     made = timed(events(600))
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
+    shop.fill(engine, made)
     run_to(rebuild(engine, "fill"), "drop")
     assert actual(engine) == expected(made)
     return made
@@ -226,42 +226,6 @@ class Client:
         self.shop.stored.append(made)
 
 
-@contextmanager
-def at_the_seams(monkeypatch: pytest.MonkeyPatch, visit: Callable[[str], None]) -> Iterator[None]:
-    """A visit after blue's position is known, before and after each table's copy, and when the copies have settled."""
-    held, copy, settled = partial._Copy._held_by_blue, Dialect.copy_others, EventStore.settled_head
-    copying = threading.local()
-
-    def held_by_blue(self: Any) -> int:
-        found = held(self)
-        visit("held")
-        copying.on = True
-        return found
-
-    def copy_others(self: Any, *given: Any) -> None:
-        if self.one_writer:
-            copy(self, *given)
-            return
-        visit("before the copy")
-        copy(self, *given)
-        visit("after the copy")
-
-    def settled_head(self: EventStore, *given: Any) -> int:
-        if getattr(copying, "on", False):
-            copying.on = False
-            visit("copied")
-            found = settled(self, *given)
-            visit("settled")
-            return found
-        return settled(self, *given)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(partial._Copy, "_held_by_blue", held_by_blue)
-        patched.setattr(Dialect, "copy_others", copy_others)
-        patched.setattr(EventStore, "settled_head", settled_head)
-        yield
-
-
 def test_events_that_are_appended_at_any_moment_of_the_copy_count_once(
     database_url: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +238,8 @@ def test_events_that_are_appended_at_any_moment_of_the_copy_count_once(
         seen.append(moment)
         client.visit()
 
-    with at_the_seams(monkeypatch, visit):
+    with monkeypatch.context() as patched:
+        at_each_moment_of_a_copy(patched, visit)
         for name in PROJECTORS:
             made.replay(name)
     assert {"held", "copied", "settled"} <= set(seen) and len(seen) >= 9
@@ -310,7 +275,8 @@ def test_an_append_that_is_open_during_the_copy_counts_once(
             threads[-1].start()
             assert open_now.wait(10)
 
-    with at_the_seams(monkeypatch, visit):
+    with monkeypatch.context() as patched:
+        at_each_moment_of_a_copy(patched, visit)
         for name in PROJECTORS:
             made.replay(name)
     for thread in threads:
@@ -329,11 +295,9 @@ def test_without_looking_for_what_changed_during_the_copy_events_are_lost(
     client = Client(live)
     made = live.open_run("part")
     run_to(made, "clone", NAMED)
-    between = partial._Copy._keys_between
-    monkeypatch.setattr(
-        partial._Copy, "_keys_between", lambda self, after, *given: set() if after else between(self, after, *given)
-    )
-    with at_the_seams(monkeypatch, lambda moment: client.visit() if moment in ("held", "copied") else None):
+    without_what_changed_during_the_copy(monkeypatch)
+    with monkeypatch.context() as patched:
+        at_each_moment_of_a_copy(patched, lambda moment: client.visit() if moment in ("held", "copied") else None)
         for name in PROJECTORS:
             made.replay(name)
     with live.workers.connect():
@@ -548,9 +512,7 @@ def test_a_plan_refuses_a_part_that_cannot_be_rebuilt(
 def stored_in(url: sa.URL) -> sa.Engine:
     """A store with events, over empty read models."""
     engine = sa.create_engine(url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), timed(events(100)))
+    shop.fill(engine, timed(events(100)))
     return engine
 
 
@@ -614,7 +576,7 @@ def test_an_event_without_the_key_of_its_part_is_named(sqlite_url: sa.URL) -> No
         connection.execute(
             shop.stored_events.insert(), [{"aggregate_uuid": "bad", "event_class": "LineAdded", "event_properties": {}}]
         )
-    made = rebuild(engine, projectors=["tests.engine.shop:CustomerTotalProjector"])
+    made = rebuild(engine, projectors=["tests.engine.harness.shop:CustomerTotalProjector"])
     made.plan(RunOptions(aggregates=("bad",)))
     made.clone_tables()
     with pytest.raises(HandlerError, match="LineAdded at position 101: KeyError"):

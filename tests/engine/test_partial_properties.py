@@ -19,8 +19,9 @@ from projection_rebuild.parts import ByAggregate, ByPeriod
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.specs import rebuild
 
 FIRST = date(2026, 1, 1)
 

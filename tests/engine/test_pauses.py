@@ -15,17 +15,17 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, PauseTooLong
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import PlanError
+from projection_rebuild.results import PARTS, SwapResult
 from projection_rebuild.spec import RunOptions
-from projection_rebuild.swap import PARTS, SwapResult
-from tests.engine.test_dry_run import create, run_of, schema_of
-from tests.engine.test_rebuild import run_to
-from tests.engine.test_short_hold import Clock
+from tests.engine.harness.chains import create, run_of, schema_of
+from tests.engine.harness.clocks import ShiftedClock
+from tests.engine.harness.driver import run_to
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
-def dozen(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+@pytest.fixture
+def dozen(family: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
     """Twelve tables where DDL commits by itself."""
-    made = sa.create_engine(new_database(request.param))
+    made = sa.create_engine(new_database(family))
     create(made, 12)
     yield made
     made.dispose()
@@ -48,7 +48,7 @@ def test_a_switch_that_cannot_keep_its_bound_is_refused_before_it(dozen: sa.Engi
 def test_what_follows_the_rename_is_left_to_reconcile_when_the_time_is_up(
     dozen: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, made, clock = schema_of(dozen), run_of(dozen, "Six", "run"), Clock()
+    before, made, clock = schema_of(dozen), run_of(dozen, "Six", "run"), ShiftedClock()
     run_to(made, "verify")
     at_work, done = MySQLDialect.run_at_work, []
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.errors import VerificationFailed
 from projection_rebuild.event_columns import EventColumns
 from projection_rebuild.event_decoding import RowDecoder
 from projection_rebuild.event_store import EventStore
@@ -20,8 +19,10 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ProjectorReplay
 from projection_rebuild.rows import RowBuffer, Rows
-from tests.engine import shop, shop_sets
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
+from tests.engine.harness import shop, shop_sets
+from tests.engine.harness.driver import failures_of, run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC, rebuild
 
 TWO = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
@@ -44,15 +45,6 @@ def replayed(engine: sa.Engine) -> Iterator[Rebuild]:
     run_to(made, "replay")
     yield made
     made.close()
-
-
-def said(made: Rebuild) -> str:
-    """The failures of a verification."""
-    with pytest.raises(VerificationFailed):
-        made.verify()
-    found = made.report().verification
-    assert found is not None
-    return "\n".join(found.failures)
 
 
 @contextmanager
@@ -126,7 +118,7 @@ def test_what_is_done_to_green_or_to_the_store_after_the_replay_is_found(engine:
     ]  # fmt: skip
     for fault, words in faults:
         with fault:
-            found = said(replayed)
+            found = failures_of(replayed)
         assert re.search(words, found), (words, found)
     assert replayed.verify().passed
 
@@ -197,7 +189,7 @@ class Latest(Projector):
         rows.get_or_add(shop.CustomerTotal, event["customer"]).spent = Decimal(event["price"])
 
 
-TOTALS = "tests.engine.shop:CustomerTotalProjector"
+TOTALS = "tests.engine.harness.shop:CustomerTotalProjector"
 LATEST = "tests.engine.test_planted_faults:Latest"
 MISCOUNTED = "has handled"
 PLANTED: dict[str, tuple[Any, str, Callable[[Any], Any], str, str]] = {
@@ -222,7 +214,7 @@ def test_a_fault_of_the_replay_is_found_by_what_shares_no_code_with_it(
     # In one batch: in the next one an UPDATE would find that a row is missing.
     made = rebuild(engine, projectors=[projector], replay={"batch_events": 10_000})
     run_to(made, "replay")
-    assert words in said(made)
+    assert words in failures_of(made)
     made.close()
 
 
@@ -250,14 +242,14 @@ def test_sql_that_does_not_do_what_the_handlers_do_is_found(engine: sa.Engine, p
     filled(engine)
     made = rebuild(engine, projectors=[f"{projector.__module__}:{projector.__name__}"])
     run_to(made, "replay")
-    assert f"in {column}" in said(made)
+    assert f"in {column}" in failures_of(made)
     made.close()
 
 
 @pytest.mark.parametrize("database_kind", TWO, indirect=True)
 def test_the_sql_of_the_shop_does_what_its_handlers_do(engine: sa.Engine) -> None:
     filled(engine)
-    made = rebuild(engine, projectors=[*SPEC["projectors"][:2], "tests.engine.shop_sets:CustomerTotalProjector"])
+    made = rebuild(engine, projectors=[*SPEC["projectors"][:2], "tests.engine.harness.shop_sets:CustomerTotalProjector"])
     run_to(made, "replay")
     assert all(each.aggregates and not each.findings for each in made.verify().sample)
     made.close()

@@ -10,13 +10,17 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild.dialects import dialect_for, postgres_connection
+from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.live_shop import project
-from tests.engine.test_rebuild import actual, events, expected, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.clients import project
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.seams import second_session_is_waited_for
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import rebuild
 from tests.servers import Server
 from tests.servers.between import Between, other_number
 from tests.servers.pgbouncer import PgBouncer
@@ -112,10 +116,8 @@ def pooled(postgres_server: Server) -> Iterator[Callable[..., PgBouncer]]:
 def filled(postgres_url: sa.URL) -> list[dict[str, Any]]:
     """A shop whose tables are right, and its events."""
     engine = sa.create_engine(postgres_url)
-    shop.metadata.create_all(engine)
     stored = events(200)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), stored)
+    shop.fill(engine, stored)
     made = rebuild(engine, "first")
     run_to(made, "drop")
     made.close()
@@ -231,7 +233,7 @@ def test_a_pool_that_does_not_clean_its_sessions_is_refused(pooled: Callable[...
 def test_a_pool_without_a_second_session_is_refused_and_may_work_later(
     pooled: Callable[..., PgBouncer], postgres_url: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_connection._Session.ask, "__defaults__", (0.3,))
+    second_session_is_waited_for(monkeypatch, 0.3)
     engine = sa.create_engine(_at(pooled(pool_mode="session", default_pool_size="1"), postgres_url), poolclass=sa.NullPool)
     with pytest.raises(ConnectionRefused, match="second connection") as refused, dialect_for(engine).connect():
         pass
@@ -246,7 +248,7 @@ def test_a_translated_address_is_no_pooler(postgres_url: sa.URL) -> None:
         assert one.exec_driver_sql("SHOW TimeZone").scalar_one() == two.exec_driver_sql("SHOW TimeZone").scalar_one() == "UTC"
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_a_proxy_with_numbers_of_its_own_is_refused_and_a_translated_address_is_not(
     kind: str, new_database: Callable[[str], sa.URL]
 ) -> None:

@@ -17,55 +17,17 @@ from projection_rebuild.dialects import mysql_preflight, postgres_preflight, sql
 from projection_rebuild.dialects.mysql_grants import Grants
 from projection_rebuild.errors import PlanError
 from projection_rebuild.events import Event
-from projection_rebuild.findings import Finding
 from projection_rebuild.plan import Space
-from projection_rebuild.preflight import preflight
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.findings import filled, findings_of, matching
+from tests.engine.harness.specs import rebuild
 from tests.servers import Server
 from tests.servers.mariadb import MariaDBServer, mariadb_server
-
-
-def of_mariadb(engine: sa.Engine) -> bool:
-    with engine.connect():
-        return bool(getattr(engine.dialect, "is_mariadb", False))
-
-
-def execute(engine: sa.Engine, *statements: str) -> None:
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-
-
-def found(engine: sa.Engine, options: RunOptions | None = None, **changes: Any) -> list[Finding]:
-    """The findings of a plan."""
-    made = rebuild(engine, **changes)
-    with made._context.dialect.connect() as connection:
-        findings = preflight(made._context, connection, options or RunOptions()).findings
-    made.close()
-    return findings
-
-
-def matching(findings: list[Finding], *words: str) -> Finding:
-    """The one finding that says all of this."""
-    (only,) = [each for each in findings if all(word in str(each) for word in words)]
-    return only
-
-
-def filled(engine: sa.Engine) -> None:
-    """A shop in a database that has nothing in a rebuild's way."""
-    if engine.dialect.name == "sqlite":
-        execute(engine, "PRAGMA journal_mode = WAL")
-    elif engine.dialect.name == "mysql":
-        # By which blanks at the end count.
-        collation = "utf8mb4_nopad_bin" if of_mariadb(engine) else "utf8mb4_0900_bin"
-        execute(engine, f"ALTER DATABASE {engine.url.database} CHARACTER SET utf8mb4 COLLATE {collation}")
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(200))
 
 
 @pytest.fixture
@@ -110,9 +72,9 @@ def sqlite(new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
 
 
 def test_a_healthy_database_has_no_finding(healthy: sa.Engine) -> None:
-    assert found(healthy) == []
+    assert findings_of(healthy) == []
     run_to(rebuild(healthy), "drop")
-    assert found(healthy) == []
+    assert findings_of(healthy) == []
 
 
 def test_one_plan_lists_all_that_is_wrong_and_touches_nothing(healthy: sa.Engine) -> None:
@@ -225,31 +187,29 @@ def ring(engine: sa.Engine) -> None:
 
 def test_circles_and_names_that_two_tables_need_are_named(healthy: sa.Engine) -> None:
     ring(healthy)
-    findings = found(healthy, projectors=projectors("RingAProjector", "RingBProjector"))
+    findings = findings_of(healthy, projectors=projectors("RingAProjector", "RingBProjector"))
     assert matching(findings, "circle", "ring_a -> ring_a_old", "Drop one").refuses
     assert matching(findings, "ring_a_old: ring_a and ring_a_old need this name", "rename one").refuses
 
 
 def test_projectors_in_a_circle_are_one_finding_among_others(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FirstInCircle, "depends_on", (SecondInCircle,))
-    findings = found(sqlite, projectors=projectors("FirstInCircle", "SecondInCircle"))
+    findings = findings_of(sqlite, projectors=projectors("FirstInCircle", "SecondInCircle"))
     assert matching(findings, "FirstInCircle", "SecondInCircle", "circle", "depends_on").refuses
     assert matching(findings, "there is no table ring_a;").refuses
 
 
 def test_two_projectors_of_one_table_are_named(sqlite: sa.Engine) -> None:
-    both = [f"tests.engine.shop:{name}" for name in ("OrderProjector", "Rival")]
-    assert matching(found(sqlite, projectors=both), "the table orders", "OrderProjector and Rival", "one owner").refuses
+    both = [f"tests.engine.harness.shop:{name}" for name in ("OrderProjector", "Rival")]
+    assert matching(findings_of(sqlite, projectors=both), "the table orders", "OrderProjector and Rival", "one owner").refuses
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mysql", "mariadb")]
-)
+@pytest.mark.parametrize("kind", marked("postgres", "mysql", "mariadb"))
 def test_names_that_had_to_be_shortened_are_told(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     engine = sa.create_engine(new_database(kind))
     filled(engine)
     execute(engine, "CREATE TABLE a_read_model_with_a_name_that_leaves_no_room_for_any_suffix (id int PRIMARY KEY)")
-    finding = matching(found(engine, projectors=projectors("LongProjector")), "too long for _rebuild", "_old")
+    finding = matching(findings_of(engine, projectors=projectors("LongProjector")), "too long for _rebuild", "_old")
     assert not finding.refuses
     engine.dispose()
 
@@ -260,7 +220,7 @@ KEYLESS = """CREATE TABLE order_lines (order_id varchar(36) NOT NULL, line int N
 
 def test_a_table_without_a_primary_key_is_told(healthy: sa.Engine) -> None:
     execute(healthy, "DROP TABLE order_lines", KEYLESS)
-    (finding,) = found(healthy)
+    (finding,) = findings_of(healthy)
     assert "order_lines: it has no primary key" in str(finding)
     assert finding.remedy
     assert not finding.refuses
@@ -270,10 +230,10 @@ def test_a_server_that_makes_no_table_without_a_primary_key(mysql: sa.Engine, ma
     for engine in (mysql, mariadb):
         execute(engine, "DROP TABLE order_lines", KEYLESS)
     strict = sa.create_engine(mysql.url, connect_args={"init_command": "SET SESSION sql_require_primary_key = 1"})
-    assert matching(found(strict), "order_lines", "sql_require_primary_key", "ADD PRIMARY KEY").refuses
+    assert matching(findings_of(strict), "order_lines", "sql_require_primary_key", "ADD PRIMARY KEY").refuses
     strict.dispose()
     with setting(mariadb, "innodb_force_primary_key", "ON", "OFF"):
-        assert matching(found(mariadb), "order_lines", "innodb_force_primary_key").refuses
+        assert matching(findings_of(mariadb), "order_lines", "innodb_force_primary_key").refuses
 
 
 def test_keys_that_the_database_compares_more_loosely_than_a_handler_are_told(healthy: sa.Engine) -> None:
@@ -286,10 +246,10 @@ def test_keys_that_the_database_compares_more_loosely_than_a_handler_are_told(he
                   " MODIFY status varchar(20) COLLATE utf8mb4_bin, ADD UNIQUE (status)"],
     }[healthy.dialect.name]  # fmt: skip
     execute(healthy, *loosen)
-    finding = matching(found(healthy), "orders.id", "same key to the database")
+    finding = matching(findings_of(healthy), "orders.id", "same key to the database")
     assert "spell a key in one way only" in finding.remedy
     assert not finding.refuses
-    other = matching(found(healthy), "orders.status", "same value of a unique key to the database")
+    other = matching(findings_of(healthy), "orders.status", "same value of a unique key to the database")
     why = {
         "sqlite": "collation RTRIM",
         "postgresql": "type citext",
@@ -305,7 +265,7 @@ def test_a_server_that_is_too_old_is_refused_without_further_questions(
     monkeypatch.setattr(postgres_preflight, "OLDEST", (99,))
     monkeypatch.setattr(mysql_preflight, "OLDEST_MYSQL", (99,))
     monkeypatch.setattr(mysql_preflight, "OLDEST_MARIADB", (99, 1))
-    (finding,) = found(healthy)
+    (finding,) = findings_of(healthy)
     assert "rebuilds need 99" in str(finding)
     assert finding.refuses
 
@@ -347,20 +307,20 @@ def few(postgres: sa.Engine) -> Iterator[sa.Engine]:
 
 
 def test_the_rights_that_are_written_down_are_enough_on_postgresql(few: sa.Engine) -> None:
-    assert found(few) == []
+    assert findings_of(few) == []
     run_to(rebuild(few), "drop")
 
 
 @pytest.mark.parametrize("change", POSTGRES_FINDINGS)
 def test_a_right_that_is_missing_on_postgresql_is_named(postgres: sa.Engine, few: sa.Engine, change: str) -> None:
     execute(postgres, change.format(database=postgres.url.database))
-    finding = matching(found(few), *POSTGRES_FINDINGS[change])
+    finding = matching(findings_of(few), *POSTGRES_FINDINGS[change])
     assert finding.refuses == ("low-traffic" not in finding.problem)
 
 
 def test_a_ledger_of_another_role_is_refused(postgres: sa.Engine, few: sa.Engine) -> None:
     rebuild(postgres).plan(RunOptions())
-    findings = found(few)
+    findings = findings_of(few)
     for name in ("projection_rebuild_runs", "projection_rebuild_claims"):
         assert matching(findings, f"{name}: it is a table of the ledger", "GRANT SELECT").refuses
 
@@ -374,13 +334,13 @@ def test_a_ledger_of_another_role_is_refused(postgres: sa.Engine, few: sa.Engine
 )
 def test_settings_of_postgresql(postgres: sa.Engine, options: str, words: list[str], refuses: bool) -> None:
     engine = sa.create_engine(postgres.url, connect_args={"options": options}, poolclass=sa.NullPool)
-    assert matching(found(engine), *words).refuses is refuses
+    assert matching(findings_of(engine), *words).refuses is refuses
 
 
 def test_replication_slots_are_told(postgres: sa.Engine) -> None:
     execute(postgres, "SELECT pg_create_physical_replication_slot('far_away')")
     try:
-        assert not matching(found(postgres), "0 replicas", "slots: far_away", "write-ahead log").refuses
+        assert not matching(findings_of(postgres), "0 replicas", "slots: far_away", "write-ahead log").refuses
     finally:
         execute(postgres, "SELECT pg_drop_replication_slot('far_away')")
 
@@ -434,7 +394,7 @@ def account(engine: sa.Engine, *, via_role: bool = False) -> Iterator[sa.Engine]
         execute(engine, "DROP USER 'few'@'%%'", *(["DROP ROLE few_role"] if via_role else []))
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 @pytest.mark.parametrize("via_role", [False, True])
 def test_the_rights_that_are_written_down_are_enough_on_mysql(
     kind: str, via_role: bool, new_database: Callable[[str], sa.URL]
@@ -442,11 +402,11 @@ def test_the_rights_that_are_written_down_are_enough_on_mysql(
     engine = sa.create_engine(new_database(kind), poolclass=sa.NullPool)
     filled(engine)
     with account(engine, via_role=via_role) as few:
-        assert found(few) == []
+        assert findings_of(few) == []
         run_to(rebuild(few), "drop")
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_a_right_that_is_missing_on_mysql_is_named(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     engine = sa.create_engine(new_database(kind), poolclass=sa.NullPool)
     filled(engine)
@@ -455,21 +415,21 @@ def test_a_right_that_is_missing_on_mysql_is_named(kind: str, new_database: Call
     with account(engine) as few:
         for right, where in taken.items():
             execute(engine, f"REVOKE {right} ON {where} FROM 'few'@'%%'")
-            named = [each for each in found(few) if right in each.remedy and "GRANT" in each.remedy]
+            named = [each for each in findings_of(few) if right in each.remedy and "GRANT" in each.remedy]
             assert named, right
             assert [each.refuses for each in named] == [right not in INFORMING] * len(named)
             execute(engine, f"GRANT {right} ON {where} TO 'few'@'%%'")
-        assert found(few) == []
+        assert findings_of(few) == []
 
 
 def test_locks_that_cannot_be_seen_are_told(mysql: sa.Engine) -> None:
     with account(mysql) as few:
         execute(mysql, "REVOKE SELECT ON performance_schema.* FROM 'few'@'%%'")
-        assert not matching(found(few), "metadata_locks", "deadlock", "GRANT SELECT").refuses
+        assert not matching(findings_of(few), "metadata_locks", "deadlock", "GRANT SELECT").refuses
     instrument = "UPDATE performance_schema.setup_instruments SET ENABLED = '{}' WHERE NAME = 'wait/lock/metadata/sql/mdl'"
     execute(mysql, instrument.format("NO"))
     try:
-        assert not matching(found(mysql), "metadata_locks", "mdl on").refuses
+        assert not matching(findings_of(mysql), "metadata_locks", "mdl on").refuses
     finally:
         execute(mysql, instrument.format("YES"))
 
@@ -477,9 +437,9 @@ def test_locks_that_cannot_be_seen_are_told(mysql: sa.Engine) -> None:
 def test_settings_of_mysql(mysql: sa.Engine, mariadb: sa.Engine) -> None:
     for engine in (mysql, mariadb):
         with setting(engine, "innodb_file_per_table", "OFF", "ON"):
-            assert not matching(found(engine), "innodb_file_per_table", "SET GLOBAL").refuses
+            assert not matching(findings_of(engine), "innodb_file_per_table", "SET GLOBAL").refuses
         with account(engine) as few, setting(engine, "read_only", "ON", "OFF"):
-            assert matching(found(few), "read_only", "primary").refuses
+            assert matching(findings_of(few), "read_only", "primary").refuses
 
 
 class PeculiarServer(MariaDBServer):
@@ -516,12 +476,12 @@ def test_binary_logs_replicas_and_small_letters_on_mariadb(monkeypatch: pytest.M
     try:
         filled(engine)
         deadline = time.monotonic() + 60
-        while not any("replicas" in each.problem for each in found(engine)) and time.monotonic() < deadline:
+        while not any("replicas" in each.problem for each in findings_of(engine)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        findings = found(engine)
+        findings = findings_of(engine)
         assert matching(findings, "binlog_format", "READ COMMITTED", "SET GLOBAL binlog_format = ROW").refuses
         assert not matching(findings, "1 replicas are attached", "binary log").refuses
-        findings = found(engine, projectors=projectors("CapitalProjector"))
+        findings = findings_of(engine, projectors=projectors("CapitalProjector"))
         assert matching(findings, "Orders", "lower_case_table_names = 1", "calls the table orders", "row class").refuses
     finally:
         replica.terminate()
@@ -555,7 +515,7 @@ def test_grants_are_read_as_the_server_means_them(lines: list[str], allowed: lis
 def test_a_file_that_is_read_only_is_refused(sqlite: sa.Engine) -> None:
     execute(sqlite, "PRAGMA journal_mode = DELETE")
     read_only = sa.create_engine(f"sqlite:///file:{sqlite.url.database}?mode=ro&uri=true", poolclass=sa.NullPool)
-    findings = found(read_only)
+    findings = findings_of(read_only)
     # Of the event store, and of the tables.
     assert [each.refuses for each in findings if "read-only" in str(each) and "write both" in str(each)] == [True, True]
     assert not matching(findings, "journal_mode", "PRAGMA journal_mode = WAL").refuses
@@ -564,7 +524,7 @@ def test_a_file_that_is_read_only_is_refused(sqlite: sa.Engine) -> None:
 def test_a_disk_without_room_is_refused(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SimpleNamespace(f_bavail=1, f_frsize=4096)
     monkeypatch.setattr("projection_rebuild.dialects.sqlite_preflight.os.statvfs", lambda _: disk)
-    finding = matching(found(sqlite), "disk", "for the doubles", "4 KiB are free", "make room")
+    finding = matching(findings_of(sqlite), "disk", "for the doubles", "4 KiB are free", "make room")
     assert finding.refuses
 
 

@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import external
 from projection_rebuild.errors import FencedOut, PlanError, ProgramFailed, StepOrderError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ReplayResult
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.stages import Closed
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import SPEC, events, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.programs import look_often
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC
 
 WRITES_ON = """
 import signal, sqlite3, sys, time
@@ -41,18 +43,14 @@ while True:
 @pytest.fixture
 def engine(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
     made = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(made)
-    with made.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(20))
+    shop.fill(made, events(20))
     yield made
     made.dispose()
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external, "LOOK_EVERY", 0.2)
-    monkeypatch.setattr(external, "PATIENCE", 0.8)
-    monkeypatch.setattr(external, "MARGIN", 0.2)
+    look_often(monkeypatch, patience=0.8)
 
 
 def rebuild(engine: sa.Engine, *command: str, stages: Sequence[dict[str, Any]] = (), **keys: Any) -> Rebuild:

@@ -11,7 +11,8 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, PlanError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine.test_sessions import filled, found_of, fresh, rebuild_of, usual
+from tests.engine.harness.findings import findings_of
+from tests.engine.harness.values_shop import filled, fresh, rebuild_of, usual
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_a_connection_of_ours_leaves_it_on(guarded: sa.Engine) -> None:
 
 
 def test_each_finding_has_its_own_remedy(guarded: sa.Engine) -> None:
-    refusals = [each for each in found_of(guarded) if each.refuses]
+    refusals = [each for each in findings_of(guarded) if each.refuses]
     assert {each.about for each in refusals} == {"query_only", "event store stored_events"}
     for each in refusals:
         assert "PRAGMA query_only = 0" in each.remedy and "journal" not in each.problem

@@ -12,9 +12,11 @@ import sqlalchemy as sa
 from projection_rebuild.errors import PlanError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import events, spec
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import spec
 from tests.servers import OwnServer
 from tests.servers.postgres import PostgresServer, _newest
 
@@ -46,9 +48,7 @@ class Standby(PostgresServer):
 
 def _filled(url: sa.URL) -> None:
     engine = sa.create_engine(url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(50))
+    shop.fill(engine, events(50))
     engine.dispose()
 
 
@@ -85,7 +85,7 @@ def _has_the_store(url: sa.URL) -> bool:
         return sa.inspect(connection).has_table("customer_totals")
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_a_read_only_server_is_refused_for_the_event_store(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     store, models = new_database(kind), new_database("sqlite")
     _filled(store)

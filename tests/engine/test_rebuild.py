@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import signal
-from collections import defaultdict
-from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import replay, swap
+from projection_rebuild import replay
 from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
@@ -26,123 +22,14 @@ from projection_rebuild.errors import (
     StepOrderError,
     VerificationFailed,
 )
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.spec import RunOptions
 from projection_rebuild.tables import GreenTables, WriteError
 from projection_rebuild.throttle import Throttle
-from tests.engine import shop
-
-PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
-TABLES = ["orders", "customer_totals", "order_lines"]
-SPEC: dict[str, Any] = {
-    "rebuild": "shop",
-    "event_store": {"conn_id": "db"},
-    "read_models": {"conn_id": "db"},
-    "projectors": [f"tests.engine.shop:{name}" for name in PROJECTORS],
-    "live_writer": "transactional",
-    "replay": {"batch_events": 100},
-}
-
-
-def spec(**changes: Any) -> RebuildSpec:
-    return RebuildSpec.model_validate(SPEC | changes)
-
-
-def rebuild(engine: sa.Engine, run_id: str = "run", log: Callable[[str], None] = lambda _: None, **changes: Any) -> Rebuild:
-    return Rebuild(spec(**changes), run_id=run_id, event_store=engine, read_models=engine, log=log)
-
-
-def events(count: int) -> list[dict[str, Any]]:
-    """``count`` events of orders that are placed, filled, and shipped or cancelled."""
-    pick, made, open_orders = random.Random(3), [], []
-    for number in range(count):
-        kind = pick.random()
-        if kind < 0.25 or not open_orders:
-            order = f"order-{number}"
-            open_orders.append([order, number % 17, 0])
-            made.append((order, "OrderPlaced", {"customer": number % 17, "on": f"2026-01-{number % 28 + 1:02}"}))
-        elif kind < 0.85:
-            order = pick.choice(open_orders)
-            order[2] += 1
-            said = {"customer": order[1], "line": order[2], "product": f"x'{number}\t\\%s", "price": f"{number % 50}.99"}
-            made.append((order[0], "LineAdded", said | {"options": {"ü": [1, None]}, "gift": number % 2 == 0}))
-        else:
-            order = open_orders.pop(pick.randrange(len(open_orders)))
-            made.append((order[0], pick.choice(["OrderShipped", "OrderCancelled"]), {"at": f"2026-02-01 10:{number % 60:02}:00"}))
-    return [{"aggregate_uuid": stream, "event_class": kind, "event_properties": said} for stream, kind, said in made]
-
-
-def expected(stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """Orders, lines and totals by code of its own."""
-    orders: dict[str, tuple[int, str]] = {}
-    lines: dict[tuple[str, int], tuple[str, Decimal]] = {}
-    totals: dict[int, list[Any]] = defaultdict(lambda: [0, Decimal(0)])
-    for event in stored:
-        stream, said = event["aggregate_uuid"], event["event_properties"]
-        match event["event_class"]:
-            case "OrderPlaced":
-                orders[stream] = said["customer"], "placed"
-                totals[said["customer"]][0] += 1
-            case "LineAdded":
-                lines[stream, said["line"]] = said["product"], Decimal(said["price"])
-                totals[said["customer"]][1] += Decimal(said["price"])
-            case "OrderShipped":
-                orders[stream] = orders[stream][0], "shipped"
-            case "OrderCancelled":
-                orders[stream] = orders[stream][0], "cancelled"
-                lines = {key: each for key, each in lines.items() if key[0] != stream}
-    return {"orders": orders, "order_lines": lines, "customer_totals": {key: tuple(each) for key, each in totals.items()}}
-
-
-def actual(engine: sa.Engine, suffix: str = "") -> dict[str, Any]:
-    with engine.connect() as connection:
-
-        def rows(sql: str) -> list[Any]:
-            return [tuple(row) for row in connection.execute(sa.text(sql.replace("@", suffix)))]
-
-        def money(value: Any) -> Decimal:
-            return Decimal(str(value)).quantize(Decimal("0.01"))
-
-        return {
-            "orders": {row[0]: row[1:] for row in rows("SELECT id, customer, status FROM orders@")},
-            "order_lines": {
-                row[:2]: (row[2], money(row[3])) for row in rows("SELECT order_id, line, product, price FROM order_lines@")
-            },
-            "customer_totals": {
-                row[0]: (row[1], money(row[2])) for row in rows("SELECT customer, orders, spent FROM customer_totals@")
-            },
-        }
-
-
-@pytest.fixture
-def stored(engine: sa.Engine) -> list[dict[str, Any]]:
-    """A store with 1,000 events over empty read models."""
-    shop.metadata.create_all(engine)
-    made = events(1_000)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
-    return made
-
-
-def run_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
-    """All steps up to and including one."""
-    steps: dict[str, Callable[[], object]] = {
-        "plan": lambda: made.plan(options or RunOptions()),
-        "clone": made.clone_tables,
-        "replay": lambda: [made.replay(name) for name in made.chosen()],
-        "verify": made.verify,
-        "swap": made.swap,
-        "reconcile": made.reconcile,
-        "drop": made.drop_old,
-    }
-    for name, step in steps.items():
-        step()
-        if name == last:
-            return
-
-
-def tables(engine: sa.Engine) -> set[str]:
-    return {name for name in sa.inspect(engine).get_table_names() if not name.startswith("projection_rebuild")}
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.seams import without_the_last_look_for_orphans
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 @pytest.mark.parametrize("memory", [200_000, 5], ids=["in memory", "bounded"])
@@ -182,7 +69,7 @@ def test_parents_beside_the_run_that_are_gone_since_verification_are_missed(
             made.swap()
         assert actual(engine)["orders"] == {}
     else:
-        monkeypatch.setattr(swap, "_refuse_orphans", lambda *_: None)
+        without_the_last_look_for_orphans(monkeypatch)
         made.swap()
         assert any("lost their parents since verification" in each for each in made.reconcile().findings)
 
@@ -442,14 +329,6 @@ def test_a_replay_that_was_stopped_goes_on_from_its_checkpoint(engine: sa.Engine
     assert f"resuming at position {result.resumed_from}" in "\n".join(lines)
     run_to_end(again, PROJECTORS[1:])
     assert actual(engine) == expected(stored)
-
-
-def run_to_end(made: Rebuild, names: list[str]) -> None:
-    for name in names:
-        made.replay(name)
-    made.verify()
-    made.swap()
-    made.reconcile()
 
 
 def _replay_and_die(url: str, batches: int) -> None:

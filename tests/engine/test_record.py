@@ -15,22 +15,16 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.report import Report
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 @pytest.fixture
-def store(sqlite_url: sa.URL) -> sa.Engine:
+def store(sqlite: sa.Engine) -> sa.Engine:
     """A store with 200 events over empty read models, on SQLite."""
-    engine = sa.create_engine(sqlite_url)
-    filled(engine)
-    return engine
-
-
-def filled(engine: sa.Engine) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(200))
+    return shop.fill(sqlite, events(200))
 
 
 def kept(engine: sa.Engine) -> list[Any]:
@@ -39,7 +33,7 @@ def kept(engine: sa.Engine) -> list[Any]:
 
 
 def test_a_run_leaves_its_report_on_every_database(engine: sa.Engine) -> None:
-    filled(engine)
+    shop.fill(engine, events(200))
     made = rebuild(engine)
     plan = made.plan(RunOptions(reason="totals were wrong"), by="alice")
     made.swap_now(by="bob", reason="the fair begins")

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
 from projection_rebuild.errors import CloneError
 from projection_rebuild.ledger import RunState
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_edited_between_steps import shop_on_sqlite
-from tests.engine.test_preflight import execute, matching
-from tests.engine.test_preflight import found as findings
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
-
-__all__ = ["shop_on_sqlite"]
-
-
-@pytest.fixture
-def shop_on_each(engine: sa.Engine) -> sa.Engine:
-    """Each kind of database in turn, with tables that stand alone."""
-    shop.metadata.create_all(engine)
-    execute(engine, "DROP TABLE order_lines")
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), [each for each in events(300) if each["event_class"] != "LineAdded"])
-    return engine
-
-
-ALONE = {"projectors": [each for each in SPEC["projectors"] if "Line" not in each]}
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to, state_of
+from tests.engine.harness.findings import findings_of, matching
+from tests.engine.harness.seams import before_the_hold
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import ALONE, rebuild
 
 
 def made_anew(engine: sa.Engine, table: str) -> None:
@@ -55,11 +40,6 @@ def put_back(engine: sa.Engine, table: str) -> None:
     for index in sa.inspect(engine).get_indexes(table):
         if engine.dialect.name == "postgresql":
             execute(engine, f"ALTER INDEX {index['name']} RENAME TO {str(index['name']).removesuffix('_kept')}")
-
-
-def state_of(made: Rebuild) -> RunState:
-    with made._context.dialect.connect() as connection:
-        return made._context.ledger.run(connection, "run").state
 
 
 def rest(made: Rebuild, after: str) -> None:
@@ -112,13 +92,7 @@ def test_a_table_that_is_put_there_right_before_the_lock_is_told_under_it(
 ) -> None:
     made = rebuild(shop_on_each, **ALONE)
     run_to(made, "verify")
-    hold = swap._Attempt._hold
-
-    def late(self: Any, *args: Any) -> Any:
-        made_anew(shop_on_each, "customer_totals")
-        return hold(self, *args)
-
-    monkeypatch.setattr(swap._Attempt, "_hold", late)
+    before_the_hold(monkeypatch, lambda: made_anew(shop_on_each, "customer_totals"))
     with pytest.raises(CloneError, match="the live table customer_totals is another one"):
         made.swap()
     monkeypatch.undo()
@@ -220,7 +194,7 @@ def test_who_is_not_told_which_table_it_is_learns_that_in_the_plan(kind: str, ne
     )
     blind = sa.create_engine(url.set(username=user, password="x"))  # noqa: S106 - a test's own
     try:
-        told = matching(findings(blind), "not told which table", "customer_totals")
+        told = matching(findings_of(blind), "not told which table", "customer_totals")
         assert not told.refuses
         made = rebuild(blind)
         run_to(made, "reconcile")
@@ -247,7 +221,7 @@ def test_a_table_that_was_altered_is_told_as_that_and_green_may_be_altered_as_we
     made.reconcile()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_an_alter_that_copies_the_table_is_told_as_that(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     engine = sa.create_engine(new_database(kind))
     shop.metadata.create_all(engine)
@@ -271,10 +245,8 @@ def test_a_file_with_auto_vacuum_moves_tables_and_nobody_has_replaced_them(sqlit
     engine = sa.create_engine(sqlite_url)
     fillers = [f"filler_{number}" for number in range(40)]
     execute(engine, f"PRAGMA auto_vacuum = {mode}", *(f"CREATE TABLE {each} (n INT)" for each in fillers))
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(300))
-    assert not matching(findings(engine), "with auto_vacuum it is not told which table", "customer_totals").refuses
+    shop.fill(engine, events(300))
+    assert not matching(findings_of(engine), "with auto_vacuum it is not told which table", "customer_totals").refuses
     made = rebuild(engine)
     run_to(made, "verify")
     before = pages(engine)

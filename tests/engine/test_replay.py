@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import gc
 import re
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from projection_rebuild import event_store, progress, replay, throttle
+from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import HandlerError, Interrupted
 from projection_rebuild.event_store import FIRST_PAGE
 from projection_rebuild.memory import Memory, collector_off
 from projection_rebuild.rebuild import Rebuild
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
+from tests.engine.harness import shop
+from tests.engine.harness.clocks import StandingClock
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
-ONE = "sqlite"
-TOTALS = ["tests.engine.shop:CustomerTotalProjector"]
+TOTALS = ["tests.engine.harness.shop:CustomerTotalProjector"]
 
 
 @pytest.fixture
-def engine(new_database: Any) -> sa.Engine:
+def engine(sqlite: sa.Engine) -> sa.Engine:
     """What a replay decides for itself does not depend on the database."""
-    return sa.create_engine(new_database(ONE))
+    return sqlite
 
 
 @pytest.fixture
 def stored(engine: sa.Engine) -> list[dict[str, Any]]:
     """A store with 5,000 events over empty read models: a few pages for each projector."""
-    shop.metadata.create_all(engine)
     made = events(5_000)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
+    shop.fill(engine, made)
     return made
 
 
@@ -76,21 +77,7 @@ def test_a_replay_commits_when_it_is_enough(
     assert actual(engine) == expected(stored)
 
 
-class Clock:
-    """Stands still, or is an hour later at each look."""
-
-    def __init__(self, jump: float) -> None:
-        self._jump, self._now = jump, time.monotonic()
-
-    def monotonic(self) -> float:
-        self._now += self._jump
-        return self._now
-
-    def sleep(self, seconds: float) -> None:
-        self._now += seconds
-
-
-def written(made: Rebuild, projector: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def written(made: Rebuild, projector: str, clock: StandingClock, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What a replay does to green: each statement that reads or writes its rows, and with how many of them."""
     done: list[tuple[str, int]] = []
 
@@ -115,14 +102,12 @@ def test_what_a_replay_does_depends_on_no_clock(
     monkeypatch.setattr(replay, "PAGE_EVENTS", 100)
     seen, made = [], []
     for jump in (0.0, 3_600.0):
-        store = sa.create_engine(new_database(ONE))
-        shop.metadata.create_all(store)
-        with store.begin() as connection:
-            connection.execute(shop.stored_events.insert(), events(1_500))
+        store = sa.create_engine(new_database("sqlite"))
+        shop.fill(store, events(1_500))
         run = rebuild(store, projectors=TOTALS, replay=settings)
         run_to(run, "clone")
         with monkeypatch.context() as patched:
-            seen.append(written(run, "CustomerTotalProjector", Clock(jump), patched))
+            seen.append(written(run, "CustomerTotalProjector", StandingClock(jump), patched))
         with store.connect() as connection:
             made.append(connection.exec_driver_sql("SELECT * FROM customer_totals_rebuild ORDER BY 1").all())
     assert seen[0] == seen[1] and made[0] == made[1] != []
@@ -135,7 +120,7 @@ def test_one_writer_is_not_kept_from_writing_for_long(
     engine: sa.Engine, stored: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = rebuild(engine, replay={"batch_events": 5_000})
-    monkeypatch.setattr(type(made._context.dialect), "rows_per_transaction", 500)
+    monkeypatch.setattr(type(dialect_for(engine)), "rows_per_transaction", 500)
     run_to(made, "clone")
     assert len(commits(made, "OrderLineProjector")) > 1
 
@@ -210,16 +195,14 @@ def test_what_came_before_a_failing_event_is_committed_whatever_was_in_memory(
 
 
 def test_rows_are_counted_once_their_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Memory(limit=10)
-    now = memory._before
-    monkeypatch.setattr(memory, "_process", None)
     taken = [0.0]
 
     class Process:
         def memory_info(self) -> Any:
-            return type("Info", (), {"rss": now + taken[0] * 1024 * 1024})
+            return SimpleNamespace(rss=1024 * 1024 * (100 + taken[0]))
 
-    memory._process = Process()
+    monkeypatch.setattr("psutil.Process", Process)
+    memory = Memory(limit=10)
     assert not memory.is_full(1_000)
     taken[0] = 9
     assert memory.is_full(2_000)

@@ -8,47 +8,29 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from include.universal.live import unit_of_work
 from projection_rebuild.errors import ClaimRefused, HeldByRollback, PlanError, StepOrderError
 from projection_rebuild.event_store import EventStore
 from projection_rebuild.ledger import RunState
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.live_shop import project
-from tests.engine.test_rebuild import PROJECTORS, TABLES, actual, events, expected, rebuild, run_to, tables
-
-
-def append(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
-    for each in stored:
-        with unit_of_work(engine) as connection:
-            made = connection.execute(shop.stored_events.insert().values(**each))
-            project(connection, made.inserted_primary_key[0], each)  # type: ignore[index]
+from tests.engine.harness import shop
+from tests.engine.harness.clients import append, project
+from tests.engine.harness.driver import roll_back_to, run_to
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 
 def roll_back(engine: sa.Engine, run_id: str, last: str = "drop", **options: Any) -> Rebuild:
     made = rebuild(engine, run_id)
-    steps: dict[str, Callable[[], object]] = {
-        "plan": lambda: made.plan_rollback(RunOptions(**options)),
-        "back": made.bring_back,
-        "swap": made.swap,
-        "reconcile": made.reconcile,
-        "drop": made.drop_old,
-    }
-    for name, step in steps.items():
-        step()
-        if name == last:
-            break
+    roll_back_to(made, last, RunOptions(**options))
     return made
 
 
 @pytest.fixture
 def stored(engine: sa.Engine) -> list[dict[str, Any]]:
     """400 events, all projected, and then one order lost: what a rebuild would repair."""
-    shop.metadata.create_all(engine)
     made = events(1_000)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made[:400])
+    shop.fill(engine, made[:400])
     run_to(rebuild(engine, "fill"), "drop")
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE orders SET status = 'odd' WHERE id = 'order-0'")
@@ -175,7 +157,7 @@ def test_what_is_no_longer_possible_is_refused_with_the_reason(engine: sa.Engine
     run_to(rebuild(engine, "repair"), "reconcile")
     with pytest.raises(PlanError, match="has no run nobody"):
         rebuild(engine, "back").plan_rollback(RunOptions(), of="nobody")
-    part = rebuild(engine, "part", projectors=["tests.engine.shop:CustomerTotalProjector"])
+    part = rebuild(engine, "part", projectors=["tests.engine.harness.shop:CustomerTotalProjector"])
     run_to(part, "reconcile")
     with pytest.raises(PlanError, match="customer_totals_old is what the run part has retired since"):
         rebuild(engine, "back").plan_rollback(RunOptions(), of="repair")
@@ -203,10 +185,8 @@ def test_an_append_that_was_open_during_the_switch_is_in_both_tables(
     new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(new_database("postgres"))
-    shop.metadata.create_all(engine)
     stored = events(300)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), stored[:200])
+    shop.fill(engine, stored[:200])
     run_to(rebuild(engine, "fill"), "drop")
     made = rebuild(engine, "repair", swap={"wait_for_snapshots": "0s"})
     run_to(made, "verify")

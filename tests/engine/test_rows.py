@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from projection_rebuild.errors import ProjectorError, RowError
 from projection_rebuild.events import Event
-from projection_rebuild.fitting import Fits
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.reading import Reading
-from projection_rebuild.rows import Asking, Key, ProbeRows, RowBuffer, Rows, RowType, Unknown, Values, row, row_type
-
-
-@row("items", key="id", lookups=["parent"])
-class Item:
-    id: str
-    parent: str
-    amount: int = 0
-
-
-@row("totals", key=("user", "month"))
-class Total:
-    user: int
-    month: str
-    amount: int = 0
+from projection_rebuild.rows import Asking, ProbeRows, RowBuffer, Rows, Unknown, row, row_type
+from tests.engine.harness.items import Item, Stored, Total
 
 
 @row("named", key="name")
@@ -41,29 +26,6 @@ class Post:
     author: str
     tags: list[str]
     extra: dict[str, Any] | None = None
-
-
-class Stored:
-    """A source over plain dictionaries that counts what it is asked."""
-
-    def __init__(self, *rows: Any) -> None:
-        self.rows = {(type(each), row_type(type(each)).key_of(each)): row_type(type(each)).values(each) for each in rows}
-        self.loads = 0
-
-    def fits(self, kind: RowType) -> Fits:
-        return Fits(kind, {})
-
-    def load(self, kind: RowType, keys: Iterable[Key]) -> list[Values]:
-        self.loads += 1
-        return [self.rows[kind.row_class, key] for key in keys if (kind.row_class, key) in self.rows]
-
-    def load_where(self, kind: RowType, column: str, values: Iterable[Any]) -> list[Values]:
-        self.loads += 1
-        at, wanted = kind.attributes.index(column), list(values)
-        return [found for (cls, _), found in self.rows.items() if cls is kind.row_class and found[at] in wanted]
-
-    def create(self, kind: RowType, values: Values) -> None:
-        """As on green: nothing."""
 
 
 def test_a_new_row_is_an_insert() -> None:

@@ -13,19 +13,19 @@ import sqlalchemy as sa
 from projection_rebuild import sample
 from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
+from projection_rebuild.results import Sampled
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.upcasting import Upcasters
-from tests.engine import shop
-from tests.engine.test_planted_faults import said
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import failures_of, run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 
 @pytest.fixture
 def stored(engine: sa.Engine) -> list[dict[str, Any]]:
-    shop.metadata.create_all(engine)
     made = events(400)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
+    shop.fill(engine, made)
     return made
 
 
@@ -240,7 +240,7 @@ def test_handlers_find_in_the_sample_what_they_find_in_a_replay(engine: sa.Engin
     assert [(each.aggregates, each.events, each.not_sampled) for each in found.sample] == [(3, 30, "")] * 4, found.describe()
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE hours_rebuild SET events = events + 1 WHERE stream = 's1'")
-    assert "hours: the row s1 / 2026-03-04 05:06:07" in said(made)
+    assert "hours: the row s1 / 2026-03-04 05:06:07" in failures_of(made)
     made.close()
 
 
@@ -283,7 +283,7 @@ def test_aggregates_that_are_too_large_are_left_out_and_told(engine: sa.Engine, 
     made = rebuild(engine)
     run_to(made, "replay")
 
-    def orders() -> sample.Sampled:
+    def orders() -> Sampled:
         (found,) = [each for each in made.verify().sample if each.projector == "OrderProjector"]
         return found
 

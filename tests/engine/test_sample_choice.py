@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 
@@ -11,23 +9,13 @@ from projection_rebuild import sample
 from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.results import Sampled
 from projection_rebuild.rows import Rows
-from projection_rebuild.sample import Sampled
-from tests.engine import shop
-from tests.engine.tally import Store, StreamProjector, TallyProjector
-from tests.engine.test_rebuild import SPEC, events, rebuild, run_to
-
-
-@pytest.fixture
-def sqlite(new_database: Any) -> sa.Engine:
-    """Where the database does not matter."""
-    return sa.create_engine(new_database("sqlite"))
-
-
-def filled(engine: sa.Engine, count: int = 150) -> None:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(count))
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import SPEC, rebuild
+from tests.engine.harness.tally import Store, StreamProjector, TallyProjector
 
 
 def sampled(made: Rebuild) -> dict[str, Sampled]:
@@ -50,7 +38,7 @@ class Everywhere(Projector):
 
 
 def test_what_is_not_declared_is_not_judged_and_that_is_told(sqlite: sa.Engine) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     found = sampled(rebuild(sqlite, projectors=["tests.engine.test_sample_choice:Everywhere"]))["Everywhere"]
     assert found.describe() == (
         "not sampled: Everywhere, its rows may be fed by many streams; declare `partition_by`, `part`, or the `stream` of its rows"
@@ -64,19 +52,19 @@ class WrongUnit(Everywhere):
 
 
 def test_a_declaration_that_is_untrue_is_told_and_refuses_nothing(sqlite: sa.Engine) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     found = sampled(rebuild(sqlite, projectors=["tests.engine.test_sample_choice:WrongUnit"]))["WrongUnit"]
     assert "its events reach rows of others than it declares" in found.not_sampled
 
 
 def test_sql_alone_is_not_judged(sqlite: sa.Engine) -> None:
-    filled(sqlite)
-    found = sampled(rebuild(sqlite, projectors=["tests.engine.shop_sets:TotalsBySqlAlone"]))["TotalsBySqlAlone"]
+    shop.fill(sqlite, events(150))
+    found = sampled(rebuild(sqlite, projectors=["tests.engine.harness.shop_sets:TotalsBySqlAlone"]))["TotalsBySqlAlone"]
     assert "only SQL" in found.not_sampled
 
 
 def test_half_of_a_sample_was_touched_last(sqlite: sa.Engine) -> None:
-    filled(sqlite, 400)
+    shop.fill(sqlite, events(400))
     made = rebuild(sqlite, verify={"sample": 6})
     run_to(made, "replay")
     context = made._context
@@ -90,7 +78,7 @@ def test_half_of_a_sample_was_touched_last(sqlite: sa.Engine) -> None:
 def test_an_aggregate_with_too_many_events_is_left_out_and_that_is_told(
     sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     monkeypatch.setattr(sample, "LONGEST", 3)
     found = sampled(rebuild(sqlite))
     assert "more were left out: they have too many events each" in found["OrderLineProjector"].describe()
@@ -98,7 +86,7 @@ def test_an_aggregate_with_too_many_events_is_left_out_and_that_is_told(
 
 
 def test_a_store_that_is_too_large_to_be_read_once_more_is_not_judged(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     monkeypatch.setattr(sample, "SCANNED", 10)
     found = sampled(rebuild(sqlite))
     # No index begins with the stream either.
@@ -108,7 +96,7 @@ def test_a_store_that_is_too_large_to_be_read_once_more_is_not_judged(sqlite: sa
 
 
 def test_an_index_on_the_stream_finds_the_same(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     monkeypatch.setattr(sample, "SCANNED", 10)
     monkeypatch.setattr(sample, "ROWS", 3)
     with sqlite.begin() as connection:
@@ -118,7 +106,7 @@ def test_an_index_on_the_stream_finds_the_same(sqlite: sa.Engine, monkeypatch: p
 
 
 def test_events_that_were_set_aside_are_left_out(sqlite: sa.Engine) -> None:
-    filled(sqlite)
+    shop.fill(sqlite, events(150))
     broken = {"aggregate_uuid": "order-0", "event_class": "LineAdded", "event_properties": {"customer": 3}}
     with sqlite.begin() as connection:
         connection.execute(shop.stored_events.insert(), [broken])

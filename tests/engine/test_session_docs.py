@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import mysql_session
-from tests.engine.session_docs import PAGE, SETS, rendered, section, unclassified
+from tests.engine.harness.session_docs import PAGE, SETS, rendered, section, unclassified
 
 FAMILY = "MySQL and MariaDB"
 

@@ -22,26 +22,25 @@ from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop, values_shop
-from tests.engine.test_preflight import execute, matching
-from tests.engine.test_preflight import found as found_of
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, run_to
-from tests.engine.values_shop import kept_events, project_all, rebuild_of, table, usual, wanted
+from tests.engine.harness import values_shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.findings import findings_of, matching
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.values_shop import (
+    BOTH,
+    KEPT,
+    MANY,
+    filled,
+    fresh,
+    kept_events,
+    project_all,
+    rebuild_of,
+    table,
+    usual,
+    wanted,
+)
 from tests.servers import OwnServer, Server, mariadb_server, mysql_server
-
-KEPT = 20
-BOTH = [f"tests.engine.shop:{name}" for name in PROJECTORS] + ["tests.engine.values_shop:KeptProjector"]
-MANY = 600
-
-
-def filled(url: sa.URL, *, kept: int = KEPT, project: bool = False) -> None:
-    """The tables of both shops and their events, made in sessions that are as usual."""
-    engine = usual(url)
-    values_shop.create(engine)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        values_shop.append(connection, kept_events(kept), project=project)
-        connection.execute(shop.stored_events.insert(), events(MANY))
 
 
 def rebuilt(engine: sa.Engine, run_id: str = "run", **changes: Any) -> None:
@@ -53,11 +52,6 @@ def assert_right(url: sa.URL, *, kept: int = KEPT, empty: str | None = "") -> No
     """Every row of both shops is what other code makes of the events."""
     assert table(url) == wanted(url.get_backend_name(), kept, empty=empty)
     assert actual(usual(url)) == expected(events(MANY))
-
-
-def fresh(url: sa.URL, **arguments: Any) -> sa.Engine:
-    """An engine that opens a session for each use."""
-    return sa.create_engine(url, poolclass=sa.NullPool, **arguments)
 
 
 # PostgreSQL -------------------------------------------------------------------------------------------------------
@@ -184,7 +178,7 @@ def test_event_triggers_are_found_by_the_plan(postgres_url: sa.URL) -> None:
     filled(postgres_url)
     engine = fresh(postgres_url)
     execute(engine, WATCHING)
-    finding = matching(found_of(engine), "event trigger watcher", "let pass")
+    finding = matching(findings_of(engine), "event trigger watcher", "let pass")
     assert not finding.refuses
     execute(engine, REFUSING)
     with pytest.raises(PlanError, match=r"event trigger guard_of_tables, watcher: it refuses ALTER TABLE .*P0001.*DISABLE"):
@@ -202,7 +196,7 @@ def test_a_setting_that_we_may_not_change_is_found_by_the_plan(postgres_url: sa.
     try:
         with told(postgres_url, {"session_replication_role": "replica"}):
             few = fresh(postgres_url.set(username="sessions_few"))
-            assert matching(found_of(few), "session_replication_role", "it is replica", "= origin", "GRANT SET").refuses
+            assert matching(findings_of(few), "session_replication_role", "it is replica", "= origin", "GRANT SET").refuses
     finally:
         execute(usual(postgres_url), "DROP OWNED BY sessions_few", "DROP ROLE sessions_few")
 
@@ -212,7 +206,7 @@ def test_a_setting_that_we_may_not_change_is_found_by_the_plan(postgres_url: sa.
 def test_a_server_that_does_not_tell_what_sessions_do(postgres_url: sa.URL, name: str) -> None:
     filled(postgres_url)
     with told(postgres_url, {name: "off"}) as engine:
-        assert not matching(found_of(engine), name, "low-traffic gate", f"ALTER SYSTEM SET {name} = on").refuses
+        assert not matching(findings_of(engine), name, "low-traffic gate", f"ALTER SYSTEM SET {name} = on").refuses
 
 
 @pytest.mark.postgres
@@ -228,7 +222,9 @@ def test_policies_hide_no_events(postgres_url: sa.URL) -> None:
     )
     try:
         few = fresh(postgres_url.set(username="sessions_few"))
-        assert matching(found_of(few), "stored_events: row-level security would hide rows from sessions_few", "BYPASSRLS").refuses
+        assert matching(
+            findings_of(few), "stored_events: row-level security would hide rows from sessions_few", "BYPASSRLS"
+        ).refuses
     finally:
         execute(usual(postgres_url), "DROP OWNED BY sessions_few", "DROP ROLE sessions_few")
 
@@ -312,12 +308,6 @@ def globally(url: sa.URL, settings: Mapping[str, str]) -> Iterator[sa.Engine]:
             for name, value in before.items():
                 shown = f"'{value}'" if isinstance(value, str) else "NULL" if value is None else value
                 connection.exec_driver_sql(f"SET GLOBAL {name} = {shown}")
-
-
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mysql", "mariadb")])
-def family(request: pytest.FixtureRequest) -> str:
-    """MySQL and MariaDB in turn."""
-    return str(request.param)
 
 
 @pytest.fixture
@@ -414,11 +404,11 @@ def test_a_ledger_without_transactions_is_refused(family_url: sa.URL) -> None:
     rebuild_of(usual(family_url)).plan(RunOptions())
     execute(usual(family_url), "ALTER TABLE projection_rebuild_claims ROW_FORMAT = DEFAULT, ENGINE = MyISAM")
     finding = matching(
-        found_of(fresh(family_url)), "projection_rebuild_claims: it is a table of the ledger", "MyISAM", "ENGINE = InnoDB"
+        findings_of(fresh(family_url)), "projection_rebuild_claims: it is a table of the ledger", "MyISAM", "ENGINE = InnoDB"
     )
     assert finding.refuses
     execute(usual(family_url), finding.remedy)
-    assert "MyISAM" not in str(found_of(fresh(family_url)))
+    assert "MyISAM" not in str(findings_of(fresh(family_url)))
 
 
 def test_a_server_whose_transactions_do_not_write_is_refused(family: str, family_url: sa.URL) -> None:
@@ -453,7 +443,7 @@ def test_what_cannot_be_set_on_mariadb_is_found_by_the_plan(mariadb_url: sa.URL,
     filled(mariadb_url)
     execute(usual(mariadb_url), f"SET GLOBAL {name} = {value}")
     try:
-        assert matching(found_of(fresh(mariadb_url)), *words).refuses
+        assert matching(findings_of(fresh(mariadb_url)), *words).refuses
     finally:
         execute(usual(mariadb_url), f"SET GLOBAL {name} = DEFAULT")
 
@@ -461,7 +451,7 @@ def test_what_cannot_be_set_on_mariadb_is_found_by_the_plan(mariadb_url: sa.URL,
 def test_a_small_packet_is_told(family_url: sa.URL) -> None:
     filled(family_url)
     with globally(family_url, {"max_allowed_packet": "65536"}) as engine:
-        assert not matching(found_of(engine), "max_allowed_packet", "65,536 bytes").refuses
+        assert not matching(findings_of(engine), "max_allowed_packet", "65,536 bytes").refuses
 
 
 @pytest.mark.mariadb
@@ -655,7 +645,7 @@ class Clumsy(Projector):
         raise ZeroDivisionError
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mysql", "mariadb")])
+@pytest.fixture(params=marked("postgres", "mysql", "mariadb"))
 def far_away(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> sa.Engine:
     """An application whose sessions are in another time zone."""
     url = new_database(request.param)

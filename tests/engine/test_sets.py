@@ -15,31 +15,26 @@ from projection_rebuild.projector import load_projector
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.sets import SetError, Sets
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, SPEC, actual, events, expected, rebuild, run_to, run_to_end
+from tests.engine.harness import shop, shop_sets
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import PROJECTORS, SPEC, rebuild
 
-BOTH = [*SPEC["projectors"][:2], "tests.engine.shop_sets:CustomerTotalProjector"]
-ALONE = ["tests.engine.shop_sets:TotalsBySqlAlone"]
+BOTH = [*SPEC["projectors"][:2], "tests.engine.harness.shop_sets:CustomerTotalProjector"]
+ALONE = ["tests.engine.harness.shop_sets:TotalsBySqlAlone"]
 LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
 
 
 @pytest.fixture
-def engine(new_database: Any) -> sa.Engine:
+def engine(sqlite: sa.Engine) -> sa.Engine:
     """Where the database does not matter."""
-    return sa.create_engine(new_database("sqlite"))
-
-
-@pytest.fixture
-def stored(engine: sa.Engine) -> list[dict[str, Any]]:
-    return fill(engine)
+    return sqlite
 
 
 def fill(engine: sa.Engine) -> list[dict[str, Any]]:
     """1,000 events over empty read models."""
-    shop.metadata.create_all(engine)
     made = events(1_000)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
+    shop.fill(engine, made)
     return made
 
 
@@ -99,14 +94,16 @@ def test_a_replay_by_sql_that_was_stopped_goes_on_from_its_checkpoint(engine: sa
 
 
 def test_positions_that_green_holds_already_are_left_out(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
-    context = rebuild(engine, projectors=BOTH)._context
-    sets = Sets(context, context.projector("CustomerTotalProjector"), already=[3, 5, 2_000])
-    types = context.projector("CustomerTotalProjector").event_types()
-    there = [at for at, each in enumerate(stored, start=1) if each["event_class"] in types and at not in (3, 5)]
-    assert sets.next_range(None, 1_000) == (there[99], 100)
-    sets._range = 10_000
-    assert sets.next_range(None, 1_000) == (1_000, len(there))
-    assert sets.next_range(2, 5) == (5, sum(2 < at <= 5 for at in there))
+    projector = shop_sets.CustomerTotalProjector
+
+    def in_ranges_of(most: int) -> Sets:
+        context = rebuild(engine, projectors=BOTH, replay={"batch_events": most})._context
+        return Sets(context, projector, already=[3, 5, 2_000])
+
+    there = [at for at, each in enumerate(stored, start=1) if each["event_class"] in projector.event_types() and at not in (3, 5)]
+    assert in_ranges_of(100).next_range(None, 1_000) == (there[99], 100)
+    assert in_ranges_of(10_000).next_range(None, 1_000) == (1_000, len(there))
+    assert in_ranges_of(10_000).next_range(2, 5) == (5, sum(2 < at <= 5 for at in there))
 
 
 def test_a_range_holds_no_more_events_than_there_is_time_for(
@@ -177,7 +174,7 @@ def test_sql_alone_is_refused_where_the_switch_cannot_run_it(new_database: Any) 
 
 def test_a_projector_with_neither_is_refused(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
     with pytest.raises(PlanError, match="none for this database"):
-        rebuild(engine, projectors=["tests.engine.shop_sets:ForOneDatabase"]).plan(RunOptions())
+        rebuild(engine, projectors=["tests.engine.harness.shop_sets:ForOneDatabase"]).plan(RunOptions())
 
 
 class MisspelledSql(load_projector(BOTH[2])):  # type: ignore[misc]

@@ -15,12 +15,14 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import SettleTimeout
 from projection_rebuild.event_store import EventStore
 from projection_rebuild.spec import EventStoreSection
-from tests.engine import shop
-from tests.engine.injection import until
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.faults import until
+from tests.engine.harness.seams import server_lists_no_locks
 
 EVENT = {"aggregate_uuid": "s", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-01-01"}}
 SERVERS = ["postgres", "mariadb", "mysql"]
-servers = pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
+servers = pytest.mark.parametrize("kind", marked(*SERVERS))
 
 
 @pytest.fixture
@@ -165,7 +167,7 @@ def test_a_fence_whose_holder_hangs_is_given_up_by_the_server(
         assert not fence.holds()
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+@pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 def test_whoever_waits_for_a_long_append_leaves_the_others_their_pace(
     kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
 ) -> None:
@@ -200,7 +202,7 @@ def test_a_reader_is_not_waited_for_where_the_server_lists_locks(
 ) -> None:
     engine, store = store_of("mysql")
     if not listed:
-        monkeypatch.setattr("projection_rebuild.dialects.mysql._LISTS_LOCKS", "SELECT 0")
+        server_lists_no_locks(monkeypatch)
     with engine.begin() as connection:
         last = append(connection)
 

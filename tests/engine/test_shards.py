@@ -15,8 +15,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.tables import WriteError
-from tests.engine import shop
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.shop import actual, event_of, events, expected
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 SHARDED = {"replay": {"batch_events": 60, "shards": 3}}
 LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
@@ -96,22 +98,15 @@ class TotalOrder(Projector):
 
 
 @pytest.fixture
-def one(new_database: Any) -> sa.Engine:
+def one(sqlite: sa.Engine) -> sa.Engine:
     """Where the database does not matter."""
-    engine = sa.create_engine(new_database("sqlite"))
-    shop.metadata.create_all(engine)
-    return engine
+    shop.metadata.create_all(sqlite)
+    return sqlite
 
 
 def store(engine: sa.Engine, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), made)
+    shop.fill(engine, made)
     return made
-
-
-def of(customer: int, kind: str, stream: str = "x", **said: Any) -> dict[str, Any]:
-    return {"aggregate_uuid": stream, "event_class": kind, "event_properties": {"customer": customer} | said}
 
 
 def green(engine: sa.Engine) -> list[str]:
@@ -214,7 +209,7 @@ def test_a_second_worker_on_a_shard_and_one_of_an_earlier_clone_are_fenced_out(o
 
 def test_a_row_that_the_database_refuses_is_set_aside_in_its_shard(one: sa.Engine) -> None:
     customers = [*range(10), -1, *range(10, 20)]
-    store(one, [of(each, kind, f"o{each}", order=f"o{each}") for each in customers for kind in ("Found", "Made")])
+    store(one, [event_of(each, kind, f"o{each}", order=f"o{each}") for each in customers for kind in ("Found", "Made")])
     made = here(one, ByCustomer, shards=2, on_error="dead_letter")
     made.replay("ByCustomer")
     assert green(one) == sorted(f"o{each}" for each in customers if each >= 0)
@@ -223,7 +218,7 @@ def test_a_row_that_the_database_refuses_is_set_aside_in_its_shard(one: sa.Engin
 
 
 def test_a_row_of_another_partition_is_an_error_and_nothing_is_written(one: sa.Engine) -> None:
-    store(one, [of(1, "Made", "a"), of(1, "MadeForAnother", "b", another=2)])
+    store(one, [event_of(1, "Made", "a"), event_of(1, "MadeForAnother", "b", another=2)])
     with pytest.raises(ShardError, match=r"ByCustomer \d/8.*orders"):
         here(one, ByCustomer).replay("ByCustomer")
     assert green(one) == []
@@ -232,7 +227,7 @@ def test_a_row_of_another_partition_is_an_error_and_nothing_is_written(one: sa.E
 def test_a_row_that_two_shards_make_is_an_error(one: sa.Engine) -> None:
     shard_of = rebuild(one)._context.store.shard_of
     first, second, *_ = {shard_of(str(each), 8): each for each in range(20)}.values()
-    store(one, [of(first, "Made", "a"), of(second, "Made", "a")])
+    store(one, [event_of(first, "Made", "a"), event_of(second, "Made", "a")])
     with pytest.raises(
         WriteError,
         match=r"ByCustomer \d/8: the event Made at position \d: cannot insert into orders.* Or two shards make the same row",
@@ -241,19 +236,19 @@ def test_a_row_that_two_shards_make_is_an_error(one: sa.Engine) -> None:
 
 
 def test_a_row_of_another_shard_cannot_be_changed(one: sa.Engine) -> None:
-    store(one, [of(1, "Made", "a"), *[of(each, "Got", order="a") for each in range(2, 12)]])
+    store(one, [event_of(1, "Made", "a"), *[event_of(each, "Got", order="a") for each in range(2, 12)]])
     with pytest.raises(HandlerError, match=r"Got.*orders has no row with the key.*may be another shard's.*`partition_by`"):
         here(one, ByCustomer).replay("ByCustomer")
 
 
 def test_a_row_that_was_missed_by_one_shard_and_made_by_another_is_an_error(one: sa.Engine) -> None:
-    store(one, [of(1, "Made", "a"), *[of(each, "Found", order="a") for each in range(2, 12)]])
+    store(one, [event_of(1, "Made", "a"), *[event_of(each, "Found", order="a") for each in range(2, 12)]])
     with pytest.raises(ShardError, match="reached from two shards"):
         here(one, ByCustomer).replay("ByCustomer")
 
 
 def test_a_row_that_was_missed_and_made_later_by_the_same_shard_is_none(one: sa.Engine) -> None:
-    store(one, [of(1, "Found", order="a"), of(1, "Made", "a"), of(1, "Found", order="nowhere")])
+    store(one, [event_of(1, "Found", order="a"), event_of(1, "Made", "a"), event_of(1, "Found", order="nowhere")])
     for number, batch in enumerate((1_000, 1)):
         made = here(one, ByCustomer, f"run-{number}", batch_events=batch)
         made.replay("ByCustomer")
@@ -263,19 +258,19 @@ def test_a_row_that_was_missed_and_made_later_by_the_same_shard_is_none(one: sa.
 
 
 def test_a_key_tells_at_once_that_a_row_is_somebody_elses(one: sa.Engine) -> None:
-    store(one, [of(1, "Asked", another=1), of(1, "Asked", another=2)])
+    store(one, [event_of(1, "Asked", another=1), event_of(1, "Asked", another=2)])
     with pytest.raises(ShardError, match="customer_totals"):
         here(one, ByKey).replay("ByKey")
 
 
 def test_rows_that_are_looked_up_across_shards_are_an_error(one: sa.Engine) -> None:
-    store(one, [of(1, "Line", line=each) for each in range(12)])
+    store(one, [event_of(1, "Line", line=each) for each in range(12)])
     with pytest.raises(ShardError, match="reached from two shards"):
         here(one, LooksUp).replay("LooksUp")
 
 
 def test_only_what_can_be_divided_is(one: sa.Engine) -> None:
-    store(one, [of(1, "Made", "a"), of(2, "Made", "b")])
+    store(one, [event_of(1, "Made", "a"), event_of(2, "Made", "b")])
     made = rebuild(one, projectors=["tests.engine.test_shards:TotalOrder"], replay={"shards": 8})
     plan = made.plan(RunOptions())
     assert plan.shards == {} and any("total order" in str(each) for each in plan.findings)
@@ -288,7 +283,7 @@ def test_only_what_can_be_divided_is(one: sa.Engine) -> None:
 
 def test_what_sql_replays_is_not_divided(one: sa.Engine) -> None:
     store(one, events(20))
-    path = "tests.engine.shop_sets:CustomerTotalProjector"
+    path = "tests.engine.harness.shop_sets:CustomerTotalProjector"
     for set_based, shards in ((True, {}), (False, {"CustomerTotalProjector": 4})):
         made = rebuild(one, projectors=[path], replay={"shards": 4, "set_based": set_based})
         assert made.plan(RunOptions(dry_run=True)).shards == shards

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import UndecodableEvent
 from projection_rebuild.spec import RunOptions
-from tests.engine.tally import CustomerProjector, Store, flavour
-from tests.engine.test_rebuild import run_to
+from tests.engine.harness.databases import flavour
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.tally import CustomerProjector, Store
 
 GOOD = [
     '{"customer": "a"}',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -16,12 +15,11 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
 from projection_rebuild.event_store import EventStore
 from projection_rebuild.ledger import RunState
-from tests.engine.test_preflight import execute
-from tests.engine.test_rebuild import rebuild, run_to
-from tests.engine.test_replaced_tables import ALONE, shop_on_each, state_of
-
-__all__ = ["shop_on_each"]
-
+from tests.engine.harness.clocks import ShiftedClock
+from tests.engine.harness.databases import execute
+from tests.engine.harness.driver import run_to, state_of
+from tests.engine.harness.seams import after_the_hold, around_the_drain
+from tests.engine.harness.specs import ALONE, rebuild
 
 # Which table a live one is -------------------------------------------------------------------------------------------
 
@@ -122,33 +120,13 @@ def _quoted(name: str) -> str:
 # Its bound -----------------------------------------------------------------------------------------------------------
 
 
-class Clock:
-    """The switch's clock, which can be put forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def monotonic(self) -> float:
-        """As :func:`time.monotonic`."""
-        return time.monotonic() + self.ahead
-
-    def sleep(self, seconds: float) -> None:
-        """As :func:`time.sleep`."""
-        time.sleep(seconds)
-
-
 def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
     shop_on_each: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = rebuild(shop_on_each, **ALONE, swap={"attempts": 2})
     run_to(made, "verify")
-    clock, look, hold = Clock(), swap.refuse_replaced, swap._Attempt._hold
+    clock, look = ShiftedClock(), swap.refuse_replaced
     held: list[bool] = []
-
-    def holding(self: Any, *args: Any) -> Any:
-        found = hold(self, *args)
-        held.append(True)
-        return found
 
     def slow(*args: Any) -> None:
         look(*args)
@@ -156,7 +134,7 @@ def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
             clock.ahead += made._context.spec.swap.max_pause.total_seconds() + 1
 
     monkeypatch.setattr(swap, "time", clock)
-    monkeypatch.setattr(swap._Attempt, "_hold", holding)
+    after_the_hold(monkeypatch, lambda: held.append(True))
     monkeypatch.setattr(swap, "refuse_replaced", slow)
     with pytest.raises(SwapNotPossible):
         made.swap()
@@ -175,22 +153,17 @@ def test_no_connection_to_the_store_is_made_while_the_tables_are_held(
 ) -> None:
     made = rebuild(shop_on_each, **ALONE)
     run_to(made, "verify")
-    drain, took = swap._Attempt._drain, []
+    took: list[list[bool]] = []
 
-    def draining(self: Any) -> Any:
-        def take(*_: object) -> None:
-            took.append(True)
+    @contextmanager
+    def watched() -> Iterator[None]:
+        with _connects(made._context.store) as found:
+            took.append(found)
+            yield
 
-        engine = made._context.store.dialect.engine
-        sa.event.listen(engine, "engine_connect", take)
-        try:
-            return drain(self)
-        finally:
-            sa.event.remove(engine, "engine_connect", take)
-
-    monkeypatch.setattr(swap._Attempt, "_drain", draining)
+    around_the_drain(monkeypatch, watched)
     made.swap()
-    assert not took
+    assert took and not any(took)
     made.reconcile()
     made.close()
 
@@ -272,8 +245,10 @@ def _connects(store: EventStore) -> Iterator[list[bool]]:
         made.append(True)
 
     sa.event.listen(store.dialect.engine, "engine_connect", see)
-    yield made
-    sa.event.remove(store.dialect.engine, "engine_connect", see)
+    try:
+        yield made
+    finally:
+        sa.event.remove(store.dialect.engine, "engine_connect", see)
 
 
 LIMIT: dict[str, Callable[[sa.Connection], object]] = {

@@ -16,7 +16,7 @@ MINIMAL: dict[str, Any] = {
     "rebuild": "shop",
     "event_store": {"conn_id": "db"},
     "read_models": {"conn_id": "db"},
-    "projectors": ["tests.engine.shop:OrderProjector"],
+    "projectors": ["tests.engine.harness.shop:OrderProjector"],
     "live_writer": "transactional",
 }
 
@@ -54,8 +54,11 @@ def test_a_minimal_spec_has_sensible_defaults(tmp_path: Path) -> None:
         ({"live_writer": {"contract": "transactional", "drain_check": "SELECT 0"}}, ["live_writer", "detached"]),
         ({"projectors": []}, ["projectors"]),
         ({"projectors": ["nowhere.to:Find"]}, ["nowhere", "importing"]),
-        ({"projectors": ["tests.engine.shop:Order"]}, ["tests.engine.shop", "no projector class"]),
-        ({"projectors": ["tests.engine.shop:OrderProjector", "tests.engine.shop:Rival"]}, ["orders", "OrderProjector", "Rival"]),
+        ({"projectors": ["tests.engine.harness.shop:Order"]}, ["tests.engine.harness.shop", "no projector class"]),
+        (
+            {"projectors": ["tests.engine.harness.shop:OrderProjector", "tests.engine.harness.shop:Rival"]},
+            ["orders", "OrderProjector", "Rival"],
+        ),
         ({"swap": {"max_pause": "soon"}}, ["swap.max_pause", "2s"]),
         ({"swap": {"max_pause": 2}}, ["swap.max_pause", "unit"]),
         ({"low_traffic": {"window": "night"}}, ["low_traffic.window", "01:00-05:00"]),

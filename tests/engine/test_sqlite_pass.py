@@ -22,11 +22,10 @@ from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong
 from projection_rebuild.errors import PlanError
 from projection_rebuild.names import TableSet
 from projection_rebuild.spec import RunOptions
-from tests.engine.test_fidelity_sqlite import application, engine, run_of, schema_of
-from tests.engine.test_rebuild import run_to
-from tests.engine.test_swap import just_before
-
-__all__ = ["application", "engine"]
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.fidelity import run_of
+from tests.engine.harness.fidelity_sqlite import schema_of
+from tests.engine.harness.seams import just_before
 
 # In the words in which ALTER TABLE itself writes names, so that both ways can be held against each other.
 PARTS = {
@@ -61,7 +60,7 @@ def _filled(name: str) -> list[str]:
 
 
 @pytest.fixture(params=["delete", "wal"])
-def prepared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
     """Tables with green ones, all filled, in each of the journals that leave a file as it was."""
     made = sa.create_engine(f"sqlite:///{tmp_path / 'parts.db'}")
     dialect = dialect_for(made)
@@ -114,11 +113,11 @@ def _sound(connection: sa.Connection) -> None:
     assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
 
 
-def test_the_pass_leaves_what_alter_table_leaves(prepared: sa.Engine, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(str(prepared.url.database))) as one, closing(sqlite3.connect(tmp_path / "other.db")) as copy:
+def test_the_pass_leaves_what_alter_table_leaves(parts: sa.Engine, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(str(parts.url.database))) as one, closing(sqlite3.connect(tmp_path / "other.db")) as copy:
         one.backup(copy)
     other = sa.create_engine(f"sqlite:///{tmp_path / 'other.db'}")
-    dialect = dialect_for(prepared)
+    dialect = dialect_for(parts)
     with dialect.connect() as connection, dialect_for(other).connect() as reference:
         live = [each for each in _master(connection) if "_rebuild" not in each[1]]
         statistics = set(connection.exec_driver_sql("SELECT tbl, idx, stat FROM sqlite_stat1"))
@@ -144,8 +143,8 @@ def test_the_pass_leaves_what_alter_table_leaves(prepared: sa.Engine, tmp_path: 
     other.dispose()
 
 
-def test_a_switch_whose_time_is_up_after_any_statement_leaves_all_as_it_was(prepared: sa.Engine) -> None:
-    dialect = dialect_for(prepared)
+def test_a_switch_whose_time_is_up_after_any_statement_leaves_all_as_it_was(parts: sa.Engine) -> None:
+    dialect = dialect_for(parts)
     with dialect.connect() as connection:
         before, done = _master(connection, "*"), 0
         statements = len(dialect.switch(connection, TABLES))
@@ -179,13 +178,13 @@ with dialect.connect() as connection:
 """
 
 
-def test_a_process_that_is_killed_before_its_commit_leaves_all_as_it_was(prepared: sa.Engine) -> None:
-    with prepared.connect() as connection:
+def test_a_process_that_is_killed_before_its_commit_leaves_all_as_it_was(parts: sa.Engine) -> None:
+    with parts.connect() as connection:
         before = _master(connection, "*")
-    prepared.dispose()
-    ended = subprocess.run([sys.executable, "-c", KILLED, prepared.url.render_as_string()], capture_output=True)
+    parts.dispose()
+    ended = subprocess.run([sys.executable, "-c", KILLED, parts.url.render_as_string()], capture_output=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
-    with prepared.connect() as connection:
+    with parts.connect() as connection:
         assert _master(connection, "*") == before
         _sound(connection)
 
@@ -198,18 +197,18 @@ def test_a_process_that_is_killed_before_its_commit_leaves_all_as_it_was(prepare
         pytest.param('DROP INDEX "ix parent";', id="index gone"),
     ],
 )
-def test_a_shell_that_goes_on_behind_an_error_changes_nothing(prepared: sa.Engine, before: str) -> None:
+def test_a_shell_that_goes_on_behind_an_error_changes_nothing(parts: sa.Engine, before: str) -> None:
     """As sqlite3 does unless it is told otherwise; the statements may be from before a change."""
-    dialect, file = dialect_for(prepared), str(prepared.url.database)
+    dialect, file = dialect_for(parts), str(parts.url.database)
     with dialect.connect() as connection:
         statements = [dialect.begin, *dialect.switch(connection, TABLES), "COMMIT"]
     first = "" if before.startswith(".") else before
     subprocess.run(["sqlite3", file], input=first, text=True, check=True)
-    with prepared.connect() as connection:
+    with parts.connect() as connection:
         whole = _master(connection), connection.exec_driver_sql("SELECT * FROM sqlite_sequence").all()
     script = "\n".join([before if not first else "", *(f"{each};" for each in statements)])
     subprocess.run(["sqlite3", "-batch", file], input=script, text=True, capture_output=True)
-    with prepared.connect() as connection:
+    with parts.connect() as connection:
         assert (_master(connection), connection.exec_driver_sql("SELECT * FROM sqlite_sequence").all()) == whole
         _sound(connection)
 
@@ -248,15 +247,15 @@ def test_the_cost_grows_with_the_tables_and_not_with_their_square(tmp_path: Path
 
 
 def test_a_schema_that_changes_before_the_lock_is_read_anew(
-    engine: sa.Engine, application: object, monkeypatch: pytest.MonkeyPatch
+    rich_sqlite: sa.Engine, rich_application: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = run_of(engine, "run")
+    made = run_of(rich_sqlite, "run")
     run_to(made, "verify")
-    before = [each for each in schema_of(engine) if "_rebuild" not in each[1]]
-    just_before(monkeypatch, engine, "hold", "CREATE TABLE beside (id INTEGER)")
+    before = [each for each in schema_of(rich_sqlite) if "_rebuild" not in each[1]]
+    just_before(monkeypatch, rich_sqlite, "hold", "CREATE TABLE beside (id INTEGER)")
     assert made.swap().attempts == 2
     made.drop_old()
-    assert [each for each in schema_of(engine) if each[1] != "beside"] == before
+    assert [each for each in schema_of(rich_sqlite) if each[1] != "beside"] == before
     made.close()
 
 
@@ -272,16 +271,16 @@ def _defend(connection: sqlite3.Connection, _record: object) -> None:
     assert library.sqlite3_db_config(handle, setting, 1, None) == 0
 
 
-def test_a_schema_that_may_not_be_edited_is_refused_by_the_plan(engine: sa.Engine, application: object) -> None:
-    sa.event.listen(engine, "connect", _defend)
-    engine.dispose()
+def test_a_schema_that_may_not_be_edited_is_refused_by_the_plan(rich_sqlite: sa.Engine, rich_application: object) -> None:
+    sa.event.listen(rich_sqlite, "connect", _defend)
+    rich_sqlite.dispose()
     with pytest.raises(PlanError, match=r"SQLite keeps the schema from being edited \(its defensive mode\)"):
-        run_of(engine, "run").plan(RunOptions())
+        run_of(rich_sqlite, "run").plan(RunOptions())
 
 
-def test_a_writer_at_work_is_not_taken_for_that(engine: sa.Engine, application: object) -> None:
-    dialect, tables = dialect_for(engine), [TableSet.of("order", schema=None, limit=100)]
-    with engine.connect() as writer, dialect.connect() as connection:
+def test_a_writer_at_work_is_not_taken_for_that(rich_sqlite: sa.Engine, rich_application: object) -> None:
+    dialect, tables = dialect_for(rich_sqlite), [TableSet.of("order", schema=None, limit=100)]
+    with rich_sqlite.connect() as writer, dialect.connect() as connection:
         writer.exec_driver_sql("BEGIN IMMEDIATE")
         dialect.limit_lock_wait(connection, timedelta(0))
         assert dialect.cannot_carry(connection, tables) == []

@@ -22,9 +22,8 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import ReplayResult
 from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
 from projection_rebuild.stages import Closed
-from tests.engine.test_rebuild import rebuild
-from tests.universal.test_partial import run
-from tests.universal.test_rebuild import SPEC, ended
+from tests.engine.harness.specs import rebuild
+from tests.universal.harness.runs import SPEC, ended, run
 
 FRIDAY = datetime(2026, 1, 2, 12, tzinfo=UTC)
 EXPENSES = ("ExpenseProjector", "CategorySummaryProjector", "MonthlySummaryProjector")

@@ -19,8 +19,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import EventStoreSection, RunOptions
 from projection_rebuild.tables import WriteError
 from tests.conftest import EVERY_STATEMENT
-from tests.engine import decoders
-from tests.engine.tally import (
+from tests.engine.harness import decoders
+from tests.engine.harness.databases import flavour
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.tally import (
     CustomerProjector,
     DayProjector,
     PayloadProjector,
@@ -28,9 +30,8 @@ from tests.engine.tally import (
     Store,
     StreamProjector,
     TallyProjector,
-    flavour,
+    tallied,
 )
-from tests.engine.test_rebuild import run_to
 
 MARK = "a-mark-that-no-message-may-show"
 
@@ -49,10 +50,6 @@ UUIDS = [UUID(int=number * 7919 << 64 | number) for number in range(1, 40)]
 
 def counted(streams: list[str]) -> list[tuple[str, int]]:
     return sorted(Counter(streams).items())
-
-
-def tallied(store: Store) -> list[tuple[str, int]]:
-    return sorted((stream, count) for stream, count, _ in store.rows())
 
 
 FORMS: dict[str, Callable[[UUID], str]] = {"uuid": str, "hex": lambda each: each.hex, "text": lambda each: each.bytes.hex()}
@@ -319,7 +316,7 @@ def test_any_payload_can_be_decoded(engine: sa.Engine, decoder: str) -> None:
     )
     store.add([{"id": 30, "stream": "s0", "type": "other", "data": None}])
     log: list[str] = []
-    given = {"store": {"decoder": f"tests.engine.decoders:{decoder}"}, "replay": {"shards": 3}}
+    given = {"store": {"decoder": f"tests.engine.harness.decoders:{decoder}"}, "replay": {"shards": 3}}
     made = store.rebuild(CustomerProjector, StreamProjector, PayloadProjector, log=log.append, **given)
     found = [each.problem for each in made.plan(RunOptions()).findings]
     assert any("stored in a form that SQL of this server cannot look into" in each for each in found)
@@ -332,7 +329,7 @@ def test_any_payload_can_be_decoded(engine: sa.Engine, decoder: str) -> None:
 def test_a_decoder_gets_text_as_text(engine: sa.Engine) -> None:
     store = Store(engine, {"data": "{text}"})
     store.add({"id": number, "data": decoders.KEY.encrypt(b'{"customer": "a"}').decode()} for number in range(5))
-    run_to(store.rebuild(CustomerProjector, store={"decoder": "tests.engine.decoders:encrypted_text"}), "reconcile")
+    run_to(store.rebuild(CustomerProjector, store={"decoder": "tests.engine.harness.decoders:encrypted_text"}), "reconcile")
     assert store.rows("customers") == [("a", 5)]
 
 
@@ -343,12 +340,12 @@ def test_a_decoder_gets_text_as_text(engine: sa.Engine) -> None:
 def test_what_a_decoder_cannot_take_is_named_by_the_plan(engine: sa.Engine, decoder: str, said: str) -> None:
     store = Store(engine, {"data": "{bytes}"})
     store.add([{"id": 3, "data": MARK.encode()}])
-    found = problems(store.rebuild(PayloadProjector, store={"decoder": f"tests.engine.decoders:{decoder}"}))
+    found = problems(store.rebuild(PayloadProjector, store={"decoder": f"tests.engine.harness.decoders:{decoder}"}))
     assert f"the event made at position 3: {said}" in found
 
 
 @pytest.mark.parametrize(
-    "decoder", ["nowhere:at_all", "tests.engine.decoders:missing", "tests.engine.decoders:NO_FUNCTION", "plain"]
+    "decoder", ["nowhere:at_all", "tests.engine.harness.decoders:missing", "tests.engine.harness.decoders:NO_FUNCTION", "plain"]
 )
 def test_a_decoder_that_cannot_be_had_is_one_readable_error(sqlite_url: sa.URL, decoder: str) -> None:
     store = Store(sa.create_engine(sqlite_url))
@@ -364,7 +361,7 @@ def test_a_decoder_and_decimals_are_not_one_wish() -> None:
 def test_a_sick_machine_is_no_fault_of_the_event(engine: sa.Engine) -> None:
     store = Store(engine, {"data": "{bytes}"})
     store.add([{"id": 3, "data": b"x"}])
-    made = store.rebuild(PayloadProjector, store={"decoder": "tests.engine.decoders:on_a_sick_machine"})
+    made = store.rebuild(PayloadProjector, store={"decoder": "tests.engine.harness.decoders:on_a_sick_machine"})
     with pytest.raises(MachineTrouble, match=r"ENOSPC.*the decoder was at the event made at position 3") as failed:
         made.plan(RunOptions())
     assert failed.value.retryable

@@ -17,8 +17,9 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.sets import Sets
 from projection_rebuild.spec import RunOptions
 from tests.conftest import EVERY_STATEMENT
-from tests.engine.tally import SetProjector, Store, StreamProjector, TallyProjector, flavour
-from tests.engine.test_rebuild import run_to
+from tests.engine.harness.databases import flavour
+from tests.engine.harness.driver import roll_back_to, run_to
+from tests.engine.harness.tally import SetProjector, Store, StreamProjector, TallyProjector
 
 FAR_APART = sorted(
     [
@@ -51,13 +52,6 @@ def tallies(positions: Sequence[int]) -> list[tuple[str, int, int]]:
     return sorted((stream, len(each), max(each)) for stream, each in found.items())
 
 
-def roll_back(made: Rebuild) -> None:
-    made.plan_rollback(RunOptions())
-    made.bring_back()
-    made.swap()
-    made.reconcile()
-
-
 HOW = ["handlers", "small batches", "shards", "sets", "rollback", "part"]
 FEW = [
     ("from 0", "handlers"), ("from -700", "handlers"), ("far apart", "small batches"), ("across 0", "shards"), ("far apart", "sets"),
@@ -79,7 +73,7 @@ def test_every_event_counts_wherever_its_position_lies(engine: sa.Engine, start:
         store.add(events(positions)[50:])
         with engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM tallies")
-        roll_back(store.rebuild(projector, run_id="back"))
+        roll_back_to(store.rebuild(projector, run_id="back"), "reconcile")
         assert store.rows() == tallies(positions)
     if how == "part":
         with engine.begin() as connection:
@@ -94,7 +88,7 @@ def test_nothing_is_an_error_of_an_empty_store(engine: sa.Engine) -> None:
     run_to(made, "reconcile")
     assert store.rows() == [] and made.report().replays[0].position is None
     store.add(events([0]))
-    roll_back(store.rebuild(StreamProjector, run_id="back"))
+    roll_back_to(store.rebuild(StreamProjector, run_id="back"), "reconcile")
     assert store.rows() == [("s0", 1, 0)]
 
 

@@ -20,13 +20,8 @@ from projection_rebuild.projector import handles
 from projection_rebuild.rows import Rows
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.tables import WriteError
-from tests.engine.tally import CustomerProjector, Payload, PayloadProjector, SetProjector, Store, StreamProjector
-from tests.engine.test_rebuild import run_to
-
-
-def tallied(store: Store) -> list[tuple[str, int]]:
-    return sorted((stream, count) for stream, count, _ in store.rows())
-
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.tally import CustomerProjector, Payload, PayloadProjector, SetProjector, Store, StreamProjector, tallied
 
 # Text that is padded with blanks ------------------------------------------------------------------------------------
 

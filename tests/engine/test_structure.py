@@ -26,9 +26,12 @@ from projection_rebuild.rows import Rows, row
 from projection_rebuild.spec import RunOptions, StructureSection, load_spec
 from projection_rebuild.structure import statements
 from tests.conftest import Databases
-from tests.engine import shop
-from tests.engine.injection import stopped_between_statements
-from tests.engine.test_rebuild import SPEC, actual, events, expected, rebuild, run_to, tables
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import stopped_between_statements
+from tests.engine.harness.shop import actual, events, expected, tables
+from tests.engine.harness.specs import SPEC, rebuild
 from tests.servers.postgres import PostgresServer
 
 metadata = sa.MetaData()
@@ -105,7 +108,7 @@ class OrderProjector(Projector):
         rows.get(Order, event.stream).total += Decimal(event["price"])
 
 
-PROJECTORS = ["tests.engine.test_structure:OrderProjector", "tests.engine.shop:OrderLineProjector"]
+PROJECTORS = ["tests.engine.test_structure:OrderProjector", "tests.engine.harness.shop:OrderLineProjector"]
 CHANGES: dict[str, Any] = {
     "projectors": ["tests.engine.test_structure:OrderProjector", "tests.engine.test_structure:OrderLineProjector"],
     "structure": {"metadata": "tests.engine.test_structure:metadata"},
@@ -121,9 +124,8 @@ class OrderLineProjector(shop.OrderLineProjector):
 @pytest.fixture
 def shop_with_views(engine: sa.Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
     """A shop with events, whose tables have the old structure, are empty, and seen through views."""
-    shop.metadata.create_all(engine)
+    shop.fill(engine, events(300))
     with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(300))
         connection.exec_driver_sql("CREATE VIEW placed AS SELECT id, placed_on FROM orders WHERE status = 'placed'")
         connection.exec_driver_sql(
             "CREATE VIEW placed_lines AS SELECT l.product FROM placed p JOIN order_lines l ON l.order_id = p.id"
@@ -172,12 +174,6 @@ def fresh(new_database: Callable[[str], sa.URL], database_kind: str) -> Iterator
     metadata.create_all(engine, tables=[metadata.tables["orders"], metadata.tables["order_lines"]])
     yield engine
     engine.dispose()
-
-
-def execute(engine: sa.Engine, *statements: str) -> None:
-    with engine.begin() as connection:
-        for each in statements:
-            connection.exec_driver_sql(each)
 
 
 def totals(engine: sa.Engine) -> dict[str, Decimal]:
@@ -285,15 +281,11 @@ def test_a_child_alone_gets_another_structure_and_its_ids_go_on(shopping: sa.Eng
             connection.exec_driver_sql("UPDATE order_lines SET order_id = 'nowhere' WHERE line = 999")
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgres", "mariadb", "mysql")]
-)
+@pytest.mark.parametrize("kind", marked("postgres", "mariadb", "mysql"))
 def test_a_foreign_key_to_a_table_beside_the_run_where_there_was_none(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     engine = sa.create_engine(new_database(kind))
-    shop.metadata.create_all(engine)
+    shop.fill(engine, events(100))
     housed.tables["houses"].create(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
     of_one = RunOptions(projectors=["CustomerTotalProjector"])
     run_to(rebuild(engine, structure={"metadata": "tests.engine.test_structure:housed"}), "drop", of_one)
     (key,) = sa.inspect(engine).get_foreign_keys("customer_totals")
@@ -320,7 +312,7 @@ def test_a_new_structure_is_not_taken_back_and_the_refusal_says_what_to_do(shopp
     run_to(made(shopping), "reconcile")
     with pytest.raises(PlanError, match=r"orders, order_lines another structure.*name the earlier structure in the spec"):
         made(shopping, "back").plan_rollback(RunOptions())
-    back = {"structure": {"metadata": "tests.engine.shop:metadata"}, "projectors": SPEC["projectors"][:2]}
+    back = {"structure": {"metadata": "tests.engine.harness.shop:metadata"}, "projectors": SPEC["projectors"][:2]}
     run_to(rebuild(shopping, "forward again", **back), "drop")
     assert "note" in {each["name"] for each in sa.inspect(shopping).get_columns("orders")}
     assert actual(shopping)["orders"] == expected(events(300))["orders"]
@@ -380,9 +372,7 @@ def test_what_does_not_fit_is_refused(sqlite_url: sa.URL, words: str) -> None:
 
 def test_a_part_of_a_table_that_changes_is_refused(sqlite_url: sa.URL) -> None:
     engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(20))
+    shop.fill(engine, events(20))
     options = RunOptions(projectors=["OrderProjector"], aggregates=["order-0"])
     with pytest.raises(PlanError, match=r"the structure of orders changes, so that no rows can be copied"):
         made(engine).plan(options)
@@ -393,7 +383,7 @@ def test_a_structure_without_a_column_that_is_written_is_refused(sqlite_url: sa.
     engine = sa.create_engine(sqlite_url)
     shop.metadata.create_all(engine)
     with pytest.raises(PlanError, match=r"orders: it has no column total.*correct the row class"):
-        made(engine, structure={"metadata": "tests.engine.shop:metadata"}).plan(RunOptions())
+        made(engine, structure={"metadata": "tests.engine.harness.shop:metadata"}).plan(RunOptions())
     engine.dispose()
 
 
@@ -445,7 +435,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
     postgres_url: sa.URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
-    shop.metadata.create_all(engine, tables=[shop.metadata.tables[name] for name in ("stored_events", "orders")])
+    shop.create(engine, "stored_events", "orders")
     with engine.begin() as connection:
         connection.execute(shop.stored_events.insert(), events(100))
     execute(
@@ -492,7 +482,7 @@ LIVE = {
 
 
 @pytest.mark.parametrize("which", range(3))
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in LIVE])
+@pytest.mark.parametrize("kind", marked(*LIVE))
 def test_a_file_that_would_change_what_is_live_is_refused_and_changes_nothing(
     kind: str, which: int, new_database: Callable[[str], sa.URL], tmp_path: Path
 ) -> None:

@@ -31,12 +31,14 @@ from projection_rebuild.event_store import EventStore
 from projection_rebuild.lockstep import Lockstep
 from projection_rebuild.names import TableSet
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.live_shop import project
-from tests.engine.test_contracts import CHECKPOINTED
-from tests.engine.test_rebuild import TABLES, actual, events, expected, rebuild, run_to, tables
-from tests.engine.test_rollback import append
+from tests.engine.harness import shop
+from tests.engine.harness.clients import append, project
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.seams import before_each_statement, before_the_drain, instead_of_finishing_the_switch, just_before
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import rebuild
+from tests.engine.harness.writers import CHECKPOINTED
 
 STORED = events(500)
 LATE = [each for each in events(600)[500:] if each["event_class"] == "OrderPlaced"][:3]
@@ -44,25 +46,23 @@ SERVERS = ["postgres", "mariadb", "mysql"]
 
 
 def _prepared(engine: sa.Engine) -> sa.Engine:
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), STORED)
+    shop.fill(engine, STORED)
     run_to(rebuild(engine, "fill"), "drop")
     return engine
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in SERVERS])
-def server(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+@pytest.fixture
+def server(server_kind: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
     """A database on each server, its read models filled."""
-    engine = sa.create_engine(new_database(request.param), poolclass=sa.NullPool)
+    engine = sa.create_engine(new_database(server_kind), poolclass=sa.NullPool)
     yield _prepared(engine)
     engine.dispose()
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
-def mysql_family(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
+@pytest.fixture
+def mysql_family(family: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
     """As ``server``, where a fence is needed."""
-    engine = sa.create_engine(new_database(request.param), poolclass=sa.NullPool)
+    engine = sa.create_engine(new_database(family), poolclass=sa.NullPool)
     yield _prepared(engine)
     engine.dispose()
 
@@ -307,25 +307,6 @@ def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pyte
         assert made.swap().attempts == 1 and len(ended) == 1
 
 
-def just_before(
-    monkeypatch: pytest.MonkeyPatch, engine: sa.Engine, verb: str, *statements: str, late: list[dict[str, Any]] | None = None
-) -> None:
-    """Somebody executes something, and appends, right before the dialect is first asked to do something."""
-    dialect = type(dialect_for(engine))
-    original, done = getattr(dialect, verb), []
-
-    def asked_late(*arguments: Any) -> Any:
-        if not done:
-            done.append(True)
-            append(engine, late or [])
-            with engine.begin() as connection:
-                for statement in statements:
-                    connection.exec_driver_sql(statement)
-        return original(*arguments)
-
-    monkeypatch.setattr(dialect, verb, asked_late)
-
-
 def test_what_hangs_on_a_table_since_the_last_look_goes_with_its_name(
     postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,15 +377,14 @@ def test_the_server_ends_only_a_pause_that_is_too_long_and_the_next_attempt_goes
 ) -> None:
     made = rebuild(postgres, swap={"max_pause": max_pause})
     run_to(made, "verify")
-    drain, drained = swap._Attempt._drain, []
+    drained: list[bool] = []
 
-    def slowly(attempt: Any) -> Any:
-        drained.append(attempt)
+    def slowly_at_first() -> None:
+        drained.append(True)
         if len(drained) == 1:
             time.sleep(0.7)
-        return drain(attempt)
 
-    monkeypatch.setattr(swap._Attempt, "_drain", slowly)
+    before_the_drain(monkeypatch, slowly_at_first)
     assert made.swap().attempts == len(drained) == attempts
     assert actual(postgres) == expected(STORED)
 
@@ -412,14 +392,8 @@ def test_the_server_ends_only_a_pause_that_is_too_long_and_the_next_attempt_goes
 def test_a_pause_that_is_too_long_at_the_last_attempt_is_said(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(postgres, swap={"max_pause": "200ms", "attempts": 1})
     run_to(made, "verify")
-    drain = swap._Attempt._drain
-
-    def slowly(attempt: Any) -> Any:
-        time.sleep(0.5)
-        return drain(attempt)
-
     with monkeypatch.context() as patch:
-        patch.setattr(swap._Attempt, "_drain", slowly)
+        before_the_drain(patch, lambda: time.sleep(0.5))
         with pytest.raises(SwapNotPossible, match=r"the pause grew too long \(ms: lock \d+, drain [5-9]\d\d,"):
             made.swap()
     assert actual(postgres) == expected(STORED)
@@ -428,18 +402,16 @@ def test_a_pause_that_is_too_long_at_the_last_attempt_is_said(postgres: sa.Engin
 def test_a_connection_that_is_cut_at_the_last_attempt_is_said(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rebuild(postgres, swap={"attempts": 1})
     run_to(made, "verify")
-    drain = swap._Attempt._drain
 
-    def cut(attempt: Any) -> Any:
+    def cut() -> None:
         with postgres.connect() as connection:
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
                 "AND state = 'idle in transaction' AND application_name LIKE 'projection_rebuild%%'"
             )
-        return drain(attempt)
 
     with monkeypatch.context() as patch:
-        patch.setattr(swap._Attempt, "_drain", cut)
+        before_the_drain(patch, cut)
         with pytest.raises(SwapNotPossible, match="the connection that held the tables was cut"):
             made.swap()
     assert actual(postgres) == expected(STORED)
@@ -496,11 +468,11 @@ def test_a_run_that_died_at_its_switch_is_finished_before_another_begins(
     run_to(dead, "verify")
     with monkeypatch.context() as patch:
         if state == "switching":
-            patch.setattr(swap, "_finish_at_once", dies)
+            instead_of_finishing_the_switch(patch, dies)
             with pytest.raises(Died):
                 dead.swap()
         else:
-            patch.setattr(swap, "_finish_at_once", lambda *_: None)
+            instead_of_finishing_the_switch(patch, lambda: None)
             dead.swap()
     assert dead.report().state == state
     with pytest.raises(StepOrderError, match="cannot begin anew"):
@@ -524,18 +496,16 @@ def test_a_switch_of_a_worker_whose_place_another_has_taken_ends(postgres: sa.En
         connection.exec_driver_sql("INSERT INTO consumers VALUES ('shop', 0)")
     made = rebuild(postgres, live_writer=CHECKPOINTED)
     run_to(made, "verify")
-    drain = swap._Attempt._drain
 
-    def late(attempt: swap._Attempt) -> Any:
+    def late() -> None:
         with postgres.begin() as connection:
             connection.execute(shop.stored_events.insert(), LATE[:2])
         context = rebuild(postgres, live_writer=CHECKPOINTED)._context
         with context.dialect.connect() as connection:
             Lockstep(context, connection, context.plan_of(context.ledger.run(connection, "run"))).catch_up()
-        return drain(attempt)
 
     with monkeypatch.context() as patch:
-        patch.setattr(swap._Attempt, "_drain", late)
+        before_the_drain(patch, late)
         with pytest.raises(FencedOut):
             made.swap()
     made.swap()
@@ -767,14 +737,7 @@ def test_whoever_waits_for_a_table_that_is_kept_comes_to_the_new_one(
 ) -> None:
     engine, dialect, tables = kept
     found: dict[str, int] = {}
-    execute = dialect._execute
-
-    def late(connection: sa.Connection, statement: str, *values: Any) -> Any:
-        if "RENAME" in statement:
-            time.sleep(0.1)
-        return execute(connection, statement, *values)
-
-    monkeypatch.setattr(dialect, "_execute", late)
+    before_each_statement(monkeypatch, dialect, lambda statement: time.sleep(0.1) if "RENAME" in statement else None)
     with dialect.connect() as connection:
         with dialect.hold(connection, tables, TABLES_FIRST, []):
             clients = _counting(engine, found)
@@ -887,7 +850,7 @@ def test_nobody_waits_for_ever_in_a_circle_that_the_server_does_not_see(
     engine = _prepared(sa.create_engine(mysql_url, poolclass=sa.NullPool))
     made = rebuild(engine)
     run_to(made, "verify")
-    drain, clients = swap._Attempt._drain, []
+    clients: list[threading.Thread] = []
 
     def at_work(statement: str, *before: str) -> threading.Thread:
         def work() -> None:
@@ -900,13 +863,12 @@ def test_nobody_waits_for_ever_in_a_circle_that_the_server_does_not_see(
         until(lambda: _waiting(engine, statement))
         return client
 
-    def drained(attempt: Any) -> Any:
+    def begin() -> None:
         if not clients:
             clients.append(at_work("SELECT (SELECT max(id) FROM stored_events), (SELECT count(*) FROM orders)"))
             clients.append(at_work("FLUSH TABLES stored_events WITH READ LOCK", "SET SESSION lock_wait_timeout = 1"))
-        return drain(attempt)
 
-    monkeypatch.setattr(swap._Attempt, "_drain", drained)
+    before_the_drain(monkeypatch, begin)
     # Otherwise a switch that waits for ever would be a test that never ends.
     rescue = threading.Timer(30, _kill, [engine, "SELECT (SELECT"])
     rescue.start()

@@ -15,9 +15,13 @@ from projection_rebuild import throttle as throttling
 from projection_rebuild.errors import Interrupted, RebuildError, SpecError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import until
-from tests.engine.test_rebuild import PROJECTORS, actual, events, expected, rebuild, run_to, run_to_end
+from tests.engine.harness import shop
+from tests.engine.harness.clocks import StandingClock
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to, run_to_end
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import PROJECTORS, rebuild
 
 LOOKS = {"throttle": {"look_every": "10ms"}, "replay": {"batch_events": 50}}
 
@@ -67,9 +71,8 @@ def cloned(new_database: Any) -> Iterator[Callable[..., Replay]]:
 
     def make(kind: str = "sqlite", **changes: Any) -> Replay:
         engine = sa.create_engine(new_database(kind))
-        shop.metadata.create_all(engine)
+        shop.fill(engine, events(2_000))
         with engine.begin() as connection:
-            connection.execute(shop.stored_events.insert(), events(2_000))
             connection.exec_driver_sql("CREATE TABLE behind (seconds int)")
             connection.exec_driver_sql("INSERT INTO behind VALUES (0)")
         made.append(Replay(engine, **changes))
@@ -173,24 +176,11 @@ def test_just_above_a_limit_a_replay_rests_as_long_as_it_works(cloned: Callable[
     check(replay)
 
 
-class Clock:
-    """Time that passes only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def test_a_rest_is_as_long_as_the_work_since_the_last_look(
     cloned: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = cloned(throttle={"look_every": "100ms", "max_replica_lag": "2s", "replica_lag": "SELECT seconds FROM behind"})
-    clock = Clock()
+    clock = StandingClock()
     monkeypatch.setattr(throttling, "time", clock)
     context = replay.run._context
     with context.dialect.connect() as connection:
@@ -235,7 +225,7 @@ def test_its_own_commits_tell_when_the_database_is_slow(cloned: Callable[..., Re
 BUSY = {"postgres": "SELECT pg_sleep(30)", "mariadb": "SELECT sleep(30)", "mysql": "SELECT sleep(30)"}
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in BUSY])
+@pytest.mark.parametrize("kind", marked(*BUSY))
 def test_a_replay_waits_while_others_are_at_work(cloned: Callable[..., Replay], kind: str) -> None:
     replay = cloned(kind, throttle={"look_every": "10ms", "max_active_sessions": 0})
     busy = sa.create_engine(replay.engine.url, poolclass=sa.NullPool)

@@ -13,11 +13,12 @@ from sqlalchemy import event
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.rebuild import of_our_own
-from tests.engine.injection import until
+from tests.engine.harness.databases import marked
+from tests.engine.harness.faults import until
 from tests.servers import OwnServer
 from tests.servers.tls import Certificates, change_certificate, encrypting_server, plain_server
 
-KINDS = [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("postgres", "mariadb", "mysql")]
+KINDS = marked("postgres", "mariadb", "mysql")
 FAMILY = KINDS[1:]
 CIPHER = {
     "postgresql": "SELECT cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()",

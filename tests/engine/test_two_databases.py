@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from projection_rebuild.errors import PlanError
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
-from tests.engine import shop
-from tests.engine.injection import before_the_drain
-from tests.engine.test_rebuild import actual, events, expected, run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.seams import before_the_drain
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import spec
 
 PAIRS = [
     pytest.param("sqlite", "postgres", marks=[pytest.mark.postgres]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -15,8 +15,11 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import RowBuffer
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.upcasting import Upcasters
-from tests.engine import shop
-from tests.engine.test_rebuild import actual, events, expected, run_to, spec
+from tests.engine.harness import shop
+from tests.engine.harness.databases import marked
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import actual, events, expected
+from tests.engine.harness.specs import spec
 
 upcasters = Upcasters()
 
@@ -101,11 +104,9 @@ def as_they_are(old: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return today
 
 
-@pytest.fixture(params=["postgres", "mariadb"])
-def engine(request: pytest.FixtureRequest, new_database: Callable[[str], sa.URL]) -> Iterable[sa.Engine]:
-    made = sa.create_engine(new_database(request.param))
-    yield made
-    made.dispose()
+@pytest.fixture(params=marked("postgres", "mariadb"))
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -10,11 +10,12 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects import Dialect
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import LostRows
 from projection_rebuild.rows import Changes, RowBuffer, row, row_type
 from projection_rebuild.tables import BlueTables, GreenTables, Order, Parked, WriteError, split
+from tests.engine.harness.databases import marked
 
 
 @row("users", key="name")
@@ -37,14 +38,12 @@ users = sa.Table(
 
 
 @pytest.fixture
-def dialect(database_url: sa.URL) -> Iterator[Dialect]:
+def dialect(dialect: Dialect) -> Dialect:
     """Each kind of database, with 300 users."""
-    made = dialect_for(sa.create_engine(database_url))
-    metadata.create_all(made.engine)
-    with made.engine.begin() as connection:
+    metadata.create_all(dialect.engine)
+    with dialect.engine.begin() as connection:
         connection.execute(users.insert(), [{"name": f"n{each}", "email": f"e{each}%", "seen": 0} for each in range(300)])
-    yield made
-    made.engine.dispose()
+    return dialect
 
 
 def change(
@@ -223,7 +222,7 @@ class Home:
     id: int
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+@pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 @pytest.mark.parametrize("together", [True, False])
 def test_updates_use_up_no_numbers(
     kind: str, together: bool, new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch

@@ -17,8 +17,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
 from projection_rebuild_airflow.operators import approval
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
-from tests.engine import shop
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 
 class Store(dict[str, Any]):
@@ -63,9 +65,7 @@ class Asked:
 def asked(sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """A verified run that wants an approval."""
     engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(100))
+    shop.fill(engine, events(100))
     run = rebuild(engine)
     run_to(run, "verify", RunOptions(approval=True))
     made = Asked(run, ApproveSwapOperator(task_id="approve_swap", spec_path="spec.yaml"))

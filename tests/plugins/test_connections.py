@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -24,6 +25,7 @@ from projection_rebuild.external_replay import _as_text
 from projection_rebuild_airflow.connections import MYSQL_OPTIONS, POSTGRES_FIELDS, url_of
 from projection_rebuild_airflow.runs import _engine
 from tests.conftest import Databases
+from tests.engine.harness.databases import marked
 from tests.servers import OwnServer, Server
 from tests.servers.postgres import PostgresServer, _newest
 
@@ -118,7 +120,7 @@ def test_every_character_of_a_login_to_postgres_survives(asking_postgres: OwnSer
         _administer(asking_postgres, f"DROP DATABASE {quoted(database)}", f"DROP ROLE {quoted(role)}")
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_every_character_of_a_login_to_the_mysql_family_survives(
     kind: str, databases: Databases, configured: Callable[..., str]
 ) -> None:
@@ -145,7 +147,7 @@ def test_every_character_of_a_login_to_the_mysql_family_survives(
             _administer(server, f"DROP DATABASE {name}", f"DROP USER '{account}'@'%'")
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_the_socket_of_the_mysql_family_is_used(kind: str, databases: Databases, configured: Callable[..., str]) -> None:
     server = databases.server(kind)
     assert isinstance(server, OwnServer)
@@ -190,7 +192,12 @@ def test_postgres_takes_what_its_hook_takes(monkeypatch: pytest.MonkeyPatch) -> 
     usable = [name for name in known if name not in {*POSTGRES_FIELDS, "replication"}]
     assert len(usable) > 30
     given: dict[str, Any] = {}
-    monkeypatch.setattr(postgres_hook.PostgresHook, "_create_connection", lambda self, args: given.update(args))
+
+    def connected(**arguments: Any) -> mock.MagicMock:
+        given.update(arguments)
+        return mock.MagicMock()
+
+    monkeypatch.setattr("psycopg.Connection.connect", connected)
     dialect = sa.create_engine("postgresql+psycopg://").dialect
     for extras in (
         {},
@@ -368,7 +375,7 @@ def test_what_keeps_postgres_from_being_connected_to_is_said(asking_postgres: Ow
         _names_nothing(str(refused.value), right | change)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(each, marks=getattr(pytest.mark, each)) for each in ("mysql", "mariadb")])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_what_keeps_the_mysql_family_from_being_connected_to_is_said(
     kind: str, databases: Databases, configured: Callable[..., str]
 ) -> None:

@@ -17,7 +17,7 @@ from projection_rebuild.trouble import Kind, Trouble
 from projection_rebuild_airflow import notify, specs
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.page import watching
-from tests.engine.marked import MARK, leaks, strangers
+from tests.engine.harness.marked import MARK, leaks, strangers
 
 
 @step("replay", UNTOUCHED)

@@ -20,8 +20,8 @@ from projection_rebuild.spec import load_spec
 from projection_rebuild_airflow import runs, specs
 from projection_rebuild_airflow.page import app as page
 from projection_rebuild_airflow.page.watching import Watchers
-from tests.engine import shop
-from tests.engine.test_hostile_specs import PLAIN
+from tests.engine.harness import shop
+from tests.engine.harness.specs import PLAIN
 
 HEADERS = {"X-Projection-Rebuilds": "page"}
 

@@ -19,8 +19,9 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild_airflow.operators import rebuild as operators
 from projection_rebuild_airflow.operators.rebuild import RebuildOperator
 from projection_rebuild_airflow.signals import heard_at_once
-from tests.engine.injection import until
-from tests.engine.test_rebuild import rebuild
+from tests.engine.harness.databases import marked
+from tests.engine.harness.faults import until
+from tests.engine.harness.specs import rebuild
 
 SLEEP = 20
 
@@ -48,7 +49,7 @@ def sleeping(engine: sa.Engine) -> int:
         return int(connection.exec_driver_sql(query).scalar_one())
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("mariadb", "mysql")])
+@pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 def test_a_signal_ends_the_statement_on_the_server_at_once(
     kind: str, new_database: Any, as_airflow: Callable[[RebuildOperator], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

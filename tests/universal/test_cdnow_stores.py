@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from datetime import date
@@ -27,9 +26,10 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.upcasting import Upcasters
 from tests.conftest import EVERY_STATEMENT
-from tests.engine import foreign, pyshop
-from tests.engine.test_event_stores import make_tables
-from tests.engine.test_external import program
+from tests.engine.harness import foreign, pyshop
+from tests.engine.harness.foreign import make_tables
+from tests.engine.harness.programs import program
+from tests.universal.harness.runs import totals
 
 
 class Customer(Aggregate):
@@ -110,22 +110,6 @@ def fill(engine: sa.Engine, preset: str) -> dict[str, Any]:
         for each in stored():
             getattr(foreign, preset)(connection, each)
     return {"preset": preset}
-
-
-def totals(engine: sa.Engine) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """What the read models say, in the form of the independent computation."""
-    with engine.connect() as connection:
-        bought = Counter(
-            tuple(row)
-            for row in connection.exec_driver_sql(
-                "SELECT user_id, CAST(spent_on AS char(10)), amount_cents, quantity FROM expenses"
-            )
-        )
-        months = {
-            tuple(row[:2]): tuple(row[2:])
-            for row in connection.exec_driver_sql("SELECT user_id, month, expenses, total_cents FROM monthly_summaries")
-        }
-    return {key: (count,) for key, count in bought.items()}, months
 
 
 FEW = [("mariadb", "spatie"), ("postgres", "pyeventsourcing"), ("postgres", "message_db")]

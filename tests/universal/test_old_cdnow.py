@@ -18,7 +18,7 @@ from projection_rebuild.events import Event
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.upcasting import Upcasters
-from tests.universal.test_cdnow_stores import totals
+from tests.universal.harness.runs import totals
 
 upcasters = Upcasters()
 

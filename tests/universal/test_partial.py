@@ -14,27 +14,12 @@ from include.universal.events import append_all
 from include.universal.independent import actual_tables, cdnow_totals, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions, load_spec
-from tests.universal.test_rebuild import SPEC, ended
+from projection_rebuild.spec import RunOptions
+from tests.engine.harness.databases import marked
+from tests.universal.harness.runs import run
 
 EXPENSES = ("ExpenseProjector", "CategorySummaryProjector", "MonthlySummaryProjector")
-SERVERS = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb")]
-
-
-def run(engine: sa.Engine, run_id: str, options: RunOptions, between: Callable[[], object] = lambda: None) -> None:
-    """A whole run; something happens after each of its steps."""
-    rebuild = Rebuild(load_spec(SPEC), run_id=run_id, event_store=engine, read_models=engine, log=lambda _: None)
-    plan = rebuild.plan(options)
-    rebuild.clone_tables()
-    between()
-    for projector in plan.projectors:
-        rebuild.replay(projector)
-        between()
-    rebuild.verify()
-    between()
-    ended(rebuild)
-    rebuild.close()
+SERVERS = marked("postgres", "mariadb")
 
 
 @pytest.mark.parametrize("kind", SERVERS)

@@ -16,7 +16,6 @@ from include.universal.live import unit_of_work
 from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
 from include.universal.rows import CategorySummary, MonthlySummary
 from include.universal.schema import create_schema
-from projection_rebuild import swap
 from projection_rebuild.errors import HandlerError, PlanError, ProjectorError, RowError, StepOrderError
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
@@ -25,36 +24,18 @@ from projection_rebuild.projector import Projector, foreign_readings, handles
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import RowBuffer, Rows, row
 from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
-from tests.universal.test_rebuild import SPEC
+from tests.engine.harness.databases import marked
+from tests.engine.harness.seams import before_the_drain
+from tests.universal.harness.running_totals import MonthsAndTotals, RunningTotal, RunningTotalProjector
+from tests.universal.harness.runs import SPEC
 
 HERE = "tests.universal.test_reading"
+SHARED = "tests.universal.harness.running_totals"
 
 
-@row("running_totals", key="id")
-class RunningTotal:
-    id: str
-    month_cents: int
-
-
-class RunningTotalProjector(Projector):
-    """What its customer has spent in the month, by the table of months."""
-
-    owns = (RunningTotal,)
-    reads = (MonthlySummary,)
-
-    @handles("ExpenseRecorded")
-    def recorded(self, event: Event, rows: Rows) -> None:
-        month = rows.get(MonthlySummary, event["user_id"], event["spent_on"][:7])
-        rows.add(RunningTotal(event["expense_id"], month.total_cents))
-
-
-class MonthsAndTotals(Projector):
-    composed_of = (MonthlySummaryProjector, RunningTotalProjector)
-
-
-APART = ["include.universal.projectors:MonthlySummaryProjector", f"{HERE}:RunningTotalProjector"]
-TOGETHER = [f"{HERE}:MonthsAndTotals"]
-SERVERS = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in ("postgres", "mariadb")]
+APART = ["include.universal.projectors:MonthlySummaryProjector", f"{SHARED}:RunningTotalProjector"]
+TOGETHER = [f"{SHARED}:MonthsAndTotals"]
+SERVERS = marked("postgres", "mariadb")
 
 
 @pytest.fixture
@@ -260,15 +241,14 @@ def test_a_reader_alone_looks_at_the_live_table_also_while_its_own_is_held(
     made.verify()
     last = list(purchases())[-1]
     late = last._replace(payload=last.payload | {"expense_id": "late"}, version=5_000)
-    drain, drained = swap._Attempt._drain, []
+    drained: list[bool] = []
 
-    def behind(attempt: swap._Attempt) -> Any:
+    def behind() -> None:
         if not drained:
             append_all(shop, [late])
-        drained.append(attempt)
-        return drain(attempt)
+        drained.append(True)
 
-    monkeypatch.setattr(swap._Attempt, "_drain", behind)
+    before_the_drain(monkeypatch, behind)
     made.swap()
     assert "late" in totals(shop)
 

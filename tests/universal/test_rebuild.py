@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -14,8 +13,7 @@ from include.universal.live import traffic
 from include.universal.schema import create_schema
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions, load_spec
-
-SPEC = Path(__file__).parents[2] / "include" / "rebuilds" / "universal.yaml"
+from tests.universal.harness.runs import SPEC, ended
 
 
 def begun(engine: sa.Engine, run_id: str) -> Rebuild:
@@ -27,12 +25,6 @@ def begun(engine: sa.Engine, run_id: str) -> Rebuild:
         rebuild.replay(projector)
     rebuild.verify()
     return rebuild
-
-
-def ended(rebuild: Rebuild) -> None:
-    rebuild.swap()
-    rebuild.reconcile()
-    rebuild.drop_old()
 
 
 def test_a_rebuild_fills_and_then_repairs_all_six_tables(engine: sa.Engine) -> None:

@@ -10,7 +10,7 @@ from include.universal.live import traffic
 from include.universal.schema import create_schema
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions, load_spec
-from tests.universal.test_rebuild import SPEC, ended
+from tests.universal.harness.runs import SPEC, ended
 
 SUMMARIES = ("CategorySummaryProjector", "MonthlySummaryProjector")
 TABLES = ("category_summaries", "monthly_summaries")

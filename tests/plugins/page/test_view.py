@@ -15,12 +15,13 @@ from projection_rebuild.low_traffic import Traffic
 from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
 from projection_rebuild.plan import Plan
 from projection_rebuild.report import ReplayRecord, Report, Said
+from projection_rebuild.results import SwapResult, TableComparison, Verification
 from projection_rebuild.spec import RebuildSpec
-from projection_rebuild.swap import SwapResult
-from projection_rebuild.verify import TableComparison, Verification
 from projection_rebuild_airflow.page.view import Gauge, InAirflow, RunView, Seen, TableView, Tone, View, view
-from tests.engine import shop
-from tests.engine.test_rebuild import events, rebuild, run_to
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
 
 NOW = datetime(2026, 11, 25, 15, 0, tzinfo=UTC)
 RUN = "rebuild_shop/manual__2026-11-25T14:50:00+00:00"
@@ -123,10 +124,8 @@ def test_events_that_were_set_aside_are_named_and_a_few_stand_for_many() -> None
 
 def test_shards_have_lines_of_their_own_and_their_own_rests(sqlite_url: sa.URL) -> None:
     engine = sa.create_engine(sqlite_url)
-    shop.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.execute(shop.stored_events.insert(), events(10))
-    made = rebuild(engine, projectors=["tests.engine.shop:OrderProjector"], replay={"shards": 2})
+    shop.fill(engine, events(10))
+    made = rebuild(engine, projectors=["tests.engine.harness.shop:OrderProjector"], replay={"shards": 2})
     run_to(made, "clone")
     made.pause(by="anna")
     looks: list[Look] = []

@@ -1,0 +1,140 @@
+"""The shop's application beside a rebuild: a client that must be able to work at any time, and tables that must be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from include.universal.live import unit_of_work
+from projection_rebuild.events import Event
+from projection_rebuild.live import project_live
+from projection_rebuild.rebuild import Rebuild
+from tests.engine.harness import shop
+from tests.engine.harness.driver import run_to
+from tests.engine.harness.faults import until
+from tests.engine.harness.shop import TABLES, actual, events, expected, tables
+from tests.engine.harness.specs import spec
+
+PROJECTORS = (shop.OrderProjector, shop.OrderLineProjector, shop.CustomerTotalProjector)
+# One of them by SQL, as long as it is not the tail.
+BY_BOTH_FORMS = [
+    "tests.engine.harness.shop:OrderProjector",
+    "tests.engine.harness.shop:OrderLineProjector",
+    "tests.engine.harness.shop_sets:CustomerTotalProjector",
+]
+IN_SHARDS = {"batch_events": 100, "max_rows_in_memory": 20, "shards": {"OrderLineProjector": 2}}
+# Whoever still holds a lock is found out soon.
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "postgresql": {"options": "-c lock_timeout=5s"},
+    "mysql": {"init_command": "SET lock_wait_timeout = 5, innodb_lock_wait_timeout = 5"},
+    "sqlite": {},
+}
+IN_TRANSACTION = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%%'",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p "
+    "ON p.id = t.trx_mysql_thread_id WHERE p.db = DATABASE() AND p.id <> CONNECTION_ID()",
+}
+
+
+class LiveShop:
+    """An application that appends and projects in one transaction.
+
+    :param url: an empty database
+    :ivar stored: every event that it has committed, in their order
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        self.url = url
+        self.engine = sa.create_engine(url, pool_pre_ping=True, connect_args=IMPATIENT[url.get_backend_name()])
+        self.workers = sa.create_engine(url)
+        self.stored = events(250)
+        self.visits = 0
+        shop.metadata.create_all(self.engine)
+        with self.engine.begin() as connection:
+            connection.execute(shop.stored_events.insert(), self.stored)
+        # From here on blue is right, and has to stay so.
+        first = self.open_run("first")
+        run_to(first, "drop")
+        first.close()
+        self.check()
+
+    def open_run(self, run_id: str, engine: sa.Engine | None = None, **changes: Any) -> Rebuild:
+        """A run of the shop's spec in small batches, on connections of its own.
+
+        :param engine: how it connects; None: as the application does
+        """
+        # Few are refolded: each of a sample's statements is struck, and they are all alike.
+        usual = {"replay": IN_SHARDS, "projectors": BY_BOTH_FORMS, "verify": {"sample": 2}}
+        small = spec(**(usual | changes))
+        at = engine or self.workers
+        return Rebuild(small, run_id=run_id, event_store=at, read_models=at, log=lambda _: None)
+
+    def visit(self) -> None:
+        """Appends and projects one event: in turn a new order, and its line."""
+        order = {"customer": 3, "on": "2026-03-01"}
+        line = {"customer": 3, "line": 1, "product": "p", "price": "2.50", "options": {}}
+        number, is_line = divmod(self.visits, 2)
+        made = {
+            "aggregate_uuid": f"visit-{number}",
+            "event_class": "LineAdded" if is_line else "OrderPlaced",
+            "event_properties": line if is_line else order,
+        }
+        with unit_of_work(self.engine) as connection:
+            position = connection.execute(shop.stored_events.insert().values(**made)).inserted_primary_key[0]  # type: ignore[index]
+            project(connection, position, made)
+        self.visits += 1
+        self.stored.append(made)
+
+    def check(self) -> None:
+        """The application works: nobody holds it up, nothing is lost, nothing is doubled."""
+        self.visit()
+        assert actual(self.engine) == expected(self.stored)
+        if open_ones := IN_TRANSACTION.get(self.engine.dialect.name):
+            until(lambda: self.value(open_ones) == 0)
+
+    def check_nothing_is_left(self) -> None:
+        """After a whole run there are the live tables, and no others."""
+        assert tables(self.engine) == {"stored_events", *TABLES}
+
+    def value(self, query: str) -> Any:
+        """The one value of a query."""
+        with self.engine.connect() as connection:
+            return connection.exec_driver_sql(query).scalar_one_or_none()
+
+    def state(self, run_id: str) -> str | None:
+        """How far a run has come, by its ledger; None: no such run."""
+        if not sa.inspect(self.engine).has_table("projection_rebuild_runs"):
+            return None
+        found: str | None = self.value(f"SELECT state FROM projection_rebuild_runs WHERE run_id = '{run_id}'")
+        return found
+
+    def forget_all_runs(self) -> None:
+        """Drops the ledger, as before the first day."""
+        with self.engine.begin() as connection:
+            for name in sa.inspect(connection).get_table_names():
+                if name.startswith("projection_rebuild"):
+                    connection.exec_driver_sql(f"DROP TABLE {name}")
+
+
+def project(connection: sa.Connection, position: int, stored: dict[str, Any]) -> None:
+    """What the application does in the transaction that appends."""
+    event = Event(
+        position=position,
+        stream=stored["aggregate_uuid"],
+        type=stored["event_class"],
+        payload=stored["event_properties"],
+        recorded_at="",
+        version=None,
+        metadata=None,
+    )
+    for projector in PROJECTORS:
+        project_live(connection, projector, event)
+
+
+def append(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
+    """The application appends events and projects them, each in a transaction."""
+    for each in stored:
+        with unit_of_work(engine) as connection:
+            made = connection.execute(shop.stored_events.insert().values(**each))
+            project(connection, made.inserted_primary_key[0], each)  # type: ignore[index]

@@ -1,0 +1,216 @@
+"""Faults for crash tests: something happens right before or right after the n-th statement of a run's connections."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import select
+import sqlite3
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+import sqlalchemy as sa
+
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.postgres import PostgresDialect
+from projection_rebuild.errors import RebuildError
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RunOptions
+
+Strike = Callable[[Any], None]
+"""What happens to the driver's connection; a statement ends with the error that a strike raises."""
+
+EVERYTHING = re.compile("")
+WRITES = re.compile(
+    r"\s*(INSERT|UPDATE|DELETE|COPY|CREATE|ALTER|DROP|RENAME|LOCK|FLUSH|UNLOCK|ANALYZE|VACUUM|BEGIN|START|COMMIT|SET autocommit|SET CONSTRAINTS"
+    # What is sent in one go with PostgreSQL's locks.
+    r"|SET LOCAL (idle_in_transaction|lock_timeout)|SELECT pg_catalog.setval)",
+    re.IGNORECASE,
+)
+
+
+class Fault:
+    """Strikes once, at the ``at``-th statement.
+
+    :param at: counted from 1, over all connections
+    :param strike: what happens
+    :param after: once the statement has been executed; if the strike raises, its answer is lost
+    :param only: the statements that are counted
+    :ivar struck: the statement that was struck; None: there were not so many
+    """
+
+    def __init__(self, at: int, strike: Strike, *, after: bool = False, only: re.Pattern[str] = EVERYTHING) -> None:
+        self.struck: str | None = None
+        self._at, self._strike, self._after, self._only = at, strike, after, only
+        self._seen = 0
+
+    @contextmanager
+    def on(self, made: Rebuild) -> Iterator[None]:
+        """Within it the statements of a run's connections are counted, COPY among them."""
+        engine = made._context.dialect.engine
+        moment = "after_cursor_execute" if self._after else "before_cursor_execute"
+
+        def reached(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+            self._reached(connection, statement)
+
+        sa.event.listen(engine, moment, reached)
+        try:
+            with (
+                mock.patch.object(PostgresDialect, "_copy", self._copies(PostgresDialect._copy)),
+                mock.patch.object(PostgresDialect, "read", self._reads(PostgresDialect.read)),
+                mock.patch.object(MySQLDialect, "read", self._reads(MySQLDialect.read)),
+            ):
+                yield
+        finally:
+            sa.event.remove(engine, moment, reached)
+
+    # The drivers copy and read past SQLAlchemy's events.
+
+    def _copies(self, copy: Callable[..., None]) -> Callable[..., None]:
+        def counted(
+            dialect: PostgresDialect, connection: sa.Connection, target: str, kind: object, rows: Sequence[object]
+        ) -> None:
+            if rows and not self._after:
+                self._reached(connection, f"COPY {target}")
+            copy(dialect, connection, target, kind, rows)
+            if rows and self._after:
+                self._reached(connection, f"COPY {target}")
+
+        return counted
+
+    def _reads(self, read: Callable[..., Generator[Any, None, None]]) -> Callable[..., Generator[Any, None, None]]:
+        def counted(dialect: Dialect, connection: sa.Connection, query: object, size: int) -> Generator[Any, None, None]:
+            if not self._after:
+                self._reached(connection, "SELECT")
+            yield from read(dialect, connection, query, size)
+            if self._after:
+                self._reached(connection, "SELECT")
+
+        return counted
+
+    def _reached(self, connection: sa.Connection, statement: str) -> None:
+        if not self._only.match(statement):
+            return
+        self._seen += 1
+        if self._seen == self._at:
+            self.struck = statement
+            self._strike(connection.connection.driver_connection)
+
+
+def refusals(backend: str) -> list[Strike]:
+    """Errors that a statement may end with although nothing is wrong with it: no room, no memory, cancelled by an operator.
+
+    The servers raise them themselves, so that their transactions are afterwards in the state in which such an error leaves
+    them.
+    """
+    match backend:
+        case "postgresql":
+            codes = ["53100", "53200", "57014"]
+            return [_said(f"DO $$ BEGIN RAISE EXCEPTION 'injected' USING ERRCODE = '{code}'; END $$") for code in codes]
+        case "sqlite":
+            return [_sqlite(name) for name in ("SQLITE_FULL", "SQLITE_NOMEM", "SQLITE_INTERRUPT")]
+        case _:
+            return [_said(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}") for number in (1021, 1041, 1317)]
+
+
+def _said(statement: str) -> Strike:
+    def strike(driver: Any) -> None:
+        driver.cursor().execute(statement)
+        raise AssertionError("the server refused nothing")
+
+    return strike
+
+
+def _sqlite(name: str) -> Strike:
+    def strike(driver: sqlite3.Connection) -> None:
+        # As SQLite itself does at these errors, at its choice.
+        if driver.in_transaction:
+            driver.rollback()
+        error = sqlite3.OperationalError(name)
+        error.sqlite_errorname = name
+        raise error
+
+    return strike
+
+
+def cut(url: sa.URL) -> Callable[[Any], None]:
+    """Ends the connection on the server's side, from a session of its own."""
+    others = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+
+    postgres = others.dialect.name == "postgresql"
+
+    def strike(driver: Any) -> None:
+        end = f"SELECT pg_terminate_backend({driver.info.backend_pid})" if postgres else f"KILL {driver.thread_id()}"
+        with others.connect() as connection:
+            connection.exec_driver_sql(end)
+        # The server hangs up, perhaps with a last word.
+        assert select.select([driver.fileno()], [], [], 20)[0], "the connection is still open"
+
+    return strike
+
+
+def answerless(strike: Strike) -> Strike:
+    """The strike, for use after a statement: its client then finds its connection dead instead of an answer."""
+
+    def struck(driver: Any) -> None:
+        strike(driver)
+        driver.cursor().execute("SELECT 1")
+        raise AssertionError("the connection is still alive")
+
+    return struck
+
+
+def until(holds: Callable[[], object], seconds: float = 20) -> None:
+    """Waits for something that is about to become true."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.01)
+
+
+class Stopped(RebuildError):
+    """The worker has been stopped between two statements."""
+
+
+def stopped_between_statements(run: Rebuild, monkeypatch: pytest.MonkeyPatch, every: int) -> int:
+    """A whole run, each step of which is stopped before one of its statements and begun again, each time some statements later.
+
+    :param every: how many statements later
+    :returns: how often it was stopped
+    """
+    dialect = type(run._context.dialect)
+    original: Callable[[Dialect, sa.Connection, str], None] = dialect.run
+    left = 0
+
+    def stopping(self: Dialect, connection: sa.Connection, statement: str) -> None:
+        nonlocal left
+        if left == 0:
+            raise Stopped
+        left -= 1
+        original(self, connection, statement)
+
+    monkeypatch.setattr(dialect, "run", stopping)
+    stops = 0
+    steps: list[Callable[[], object]] = [
+        lambda: run.plan(RunOptions()),
+        run.clone_tables,
+        lambda: [run.replay(name) for name in run.chosen()],
+        run.verify,
+        run.swap,
+        run.reconcile,
+        run.drop_old,
+    ]
+    for step in steps:
+        for patience in itertools.count(0, every):
+            left = patience
+            try:
+                step()
+                break
+            except Stopped:
+                stops += 1
+    return stops

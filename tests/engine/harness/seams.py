@@ -1,0 +1,195 @@
+"""Moments within a step at which a test does something, and measures that a test leaves out.
+
+Tests patch private names of the engine here and in :mod:`.faults`, and nowhere else: what the engine renames is followed in one
+place. Each seam lasts as long as the ``MonkeyPatch`` that it is given.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from projection_rebuild import __main__ as command
+from projection_rebuild import lockstep, partial, retire, swap
+from projection_rebuild.dialects import dialect_for, mysql, postgres_connection
+from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.event_store import EventStore
+from tests.engine.harness.clients import append
+
+Action = Callable[[], object]
+
+# The switch -------------------------------------------------------------------------------------------------------
+
+
+def before_the_drain(patch: pytest.MonkeyPatch, action: Action) -> None:
+    """Somebody does something at each attempt of the switch, once it has found no job left and holds what it holds."""
+    drain = swap._Attempt._drain
+
+    def drained(attempt: swap._Attempt) -> Any:
+        action()
+        return drain(attempt)
+
+    patch.setattr(swap._Attempt, "_drain", drained)
+
+
+def around_the_drain(patch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]) -> None:
+    """As :func:`before_the_drain`, up to its end."""
+    drain = swap._Attempt._drain
+
+    def drained(attempt: swap._Attempt) -> Any:
+        with within():
+            return drain(attempt)
+
+    patch.setattr(swap._Attempt, "_drain", drained)
+
+
+def before_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
+    """Somebody does something right before an attempt of the switch takes its locks."""
+    _around_the_hold(patch, before=action)
+
+
+def after_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
+    """Somebody does something right after an attempt of the switch has its locks."""
+    _around_the_hold(patch, after=action)
+
+
+def _around_the_hold(patch: pytest.MonkeyPatch, before: Action = lambda: None, after: Action = lambda: None) -> None:
+    hold = swap._Attempt._hold
+
+    def held(attempt: swap._Attempt, *given: Any) -> Any:
+        before()
+        found = hold(attempt, *given)
+        after()
+        return found
+
+    patch.setattr(swap._Attempt, "_hold", held)
+
+
+def instead_of_waiting_for_snapshots(patch: pytest.MonkeyPatch, action: Action) -> None:
+    """Somebody does something in the last moment before a switch takes its locks, where it would wait for open snapshots."""
+    patch.setattr(swap, "_wait_for_snapshots", lambda *_: action())
+
+
+def instead_of_finishing_the_switch(patch: pytest.MonkeyPatch, action: Action) -> None:
+    """Tables have been renamed, and what is left to do at once is not done."""
+    patch.setattr(swap, "_finish_at_once", lambda *_: action())
+
+
+def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
+    """A switch does not look for rows that have lost their parents since verification."""
+    patch.setattr(swap, "_refuse_orphans", lambda *_: None)
+
+
+def without_folding(patch: pytest.MonkeyPatch) -> None:
+    """What is read for green in lockstep with the event store is not applied."""
+    patch.setattr(lockstep.Lockstep, "_fold", lambda self, bound, among=None: {})
+
+
+def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:
+    """MySQL: generated ids do not go on by the statement that was worked out before the switch."""
+    patch.setattr(MySQLDialect, "_counter", lambda *_: "SELECT 1")
+
+
+def old_tables_are_dropped_by(patch: pytest.MonkeyPatch, drop: Callable[..., object]) -> None:
+    """Something else than a drop happens to a retired table."""
+    patch.setattr(retire, "_drop", drop)
+
+
+# Dialects ---------------------------------------------------------------------------------------------------------
+
+
+def just_before(
+    patch: pytest.MonkeyPatch, engine: sa.Engine, verb: str, *statements: str, late: list[dict[str, Any]] | None = None
+) -> None:
+    """Somebody executes something, and appends, right before the dialect is first asked to do something."""
+    dialect = type(dialect_for(engine))
+    original, done = getattr(dialect, verb), []
+
+    def asked_late(*arguments: Any) -> Any:
+        if not done:
+            done.append(True)
+            append(engine, late or [])
+            with engine.begin() as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement)
+        return original(*arguments)
+
+    patch.setattr(dialect, verb, asked_late)
+
+
+def before_each_statement(patch: pytest.MonkeyPatch, dialect: Dialect, action: Callable[[str], object]) -> None:
+    """Somebody does something before each statement that one dialect executes with values."""
+    execute = dialect._execute
+
+    def late(connection: sa.Connection, statement: str, *values: Any) -> Any:
+        action(statement)
+        return execute(connection, statement, *values)
+
+    patch.setattr(dialect, "_execute", late)
+
+
+def server_lists_no_locks(patch: pytest.MonkeyPatch) -> None:
+    """MySQL: as on a server whose locks we may not see."""
+    patch.setattr(mysql, "_LISTS_LOCKS", "SELECT 0")
+
+
+def second_session_is_waited_for(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """PostgreSQL: how long the question for a pooler waits for a session of its own."""
+    patch.setattr(postgres_connection._Session.ask, "__defaults__", (seconds,))
+
+
+# A part's copy ----------------------------------------------------------------------------------------------------
+
+
+def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], object]) -> None:
+    """Somebody comes after blue's position is known (``held``), before and after each table's copy (``before the copy``,
+    ``after the copy``), once all is copied (``copied``), and when the copies have settled (``settled``)."""
+    held, copy, settled = partial._Copy._held_by_blue, Dialect.copy_others, EventStore.settled_head
+    copying = threading.local()
+
+    def held_by_blue(self: Any) -> Any:
+        found = held(self)
+        visit("held")
+        copying.on = True
+        return found
+
+    def copy_others(self: Dialect, *given: Any) -> None:
+        if self.one_writer:
+            copy(self, *given)
+            return
+        visit("before the copy")
+        copy(self, *given)
+        visit("after the copy")
+
+    def settled_head(self: EventStore, *given: Any) -> Any:
+        if getattr(copying, "on", False):
+            copying.on = False
+            visit("copied")
+            found = settled(self, *given)
+            visit("settled")
+            return found
+        return settled(self, *given)
+
+    patch.setattr(partial._Copy, "_held_by_blue", held_by_blue)
+    patch.setattr(Dialect, "copy_others", copy_others)
+    patch.setattr(EventStore, "settled_head", settled_head)
+
+
+def without_what_changed_during_the_copy(patch: pytest.MonkeyPatch) -> None:
+    """A part's copy does not look for rows that changed while it was made."""
+    between = partial._Copy._keys_between
+    patch.setattr(partial._Copy, "_keys_between", lambda self, after, *given: set() if after else between(self, after, *given))
+
+
+# The command line -------------------------------------------------------------------------------------------------
+
+
+def command_does(patch: pytest.MonkeyPatch, action: Callable[[object], Any]) -> None:
+    """The command does something else than it is told."""
+    patch.setattr(command, "_do", action)

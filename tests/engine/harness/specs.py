@@ -1,0 +1,47 @@
+"""The shop's spec, and runs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.spec import RebuildSpec
+
+PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
+SPEC: dict[str, Any] = {
+    "rebuild": "shop",
+    "event_store": {"conn_id": "db"},
+    "read_models": {"conn_id": "db"},
+    "projectors": [f"tests.engine.harness.shop:{name}" for name in PROJECTORS],
+    "live_writer": "transactional",
+    "replay": {"batch_events": 100},
+}
+
+
+def spec(**changes: Any) -> RebuildSpec:
+    """The shop's spec.
+
+    :param changes: keys that are otherwise, each as a whole
+    """
+    return RebuildSpec.model_validate(SPEC | changes)
+
+
+def rebuild(engine: sa.Engine, run_id: str = "run", log: Callable[[str], None] = lambda _: None, **changes: Any) -> Rebuild:
+    """A run of the shop's spec whose event store and read models are in one database; see :func:`spec`."""
+    return Rebuild(spec(**changes), run_id=run_id, event_store=engine, read_models=engine, log=log)
+
+
+PLAIN = """\
+rebuild: shop
+event_store: {conn_id: db}
+read_models: {conn_id: db}
+projectors: ["tests.engine.harness.shop:OrderProjector"]
+live_writer: transactional
+"""
+"""A spec of one projector, as a file has it."""
+
+ALONE = {"projectors": [each for each in SPEC["projectors"] if "Line" not in each]}
+"""For :func:`spec`: the projectors whose tables no other table refers to."""
