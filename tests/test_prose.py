@@ -87,6 +87,13 @@ def test_a_page_is_read_once(page: str) -> None:
     assert not found, f"{page}: say it in shorter pieces\n" + "\n".join(found)
 
 
+def test_the_readme_says_what_it_is_in_three_sentences_and_one_picture() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (_, first), *_ = paragraphs(text)
+    assert len(SENTENCE_END.findall(first)) == 3
+    assert text.count("![") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -259,7 +259,7 @@ class ReadModelsSection(Section):
 
 
 class LiveWriter(StrEnum):
-    """How the application keeps blue current; decides the protocol of the switch."""
+    """How the application keeps blue current; decides the protocol of the cutover."""
 
     TRANSACTIONAL = "transactional"
     CHECKPOINTED = "checkpointed"
@@ -267,7 +267,7 @@ class LiveWriter(StrEnum):
 
 
 class ConsumerTable(Section):
-    """The table in which asynchronous consumers keep their positions; it is switched together with the read models.
+    """The table in which asynchronous consumers keep their positions; it is swapped together with the read models.
 
     :param table: beside the read models; it has rows of the rebuilt projectors only
     :param name_column: the column that names the consumer
@@ -324,9 +324,9 @@ class VerifySection(Section):
 
     :param max_count_drift_percent: how far a table's row count may be from blue's, in percent of blue's
     :param tables: other tolerances for single tables
-    :param max_dead_letters: how many events of the run may be set aside as dead letters, and yet be switched
+    :param max_dead_letters: how many events of the run may be set aside as dead letters, in a run that swaps all the same
     :param sample: how many aggregates of each projector are refolded from raw rows by its handlers, and compared with green; 0: none
-    :param sample_every: how often that is done again while the run waits for its switch; 0s: never
+    :param sample_every: how often that is done again while the run waits for its swap; 0s: never
     :param assertions: SQL that must return no row, or 0, on green; ``{table}`` stands for a table's green name
     """
 
@@ -412,7 +412,7 @@ class StageSection(Windows):
 
 
 class LowTrafficSection(Windows):
-    """When the switch may happen. A limit that is null is not looked at.
+    """When the swap may happen. A limit that is null is not looked at.
 
     :param timezone: of the windows; null: the spec's
     :param quiet_for: how long everything must have been within its limits, at each look
@@ -423,7 +423,7 @@ class LowTrafficSection(Windows):
     :param max_replica_lag: how far the slowest replica of the read-model database is behind; elsewhere than on PostgreSQL,
         ``throttle.replica_lag`` tells it
     :param give_up_after: how long to wait before ``give_up`` says what happens
-    :param give_up: ``fail``: the task fails. ``skip``: the run ends without a switch, as a success. ``swap``: it switches all the same,
+    :param give_up: ``fail``: the task fails. ``skip``: the run ends without a swap, as a success. ``swap``: it swaps all the same,
         at the end of an open window if that comes before
     :param warn_after: how long to wait before somebody is told
     :param look_every: the time between two looks
@@ -449,15 +449,15 @@ class LowTrafficSection(Windows):
 
 
 class SwapSection(Section):
-    """Bounds of the switch.
+    """Bounds of the cutover.
 
     :param max_pause: the longest time for which writers may be held; past it everything is put back. On MySQL and MariaDB a plan is
         refused if a RENAME of so many tables cannot keep it
     :param lock_timeout: the longest wait for the locks in one attempt; readers queue behind a waiting lock
     :param attempts: how often it is tried before the task fails; with the pauses between, about two minutes in all
-    :param small_backlog: the number of outstanding events below which the switch begins
+    :param small_backlog: the number of outstanding events below which the cutover begins
     :param wait_for_snapshots: how long to wait for transactions that read from a snapshot older than the green tables; after the
-        switch they would find these empty. 0s: do not wait
+        swap they would find these empty. 0s: do not wait
     :param approval: whether a person has to approve it, once green is verified
     :param approval_timeout: how long to wait for that person; null: as long as it takes
     """
@@ -472,10 +472,10 @@ class SwapSection(Section):
 
 
 class RetentionSection(Section):
-    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the switch.
+    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the swap.
 
     :param keep_old: whether the retired tables are kept
-    :param drop_after: how long they are kept after the switch
+    :param drop_after: how long they are kept after the swap
     :param keep_green: how long green tables that never went live stay for inspection, once their run is over
     """
 
@@ -505,9 +505,9 @@ class NotifySection(Section):
     :param verification_failed: green must not replace blue
     :param waiting_too_long: the gate waits for longer than ``low_traffic.warn_after``
     :param approval_wanted: a person has to decide
-    :param swapped: the switch is done
-    :param rolled_back: the switch of a rollback is done
-    :param deadline_missed: the run has not switched by its ``deadline``
+    :param swapped: the swap is done
+    :param rolled_back: the swap of a rollback is done
+    :param deadline_missed: the run has not swapped by its ``deadline``
     """
 
     failure: Notifiers = ()
@@ -692,11 +692,11 @@ class RebuildSpec(Section):
     :param projectors: ``package.module:Class`` of each, or a program
     :param live_writer: how the application keeps blue current
     :param verify: what green must be like
-    :param low_traffic: when the switch may happen
-    :param swap: bounds of the switch
+    :param low_traffic: when the swap may happen
+    :param swap: bounds of the cutover
     :param retention: what happens to the retired tables
     :param notify: who is told of what
-    :param deadline: by when a run has to have switched, from the moment when it is queued
+    :param deadline: by when a run has to have swapped, from the moment when it is queued
     :param replay: how events are replayed
     :param throttle: when a replay slows down
     :param stages: waves over several nights
@@ -780,7 +780,7 @@ class RunOptions(Section):
     :param shards: into how many parts each projector that can be divided is replayed
     :param keep_old: whether the retired tables are kept
     :param drop_after: how long they are kept
-    :param approval: whether a person has to approve the switch
+    :param approval: whether a person has to approve the swap
     :param replay_now: do not wait for the windows of stages
     :param swap_now: do not wait for low traffic
     :param dry_run: plan, print the SQL, and stop
