@@ -150,7 +150,7 @@ def cut(url: sa.URL) -> Callable[[Any], None]:
         with others.connect() as connection:
             connection.exec_driver_sql(end)
         # The server hangs up, perhaps with a last word.
-        assert select.select([driver.fileno()], [], [], 20)[0], "the connection is still open"
+        assert select.select([driver.fileno()], [], [], 300)[0], "the connection is still open"
 
     return strike
 
@@ -177,7 +177,7 @@ def before_the_drain(patch: pytest.MonkeyPatch, action: Callable[[], None]) -> N
     patch.setattr(swap._Attempt, "_drain", drained)
 
 
-def until(holds: Callable[[], object], seconds: float = 20) -> None:
+def until(holds: Callable[[], object], seconds: float = 300) -> None:
     """Waits for something that is about to become true."""
     deadline = time.monotonic() + seconds
     while not holds():

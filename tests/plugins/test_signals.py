@@ -22,7 +22,7 @@ from projection_rebuild_airflow.signals import heard_at_once
 from tests.engine.injection import until
 from tests.engine.test_rebuild import rebuild
 
-SLEEP = 20
+SLEEP = 600
 
 
 class SleepOperator(RebuildOperator):

@@ -20,7 +20,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-START_SECONDS = 60
+START_SECONDS = 600
 
 
 class ServerMissing(Exception):
@@ -187,7 +187,7 @@ class OwnServer(Server):
             return
         if self._process.poll() is None:
             self._process.send_signal(how)
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=600)
         self._process = None
 
 
@@ -208,7 +208,7 @@ def _killing_children(pid: int) -> Iterator[None]:
     for handle in children:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-        select.select([handle], [], [], 60)
+        select.select([handle], [], [], 600)
         os.close(handle)
 
 
