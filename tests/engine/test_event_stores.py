@@ -119,6 +119,7 @@ def widen(engine: sa.Engine) -> None:
             connection.exec_driver_sql("ALTER TABLE order_lines ALTER order_id TYPE varchar(60)")
 
 
+@pytest.mark.mariadb
 def test_pyeventsourcings_events_are_read_from_the_mysql_family_too(new_engine: Callable[[str], sa.Engine]) -> None:
     engine, stored = new_engine("mariadb"), events(100)
     with engine.begin() as connection:
@@ -175,6 +176,7 @@ def reading(preset: str, engine: sa.Engine) -> EventStore:
     return EventStore(dialect_for(engine), section(**(PYTHON if preset == "pyeventsourcing" else {"preset": preset})))
 
 
+@pytest.mark.postgres
 def test_no_event_is_missed_while_four_clients_append(living: tuple[str, sa.Engine]) -> None:
     preset, engine = living
     store = reading(preset, engine)
@@ -193,6 +195,7 @@ def test_no_event_is_missed_while_four_clients_append(living: tuple[str, sa.Engi
     assert seen == sorted(seen)
 
 
+@pytest.mark.postgres
 def test_the_fence_holds_its_appends_back(living: tuple[str, sa.Engine]) -> None:
     preset, engine = living
     store = reading(preset, engine)
@@ -207,6 +210,7 @@ def test_the_fence_holds_its_appends_back(living: tuple[str, sa.Engine]) -> None
     assert store.newest() > before
 
 
+@pytest.mark.postgres
 def test_a_hole_that_is_never_filled_is_waited_for_once(new_engine: Callable[[str], sa.Engine]) -> None:
     engine = new_engine("postgres")
     make_tables(engine, "marten")
@@ -223,6 +227,7 @@ def test_a_hole_that_is_never_filled_is_waited_for_once(new_engine: Callable[[st
     assert took >= 2 > time.monotonic() - began
 
 
+@pytest.mark.postgres
 def test_archived_events_and_those_of_others_are_no_events(new_engine: Callable[[str], sa.Engine]) -> None:
     engine = new_engine("postgres")
     make_tables(engine, "marten")
