@@ -26,7 +26,7 @@ TRANSACTIONAL, CHECKPOINTED, DETACHED = LiveWriter
 SHORT = [
     pytest.param(*kind.values, contract, clients, marks=kind.marks, id=f"{kind.values[0]}-{contract}-{clients}")
     for contract, clients, kinds in (
-        (TRANSACTIONAL, Clients.RBA, on("sqlite", "postgres", "mysql")),
+        (TRANSACTIONAL, Clients.RBA, on("sqlite", "postgres")),
         (CHECKPOINTED, Clients.RBA, on("sqlite", "mariadb")),
         (DETACHED, Clients.APPEND, on("mysql")),
     )

@@ -64,7 +64,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         made.remove()
 
 
-@pytest.mark.parametrize("server", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
+@pytest.mark.parametrize("server", on("postgres", among=[*SERVERS]), indirect=True)
 def test_the_server_dies_at_every_lasting_statement(server: Server) -> None:
     shop, outage = LiveShop(server.create_database("outage")), Outage(server)
     worker = Worker(shop)
@@ -106,7 +106,7 @@ def test_the_server_dies_in_the_middle_of_the_switch(server: Server) -> None:
     worker.close()
 
 
-@pytest.mark.parametrize("server", on("postgres", "mysql", among=[*SERVERS]), indirect=True)
+@pytest.mark.parametrize("server", on("mysql", among=[*SERVERS]), indirect=True)
 def test_steps_are_cancelled_from_another_thread(server: Server) -> None:
     """As the operator does for a task that is cleared or marked failed while it runs."""
     shop, pick = LiveShop(server.create_database("cancelled")), random.Random(7)

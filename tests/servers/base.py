@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,13 @@ class Server(ABC):
         force = " WITH (FORCE)" if self.url.get_backend_name() == "postgresql" else ""
         self._administer(f"DROP DATABASE IF EXISTS {name}{force}")
 
+    @cached_property
+    def _administration(self) -> sa.Engine:
+        """Kept, because a new engine first asks a server several things; its connections are not."""
+        return sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
     def _administer(self, *statements: str) -> None:
-        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        with engine.connect() as connection:
+        with self._administration.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
