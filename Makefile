@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 PORT ?= 8080
+# On two cores; some of the tests wait most of the time.
+WORKERS ?= 3
 UV := $(CURDIR)/.tools/uv/bin/uv
 BIN := $(CURDIR)/.venv/bin
 export PYTHONPATH := $(CURDIR):$(CURDIR)/include:$(CURDIR)/plugins
@@ -79,12 +81,16 @@ demo: .venv/.runtime ## rebuild the example application's tables on SQLite, with
 	@$(BIN)/python -m include.universal.demo
 
 .PHONY: test
-test: .venv/.development lint ## run all tests, on servers that they start themselves
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+test: .venv/.development lint ## run all tests, on servers that they start themselves (WORKERS=4)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: test-fast
+test-fast: .venv/.development ## run the tests that need no server and no Airflow of their own: Python and SQLite, under 2 minutes
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not (postgres or mariadb or mysql or airflow or browser or slow)"
 
 .PHONY: test-fidelity
 test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under clients, on every database
-	@REBUILD_TEST_FIDELITY_REBUILDS=20 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
+	@REBUILD_TEST_FIDELITY_REBUILDS=20 REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
 
 .PHONY: test-every-statement
 test-every-statement: .venv/.development ## strike every single statement of a run by every fault on every database (long)

@@ -42,7 +42,11 @@ def test_the_engine_imports_no_airflow_and_nothing_of_the_example() -> None:
                 else []
             )
         }  # fmt: skip
-        wrong = {name for name in imported if name.startswith(("airflow", "include.universal", "projection_rebuilds", "projection_rebuild_airflow", "tests"))}
+        wrong = {
+            name
+            for name in imported
+            if name.startswith(("airflow", "include.universal", "projection_rebuilds", "projection_rebuild_airflow", "tests"))
+        }
         assert not wrong, path
 
 
