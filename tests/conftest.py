@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(MARKS[fixture])
         # One Airflow serves all of its tests, in one of the processes that share the work.
         for mark in ("airflow", "browser"):
-            if item.get_closest_marker(mark):
+            if item.get_closest_marker(mark) and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(mark))
     if not EVERY_STATEMENT:
         all_of_them = {item.nodeid for item in items}
