@@ -128,9 +128,18 @@ hooks: .venv/.development ## let git check style, types and the subject at each 
 
 .PHONY: lock
 lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move stays
-	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml"
-	$$lock -o locks/runtime.txt
-	$$lock --group dev -c locks/runtime.txt -o locks/development.txt
+	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11"
+	project="pyproject.toml --all-extras"
+	$$lock $$project --group deployment -o locks/runtime.txt
+	$$lock $$project --group deployment --group dev -c locks/runtime.txt -o locks/development.txt
+	$$lock $$project --resolution lowest-direct -o locks/oldest.txt
+	$$lock --group build -o locks/build.txt
+
+.PHONY: dist
+dist: $(UV) ## build the wheel and the sdist of the version in pyproject.toml, into dist
+	@rm -rf dist
+	$(UV) build --quiet --build-constraints locks/build.txt --require-hashes --out-dir dist
+	ls -1 dist
 
 .PHONY: clean
 clean: ## remove what the demo and Airflow have made

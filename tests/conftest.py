@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from tests import servers
 from tests.airflow_home import AirflowHome
-from tests.in_memory import keep_files_in_memory
+from tests.servers.in_memory import keep_files_in_memory
 from tests.servers import OwnServer, Server
 from tools.airflow_up import configuration
 
@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(kind)
         # One Airflow serves all of its tests, in one of the processes that share the work.
         for mark in ("airflow", "browser"):
-            if item.get_closest_marker(mark):
+            if item.get_closest_marker(mark) and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(mark))
     if not EVERY_STATEMENT:
         all_of_them = {item.nodeid for item in items}

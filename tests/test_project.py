@@ -12,6 +12,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 import yaml
 
 from tools import airflow_settings, airflow_up, commit_subject
@@ -21,14 +23,55 @@ TESTS = ROOT / "tests"
 PRIVATE = re.compile(r"_[a-z]\w*|_[A-Z]\w*")
 
 
+def pinned(lock: str) -> dict[str, str]:
+    """The versions of a lock, by package."""
+    text = (ROOT / "locks" / f"{lock}.txt").read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==([^ ;]+)", text, re.MULTILINE))
+
+
+def of_project() -> tuple[list[Requirement], list[Requirement]]:
+    """What the distribution needs, with all extras, and what an Astro project pins."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
+    needed = [*project["project"]["dependencies"], *(each for extra in extras for each in extra)]
+    pins = project["dependency-groups"]["deployment"]
+    return [Requirement(each) for each in needed], [Requirement(each) for each in pins]
+
+
 def test_requirements_are_the_locked_run_time_dependencies() -> None:
     wanted = set((ROOT / "requirements.txt").read_text().split())
-    project = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
-    assert wanted == {each for each in project if not each.startswith("apache-airflow==")}
-    locked = dict(re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==([^ ;]+)", (ROOT / "locks" / "runtime.txt").read_text(), re.MULTILINE))
-    for each in wanted:
-        name, _, version = re.sub(r"\[.*\]", "", each).partition("==")
-        assert locked[name.lower()] == version
+    pins = of_project()[1]
+    assert wanted == {str(each) for each in pins if each.name != "apache-airflow"}
+    assert all(re.fullmatch(r"==[\w.]+", str(each.specifier)) for each in pins)
+    for lock in ("runtime", "development"):
+        locked = pinned(lock)
+        assert {str(each.specifier) for each in pins if f"=={locked[each.name.lower()]}" != str(each.specifier)} == set()
+
+
+def test_the_distribution_needs_ranges_whose_ends_are_locked_for_tests() -> None:
+    """Lower ends as the oldest lock, upper ends above the newest; each of them is pinned in an Astro project, too."""
+    oldest, newest = pinned("oldest"), pinned("runtime")
+    needed, pins = of_project()
+    for each in needed:
+        operators = {part.operator: part.version for part in each.specifier}
+        assert operators.keys() >= {">=", "<"} and "==" not in operators, each
+        assert Version(oldest[each.name.lower()]) == Version(operators[">="]), each
+        assert newest[each.name.lower()] in each.specifier, each
+    # The standard provider comes with Airflow.
+    assert {each.name for each in needed} - {each.name for each in pins} == {"apache-airflow-providers-standard"}
+
+
+def test_the_folders_of_the_packages_are_on_the_path_wherever_the_project_runs() -> None:
+    image = re.search(r"^ENV .*PYTHONPATH=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    make = re.search(r"^export PYTHONPATH := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    astro = re.search(r"^PYTHONPATH=(\S+)$", (ROOT / ".env").read_text(), re.MULTILINE)
+    assert image and make and astro
+    folders = ["", "/include", "/plugins"]
+    assert image[1].split(":") == [f"/usr/local/airflow{each}" for each in folders]
+    assert make[1].split(":") == [f"$(CURDIR){each}" for each in folders]
+    # The CLI's file replaces what the image says; without containers, Airflow runs in the project's folder.
+    assert astro[1] == f"{image[1]}:.:include:plugins"
+    assert airflow_up.environment(ROOT, 8080)["PYTHONPATH"] == ":".join(f"{ROOT}{each}" for each in folders)
 
 
 def test_the_engine_imports_no_airflow_and_nothing_of_the_example() -> None:
@@ -45,14 +88,15 @@ def test_the_engine_imports_no_airflow_and_nothing_of_the_example() -> None:
         wrong = {
             name
             for name in imported
-            if name.startswith(("airflow", "include.universal", "projection_rebuilds", "projection_rebuild_airflow", "tests"))
+            if name.startswith(("airflow", "include.universal", "projection_rebuild_airflow", "projection_rebuilds", "tests"))
         }
         assert not wrong, path
 
 
 def test_everything_that_tests_use_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert [each for each in project["dependency-groups"]["dev"] if "==" not in each] == []
+    groups = project["dependency-groups"]
+    assert [each for name in groups for each in groups[name] if "==" not in each] == []
 
 
 def test_no_airflow_of_ours_touches_a_database_of_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +149,7 @@ def test_the_image_is_installed_from_the_lock_with_hashes() -> None:
     (installed,) = re.findall(r"^RUN pip install .*$", image, re.MULTILINE)
     assert "--require-hashes -r locks/runtime.txt" in installed
     airflow, python = re.findall(r"^ARG BASE=apache/airflow:([\d.]+)-python([\d.]+)$", image, re.MULTILINE)[0]
-    assert f"apache-airflow=={airflow}" in project["dependencies"]
+    assert f"apache-airflow=={airflow}" in {str(each) for each in of_project()[1]}
     assert f"\napache-airflow=={airflow} " in lock
     assert project["requires-python"].startswith(f">={python}")
     packages = re.findall(r"^[A-Za-z0-9].*?(?=^[A-Za-z0-9]|\Z)", lock, re.MULTILINE | re.DOTALL)
@@ -324,3 +368,11 @@ def test_private_names_are_replaced_in_a_harness_alone() -> None:
     modules = {path: module for path, module in modules_of_tests().items() if "harness" not in path.parts}
     found = {str(path): [name for each in module.body for name in replaced_in(each)] for path, module in modules.items()}
     assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = re.findall(r"^## (\S+) \((?:unreleased|\d{4}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == project["version"]
+    first = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert re.findall(r"^### (.+)$", first, re.MULTILINE)[0] == "Behaviour changes"

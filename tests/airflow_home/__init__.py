@@ -63,7 +63,7 @@ class AirflowHome:
 
 
 class _Forks:
-    """A process of :mod:`tests.airflow_forks`, which ends with this one.
+    """A process of :mod:`tests.airflow_home.forks`, which ends with this one.
 
     :param env: what it is told
     """
@@ -72,7 +72,7 @@ class _Forks:
         # Its own folder: the length of a socket's path is limited.
         self._folder = tempfile.TemporaryDirectory(prefix="forks-")
         self._path = str(Path(self._folder.name) / "socket")
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.airflow_forks", self._path], env=env, cwd=ROOT)
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.airflow_home.forks", self._path], env=env, cwd=ROOT)
         atexit.register(self._end)
 
     def _end(self) -> None:

@@ -1,6 +1,6 @@
 """A process that has imported Airflow, and forks for each of its commands: a command costs no start of its own.
 
-Run by :class:`tests.airflow_home.AirflowHome` as ``python -m tests.airflow_forks SOCKET``.
+Run by :class:`tests.airflow_home.AirflowHome` as ``python -m tests.airflow_home.forks SOCKET``.
 """
 
 from __future__ import annotations
