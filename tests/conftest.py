@@ -17,8 +17,8 @@ import sqlalchemy as sa
 
 from tests import servers
 from tests.airflow_home import AirflowHome
-from tests.servers.in_memory import keep_files_in_memory
 from tests.servers import OwnServer, Server
+from tests.servers.in_memory import keep_files_in_memory
 from tools.airflow_up import configuration
 
 # Before anything makes a temporary file.

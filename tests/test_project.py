@@ -12,9 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
-import yaml
 
 from tools import airflow_settings, airflow_up, commit_subject
 
