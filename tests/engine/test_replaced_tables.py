@@ -59,7 +59,7 @@ def put_back(engine: sa.Engine, table: str) -> None:
 
 def state_of(made: Rebuild) -> RunState:
     with made._context.dialect.connect() as connection:
-        return made._context.ledger.run(connection, "run").state
+        return made._context.ledger.runs.get(connection, "run").state
 
 
 def rest(made: Rebuild, after: str) -> None:
@@ -81,7 +81,7 @@ def test_a_live_table_that_was_made_anew_is_told(shop_on_each: sa.Engine, when: 
     for after in (when, when if shop_on_each.dialect.name == "postgresql" else "verify"):
         with pytest.raises(CloneError, match=r"the live table customer_totals is another one than.*Put the former table back"):
             rest(made, after)
-        assert not state_of(made).at_least(RunState.SWITCHING)
+        assert not state_of(made).has_begun_switch
         assert {"customer_totals", "customer_totals_rebuild"} <= set(sa.inspect(shop_on_each).get_table_names())
     put_back(shop_on_each, "customer_totals")
     rest(made, when)
@@ -198,9 +198,10 @@ def test_a_run_of_the_version_before_knows_no_identities_and_switches(shop_on_sq
     run_to(made, "verify")
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        record = {key: each for key, each in ledger.run(connection, "run").record.items() if "tables" not in key}
-        ledger.begin(connection, "run", "shop", record)
-        ledger.move(connection, "run", RunState.VERIFIED)
+        record: Any = {key: each for key, each in ledger.runs.get(connection, "run").stored.items() if "tables" not in key}
+        ledger.runs.begin(connection, "run", "shop", record)
+        for state in (RunState.CLONED, RunState.VERIFIED):
+            ledger.runs.move(connection, "run", state)
     made.swap()
 
 

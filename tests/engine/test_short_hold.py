@@ -15,7 +15,6 @@ from projection_rebuild import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
 from projection_rebuild.event_store import EventStore
-from projection_rebuild.ledger import RunState
 from tests.engine.test_preflight import execute
 from tests.engine.test_rebuild import rebuild, run_to
 from tests.engine.test_replaced_tables import ALONE, shop_on_each, state_of
@@ -160,7 +159,7 @@ def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
     monkeypatch.setattr(swap, "refuse_replaced", slow)
     with pytest.raises(SwapNotPossible):
         made.swap()
-    assert not state_of(made).at_least(RunState.SWITCHED)
+    assert not state_of(made).has_switched
     monkeypatch.undo()
     made.swap()
     made.reconcile()
