@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import FencedOut, StepOrderError
 from projection_rebuild.ledger import TRANSITIONS, Ledger, RunState
 from tools import state_diagram
 
@@ -86,7 +86,7 @@ def test_a_run_that_another_worker_has_moved_is_not_moved(
     before = stored(connection)
     assert not made.runs.move_from(connection, stale, S.SWITCHING)
     monkeypatch.setattr(made.runs, "get", lambda *_: stale)
-    with pytest.raises(StepOrderError, match="no longer verified: another worker has moved it"):
+    with pytest.raises(FencedOut, match="no longer verified: another worker has moved it"):
         made.runs.move(connection, "run", S.SWITCHING)
     assert stored(connection) == before
 

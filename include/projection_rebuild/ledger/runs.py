@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import FencedOut, StepOrderError
 from projection_rebuild.ledger.repository import Repository, as_json, as_moment, from_json, now
 from projection_rebuild.ledger.run_record import RecordChanges, Run
 from projection_rebuild.ledger.states import INTERRUPTED_AT_SWITCH, RunState
@@ -67,13 +67,14 @@ class Runs(Repository):
         """Moves a run to a state and adds to its record.
 
         :raises StepOrderError: there is no such run, it was given up, or its state may not become this one
+        :raises FencedOut: somebody has moved it since it was read here
         """
         run = self.get(connection, run_id)
         if not self.move_from(connection, run, state, **changes):
-            raise StepOrderError(f"the run {run_id} is no longer {run.state}: another worker has moved it; retry this step")
+            raise FencedOut(f"the run {run_id} is no longer {run.state}: another worker has moved it; this one has not")
 
     def move_from(self, connection: sa.Connection, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
-        """The same, unless somebody has moved the run since it was read; then nothing is done.
+        """Moves a run that was read before, unless somebody has moved it since; then nothing is done.
 
         :returns: whether it was moved
         :raises StepOrderError: the run's state may not become this one
@@ -96,7 +97,7 @@ class Runs(Repository):
             connection.execute(runs.update().where(runs.c.run_id == run_id).values(record=as_json(record)))
 
     def give_up(self, connection: sa.Connection, run_id: str) -> None:
-        """The same as a move to the state of runs that were given up, but for a run that has nothing left to be given up."""
+        """Marks a run as given up, unless it has come to its switch or the ledger does not know it. Its record stays as it is."""
         runs = self._schema.runs
         states = [state for state in RunState if state.may_become(RunState.ABANDONED)]
         alive = (runs.c.run_id == run_id) & runs.c.state.in_(states)
