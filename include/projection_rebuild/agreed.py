@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from projection_rebuild.errors import SpecError
-from projection_rebuild.ledger import Run, RunState
+from projection_rebuild.ledger import Run
 from projection_rebuild.limits import shown
 from projection_rebuild.plan import Plan
 from projection_rebuild.projector import Projector
 from projection_rebuild.spec import RebuildSpec, StructureSection
-
-AGREED = "agreed"
-"""The key in a run's record. Runs that an earlier version began have none; of these the plan is all that is known."""
 
 _FREE = {"mapper", "decoder", "wait_for_holes"}
 """Keys of the event store that name code, or are a patience."""
@@ -70,20 +67,21 @@ def edited(spec: RebuildSpec, projectors: Projectors, run: Run) -> list[str]:
 
     :raises SpecError: the file of a new structure cannot be read any more
     """
-    if run.state.at_least(RunState.RECONCILED):
+    if run.state.is_over:
         return []
-    plan = Plan.model_validate(run.record["plan"])
+    plan = run.record.plan
     gone = [f"the projector {name} is no longer in it" for name in plan.projectors if name not in projectors]
-    before = run.record.get(AGREED)
+    before = run.record.agreed
     there = [name for name in plan.projectors if name in projectors]
     if before is None:
+        # An earlier version began the run; the plan is all that is known.
         return gone + ([] if gone else [*_other_tables(plan, projectors)])
     # A rollback has no use for it, nor has a switch that has begun.
-    structured = not run.state.at_least(RunState.SWITCHING) and plan.rolls_back is None
+    structured = not run.state.has_begun_switch and plan.rolls_back is None
     now = of(spec if structured else spec.model_copy(update={"structure": None}), projectors, there)
     sections = ("event_store", "read_models", "live_writer", *(["structure"] if structured else []))
     found = gone + [each for section in sections for each in _places(before, now, section)]
-    if not run.state.at_least(RunState.SWITCHED):
+    if not run.state.has_switched:
         found += [each for name in there for each in _projector(name, before["projectors"].get(name), now["projectors"][name])]
     return found
 
@@ -151,9 +149,9 @@ def _listed(names: Any) -> str:
 def refusal(run: Run, changed: Sequence[str]) -> SpecError:
     """What a step says that finds the spec edited."""
     remedy = "or clear `plan` and what follows it, so that the run begins anew with the spec as it is now"
-    if run.state.at_least(RunState.SWITCHED):
+    if run.state.has_switched:
         remedy = "and clear `reconcile`; the new tables are live"
-    elif run.state.at_least(RunState.SWITCHING):
+    elif run.state.in_doubt:
         remedy = "and clear `atomic_swap`, which finds out whether the switch that was cut short has happened"
     return SpecError(
         f"the spec has been edited since the run {shown(run.run_id, 100)} was planned: {shown('; '.join(changed), 2_000)}. Put this back as it "

@@ -27,20 +27,20 @@ def clone_tables(context: Context) -> list[str]:
     """
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id)
+        run = context.ledger.runs.get(connection, context.run_id)
         refuse_within_switch(run)
         plan = context.plan_of(run)
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
-        program_at_work = context.ledger.open_call(connection, context.run_id)
+        program_at_work = context.ledger.external_calls.is_open(connection, context.run_id)
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, RunState.PLANNED)
-            context.ledger.remove_checkpoints(connection, context.run_id)
+            context.ledger.runs.move(connection, context.run_id, RunState.PLANNED)
+            context.ledger.checkpoints.remove(connection, context.run_id)
             if plan.part:
-                context.ledger.forget_parts(connection, context.run_id)
+                context.ledger.partial_rebuilds.forget(connection, context.run_id)
         tables = context.switched_sets(plan)
         if program_at_work:
             wait_for_programs(context, connection, tables)
-        context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
         # Before green is made: what takes a live table's place meanwhile is another one.
         live = live_tables.identities(context, connection, tables)
         remake(context, connection, tables)
@@ -51,12 +51,13 @@ def clone_tables(context: Context) -> list[str]:
         # Where the shards of all projectors end, so that each one's can be joined.
         head = replayable_head(context) if plan.shards else BEGINNING
         with context.dialect.transaction(connection):
-            context.ledger.set_checkpoints(connection, context.run_id, dict.fromkeys(plan.projectors, (BEGINNING, 0)))
-            context.ledger.set_shards(connection, context.run_id, plan.shards, head)
+            context.ledger.checkpoints.begin(connection, context.run_id, dict.fromkeys(plan.projectors, (BEGINNING, 0)))
+            context.ledger.shards.begin(connection, context.run_id, plan.shards, head)
             # An empty green has nothing of what an attempt at the switch had drained into the last one.
             fresh = plan.model_copy(update={"already": [] if plan.part else None})
-            found = {live_tables.LIVE: live, live_tables.REPLACED: {}}
-            context.ledger.move(connection, context.run_id, RunState.CLONED, plan=fresh.model_dump(mode="json"), **found)
+            context.ledger.runs.move(
+                connection, context.run_id, RunState.CLONED, plan=fresh, live_tables=live, replaced_tables={}
+            )
     return [table.green for table in tables]
 
 
@@ -75,18 +76,18 @@ def drop_leftover(context: Context, connection: sa.Connection, table: TableSet) 
     """
     if not context.dialect.table_exists(connection, table.schema, table.green):
         return
-    made_by = context.ledger.green_run(connection, table.green)
+    made_by = context.ledger.owned_tables.run_of_green(connection, table.green)
     if made_by is None:
         raise CloneError(foreign_green(table))
-    if made_by != context.run_id and context.ledger.open_call(connection, made_by):
+    if made_by != context.run_id and context.ledger.external_calls.is_open(connection, made_by):
         # It is over, but a worker of it may live, and ends its program when it sees that.
-        context.ledger.fence_workers(connection, made_by)
+        context.ledger.checkpoints.fence(connection, made_by)
         wait_for_programs(context, connection, [table])
     context.log(f"dropping {table.green}, left by an earlier attempt")
     for statement in context.dialect.drop_table(connection, table, table.green):
         context.dialect.run(connection, statement)
     # It may have been an old table that a rollback was about to take back.
-    context.ledger.forget_retired(connection, [table.green])
+    context.ledger.owned_tables.forget_retired(connection, [table.green])
 
 
 def wait_for_programs(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
@@ -127,7 +128,7 @@ def foreign_green(table: TableSet) -> str:
 
 def _create(context: Context, connection: sa.Connection, table: TableSet) -> None:
     # Known to be ours before it exists: a kill between the two leaves a note without a table, never the reverse.
-    context.ledger.note_green(connection, context.run_id, table.green)
+    context.ledger.owned_tables.add_green(connection, context.run_id, table.green)
     for statement in context.dialect.create_green(connection, table):
         context.dialect.run(connection, statement)
     context.log(f"made {table.green} like {table.blue}")

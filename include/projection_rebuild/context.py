@@ -14,7 +14,7 @@ from projection_rebuild.limits import shown
 from projection_rebuild.names import Form, TableSet
 from projection_rebuild.plan import Plan
 from projection_rebuild.projector import Projector
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.spec import RebuildSpec
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,8 @@ class Context:
         """
         if run.run_id == self.run_id and (changed := self.edited(run)):
             raise agreed.refusal(run, changed)
-        return self.recorded_plan(run)
+        return run.record.plan
 
     def edited(self, run: Run) -> list[str]:
         """What of the spec has been edited since a run was planned, and matters to what it has still to do."""
         return agreed.edited(self.spec, self.projectors, run)
-
-    @staticmethod
-    def recorded_plan(run: Run) -> Plan:
-        """The plan as the ledger keeps it, whatever the spec says now."""
-        return Plan.model_validate(run.record["plan"])
-
-    @staticmethod
-    def options_of(run: Run) -> RunOptions:
-        """The run's choices as the ledger keeps them."""
-        return RunOptions.of_record(run.record["options"])

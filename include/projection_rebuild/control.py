@@ -32,7 +32,7 @@ def swap_now(context: Context, by: str, reason: str) -> None:
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
-        context.ledger.say(connection, context.run_id, SWAP_NOW, {"reason": reason}, by=by)
+        context.ledger.signals.send(connection, context.run_id, SWAP_NOW, {"reason": reason}, by=by)
     context.log(f"swap now, says {by}")
 
 
@@ -46,7 +46,7 @@ def pause(context: Context, by: str, reason: str) -> None:
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
-        context.ledger.say(connection, context.run_id, PAUSE, {"reason": reason}, by=by)
+        context.ledger.signals.send(connection, context.run_id, PAUSE, {"reason": reason}, by=by)
     context.log(f"paused by {by}")
 
 
@@ -58,8 +58,8 @@ def resume(context: Context, by: str) -> None:
     """
     by = limits.shown(by, limits.NAME)
     with context.dialect.connect() as connection:
-        context.ledger.run(connection, context.run_id)
-        context.ledger.unsay(connection, context.run_id, PAUSE)
+        context.ledger.runs.get(connection, context.run_id)
+        context.ledger.signals.clear(connection, context.run_id, PAUSE)
     context.log(f"resumed by {by}")
 
 
@@ -80,10 +80,10 @@ def set_limits(context: Context, given: Mapping[str, Any] | None, by: str) -> Th
     with context.dialect.connect() as connection:
         _before_its_switch(context, connection)
         if given is None:
-            context.ledger.unsay(connection, context.run_id, THROTTLE)
+            context.ledger.signals.clear(connection, context.run_id, THROTTLE)
         else:
             value = wanted.model_dump(mode="json", include=set(given))
-            context.ledger.say(connection, context.run_id, THROTTLE, value, by=by)
+            context.ledger.signals.send(connection, context.run_id, THROTTLE, value, by=by)
     context.log(f"limits of the replays set by {by}")
     return wanted
 
@@ -98,17 +98,17 @@ def decide(context: Context, approved: bool, by: str, reason: str) -> None:
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with context.dialect.connect() as connection:
         run = _before_its_switch(context, connection)
-        if not run.state.at_least(RunState.VERIFIED):
+        if not run.state.is_verified:
             raise StepOrderError(f"the run {context.run_id} is {run.state}, not yet verified; there is nothing to decide about")
-        value = {"approved": approved, "verification": verification_of(run), "reason": reason}
-        context.ledger.say(connection, context.run_id, APPROVAL, value, by=by)
+        value = {"approved": approved, "verification": run.record.verification_id, "reason": reason}
+        context.ledger.signals.send(connection, context.run_id, APPROVAL, value, by=by)
     context.log(f"the switch is {'approved' if approved else 'rejected'} by {by}")
 
 
 def decision(run: Run, notes: dict[str, Note]) -> Note | None:
     """What was decided about a run's last verification; None: nothing yet, whatever was said about an earlier one."""
     said = notes.get(APPROVAL)
-    return said if said and said.value.get("verification") == verification_of(run) else None
+    return said if said and said.value.get("verification") == run.record.verification_id else None
 
 
 def approval_needed(context: Context) -> bool:
@@ -117,32 +117,26 @@ def approval_needed(context: Context) -> bool:
     :raises StepOrderError: the run is not verified
     """
     with context.dialect.connect() as connection:
-        options = context.options_of(context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED))
+        options = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED).record.options
     return context.spec.swap.approval if options.approval is None else options.approval
 
 
 def decided(context: Context) -> Note | None:
     """What was decided about the run's last verification, if anything was: its value has ``approved`` and ``reason``."""
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
-        return decision(run, context.ledger.notes(connection, context.run_id))
-
-
-def verification_of(run: Run) -> str | None:
-    """Tells one verification of a run from another: the moment when it was made; None: there was none."""
-    found: dict[str, Any] = run.record.get("verification") or {}
-    return found.get("at")
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
+        return decision(run, context.ledger.signals.all(connection, context.run_id))
 
 
 def abandon(context: Context) -> None:
     """Gives up a run that will not go on: its claims are free again, its green tables stay for inspection.
 
-    :raises StepOrderError: there is no such run
+    :raises StepOrderError: there is no such run, or it has come to its switch, or was given up already
     """
     with context.dialect.connect() as connection, context.dialect.transaction(connection):
-        context.ledger.move(connection, context.run_id, RunState.ABANDONED)
-        context.ledger.fence_workers(connection, context.run_id)
-        context.ledger.release(connection, context.run_id)
+        context.ledger.runs.move(connection, context.run_id, RunState.ABANDONED)
+        context.ledger.checkpoints.fence(connection, context.run_id)
+        context.ledger.claims.release(connection, context.run_id)
 
 
 def stand_down(context: Context, reason: str) -> None:
@@ -154,13 +148,13 @@ def stand_down(context: Context, reason: str) -> None:
         _before_its_switch(context, connection)
         # It may name a person, in whatever characters.
         said = {"reason": limits.shown(reason, limits.REASON)}
-        context.ledger.say(connection, context.run_id, STOOD_DOWN, said)
+        context.ledger.signals.send(connection, context.run_id, STOOD_DOWN, said)
     abandon(context)
 
 
 def _before_its_switch(context: Context, connection: sa.Connection) -> Run:
-    run = context.ledger.run(connection, context.run_id)
-    if run.state.at_least(RunState.SWITCHING):
+    run = context.ledger.runs.get(connection, context.run_id)
+    if run.state.has_begun_switch:
         raise StepOrderError(
             f"the run {context.run_id} is {run.state}: its switch has begun, there is nothing left to say about it"
         )

@@ -52,33 +52,35 @@ class ExternalReplay:
         What it was executing in the database has come to its end afterwards, so nothing of it appears later.
         """
         context, connection = self._context, self._connection
-        if not context.ledger.open_call(connection, context.run_id, self.projector.name()):
+        if not context.ledger.external_calls.is_open(connection, context.run_id, self.projector.name()):
             return
         self._keep_others_out()
         if self.projector.on_retry is OnRetry.REPEAT:
             context.log(f"{self.projector.name()}: its last call was cut short; going on at {said(self.checkpoint.position)}")
             return
         context.log(f"{self.projector.name()}: its last call was cut short; beginning anew with empty tables")
-        run = context.ledger.run(connection, context.run_id)
+        run = context.ledger.runs.get(connection, context.run_id)
         plan = context.plan_of(run)
         remake(context, connection, [context.table_set(table, plan) for table in self.projector.tables()])
         with context.dialect.transaction(connection):
-            if run.state is RunState.VERIFIED:
+            if run.state.is_verified:
                 # What was verified is gone.
-                context.ledger.move(connection, context.run_id, RunState.CLONED)
-            context.ledger.begin_again(connection, context.run_id, self.projector.name())
-            context.ledger.end_call(connection, context.run_id, self.projector.name())
+                context.ledger.runs.move(connection, context.run_id, RunState.CLONED)
+            context.ledger.checkpoints.reset(connection, context.run_id, self.projector.name())
+            context.ledger.external_calls.end(connection, context.run_id, self.projector.name())
         self._read_checkpoint()
 
     def _keep_others_out(self) -> None:
         """Another worker may live, whatever its scheduler believes; without its checkpoint it ends its program."""
         context, connection = self._context, self._connection
-        context.ledger.fence_workers(connection, context.run_id, self.projector.name())
+        context.ledger.checkpoints.fence(connection, context.run_id, self.projector.name())
         self._read_checkpoint()
         wait_for_programs(context, connection, [context.table_set(table) for table in self.projector.tables()])
 
     def _read_checkpoint(self) -> None:
-        self.checkpoint = self._context.ledger.checkpoints(self._connection, self._context.run_id)[self.projector.name()]
+        self.checkpoint = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id)[
+            self.projector.name()
+        ]
 
     def outstanding(self, position: Place) -> int:
         """How many of its events lie above its checkpoint and up to a place."""
@@ -105,7 +107,7 @@ class ExternalReplay:
         :raises ProgramFailed: its exit code is not 0, or it has not done what it was asked for
         :raises StepOrderError: an earlier call was cut short, and nobody has begun anew since
         """
-        if self._context.ledger.open_call(self._connection, self._context.run_id, self.projector.name()):
+        if self._context.ledger.external_calls.is_open(self._connection, self._context.run_id, self.projector.name()):
             if self.projector.on_retry is not OnRetry.REPEAT:
                 raise StepOrderError(
                     f"the last call of {self.projector.name()} was cut short, so nobody knows what its tables hold; clear verify_counts and what "
@@ -141,7 +143,7 @@ class ExternalReplay:
         self._advance(upto, head, 0, 0.0)
 
     def _advance(self, upto: Place, head: Place, events: int, seconds: float) -> None:
-        self.checkpoint = self._context.ledger.advance(
+        self.checkpoint = self._context.ledger.checkpoints.advance(
             self._connection, self._context.run_id, self.checkpoint, position=upto, head=head, events=events, seconds=seconds
         )
 
@@ -152,11 +154,11 @@ class ExternalReplay:
         """
         context, connection, name = self._context, self._connection, self.projector.name()
         events = self.outstanding(upto)
-        context.ledger.begin_call(connection, context.run_id, name, self.checkpoint.position, upto)
+        context.ledger.external_calls.begin(connection, context.run_id, name, self.checkpoint.position, upto)
         try:
             self._call = _Call(context, self.projector, self.checkpoint.position, upto, head, events)
         except OSError as error:
-            context.ledger.end_call(connection, context.run_id, name)
+            context.ledger.external_calls.end(connection, context.run_id, name)
             where = f"in its directory {self.projector.directory}" if self.projector.directory else "at all"
             raise _failed(self.projector, upto, f"it cannot be started {where}: {error.strerror}") from None
 
@@ -191,7 +193,7 @@ class ExternalReplay:
         rest = call.events - call.counted
         with self._context.dialect.transaction(self._connection):
             self._advance(call.upto, call.head, rest, time.monotonic() - call.since)
-            self._context.ledger.end_call(self._connection, self._context.run_id, self.projector.name())
+            self._context.ledger.external_calls.end(self._connection, self._context.run_id, self.projector.name())
         progress(self.checkpoint)
         return True
 
@@ -207,7 +209,7 @@ class ExternalReplay:
             progress(self.checkpoint)
 
     def _still_ours(self) -> None:
-        now = self._context.ledger.checkpoints(self._connection, self._context.run_id).get(self.projector.name())
+        now = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id).get(self.projector.name())
         if now is None or now.token != self.checkpoint.token:
             raise FencedOut(
                 f"another worker has taken {self.projector.name()} over, or its tables were cloned anew; its program is ended"

@@ -14,10 +14,9 @@ import sqlalchemy as sa
 
 from projection_rebuild import sample, second_opinion
 from projection_rebuild.context import Context
-from projection_rebuild.control import verification_of
 from projection_rebuild.errors import Diverged
 from projection_rebuild.ledger import Ledger, Run, RunState
-from projection_rebuild.results import Sampled, Verification
+from projection_rebuild.results import Sampled
 
 PROOF = "proof"
 """The note of the last look: ``verification`` (which one it was about), ``at``, ``looks`` (how many there were) and ``sample``."""
@@ -40,18 +39,18 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
     if not section.sample or not section.sample_every:
         return
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
         known = _last(context.ledger, connection, run)
-    at = known.get("at") or verification_of(run)
-    if run.state is not RunState.VERIFIED or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
+    at = known.get("at") or run.record.verification_id
+    if not run.state.is_verified or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
         return
     _refuse_emptied(context, run)
     looks = int(known.get("looks", 0)) + 1
     found = _held_against(context, run, section.sample, looks)
-    value: dict[str, Any] = {"verification": verification_of(run), "at": now().isoformat(), "looks": looks}
+    value: dict[str, Any] = {"verification": run.record.verification_id, "at": now().isoformat(), "looks": looks}
     value["sample"] = [each.model_dump(mode="json", exclude={"findings", "differing"}) for each in found]
     with context.dialect.connect() as connection:
-        context.ledger.say(connection, context.run_id, PROOF, value)
+        context.ledger.signals.send(connection, context.run_id, PROOF, value)
     for each in found:
         context.log(f"looked again, {each.describe()}")
 
@@ -63,8 +62,8 @@ def look_before_switch(context: Context) -> None:
     """
     most = min(context.spec.verify.sample, BEFORE_SWITCH)
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
-    if run.state is not RunState.VERIFIED:
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
+    if not run.state.is_verified:
         return
     _refuse_emptied(context, run)
     if most:
@@ -76,8 +75,9 @@ def _refuse_emptied(context: Context, run: Run) -> None:
 
     :raises Diverged: green had rows when it was verified and has none, while the live table has some
     """
-    proven = _proven(run)
+    proven = run.record.verification
     if proven is None:
+        # As in a rollback.
         return
     had_rows = {each.table for each in proven.tables if each.green_rows}
     tables = [each for each in context.table_sets(context.plan_of(run)) if each.blue in had_rows]
@@ -92,16 +92,10 @@ def _refuse_emptied(context: Context, run: Run) -> None:
         _fall_back(context, run, found, proven.sample)
 
 
-def _proven(run: Run) -> Verification | None:
-    """What the verification of a run has found; None: there was none, as in a rollback."""
-    record = run.record.get("verification")
-    return None if record is None else Verification.model_validate(record)
-
-
 def _last(ledger: Ledger, connection: sa.Connection, run: Run) -> Mapping[str, Any]:
     """What is known of the last look; nothing, if that was about an earlier verification."""
-    note = ledger.notes(connection, run.run_id).get(PROOF)
-    return note.value if note is not None and note.value.get("verification") == verification_of(run) else {}
+    note = ledger.signals.all(connection, run.run_id).get(PROOF)
+    return note.value if note is not None and note.value.get("verification") == run.record.verification_id else {}
 
 
 def _held_against(context: Context, run: Run, most: int, looks: int | None) -> Sequence[Sampled]:
@@ -123,7 +117,9 @@ def _held_against(context: Context, run: Run, most: int, looks: int | None) -> S
 
 def _places(context: Context) -> Mapping[str, Any]:
     with context.dialect.connect() as connection:
-        return {name: each.position for name, each in context.ledger.checkpoints(connection, context.run_id).items()}
+        return {
+            name: each.position for name, each in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
+        }
 
 
 def _fall_back(context: Context, run: Run, findings: Sequence[str], found: Sequence[Sampled]) -> None:
@@ -137,16 +133,13 @@ def _fall_back(context: Context, run: Run, findings: Sequence[str], found: Seque
         # Where events have come or gone, that says it best.
         failures = second_opinion.count(context, connection, context.plan_of(run)).failures
     failures += findings
-    proven = Verification.model_validate(run.record["verification"])
     # At another moment, so that no approval of the former one counts.
-    now = proven.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
+    now = run.verification.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
     with context.dialect.connect() as connection, context.dialect.transaction(connection):
-        current = context.ledger.run(connection, context.run_id)
+        current = context.ledger.runs.get(connection, context.run_id)
         # Switched or verified anew meanwhile: what was looked at is not what the run is about.
-        stands = current.state is run.state and verification_of(current) == verification_of(run)
-        if not (
-            stands and context.ledger.move_from(connection, current, RunState.CLONED, verification=now.model_dump(mode="json"))
-        ):
+        stands = current.state is run.state and current.record.verification_id == run.record.verification_id
+        if not (stands and context.ledger.runs.move_from(connection, current, RunState.CLONED, verification=now)):
             return
     raise Diverged(
         "green is no longer what its events make, blue is live and untouched:\n"

@@ -27,16 +27,16 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
     """
     section = context.spec.low_traffic
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
         look_again(context)
-        said = context.ledger.notes(connection, context.run_id).get(SWAP_NOW)
-        if said or context.options_of(run).swap_now:
+        said = context.ledger.signals.all(connection, context.run_id).get(SWAP_NOW)
+        if said or run.record.options.swap_now:
             who = f"{said.by} said" if said else "chosen for this run"
             return Verdict(Outcome.PASS, f"swap now ({who}): not waiting for low traffic", waiting)
         tables = context.table_sets(context.plan_of(run))
         seen = traffic(context, connection, tables, waiting.earlier)
         found = judge(section, context.spec.window_zone, seen, waiting)
-        context.ledger.say(connection, context.run_id, TRAFFIC, _noted(found))
+        context.ledger.signals.send(connection, context.run_id, TRAFFIC, _noted(found))
     return found
 
 

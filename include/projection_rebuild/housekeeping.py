@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from projection_rebuild.clone import drop_leftover
 from projection_rebuild.context import Context
 from projection_rebuild.errors import ClaimRefused
-from projection_rebuild.ledger import IN_PIECES, Retired, Run, RunState
+from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Retired, Run, RunState
 from projection_rebuild.names import TableSet
 from projection_rebuild.record import keep_run
 from projection_rebuild.retire import LOCK_WAIT, drop_retired, when_free
@@ -104,10 +104,10 @@ def _of_runs(
     context: Context, connection: sa.Connection, is_over: Callable[[str], bool], rebuilds: Collection[str]
 ) -> Iterable[Leftover]:
     ledger = context.ledger
-    claims, greens = ledger.claims(connection), ledger.greens(connection)
-    with_checkpoints = ledger.runs_with_checkpoints(connection)
+    claims, greens = ledger.claims.all(connection), ledger.owned_tables.greens(connection)
+    with_checkpoints = ledger.checkpoints.run_ids(connection)
     for run_id in sorted({*claims.values(), *greens.values(), *with_checkpoints}):
-        run = ledger.find_run(connection, run_id)
+        run = ledger.runs.find(connection, run_id)
         elsewhere = run is not None and run.rebuild != context.spec.rebuild and run.rebuild in rebuilds
         # A finished run keeps its checkpoints: they are its record.
         held = run_id in claims.values() or run_id in greens.values()
@@ -122,41 +122,41 @@ def _of_runs(
             greens=sorted(mine),
             checkpoints=run_id in with_checkpoints,
             due=_due(context, connection, run_id, run, mine),
-            why=IN_PIECES.get(run.state, "") if run else "",
+            why=INTERRUPTED_AT_SWITCH.get(run.state, "") if run else "",
         )
 
 
 def _due(context: Context, connection: sa.Connection, run_id: str, run: Run | None, greens: list[str]) -> datetime | None:
-    if run is not None and run.state in IN_PIECES:
+    if run is not None and run.state in INTERRUPTED_AT_SWITCH:
         return None
-    seen = context.ledger.last_seen(connection, run_id) or datetime.min.replace(tzinfo=UTC)
+    seen = context.ledger.runs.last_seen(connection, run_id) or datetime.min.replace(tzinfo=UTC)
     # What a rollback was about to take back is an old table, and stays as long as one.
-    old = [each.drop_after for name in greens for each in context.ledger.retired(connection, old=name)]
+    old = [each.drop_after for name in greens for each in context.ledger.owned_tables.retired(connection, old=name)]
     return max([seen + context.spec.retention.keep_green, *old])
 
 
 def _of_retired(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> Iterable[Leftover]:
     by_run: dict[str, list[Retired]] = {}
-    greens = context.ledger.greens(connection)
-    for each in context.ledger.retired(connection):
+    greens = context.ledger.owned_tables.greens(connection)
+    for each in context.ledger.owned_tables.retired(connection):
         if each.old not in greens:
             by_run.setdefault(each.run_id, []).append(each)
     for run_id, retired in by_run.items():
         if not is_over(run_id):
             continue
-        run = context.ledger.find_run(connection, run_id)
-        torn = run is not None and run.state in IN_PIECES
+        run = context.ledger.runs.find(connection, run_id)
+        torn = run is not None and run.state in INTERRUPTED_AT_SWITCH
         yield Leftover(
             run_id=run_id,
             state=run.state if run else "",
             old=[each.old for each in _children_first(run, retired)],
             due=None if torn else max(each.drop_after for each in retired),
-            why=IN_PIECES[run.state] if run is not None and torn else "",
+            why=INTERRUPTED_AT_SWITCH[run.state] if run is not None and torn else "",
         )
 
 
 def _children_first(run: Run | None, retired: list[Retired]) -> list[Retired]:
-    order = Context.recorded_plan(run).tables if run else []
+    order = run.record.plan.tables if run else []
     return sorted(retired, key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
 
 
@@ -170,14 +170,14 @@ def _remove(context: Context, connection: sa.Connection, left: Leftover, is_over
 
 def _bury(context: Context, connection: sa.Connection, left: Leftover) -> str:
     ledger = context.ledger
-    run = ledger.find_run(connection, left.run_id)
+    run = ledger.runs.find(connection, left.run_id)
     dead = run is None or run.state is RunState.ABANDONED
-    if run is not None and not run.state.at_least(RunState.RECONCILED):
+    if run is not None and not run.state.is_over:
         dead = True
         with context.dialect.transaction(connection):
-            ledger.move(connection, left.run_id, RunState.ABANDONED)
-            ledger.fence_workers(connection, left.run_id)
-    if dead and (run := ledger.find_run(connection, left.run_id)) is not None:
+            ledger.runs.move(connection, left.run_id, RunState.ABANDONED)
+            ledger.checkpoints.fence(connection, left.run_id)
+    if dead and (run := ledger.runs.find(connection, left.run_id)) is not None:
         # Before its checkpoints go, which it is made from.
         keep_run(context, connection, run)
     tables = _tables_of(context, run, left.greens)
@@ -188,16 +188,16 @@ def _bury(context: Context, connection: sa.Connection, left: Leftover) -> str:
     if refusals:
         return "; ".join(refusals)
     with context.dialect.transaction(connection):
-        ledger.release(connection, left.run_id)
+        ledger.claims.release(connection, left.run_id)
         if dead:
-            ledger.remove_checkpoints(connection, left.run_id)
+            ledger.checkpoints.remove(connection, left.run_id)
     return ""
 
 
 def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> list[TableSet]:
     """The tables whose green ones these are, children first; of a run that nobody knows, by this spec's own tables."""
     if run is not None:
-        names = context.recorded_plan(run).tables
+        names = run.record.plan.tables
     else:
         names = [table for projector in context.projectors.values() for table in projector.tables()]
     consumers = context.spec.live_writer.checkpoint
@@ -208,34 +208,34 @@ def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> li
 def _dropped(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> list[str]:
     """Drops a green table; returns why it stays, if it does."""
     ledger = context.ledger
-    holder = ledger.claimant(connection, table.blue)
+    holder = ledger.claims.holder(connection, table.blue)
     if holder not in (None, run_id):
         return [f"{table.green} is left to the run {holder}, which holds {table.blue} and makes it anew"]
     if holder is None:
         try:
-            ledger.claim(connection, context.run_id, [table.blue])
+            ledger.claims.claim(connection, context.run_id, [table.blue])
         except ClaimRefused as error:
             return [error.message]
     try:
         when_free(context, [table.green], partial(_drop_green, context, connection, run_id, table))
     finally:
-        ledger.release(connection, context.run_id)
+        ledger.claims.release(connection, context.run_id)
     return []
 
 
 def _drop_green(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> None:
     # Looked at for each attempt: while it waits for a reader, another run may take the claim over and put its own table there.
-    if context.ledger.green_run(connection, table.green) == run_id:
+    if context.ledger.owned_tables.run_of_green(connection, table.green) == run_id:
         with context.dialect.short_lock_wait(connection, LOCK_WAIT):
             drop_leftover(context, connection, table)
-        context.ledger.forget_greens(connection, [table.green])
+        context.ledger.owned_tables.forget_greens(connection, [table.green])
 
 
 def _drop_old(context: Context, connection: sa.Connection, left: Leftover, is_over: Callable[[str], bool]) -> str:
     ledger = context.ledger
-    run = ledger.find_run(connection, left.run_id)
+    run = ledger.runs.find(connection, left.run_id)
     dropped, refusals = [], []
-    for each in _children_first(run, ledger.retired(connection, run_id=left.run_id)):
+    for each in _children_first(run, ledger.owned_tables.retired(connection, run_id=left.run_id)):
         if each.old not in left.old:
             continue
         if (holder := _in_the_way(context, connection, each, is_over)) is not None:
@@ -245,11 +245,11 @@ def _drop_old(context: Context, connection: sa.Connection, left: Leftover, is_ov
             if drop_retired(context, connection, each):
                 dropped.append(each.old)
         finally:
-            ledger.release(connection, context.run_id)
+            ledger.claims.release(connection, context.run_id)
     if dropped and not refusals and run is not None and run.state is RunState.RECONCILED:
         with context.dialect.transaction(connection):
-            ledger.move(connection, left.run_id, RunState.FINISHED, dropped=dropped)
-        if (finished := ledger.find_run(connection, left.run_id)) is not None:
+            ledger.runs.move(connection, left.run_id, RunState.FINISHED, dropped=dropped)
+        if (finished := ledger.runs.find(connection, left.run_id)) is not None:
             keep_run(context, connection, finished)
     return "; ".join(refusals)
 
@@ -257,10 +257,10 @@ def _drop_old(context: Context, connection: sa.Connection, left: Leftover, is_ov
 def _in_the_way(context: Context, connection: sa.Connection, old: Retired, is_over: Callable[[str], bool]) -> str | None:
     """Claims the table of an old one; or the run that holds it: a live one, or one that was about to make it live again."""
     try:
-        context.ledger.claim(connection, context.run_id, [old.table])
+        context.ledger.claims.claim(connection, context.run_id, [old.table])
     except ClaimRefused:
-        holder = context.ledger.claimant(connection, old.table) or "that has just ended"
-        run = context.ledger.find_run(connection, holder)
-        harmless = run is not None and run.state not in IN_PIECES and context.recorded_plan(run).rolls_back != old.run_id
+        holder = context.ledger.claims.holder(connection, old.table) or "that has just ended"
+        run = context.ledger.runs.find(connection, holder)
+        harmless = run is not None and run.state not in INTERRUPTED_AT_SWITCH and run.record.plan.rolls_back != old.run_id
         return None if harmless and is_over(holder) else holder
     return None

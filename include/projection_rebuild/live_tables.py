@@ -16,16 +16,13 @@ from projection_rebuild.context import Context
 from projection_rebuild.dialects.base import TablesChanged
 from projection_rebuild.errors import ChangedSince, CloneError
 from projection_rebuild.findings import Finding
-from projection_rebuild.ledger import Run
+from projection_rebuild.ledger import Identities, Run
 from projection_rebuild.names import TableSet
 
-LIVE, REPLACED = "live_tables", "replaced_tables"
-"""Keys in a run's record: the identities when green was made (runs of an earlier version have none), and what a switch was refused for."""
 
-
-def identities(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> dict[str, str | None]:
+def identities(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> Identities:
     """The identity of each live table now, by name; None: the database does not tell us."""
-    found: dict[str, str | None] = context.dialect.identities(connection, context.schema, [table.blue for table in tables])
+    found: Identities = context.dialect.identities(connection, context.schema, [table.blue for table in tables])
     return found
 
 
@@ -35,14 +32,14 @@ def refuse_replaced(context: Context, connection: sa.Connection, tables: Sequenc
     :raises CloneError: names the tables, and what to do
     """
     if replaced := _replaced(context, connection, tables, run):
-        context.ledger.note(connection, context.run_id, **{REPLACED: replaced})
+        context.ledger.runs.amend(connection, context.run_id, replaced_tables=replaced)
         raise CloneError(_another(context, run, sorted(replaced)))
 
 
 def _replaced(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> dict[str, str]:
     """The live tables that are not those that green was made like, with their identities now."""
     now = identities(context, connection, tables)
-    known = run.record.get(LIVE, {})
+    known = run.record.live_tables or {}
     replaced = {name: each for name, each in now.items() if known.get(name) is not None and each != known[name]}
     refuse_gone(context, connection, sorted(name for name, each in replaced.items() if each is None))
     # Where only the privilege to see it has gone, that says nothing.
@@ -100,7 +97,7 @@ class Readiness:
         dialect = self._context.dialect
         if self._seen is not None and dialect.hanging(self._connection, self._tables) == self._seen:
             return
-        run = self._context.ledger.run(self._connection, self._context.run_id)
+        run = self._context.ledger.runs.get(self._connection, self._context.run_id)
         refuse_at_once(self._context, self._connection, self._tables, run)
         for again in reversed(range(LOOKS)):
             for statement in dialect.before_switch(self._connection, self._tables):
@@ -122,7 +119,7 @@ class Readiness:
         replaced = _replaced(self._context, self._connection, self._tables, run)
         if not replaced:
             return error
-        self._context.ledger.note(self._connection, self._context.run_id, **{REPLACED: replaced})
+        self._context.ledger.runs.amend(self._connection, self._context.run_id, replaced_tables=replaced)
         return ChangedSince(
             f"{error.message}. In the second case clear `verify_counts` and what follows it then, since the change has made another table of "
             f"{', '.join(sorted(replaced))}: green is compared with this one. If somebody has put another table in its place, put the former one back instead"
@@ -165,7 +162,7 @@ def refuse_uncarried(context: Context, connection: sa.Connection, tables: Sequen
 
 
 def _another(context: Context, run: Run, names: list[str]) -> str:
-    if Context.recorded_plan(run).rolls_back:
+    if run.record.plan.rolls_back:
         remedy = "or trigger the rollback anew"
     elif context.dialect.identity_lost_by is None:
         remedy = "or clear `clone_tables` and what follows it, so that green is made like the table that is there now"
@@ -180,11 +177,10 @@ def _another(context: Context, run: Run, names: list[str]) -> str:
     )
 
 
-def taken_over(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> dict[str, str | None]:
+def taken_over(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> Identities:
     """The identities that count after a verification: a table for which a switch was refused is the live one, once a person has been
     told so and has had it compared with green."""
-    known: dict[str, str | None] = dict(run.record.get(LIVE, {}))
-    replaced: dict[str, str | None] = run.record.get(REPLACED, {})
+    known, replaced = run.record.live_tables or {}, run.record.replaced_tables
     if not replaced or context.dialect.identity_lost_by is None:
         return known
     now = identities(context, connection, tables)

@@ -40,7 +40,7 @@ class Lockstep:
     def __init__(self, context: Context, connection: sa.Connection, plan: Plan) -> None:
         self._context = context
         self._connection = connection
-        checkpoints = context.ledger.checkpoints(connection, context.run_id)
+        checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
         missing = [name for name in plan.projectors if name not in checkpoints]
         if missing:
             raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
@@ -156,7 +156,7 @@ class Lockstep:
         """
         for work in self._everyone:
             at = work.checkpoint
-            self._context.ledger.advance(
+            self._context.ledger.checkpoints.advance(
                 self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
             )
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from projection_rebuild import gate, record
 from projection_rebuild.context import Context
-from projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, RunState, Wait
+from projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, Wait
 from projection_rebuild.low_traffic import Traffic
 from projection_rebuild.names import TableSet
 from projection_rebuild.positions import Place
@@ -117,14 +117,14 @@ def _every_table(context: Context) -> list[TableSet]:
 
 
 def _runs(context: Context, connection: sa.Connection) -> list[RunSeen]:
-    claims = context.ledger.claims(connection)
-    runs = context.ledger.runs(connection, context.spec.rebuild, LATEST)
-    return [_seen(context, connection, run, claims) for run in runs if not run.state.at_least(RunState.RECONCILED)]
+    claims = context.ledger.claims.all(connection)
+    runs = context.ledger.runs.latest(connection, context.spec.rebuild, LATEST)
+    return [_seen(context, connection, run, claims) for run in runs if not run.state.is_over]
 
 
 def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[str, str]) -> RunSeen:
     report = record.made(context, connection, run)
-    checkpoints = context.ledger.all_checkpoints(connection, run.run_id)
+    checkpoints = context.ledger.checkpoints.of_workers(connection, run.run_id)
     return RunSeen(
         report=report,
         progress=[
@@ -134,8 +134,8 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
             if _projector_and_shard(worker)[0] == name
         ],
         holds=sorted(table for table, holder in claims.items() if holder == run.run_id),
-        waits=context.ledger.waits(connection, run.run_id),
-        dead_letters=context.ledger.set_aside(connection, run.run_id),
+        waits=context.ledger.signals.waits(connection, run.run_id),
+        dead_letters=context.ledger.dead_letters.known_of_run(connection, run.run_id),
     )
 
 
@@ -143,14 +143,14 @@ def tables(context: Context) -> list[TableSeen]:
     """See :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
     with context.dialect.connect() as connection:
         known = context.ledger.exists(connection)
-        retired = {each.old: each for each in context.ledger.retired(connection)} if known else {}
+        retired = {each.old: each for each in context.ledger.owned_tables.retired(connection)} if known else {}
         seen = []
         for names in _every_table(context):
             for role, name in (("blue", names.blue), ("green", names.green), ("old", names.old)):
                 extent = context.dialect.extent(connection, context.schema, name)
                 if extent is None:
                     continue
-                run_id = context.ledger.green_run(connection, name) if known and role == "green" else None
+                run_id = context.ledger.owned_tables.run_of_green(connection, name) if known and role == "green" else None
                 old = retired.get(name) if role == "old" else None
                 seen.append(
                     TableSeen(

@@ -160,7 +160,7 @@ def prepare(context: Context, connection: sa.Connection, plan: Plan, first: Chec
     if plan.part is None or _settled(context, connection, first) is not None:
         return first
     _Copy(context, connection, plan.part, first).run()
-    return context.ledger.checkpoints(connection, context.run_id)[first.projector]
+    return context.ledger.checkpoints.of_projectors(connection, context.run_id)[first.projector]
 
 
 def open_part(context: Context, connection: sa.Connection, plan: Plan, read: Checkpoint) -> OpenPart | None:
@@ -176,7 +176,7 @@ def open_part(context: Context, connection: sa.Connection, plan: Plan, read: Che
     if state is None or state.settled is None:
         raise StepOrderError(f"the rows outside the part of {read.projector} are not copied; run its replay")
     declared = declaration(context.projector(read.projector))
-    listed = context.ledger.keys_of_part(connection, state.part_id)
+    listed = context.ledger.partial_rebuilds.keys(connection, state.part_id)
     keys = replace(_bounds(context, declared, plan.part), listed=listed)
     return OpenPart(declared, keys, state.settled, _to_be_read(declared, keys))
 
@@ -197,7 +197,7 @@ def declaration(projector: type[Projector]) -> ByAggregate | ByPeriod:
 
 
 def _settled(context: Context, connection: sa.Connection, read: Checkpoint) -> PartState | None:
-    state = context.ledger.part(connection, context.run_id, read.projector)
+    state = context.ledger.partial_rebuilds.find(connection, context.run_id, read.projector)
     return state if state is not None and state.token == read.token and state.settled is not None else None
 
 
@@ -222,12 +222,12 @@ class _Copy:
         count = self._count(BEGINNING, held)
         keys = self._keys(held)
         with context.dialect.transaction(connection):
-            part_id = ledger.begin_part(connection, context.run_id, self._first)
-            ledger.add_part_keys(connection, part_id, sorted(keys.listed))
-        listed = Listed(context.schema, ledger.part_keys, part_id)
+            part_id = ledger.partial_rebuilds.begin(connection, context.run_id, self._first)
+            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(keys.listed))
+        listed = Listed(context.schema, ledger.partial_rebuilds.key_table, part_id)
         context.log(f"{self._name}: copying all rows but those of {self._what(keys)}")
         with context.dialect.transaction(connection):
-            ledger.hold_part(connection, context.run_id, self._name, part_id)
+            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id)
             for table, column in self._tables():
                 context.dialect.run(connection, f"DELETE FROM {context.dialect.qualified(table.schema, table.green)}")
                 context.dialect.copy_others(connection, table, column, listed)
@@ -242,12 +242,12 @@ class _Copy:
         keys = replace(keys, listed={*keys.listed, *changed})
         count -= self._count(BEGINNING, settled, _to_be_read(self._declared, keys))
         with context.dialect.transaction(connection):
-            ledger.hold_part(connection, context.run_id, self._name, part_id, settled=settled)
-            ledger.add_part_keys(connection, part_id, sorted(changed))
+            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id, settled=settled)
+            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(changed))
             for table, column in self._tables() if changed else ():
                 context.dialect.delete_listed(connection, table, column, listed)
             # The events that the copied rows hold are handled; those of the part are going to be.
-            ledger.advance(
+            ledger.checkpoints.advance(
                 connection,
                 context.run_id,
                 self._first,

@@ -12,7 +12,7 @@ from projection_rebuild.context import Context
 from projection_rebuild.errors import ClaimRefused, StepOrderError
 from projection_rebuild.findings import Carried, refuse
 from projection_rebuild.forecast import forecast
-from projection_rebuild.ledger import IN_PIECES
+from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, RecordChanges
 from projection_rebuild.limits import NAME, shown
 from projection_rebuild.names import TableSet
 from projection_rebuild.plan import Plan
@@ -123,25 +123,25 @@ def begin(
     """
     ledger = context.ledger
     ledger.create(connection)
-    before = ledger.find_run(connection, context.run_id)
-    if before is not None and before.state in IN_PIECES:
+    before = ledger.runs.find(connection, context.run_id)
+    if before is not None and before.state in INTERRUPTED_AT_SWITCH:
         raise StepOrderError(
-            f"the run {context.run_id} cannot begin anew before anything else is done: {IN_PIECES[before.state]}"
+            f"the run {context.run_id} cannot begin anew before anything else is done: {INTERRUPTED_AT_SWITCH[before.state]}"
         )
     with _one_at_a_time(context), context.dialect.transaction(connection):
-        record = {"options": options.model_dump(mode="json"), "plan": made.model_dump(mode="json"), "by": shown(by, NAME)}
-        record[agreed.AGREED] = agreed.of(context.spec, context.projectors, made.projectors)
-        ledger.begin(connection, context.run_id, context.spec.rebuild, record)
+        relied_on = agreed.of(context.spec, context.projectors, made.projectors)
+        record = RecordChanges(options=options, plan=made, by=shown(by, NAME), agreed=relied_on)
+        ledger.runs.begin(connection, context.run_id, context.spec.rebuild, record)
     tables = [table.blue for table in context.switched_sets(made)]
     for table in tables:
-        holder = ledger.claimant(connection, table)
+        holder = ledger.claims.holder(connection, table)
         if holder is not None and holder != context.run_id and is_over(holder):
-            dead = ledger.find_run(connection, holder)
-            if dead is not None and dead.state in IN_PIECES:
+            dead = ledger.runs.find(connection, holder)
+            if dead is not None and dead.state in INTERRUPTED_AT_SWITCH:
                 raise ClaimRefused(
-                    f"the table {table} is claimed by the run {holder}, which is over, but {IN_PIECES[dead.state]}"
+                    f"the table {table} is claimed by the run {holder}, which is over, but {INTERRUPTED_AT_SWITCH[dead.state]}"
                 )
             context.log(f"the run {holder} is over and still held {table}; taking its claims over")
             with context.dialect.transaction(connection):
                 ledger.take_over(connection, holder, context.run_id)
-    ledger.claim(connection, context.run_id, tables)
+    ledger.claims.claim(connection, context.run_id, tables)

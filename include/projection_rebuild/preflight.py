@@ -451,7 +451,11 @@ class _Look:
         for name, refusal in ((table.green, foreign_green(table)), (table.old, foreign_old(table.old))):
             if name in run or not dialect.table_exists(connection, table.schema, name):
                 continue
-            ours = known and (ledger.green_run(connection, name) if name == table.green else ledger.retired(connection, old=name))
+            ours = known and (
+                ledger.owned_tables.run_of_green(connection, name)
+                if name == table.green
+                else ledger.owned_tables.retired(connection, old=name)
+            )
             if not ours:
                 yield Finding.refusal(f"{table.blue}: {refusal}")
 

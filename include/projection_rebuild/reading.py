@@ -154,7 +154,7 @@ def readable_to(context: Context, connection: sa.Connection, plan: Plan, project
 
     :raises StepOrderError: one of them is not replayed
     """
-    checkpoints = context.ledger.checkpoints(connection, context.run_id)
+    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
     reached = []
     for name in _owners(context, plan, projector):
         found = checkpoints.get(name)

@@ -151,7 +151,7 @@ class Rebuild:
     def shards(self) -> list[tuple[str, int]]:
         """The shards of this run, each as its projector and its number."""
         with self._context.dialect.connect() as connection:
-            counts = self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).shards
+            counts = self._context.plan_of(self._context.ledger.runs.get(connection, self._context.run_id)).shards
         return [(projector, number) for projector, count in counts.items() for number in range(count)]
 
     @boundary.step("replay_shard", boundary.GREEN_KEPT)
@@ -245,13 +245,13 @@ class Rebuild:
     def options(self) -> RunOptions:
         """What was chosen for this run."""
         with self._context.dialect.connect() as connection:
-            return self._context.options_of(self._context.ledger.run(connection, self._context.run_id))
+            return self._context.ledger.runs.get(connection, self._context.run_id).record.options
 
     @boundary.step("chosen", boundary.NOTHING)
     def chosen(self) -> list[str]:
         """The names of the projectors that this run rebuilds."""
         with self._context.dialect.connect() as connection:
-            return self._context.plan_of(self._context.ledger.run(connection, self._context.run_id)).projectors
+            return self._context.plan_of(self._context.ledger.runs.get(connection, self._context.run_id)).projectors
 
     @boundary.step("survey", boundary.NOTHING)
     def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
@@ -305,7 +305,7 @@ class Rebuild:
     def waits(self) -> list[Wait]:
         """The workers of the run that rest or wait now, each with its reason."""
         with self._context.dialect.connect() as connection:
-            return self._context.ledger.waits(connection, self._context.run_id)
+            return self._context.ledger.signals.waits(connection, self._context.run_id)
 
     @boundary.step("decide", boundary.AS_IT_WAS)
     def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
@@ -326,7 +326,7 @@ class Rebuild:
     def notes(self) -> dict[str, Note]:
         """What was said about the run while it went on, by name: see :mod:`projection_rebuild.control`."""
         with self._context.dialect.connect() as connection:
-            return self._context.ledger.notes(connection, self._context.run_id)
+            return self._context.ledger.signals.all(connection, self._context.run_id)
 
     @boundary.step("look", boundary.NOTHING)
     def look(self, earlier: Traffic | None = None) -> overview.Look:

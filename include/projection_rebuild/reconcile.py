@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from projection_rebuild.context import Context
 from projection_rebuild.dialects import trouble_of
 from projection_rebuild.errors import FenceLost, LeftOnOld
-from projection_rebuild.ledger import IN_PIECES, Run, RunState
+from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Run, RunState
 from projection_rebuild.plan import Plan
 from projection_rebuild.positions import BEGINNING, said
-from projection_rebuild.results import LeftBehind, Reconciliation, SwapResult
+from projection_rebuild.results import Reconciliation, SwapResult
 from projection_rebuild.retire import when_free
 from projection_rebuild.spec import LiveWriter
 from projection_rebuild.swap import switched_already
@@ -32,14 +32,14 @@ def reconcile(context: Context) -> Reconciliation:
     :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the switch is on the retired one
     """
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
         plan = context.plan_of(run)
         tables = context.table_sets(plan)
         findings = _put_right(context, connection, plan)
-        swapped = SwapResult.model_validate(run.record["swap"])
+        swapped = run.swap_result
         findings += [
             f"{name} stopped at {said(checkpoint.position)} and not at {said(swapped.position)}, where the switch was"
-            for name, checkpoint in context.ledger.checkpoints(connection, context.run_id).items()
+            for name, checkpoint in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
             if checkpoint.position != swapped.position
         ]
         late = _late(context, plan, run)
@@ -59,13 +59,13 @@ def reconcile(context: Context) -> Reconciliation:
             rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
             findings=findings,
         )
-        if not run.state.at_least(RunState.RECONCILED):
+        if not run.state.is_reconciled:
             with context.dialect.transaction(connection):
-                context.ledger.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found.model_dump())
+                context.ledger.runs.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found)
                 # From here on only the retention waits, and that must not block the next rebuild.
-                context.ledger.release(connection, context.run_id)
+                context.ledger.claims.release(connection, context.run_id)
                 if plan.part:
-                    context.ledger.forget_parts(connection, context.run_id)
+                    context.ledger.partial_rebuilds.forget(connection, context.run_id)
     if swapped.in_doubt:
         raise FenceLost(in_doubt(swapped))
     if left:
@@ -82,14 +82,14 @@ def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[
     if not ledger.exists(connection):
         return
     tables = [table for projector in context.projectors.values() for table in projector.tables()]
-    for holder in sorted({holder for table in tables if (holder := ledger.claimant(connection, table)) is not None}):
-        run = ledger.find_run(connection, holder)
-        if holder == context.run_id or run is None or run.state not in IN_PIECES or not is_over(holder):
+    for holder in sorted({holder for table in tables if (holder := ledger.claims.holder(connection, table)) is not None}):
+        run = ledger.runs.find(connection, holder)
+        if holder == context.run_id or run is None or run.state not in INTERRUPTED_AT_SWITCH or not is_over(holder):
             continue
         # One that needs the spec as it was is left to a person, who is told of it where its tables are claimed.
         if run.rebuild != context.spec.rebuild or context.edited(run):
             continue
-        plan = context.recorded_plan(run)
+        plan = run.record.plan
         context.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
         dead = replace(context, run_id=holder)
         if switched_already(dead, connection, dead.switched_sets(plan)):
@@ -133,8 +133,7 @@ def _of_run(context: Context, plan: Plan, counts: Mapping[str, int]) -> int:
 
 def _late(context: Context, plan: Plan, run: Run) -> int:
     """Events up to F that the switch did not see; an append transaction that was open then has projected into the new tables."""
-    left = LeftBehind.model_validate(run.record["left_behind"])
-    position = SwapResult.model_validate(run.record["swap"]).position
+    left, position = run.left_behind, run.swap_result.position
     return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
 
 

@@ -37,7 +37,7 @@ def keep(context: Context) -> Report:
 def keep_run(context: Context, connection: sa.Connection, run: Run) -> Report:
     """Keeps the report of any run of this ledger as it is now."""
     kept = made(context, connection, run)
-    context.ledger.keep_report(connection, run, kept.as_json(), kept.as_markdown())
+    context.ledger.reports.keep(connection, run, kept.as_json(), kept.as_markdown())
     return kept
 
 
@@ -51,9 +51,9 @@ def history(context: Context, limit: int) -> list[Report]:
         if not ledger.exists(connection):
             return []
         rebuild = context.spec.rebuild
-        kept = [Report.model_validate(each) for each in ledger.reports(connection, rebuild, limit)]
+        kept = [Report.model_validate(each) for each in ledger.reports.latest(connection, rebuild, limit)]
         known = {(each.run_id, each.started_at): each for each in kept}
-        for run in ledger.runs(connection, rebuild, limit):
+        for run in ledger.runs.latest(connection, rebuild, limit):
             before = known.get((run.run_id, run.started_at))
             if before is None or before.state != run.state:
                 known[run.run_id, run.started_at] = made(context, connection, run)
@@ -67,14 +67,16 @@ def note_code(context: Context, projectors: Iterable[str]) -> None:
     :raises SpecError: the spec has been edited since it was planned
     """
     with context.dialect.connect() as connection:
-        context.plan_of(context.ledger.run(connection, context.run_id))
+        context.plan_of(context.ledger.runs.get(connection, context.run_id))
         for name in projectors:
             projector = context.projector(name)
-            context.ledger.note_code(connection, context.run_id, name, version=projector.version, source=source_hash(projector))
+            context.ledger.reports.add_code(
+                connection, context.run_id, name, version=projector.version, source=source_hash(projector)
+            )
 
 
 def _run(context: Context, connection: sa.Connection) -> Run:
-    run = context.ledger.find_run(connection, context.run_id)
+    run = context.ledger.runs.find(connection, context.run_id)
     if run is None:
         raise StepOrderError(f"the ledger has no run {context.run_id}")
     return run
@@ -84,5 +86,8 @@ def made(context: Context, connection: sa.Connection, run: Run) -> Report:
     """The report of any run of this ledger as it is now."""
     ledger = context.ledger
     return Report.of(
-        run, ledger.checkpoints(connection, run.run_id), ledger.code(connection, run.run_id), ledger.notes(connection, run.run_id)
+        run,
+        ledger.checkpoints.of_projectors(connection, run.run_id),
+        ledger.reports.code(connection, run.run_id),
+        ledger.signals.all(connection, run.run_id),
     )

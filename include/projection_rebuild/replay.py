@@ -239,7 +239,7 @@ class ProjectorReplay:
                     self._tables.check()
                     self._sets.took(count, time.monotonic() - began)
                     seconds = time.monotonic() - self._since
-                    moved = self._context.ledger.took(self._connection, self._context.run_id, moved, seconds)
+                    moved = self._context.ledger.checkpoints.add_elapsed(self._connection, self._context.run_id, moved, seconds)
                     written = time.monotonic()
             except (SetError, WriteError) as error:
                 if not self.projector.has_handlers():
@@ -301,7 +301,7 @@ class ProjectorReplay:
         changes = self.changes()
         with self._context.dialect.transaction(self._connection):
             moved = self.advance(events, reached, head, time.monotonic() - self._since)
-            self._context.ledger.note_asked(self._connection, self._context.run_id, self.projector.name(), asked)
+            self._context.ledger.shards.add_asked(self._connection, self._context.run_id, self.projector.name(), asked)
             self._tables.delete(changes)
             self._tables.put(changes)
             self._tables.check()
@@ -402,7 +402,7 @@ class ProjectorReplay:
 
     def recorded_dead_letters(self) -> list[DeadLetter]:
         """What the ledger has of this projector, in order."""
-        return self._context.ledger.dead_letters(self._connection, self._context.run_id, self.projector.name())
+        return self._context.ledger.dead_letters.of_run(self._connection, self._context.run_id, self.projector.name())
 
     def drive_again(self, letter: DeadLetter, event: Event) -> bool:
         """Projects an event that was set aside, and takes it out of the ledger, in one transaction.
@@ -413,7 +413,7 @@ class ProjectorReplay:
             self._fold([event])
             with self._context.dialect.transaction(self._connection):
                 moved = self.advance(1, self.checkpoint.position, self.checkpoint.head, 0.0)
-                self._context.ledger.forget_dead_letter(self._connection, self._context.run_id, letter)
+                self._context.ledger.dead_letters.remove(self._connection, self._context.run_id, letter)
                 changes = self.changes()
                 self._tables.delete(changes)
                 self._tables.put(changes)
@@ -444,10 +444,10 @@ class ProjectorReplay:
         ledger, run_id = self._context.ledger, self._context.run_id
         set_aside = [each for position, each in self._new.items() if not is_before(reached, position)]
         handled = events - len(set_aside)
-        moved = ledger.advance(
+        moved = ledger.checkpoints.advance(
             self._connection, run_id, self.checkpoint, position=reached, head=head, events=handled, seconds=seconds
         )
-        ledger.bury(self._connection, run_id, set_aside)
+        ledger.dead_letters.add(self._connection, run_id, set_aside)
         return moved
 
     def changes(self) -> list[Changes]:
@@ -500,10 +500,10 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
     projector = context.projector(name)
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
         refuse_within_switch(run)
-        first = context.ledger.checkpoints(connection, context.run_id).get(name)
-        if run.state.at_least(RunState.SWITCHED):
+        first = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
+        if run.state.has_switched:
             context.log(f"{name}: this run has switched already; there is nothing to replay")
             position = first.position if first else BEGINNING
             return ReplayResult(name, 0, position, 0.0, position)
@@ -542,7 +542,7 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
 
 def index(context: Context, connection: sa.Connection, projector: type[Projector], *, statistics: bool = True) -> None:
     """Builds the indexes that a projector's green tables still lack, and their statistics."""
-    run = context.ledger.run(connection, context.run_id)
+    run = context.ledger.runs.get(connection, context.run_id)
     plan = context.plan_of(run)
     tables = [context.table_set(each, plan) for each in projector.tables()]
     refuse_at_once(context, connection, tables, run)

@@ -86,27 +86,26 @@ class Report(BaseModel):
     ) -> Report:
         """From a run's record and what else the ledger has of it."""
         record = run.record
-        plan = Plan.model_validate(record["plan"])
         return cls(
             rebuild=run.rebuild,
             run_id=run.run_id,
             state=run.state,
             started_at=run.started_at,
-            reason=record["options"]["reason"],
-            by=record.get("by", ""),
-            moved={name: datetime.fromisoformat(f"{at}+00:00") for name, at in record.get("moved", {}).items()},
-            plan=plan,
+            reason=record.reason,
+            by=record.by,
+            moved={state.value: at for state, at in record.moved.items()},
+            plan=record.plan,
             replays=[
                 ReplayRecord(projector=name, events=each.events, position=each.position, seconds=each.seconds)
-                for name in plan.projectors
+                for name in record.plan.projectors
                 if (each := checkpoints.get(name))
             ],
             code=[CodeRecord(projector=each.projector, version=each.version, source=each.source) for each in code],
             notes=[Said(name=each.name, value=each.value, by=each.by, at=each.at) for each in (notes or {}).values()],
-            verification=record.get("verification"),
-            swap=record.get("swap"),
-            reconciliation=record.get("reconciliation"),
-            dropped=record.get("dropped", []),
+            verification=record.verification,
+            swap=record.swap,
+            reconciliation=record.reconciliation,
+            dropped=record.dropped,
         )
 
     @property

@@ -26,8 +26,8 @@ def drop_due(context: Context, is_over: Callable[[str], bool]) -> datetime:
     :raises StepOrderError: the run has not switched
     """
     with context.dialect.connect() as connection:
-        context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
-        retired = context.ledger.retired(connection, run_id=context.run_id)
+        context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
         held = _rollback_at_work(context, connection, retired, is_over)
     now = datetime.now(UTC)
     return max([each.drop_after for each in retired] + ([now + LOOK_AGAIN] if held else []), default=now)
@@ -38,9 +38,9 @@ def _rollback_at_work(
 ) -> str | None:
     """The run that is about to make this run's old tables live again."""
     for each in retired:
-        holder = context.ledger.claimant(connection, each.table)
-        run = context.ledger.find_run(connection, holder) if holder and not is_over(holder) else None
-        if run is not None and context.recorded_plan(run).rolls_back == context.run_id:
+        holder = context.ledger.claims.holder(connection, each.table)
+        run = context.ledger.runs.find(connection, holder) if holder and not is_over(holder) else None
+        if run is not None and run.record.plan.rolls_back == context.run_id:
             return holder
     return None
 
@@ -56,16 +56,16 @@ def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
     :raises HeldByRollback: a rollback is making these tables live again
     """
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.SWITCHED)
-        retired = context.ledger.retired(connection, run_id=context.run_id)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
         if holder := _rollback_at_work(context, connection, retired, is_over):
             raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
-        order = context.recorded_plan(run).tables
+        order = run.record.plan.tables
         # Children first: a parent cannot go while a foreign key points to it.
         retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
         dropped = [each.old for each in retired if drop_retired(context, connection, each)]
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, RunState.FINISHED, dropped=dropped)
+            context.ledger.runs.move(connection, context.run_id, RunState.FINISHED, dropped=dropped)
     return dropped
 
 
@@ -91,7 +91,7 @@ def drop_retired(context: Context, connection: sa.Connection, retired: Retired) 
         if not same[0]:
             context.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
             return False
-    context.ledger.forget_retired(connection, [retired.old])
+    context.ledger.owned_tables.forget_retired(connection, [retired.old])
     return there
 
 

@@ -23,7 +23,6 @@ from projection_rebuild.plan import Plan
 from projection_rebuild.planning import begin, planned_switch, printed, within
 from projection_rebuild.positions import BEGINNING, Place, said
 from projection_rebuild.reconcile import finish_dead
-from projection_rebuild.results import LeftBehind
 from projection_rebuild.retire import when_free
 from projection_rebuild.spec import RunOptions
 
@@ -34,14 +33,14 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
         if not options.dry_run:
             finish_dead(context, connection, is_over)
         target, retired = _target(context, connection, of)
-        before = Context.recorded_plan(target)
+        before = target.record.plan
         if before.forms:
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
                 "structure, and what hangs on the tables was made for that. To go back, name the earlier structure in the spec "
                 "(`structure`) and trigger a rebuild: it is made from the events, and is switched in as this one was"
             )
-        left = LeftBehind.model_validate(target.record["left_behind"])
+        left = target.left_behind
         if refusals := _refusals(context, connection, before, retired):
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back:\n"
@@ -79,8 +78,8 @@ def _statements(context: Context, connection: sa.Connection, tables: list[TableS
 
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
     """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
-    before = context.ledger.find_run(connection, context.run_id) if context.ledger.exists(connection) else None
-    if before is None or (plan := Context.recorded_plan(before)).rolls_back != target.run_id:
+    before = context.ledger.runs.find(connection, context.run_id) if context.ledger.exists(connection) else None
+    if before is None or (plan := before.record.plan).rolls_back != target.run_id:
         return []
     return plan.already or []
 
@@ -89,23 +88,25 @@ def _target(context: Context, connection: sa.Connection, of: str | None) -> tupl
     """The run whose switch is to be taken back, and what it retired."""
     ours = {table for projector in context.projectors.values() for table in projector.tables()}
     found = (
-        [each for each in context.ledger.retired(connection) if each.table in ours] if context.ledger.exists(connection) else []
+        [each for each in context.ledger.owned_tables.retired(connection) if each.table in ours]
+        if context.ledger.exists(connection)
+        else []
     )
     if of is None and not found:
         raise PlanError(
             "there is nothing to take back: no switch of these tables has kept its old ones, or they are dropped by now"
         )
     wanted = of or max(found, key=lambda each: each.retired_at).run_id
-    run = context.ledger.find_run(connection, wanted)
+    run = context.ledger.runs.find(connection, wanted)
     if run is None:
         raise PlanError(f"the ledger has no run {wanted}; runs whose old tables are kept: {_names(found)}")
     if wanted == context.run_id:
         raise PlanError("this run has switched already; to go forward again, trigger a new rollback")
-    if "left_behind" not in run.record or not run.state.at_least(RunState.SWITCHED):
+    if run.record.left_behind is None or not run.state.has_switched:
         raise PlanError(
             f"the ledger does not know what the old tables of {wanted} hold: it has not switched, or was planned anew since"
         )
-    return run, context.ledger.retired(connection, run_id=wanted)
+    return run, context.ledger.owned_tables.retired(connection, run_id=wanted)
 
 
 def _names(retired: list[Retired]) -> str:
@@ -119,7 +120,7 @@ def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: 
     for table in context.switched_sets(plan):
         old = kept.get(table.blue)
         if old is None:
-            later = context.ledger.retired(connection, old=table.old)
+            later = context.ledger.owned_tables.retired(connection, old=table.old)
             who = (
                 f"; {later[0].old} is what the run {later[0].run_id} has retired since, take that one back first" if later else ""
             )
@@ -167,18 +168,17 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
     """
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id)
+        run = context.ledger.runs.get(connection, context.run_id)
         plan = context.plan_of(run)
-        if run.state.at_least(RunState.SWITCHED):
+        if run.state.has_switched:
             context.log("this run has switched already; there is nothing to bring back")
-            reached: Place = run.record["swap"]["position"]
-            return reached
-        if run.state == RunState.SWITCHING or plan.rolls_back is None:
+            return run.swap_result.position
+        if run.state.in_doubt or plan.rolls_back is None:
             raise StepOrderError(
                 f"the run {context.run_id} is {run.state} and no rollback that begins; retry atomic_swap before anything else"
             )
         tables = context.switched_sets(plan)
-        context.ledger.claim(connection, context.run_id, [table.blue for table in tables])
+        context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
         live_tables.refuse_at_once(context, connection, tables, run)
         plan = _take_back(context, connection, plan, tables)
         for table in tables:
@@ -192,7 +192,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
             for statement in context.dialect.constrain_green(connection, table, tables):
                 context.dialect.run(connection, statement)
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, RunState.VERIFIED)
+            context.ledger.runs.move(connection, context.run_id, RunState.VERIFIED)
         context.log(f"the old tables are up to date at {said(projectors.position)}")
         return projectors.position
 
@@ -211,7 +211,7 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
         drop_leftover(context, connection, table)
     for table in waiting:
         # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
-        ledger.note_green(connection, context.run_id, table.green)
+        ledger.owned_tables.add_green(connection, context.run_id, table.green)
     if waiting:
         with dialect.short_lock_wait(connection, context.spec.swap.lock_timeout):
             when_free(context, [table.old for table in waiting], lambda: _rename(context, connection, waiting))
@@ -219,9 +219,9 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
         _rename_in_ledger(context, connection, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})
         # By the first attempt; a later one does not take another table for the live one.
-        before = ledger.run(connection, context.run_id).record.get(live_tables.LIVE)
-        live = {live_tables.LIVE: before or live_tables.identities(context, connection, tables)}
-        ledger.move(connection, context.run_id, RunState.CLONED, plan=plan.model_dump(mode="json"), **live)
+        before = ledger.runs.get(connection, context.run_id).record.live_tables
+        live = before or live_tables.identities(context, connection, tables)
+        ledger.runs.move(connection, context.run_id, RunState.CLONED, plan=plan, live_tables=live)
     return plan
 
 
@@ -229,10 +229,10 @@ def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: Tab
     """Whether the table has green's name already, by this rollback or by another one of the same switch."""
     if context.dialect.table_exists(connection, table.schema, table.old):
         return False
-    by = context.ledger.green_run(connection, table.green)
-    run = context.ledger.find_run(connection, by) if by else None
+    by = context.ledger.owned_tables.run_of_green(connection, table.green)
+    run = context.ledger.runs.find(connection, by) if by else None
     there = context.dialect.table_exists(connection, table.schema, table.green)
-    return there and run is not None and Context.recorded_plan(run).rolls_back == plan.rolls_back
+    return there and run is not None and run.record.plan.rolls_back == plan.rolls_back
 
 
 def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
@@ -244,33 +244,33 @@ def _rename(context: Context, connection: sa.Connection, tables: list[TableSet])
 
 def _rename_in_ledger(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
     for table in tables:
-        context.ledger.rename_retired(connection, table.old, table.green)
+        context.ledger.owned_tables.rename_retired(connection, table.old, table.green)
 
 
 def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> list[int] | None:
     """Returns the positions above the checkpoints whose events are in the tables already."""
     ledger = context.ledger
-    before = ledger.green_run(connection, tables[0].green)
+    before = ledger.owned_tables.run_of_green(connection, tables[0].green)
     for table in tables:
-        ledger.note_green(connection, context.run_id, table.green)
-    if before not in (None, context.run_id) and ledger.checkpoints(connection, str(before)):
-        ledger.inherit_checkpoints(connection, str(before), context.run_id)
+        ledger.owned_tables.add_green(connection, context.run_id, table.green)
+    if before not in (None, context.run_id) and ledger.checkpoints.of_projectors(connection, str(before)):
+        ledger.checkpoints.hand_over(connection, str(before), context.run_id)
         # It may have drained past appends that were still open, and then not switched.
-        if (dead := ledger.find_run(connection, str(before))) is not None:
-            return Context.recorded_plan(dead).already
-    elif ledger.checkpoints(connection, context.run_id):
-        ledger.fence_workers(connection, context.run_id)
+        if (dead := ledger.runs.find(connection, str(before))) is not None:
+            return dead.record.plan.already
+    elif ledger.checkpoints.of_projectors(connection, context.run_id):
+        ledger.checkpoints.fence(connection, context.run_id)
     else:
-        ledger.set_checkpoints(connection, context.run_id, _start(context, connection, plan, tables))
+        ledger.checkpoints.begin(connection, context.run_id, _start(context, connection, plan, tables))
     return plan.already
 
 
 def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Place, int]]:
     """Where the retired tables stood when they were live last: position, and events that they hold, by projector."""
-    target = context.ledger.find_run(connection, str(plan.rolls_back))
+    target = context.ledger.runs.find(connection, str(plan.rolls_back))
     if target is None:
         raise StepOrderError(f"the ledger no longer has the run {plan.rolls_back}; its switch cannot be taken back")
-    left = LeftBehind.model_validate(target.record["left_behind"])
+    left = target.left_behind
     consumers = context.spec.live_writer.checkpoint
     if consumers is None:
         return {name: (left.settled, _handled(context, name, left.events)) for name in plan.projectors}

@@ -183,7 +183,7 @@ class _Sample:
         self._columns = context.spec.event_store.columns
 
     def taken(self) -> list[Sampled]:
-        checkpoints = self._context.ledger.checkpoints(self._connection, self._context.run_id)
+        checkpoints = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id)
         names = [name for name in self._plan.projectors if self._again is None or name in self._again]
         begun = {name: self._begin(name, checkpoints[name]) for name in names}
         works = [each for each in begun.values() if isinstance(each, _Work)]
@@ -225,7 +225,7 @@ class _Sample:
             return Sampled(projector=name, not_sampled=unit)
         if checkpoint.position is None:
             return Sampled(projector=name)
-        aside = self._context.ledger.dead_letters(self._connection, self._context.run_id, name)
+        aside = self._context.ledger.dead_letters.of_run(self._connection, self._context.run_id, name)
         return _Work(
             name,
             projector,
@@ -244,8 +244,8 @@ class _Sample:
             return frozenset(self._again[name])
         if self._plan.part is None:
             return None
-        part = self._context.ledger.part(self._connection, self._context.run_id, name)
-        return frozenset(() if part is None else self._context.ledger.keys_of_part(self._connection, part.part_id))
+        part = self._context.ledger.partial_rebuilds.find(self._connection, self._context.run_id, name)
+        return frozenset(() if part is None else self._context.ledger.partial_rebuilds.keys(self._connection, part.part_id))
 
     @staticmethod
     def _is_of_part(projector: type[Projector], unit: _Unit) -> bool:

@@ -51,7 +51,7 @@ def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
 
     :param connection: to the read models
     """
-    checkpoints = context.ledger.checkpoints(connection, context.run_id)
+    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
     stored = {
         place: stored_up_to(context, place, plan.already or ())
         for place in {checkpoints[name].position for name in plan.projectors}
@@ -59,7 +59,7 @@ def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
     failures, notes = [], []
     for name in plan.projectors:
         checkpoint, types = checkpoints[name], context.projector(name).stored_types()
-        aside = len(context.ledger.dead_letters(connection, context.run_id, name))
+        aside = len(context.ledger.dead_letters.of_run(connection, context.run_id, name))
         there = sum(stored[checkpoint.position].by_type.get(each, 0) for each in types)
         if there != checkpoint.events + aside:
             failures.append(miscount(name, checkpoint.events, aside, there, checkpoint.position))

@@ -66,7 +66,7 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
     projector = context.projector(name)
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
         refuse_within_switch(run)
         count = context.plan_of(run).shards.get(name, 0)
         partition = projector.partition()
@@ -74,9 +74,9 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
             raise StepOrderError(f"{name} has {count} shards in the run {context.run_id}; there is no shard {number + 1}")
         shard = Shard(number, count, partition.field)
         label = f"{name} {shard.describe()}"
-        first = context.ledger.shard_checkpoints(connection, context.run_id, name).get(number)
+        first = context.ledger.shards.checkpoints(connection, context.run_id, name).get(number)
         if first is None:
-            whole = context.ledger.checkpoints(connection, context.run_id).get(name)
+            whole = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
             if whole is None:
                 raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
             context.log(f"{label}: the shards are joined already; there is nothing to replay")
@@ -113,8 +113,8 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
     """
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        shards = context.ledger.shard_checkpoints(connection, context.run_id, name)
-        whole = context.ledger.checkpoints(connection, context.run_id).get(name)
+        shards = context.ledger.shards.checkpoints(connection, context.run_id, name)
+        whole = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
     if not shards or whole is None:
         return
     for number, checkpoint in shards.items():
@@ -126,15 +126,15 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
 
 def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpoint) -> None:
     ledger, projector = context.ledger, context.projector(name)
-    done = list(ledger.shard_checkpoints(connection, context.run_id, name).values())
-    asked_for = ledger.asked(connection, context.run_id, name)
+    done = list(ledger.shards.checkpoints(connection, context.run_id, name).values())
+    asked_for = ledger.shards.asked(connection, context.run_id, name)
     if any(each.column is not None for each in asked_for):
         index_lookups(context, connection, projector)
     for asked in asked_for:
         _look_for(context, connection, projector, asked, len(done))
     head = earliest(each.head for each in done)
     with context.dialect.transaction(connection):
-        ledger.advance(
+        ledger.checkpoints.advance(
             connection,
             context.run_id,
             whole,
@@ -143,7 +143,7 @@ def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpo
             events=sum(each.events for each in done),
             seconds=max(each.seconds for each in done),
         )
-        ledger.remove_shards(connection, context.run_id, name)
+        ledger.shards.join(connection, context.run_id, name)
     context.log(f"{name}: {len(done)} shards joined at {said(head)}")
 
 

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from projection_rebuild.context import Context
 from projection_rebuild.errors import Interrupted, StepOrderError
-from projection_rebuild.ledger import RunState
 from projection_rebuild.low_traffic import closing, next_opening
 from projection_rebuild.progress import ReplayResult
 from projection_rebuild.shards import replay_all
@@ -56,8 +55,8 @@ def replay_in_stage(
     """
     stage = context.spec.stage_of(name)
     with context.dialect.connect() as connection:
-        run = context.ledger.run(connection, context.run_id)
-        waits = not (context.options_of(run).replay_now or run.state.at_least(RunState.SWITCHED))
+        run = context.ledger.runs.get(connection, context.run_id)
+        waits = not (run.record.options.replay_now or run.state.has_switched)
     if stage is None or stage.any_time or not waits:
         return replay_all(context, name, stopped)
     zone, moment = context.spec.zone, now()
@@ -88,9 +87,9 @@ def replay_stages(context: Context, stopped: Callable[[], bool], now: Callable[[
     ledger, run_id = context.ledger, context.run_id
     for stage in context.spec.stages:
         with context.dialect.connect() as connection:
-            chosen = context.plan_of(ledger.run(connection, run_id)).projectors
-            tokens = {name: each.token for name, each in ledger.checkpoints(connection, run_id).items()}
-            noted = ledger.notes(connection, run_id).get(DONE)
+            chosen = context.plan_of(ledger.runs.get(connection, run_id)).projectors
+            tokens = {name: each.token for name, each in ledger.checkpoints.of_projectors(connection, run_id).items()}
+            noted = ledger.signals.all(connection, run_id).get(DONE)
         # By checkpoint: once the tables are cloned anew, nothing is done any more.
         done = dict(noted.value) if noted else {}
         # In the order of the plan: by their dependencies.
@@ -103,5 +102,5 @@ def replay_stages(context: Context, stopped: Callable[[], bool], now: Callable[[
             context.log(result.describe())
             done[name] = tokens.get(name)
             with context.dialect.connect() as connection:
-                ledger.say(connection, run_id, DONE, done)
+                ledger.signals.send(connection, run_id, DONE, done)
     return None

@@ -21,7 +21,7 @@ from projection_rebuild.dialects.base import FenceDied, Manners, PauseTooLong, T
 from projection_rebuild.errors import CloneError, Interrupted, StepOrderError, SwapNotPossible, VerificationFailed
 from projection_rebuild.external import ExternalProjector
 from projection_rebuild.fresh_proof import look_before_switch
-from projection_rebuild.ledger import Retired, Run, RunState
+from projection_rebuild.ledger import RecordChanges, Retired, Run, RunState
 from projection_rebuild.live_tables import Readiness, refuse_at_once, refuse_replaced
 from projection_rebuild.lockstep import Lockstep
 from projection_rebuild.names import TableSet
@@ -110,7 +110,7 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
     """
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.VERIFIED)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
         tables = context.switched_sets(context.plan_of(run))
         if done := switched_already(context, connection, tables):
             until = time.monotonic() + context.spec.swap.max_pause.total_seconds()
@@ -133,10 +133,10 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
 
 def switched_already(context: Context, connection: sa.Connection, tables: list[TableSet]) -> SwapResult | None:
     """What an earlier attempt did, if it came past the switch, however it ended."""
-    run = context.ledger.run(connection, context.run_id)
-    if run.state == RunState.SWITCHING:
+    run = context.ledger.runs.get(connection, context.run_id)
+    if run.state.in_doubt:
         run = _find_side(context, connection, tables)
-    return SwapResult.model_validate(run.record["swap"]) if run.state.at_least(RunState.SWITCHED) else None
+    return run.swap_result if run.state.has_switched else None
 
 
 def _find_side(context: Context, connection: sa.Connection, tables: list[TableSet]) -> Run:
@@ -148,50 +148,52 @@ def _find_side(context: Context, connection: sa.Connection, tables: list[TableSe
     with dialect.alone(connection, context.run_id, 2 * context.spec.swap.max_pause) as alone:
         if not alone:
             raise SwapNotPossible(f"another worker of the run {context.run_id} is within its switch; retry when it has ended")
-        run = ledger.run(connection, context.run_id)
-        if run.state != RunState.SWITCHING:
+        run = ledger.runs.get(connection, context.run_id)
+        if not run.state.in_doubt:
             # It was, until now.
             return run
         left = [table for table in tables if dialect.table_exists(connection, table.schema, table.green)]
         with dialect.transaction(connection):
             if left:
                 context.log("the last switch did not happen; trying again")
-                ledger.forget_retired(connection, [table.old for table in tables])
+                ledger.owned_tables.forget_retired(connection, [table.old for table in tables])
                 _back_to_settled(context, connection, run)
             else:
                 context.log("the last switch had happened before its task was stopped")
-                _mark_switched(context, connection, tables, swap=_after_a_crash(context, connection, run).model_dump())
-        return ledger.run(connection, context.run_id)
+                _mark_switched(context, connection, tables, _after_a_crash(context, connection, run))
+        return ledger.runs.get(connection, context.run_id)
 
 
 def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> None:
     """Green was drained beyond the settled head, past appends that were still open: those are looked for once more."""
-    left = LeftBehind.model_validate(run.record["left_behind"])
+    left = run.left_behind
     plan = context.plan_of(run)
     plan = plan.model_copy(update={"already": sorted({*(plan.already or ()), *left.above})})
-    context.ledger.put_back(connection, context.run_id, left.settled)
-    context.ledger.move(connection, context.run_id, RunState.VERIFIED, plan=plan.model_dump(mode="json"))
+    context.ledger.checkpoints.rewind(connection, context.run_id, left.settled)
+    context.ledger.runs.move(connection, context.run_id, RunState.VERIFIED, plan=plan)
 
 
 def _after_a_crash(context: Context, connection: sa.Connection, run: Run) -> SwapResult:
     """A statement that waits may go on when its client is gone, while the fence ends: what was appended then is in doubt."""
     plan = context.plan_of(run)
-    announced = SwapResult.model_validate(run.record["swap"]).model_copy(
+    announced = run.swap_result.model_copy(
         update={"left_on_old": context.dialect.left_on_old(connection, context.switched_sets(plan))}
     )
     at_once = _is_polite(announced.attempts) and not _tables_first(announced.attempts, _takes_done(context, plan))
     if context.dialect.holds_tables or not _needs_fence(context, plan) or at_once:
         return announced
-    doubtful = _appended_since(context, plan, LeftBehind.model_validate(run.record["left_behind"]))
+    doubtful = _appended_since(context, plan, run.left_behind)
     return announced.model_copy(update={"in_doubt": doubtful})
 
 
-def _mark_switched(context: Context, connection: sa.Connection, tables: list[TableSet], **findings: object) -> None:
+def _mark_switched(context: Context, connection: sa.Connection, tables: list[TableSet], result: SwapResult | None = None) -> None:
+    """:param result: what the switch did; None: as it was announced"""
+    changes = RecordChanges() if result is None else RecordChanges(swap=result)
     greens = [table.green for table in tables]
-    context.ledger.forget_greens(connection, greens)
+    context.ledger.owned_tables.forget_greens(connection, greens)
     # In a rollback, green was a retired table; it is live now.
-    context.ledger.forget_retired(connection, greens)
-    context.ledger.move(connection, context.run_id, RunState.SWITCHED, **findings)
+    context.ledger.owned_tables.forget_retired(connection, greens)
+    context.ledger.runs.move(connection, context.run_id, RunState.SWITCHED, **changes)
 
 
 def _left_over(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:
@@ -229,9 +231,9 @@ def _superseded(context: Context, connection: sa.Connection, tables: list[TableS
     found = []
     for table in reversed(tables):
         if not context.dialect.table_exists(connection, table.schema, table.old):
-            context.ledger.forget_retired(connection, [table.old])
+            context.ledger.owned_tables.forget_retired(connection, [table.old])
             continue
-        known = context.ledger.retired(connection, old=table.old)
+        known = context.ledger.owned_tables.retired(connection, old=table.old)
         if not known:
             raise StepOrderError(foreign_old(table.old))
         found.append(known[0])
@@ -445,7 +447,7 @@ class _Counted:
 
 def _count_ahead(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> _Counted:
     """The long count, taken before anybody waits; within the switch only the newest events are left to be counted."""
-    projectors = Lockstep(context, connection, context.plan_of(context.ledger.run(connection, context.run_id)))
+    projectors = Lockstep(context, connection, context.plan_of(context.ledger.runs.get(connection, context.run_id)))
     projectors.catch_up(stopped)
     position = context.store.place_before(RECOUNTED, projectors.position)
     return _Counted(position, context.store.counts(BEGINNING, position))
@@ -456,7 +458,7 @@ def _refuse_orphans(context: Context, connection: sa.Connection, stopped: Callab
 
     :raises VerificationFailed: rows of green have lost their parents
     """
-    plan = context.plan_of(context.ledger.run(connection, context.run_id))
+    plan = context.plan_of(context.ledger.runs.get(connection, context.run_id))
     tables = context.table_sets(plan)
     for look in range(LOOKS):
         if look:
@@ -506,7 +508,7 @@ def _maintenance(context: Context, connection: sa.Connection, tables: list[Table
     """What holds the tables of the switch, or the event store, until it has ended by itself."""
     names = [name for each in tables for name in (each.blue, each.green)]
     found = context.dialect.maintenance(connection, context.schema, names)
-    fenced = _needs_fence(context, context.plan_of(context.ledger.run(connection, context.run_id)))
+    fenced = _needs_fence(context, context.plan_of(context.ledger.runs.get(connection, context.run_id)))
     return found + (context.store.maintenance() if fenced else [])
 
 
@@ -551,7 +553,7 @@ class _Attempt:
         self._counted = counted
         self._readiness = readiness
         self._number = number
-        self._run = context.ledger.run(connection, context.run_id)
+        self._run = context.ledger.runs.get(connection, context.run_id)
         self._plan = context.plan_of(self._run)
         self._projectors = Lockstep(context, connection, self._plan)
         self._pause = _Pause(context.spec.swap.max_pause)
@@ -615,7 +617,7 @@ class _Attempt:
         for each in superseded:
             self._context.log(f"dropped {each.old}, retired by the run {each.run_id}: its name was needed")
         with dialect.transaction(self._connection):
-            _mark_switched(self._context, self._connection, self._tables, swap=result.model_dump())
+            _mark_switched(self._context, self._connection, self._tables, result)
             self._note_rollback()
         return result
 
@@ -687,7 +689,7 @@ class _Attempt:
 
     def _note_rollback(self) -> None:
         if self._plan.rolls_back:
-            self._context.ledger.note(self._connection, self._plan.rolls_back, rolled_back_by=self._context.run_id)
+            self._context.ledger.runs.amend(self._connection, self._plan.rolls_back, rolled_back_by=self._context.run_id)
 
     def _read_models(self) -> list[str]:
         return self._plan.tables
@@ -823,7 +825,7 @@ class _Attempt:
 
     def _to_be_retired(self) -> list[Retired]:
         context = self._context
-        options, now = context.options_of(self._run), datetime.now(UTC)
+        options, now = self._run.record.options, datetime.now(UTC)
         keep_old = context.spec.retention.keep_old if options.keep_old is None else options.keep_old
         chosen = context.spec.retention.drop_after if options.drop_after is None else options.drop_after
         kept = chosen if keep_old else timedelta(0)
@@ -842,14 +844,14 @@ class _Attempt:
     def _announce(self, position: Place, left_behind: LeftBehind, retired: list[Retired]) -> None:
         """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
         context, ledger = self._context, self._context.ledger
-        ledger.holds(self._connection, context.run_id, [table.blue for table in self._tables])
-        ledger.owns_greens(self._connection, context.run_id, [table.green for table in self._tables])
-        ledger.retire(self._connection, retired)
+        ledger.claims.assert_held(self._connection, context.run_id, [table.blue for table in self._tables])
+        ledger.owned_tables.assert_owns_greens(self._connection, context.run_id, [table.green for table in self._tables])
+        ledger.owned_tables.retire(self._connection, retired)
         begun = SwapResult(tables=self._read_models(), position=position, pause_seconds=0, attempts=self._number)
-        ledger.move(
+        ledger.runs.move(
             self._connection,
             context.run_id,
             RunState.SWITCHING,
-            swap=begun.model_dump(),
-            left_behind=left_behind.model_dump(),
+            swap=begun,
+            left_behind=left_behind,
         )

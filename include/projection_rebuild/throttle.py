@@ -59,7 +59,7 @@ class Throttle:
         # When it last looked, and when it last was free to go on.
         self._looked, self._went_on = -math.inf, time.monotonic()
         # Whatever a worker that was killed while it waited has left.
-        context.ledger.go_on(connection, context.run_id, worker)
+        context.ledger.signals.clear_wait(connection, context.run_id, worker)
 
     def committed(self, latency: float) -> None:
         """Told what the last commit has taken, in seconds."""
@@ -75,7 +75,7 @@ class Throttle:
         :raises RebuildError: the SQL of ``throttle.replica_lag`` cannot be executed
         """
         self._looked = time.monotonic()
-        notes = self._context.ledger.notes(self._connection, self._context.run_id)
+        notes = self._context.ledger.signals.all(self._connection, self._context.run_id)
         self._limits = limits(self._context, notes)
         if paused := notes.get(PAUSE):
             reason = paused.value.get("reason")
@@ -98,9 +98,9 @@ class Throttle:
         try:
             while now is not None and (now.waits or time.monotonic() - began < worked):
                 # A run that is given up meanwhile is not waited for.
-                self._context.ledger.run(self._connection, self._context.run_id)
+                self._context.ledger.runs.get(self._connection, self._context.run_id)
                 written = time.monotonic()
-                self._context.ledger.wait(self._connection, self._context.run_id, self._worker, now.why)
+                self._context.ledger.signals.wait(self._connection, self._context.run_id, self._worker, now.why)
                 # While nothing else is committed, this tells how long a commit takes.
                 self._latency = time.monotonic() - written
                 self._sleep(self._limits.look_every.total_seconds())
@@ -108,7 +108,7 @@ class Throttle:
         finally:
             # On a lost connection the error that matters is the first one, and the next attempt does it.
             with suppress(sa.exc.SQLAlchemyError):
-                self._context.ledger.go_on(self._connection, self._context.run_id, self._worker)
+                self._context.ledger.signals.clear_wait(self._connection, self._context.run_id, self._worker)
         self._went_on = time.monotonic()
         log(f"{self._label}: going on after {self._went_on - began:.1f} s")
 

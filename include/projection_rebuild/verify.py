@@ -14,7 +14,7 @@ from projection_rebuild.context import Context
 from projection_rebuild.dialects import trouble_of
 from projection_rebuild.errors import SpecSqlError, VerificationFailed
 from projection_rebuild.external import ExternalProjector
-from projection_rebuild.ledger import RunState
+from projection_rebuild.ledger import RecordChanges, RunState
 from projection_rebuild.lockstep import Lockstep
 from projection_rebuild.names import TableSet
 from projection_rebuild.plan import Plan
@@ -37,10 +37,10 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
     began = time.monotonic()
     with context.dialect.connect() as connection:
         context.ledger.create(connection)
-        run = context.ledger.run(connection, context.run_id, at_least=RunState.CLONED)
-        if run.state.at_least(RunState.SWITCHING):
-            return Verification.model_validate(run.record["verification"])
-        plan, options = context.plan_of(run), context.options_of(run)
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
+        if run.state.has_begun_switch:
+            return run.verification
+        plan, options = context.plan_of(run), run.record.options
         live_tables.refuse_at_once(context, connection, context.switched_sets(plan), run)
         _begin_anew(context, connection, plan, stopped)
         failures, dead_letters = _check_replays(context, connection, plan), {}
@@ -74,10 +74,11 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             seconds=time.monotonic() - began,
         )
         state = RunState.VERIFIED if found.passed else RunState.CLONED
-        live = live_tables.taken_over(context, connection, context.switched_sets(plan), run) if found.passed else None
-        noted = {} if live is None else {live_tables.LIVE: live}
+        changes = RecordChanges(verification=found)
+        if found.passed:
+            changes["live_tables"] = live_tables.taken_over(context, connection, context.switched_sets(plan), run)
         with context.dialect.transaction(connection):
-            context.ledger.move(connection, context.run_id, state, verification=found.model_dump(mode="json"), **noted)
+            context.ledger.runs.move(connection, context.run_id, state, **changes)
     if not found.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
     return found
@@ -86,7 +87,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
 def _begin_anew(context: Context, connection: sa.Connection, plan: Plan, stopped: Callable[[], bool]) -> None:
     """A program whose call was cut short since its replay is replayed again, since nobody is held yet; then a retry goes on."""
     for name in [] if plan.rolls_back else plan.projectors:
-        if context.ledger.open_call(connection, context.run_id, name):
+        if context.ledger.external_calls.is_open(connection, context.run_id, name):
             context.log(replay(context, name, stopped).describe())
 
 
@@ -103,7 +104,7 @@ def _kinds(context: Context, connection: sa.Connection, plan: Plan) -> list[RowT
 
 def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
     failures = []
-    checkpoints = context.ledger.checkpoints(connection, context.run_id)
+    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
     for name in plan.projectors:
         checkpoint = checkpoints.get(name)
         copied = checkpoint is not None and (plan.part is None or partial.is_copied(context, connection, checkpoint))

@@ -214,7 +214,7 @@ class Ways:
                 raise told from None
             trouble, at = _what(told), getattr(told, "position", None)
         with context.dialect.connect() as connection:
-            letters = context.ledger.dead_letters(connection, context.run_id, name)
+            letters = context.ledger.dead_letters.of_run(connection, context.run_id, name)
         left = tuple(each for each in lines if "its handlers do the work" in each)
         return Outcome(trouble, at, frozenset(each.position for each in letters), left)
 

@@ -166,7 +166,7 @@ async def deadline_missed(spec_path: str, context: dict[str, Any]) -> str:
 def _deadline_missed(spec: RebuildSpec, dag_run: dict[str, Any]) -> str:
     run = ledger_id(dag_run["dag_id"], dag_run["dag_run_id"])
     state = _state(spec, run)
-    if state is not None and state.at_least(RunState.SWITCHED) and state is not RunState.ABANDONED:
+    if state is not None and state.has_switched:
         return f"{run} has switched in time; it only waits for the retention of its old tables"
     message = f"the run is {state or 'not planned yet'} and has not switched within {spec.deadline} (deadline)"
     Tell(spec, "deadline_missed").about(run, {"dag_run": dag_run, "run_id": dag_run["dag_run_id"]}, message)

@@ -131,7 +131,7 @@ def refusal(made: Rebuild, *expected: Change) -> str:
 
 def state_of(made: Rebuild) -> RunState:
     with made._context.dialect.connect() as connection:
-        return made._context.ledger.run(connection, made._context.run_id).state
+        return made._context.ledger.runs.get(connection, made._context.run_id).state
 
 
 def finish(made: Rebuild) -> None:
@@ -230,7 +230,7 @@ def test_each_change_makes_a_difference_to_the_last_look(kind: str, live: sa.Eng
     made = verified(live)
     dialect = made._context.dialect
     with dialect.connect() as connection:
-        run = made._context.ledger.run(connection, "run")
+        run = made._context.ledger.runs.get(connection, "run")
         tables = made._context.switched_sets(made._context.plan_of(run))
 
         def of(table: TableSet) -> list[str]:

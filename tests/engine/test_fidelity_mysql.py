@@ -470,7 +470,7 @@ def test_every_change_of_blue_is_told_by_name(small_shop: sa.Engine) -> None:
     execute(small_shop, *CHANGED.values())
     with made._context.dialect.connect() as connection:
         told = []
-        for table in made._context.switched_sets(made._context.plan_of(made._context.ledger.run(connection, "run"))):
+        for table in made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run"))):
             with pytest.raises(CloneError) as refused:
                 made._context.dialect.switch(connection, [table])
             told.append(str(refused.value))

@@ -176,7 +176,7 @@ def test_a_housekeeper_that_was_killed_leaves_a_claim_that_the_next_one_removes(
 
     with monkeypatch.context() as patched:
         patched.setattr(housekeeping, "drop_retired", die)
-        patched.setattr("projection_rebuild.ledger.Ledger.release", lambda *_: None)
+        patched.setattr("projection_rebuild.ledger.Claims.release", lambda *_: None)
         with pytest.raises(SystemExit):
             keeper(store).keep_house(is_over=over("fill"), rebuilds=["shop"])
     assert ledger(store, "claims") == 1

@@ -49,7 +49,7 @@ class _Client(threading.Thread):
 
 def _held(made: Rebuild, connection: sa.Connection, **manners: Any) -> AbstractContextManager[None]:
     context = made._context
-    tables = context.switched_sets(context.plan_of(context.ledger.run(connection, "run")))
+    tables = context.switched_sets(context.plan_of(context.ledger.runs.get(connection, "run")))
     return context.dialect.hold(connection, tables, Manners(timeout=timedelta(seconds=5), **manners), context.ledger.tables)
 
 
@@ -115,7 +115,7 @@ def test_mariadb_waits_in_the_queue_for_no_transaction(mariadb_url: sa.URL) -> N
     alone = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
     with alone, engine.connect() as client, dialect.connect() as connection:
-        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.run(connection, "run")))
+        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
         statements = dialect.switch(connection, tables)
         manners = Manners(timedelta(seconds=5), polite=False)
         client.exec_driver_sql("SELECT count(*) FROM orders")

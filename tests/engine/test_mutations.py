@@ -119,7 +119,7 @@ def unthrottled(context: Context, connection: sa.Connection) -> Throttle:
 @on(*EVERYWHERE)
 def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def unconditional(
-        self: ledger.Ledger,
+        self: ledger.Checkpoints,
         connection: sa.Connection,
         run_id: str,
         read: Checkpoint,
@@ -129,22 +129,21 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
         events: int,
         seconds: float,
     ) -> Checkpoint:
-        connection.execute(
-            self._checkpoints.update().where(self._checkpoints.c.projector == read.projector).values(position=position, head=head)
-        )
+        table = self._schema.checkpoints
+        connection.execute(table.update().where(table.c.projector == read.projector).values(position=position, head=head))
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds, read.token)
 
     made = rebuild(database, projectors=["tests.engine.harness.shop:CustomerTotalProjector"])
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
-        read = context.ledger.checkpoints(one, "run")["CustomerTotalProjector"]
+        read = context.ledger.checkpoints.of_projectors(one, "run")["CustomerTotalProjector"]
         first = replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, one)
         first.replay_to(1_000, unthrottled(context, one), lambda _: None)
         late = replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, two)
         # It has loaded what the first one wrote, and would add the same events to it.
         late._buffer.forget()
-        monkeypatch.setattr(ledger.Ledger, "advance", unconditional)
+        monkeypatch.setattr(ledger.Checkpoints, "advance", unconditional)
         late.replay_to(1_000, unthrottled(context, two), lambda _: None)
         doubled = {row[0]: row[1] for row in one.exec_driver_sql("SELECT customer, orders FROM customer_totals_rebuild")}
     assert doubled == {key: each[0] * 2 for key, each in expected(events(1_000))["customer_totals"].items()}
@@ -156,9 +155,9 @@ def test_without_the_token_a_worker_of_an_earlier_clone_writes(database: sa.Engi
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as connection:
-        before = context.ledger.checkpoints(connection, "run")["OrderProjector"]
+        before = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         made.clone_tables()
-        now = context.ledger.checkpoints(connection, "run")["OrderProjector"]
+        now = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         assert before.position == now.position and before.token != now.token
         stolen = Checkpoint(before.projector, before.position, before.head, before.events, before.seconds, now.token)
         work = replay.ProjectorReplay(context, shop.OrderProjector, stolen, connection)
@@ -181,7 +180,7 @@ def test_without_the_identity_somebody_elses_table_is_dropped(database: sa.Engin
 def _retired(made: Any) -> list[Any]:
     context = made._context
     with context.dialect.connect() as connection:
-        return list(context.ledger.retired(connection, run_id=context.run_id))
+        return list(context.ledger.owned_tables.retired(connection, run_id=context.run_id))
 
 
 @contextmanager
@@ -279,7 +278,7 @@ def test_without_claims_a_second_run_drops_what_the_first_has_made(database: sa.
     with pytest.raises(ClaimRefused):
         second.plan(RunOptions())
     assert actual(database, "_rebuild") == expected(events(1_000))
-    monkeypatch.setattr(ledger.Ledger, "claim", lambda self, connection, run_id, tables: None)
+    monkeypatch.setattr(ledger.Claims, "claim", lambda self, connection, run_id, tables: None)
     run_to(second, "clone")
     assert actual(database, "_rebuild") == expected([])
 

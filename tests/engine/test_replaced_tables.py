@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -61,7 +62,7 @@ def test_a_live_table_that_was_made_anew_is_told(shop_on_each: sa.Engine, when: 
     for after in (when, when if shop_on_each.dialect.name == "postgresql" else "verify"):
         with pytest.raises(CloneError, match=r"the live table customer_totals is another one than.*Put the former table back"):
             rest(made, after)
-        assert not state_of(made).at_least(RunState.SWITCHING)
+        assert not state_of(made).has_begun_switch
         assert {"customer_totals", "customer_totals_rebuild"} <= set(sa.inspect(shop_on_each).get_table_names())
     put_back(shop_on_each, "customer_totals")
     rest(made, when)
@@ -172,9 +173,10 @@ def test_a_run_of_the_version_before_knows_no_identities_and_switches(shop_on_sq
     run_to(made, "verify")
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        record = {key: each for key, each in ledger.run(connection, "run").record.items() if "tables" not in key}
-        ledger.begin(connection, "run", "shop", record)
-        ledger.move(connection, "run", RunState.VERIFIED)
+        record: Any = {key: each for key, each in ledger.runs.get(connection, "run").stored.items() if "tables" not in key}
+        ledger.runs.begin(connection, "run", "shop", record)
+        for state in (RunState.CLONED, RunState.VERIFIED):
+            ledger.runs.move(connection, "run", state)
     made.swap()
 
 

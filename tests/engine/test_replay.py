@@ -42,17 +42,17 @@ def stored(engine: sa.Engine) -> list[dict[str, Any]]:
 def commits(made: Rebuild, projector: str, **given: Any) -> list[int]:
     """The positions of a projector's checkpoints while it is replayed."""
     seen: list[int] = []
-    ledger, advance = made._context.ledger, made._context.ledger.advance
+    checkpoints, advance = made._context.ledger.checkpoints, made._context.ledger.checkpoints.advance
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["position"])
         return advance(*args, **kwargs)
 
-    ledger.advance = noted  # type: ignore[method-assign]
+    checkpoints.advance = noted  # type: ignore[method-assign]
     try:
         made.replay(projector, **given)
     finally:
-        del ledger.advance  # type: ignore[method-assign]
+        del checkpoints.advance  # type: ignore[method-assign]
     return seen
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -113,9 +113,9 @@ def test_a_rollback_that_is_planned_anew_keeps_what_its_attempts_have_applied(
     # As an attempt leaves it that was given up when it had drained.
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        plan = made._context.plan_of(ledger.run(connection, "back"))
+        plan = made._context.plan_of(ledger.runs.get(connection, "back"))
         drained = plan.model_copy(update={"already": [*(plan.already or ()), 451]})
-        ledger.move(connection, "back", RunState.VERIFIED, plan=drained.model_dump(mode="json"))
+        ledger.runs.move(connection, "back", RunState.VERIFIED, plan=drained)
     assert 451 in (made.plan_rollback(RunOptions()).already or ())
 
 
@@ -205,3 +205,37 @@ def test_an_append_that_was_open_during_the_switch_is_in_both_tables(
     assert actual(engine) == expected(stored[:202])
     roll_back(engine, "back")
     assert actual(engine) == expected(stored[:202])
+
+
+@pytest.fixture
+def reconciled(sqlite_url: sa.URL) -> Iterator[sa.Engine]:
+    """A shop whose tables a run has switched, keeping the old ones."""
+    made = sa.create_engine(sqlite_url)
+    shop.metadata.create_all(made)
+    with made.begin() as connection:
+        connection.execute(shop.stored_events.insert(), events(50))
+    run_to(rebuild(made, "repair"), "reconcile")
+    yield made
+    made.dispose()
+
+
+def states(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return [*connection.execute(sa.text("SELECT state FROM projection_rebuild_runs ORDER BY run_id")).scalars()]
+
+
+def test_a_run_that_was_given_up_has_no_switch_to_be_taken_back(reconciled: sa.Engine) -> None:
+    # As a version before this one left it, or a switch of MySQL's that did not happen.
+    with reconciled.begin() as connection:
+        connection.exec_driver_sql("UPDATE projection_rebuild_runs SET state = 'abandoned'")
+    with pytest.raises(PlanError, match="it has not switched"):
+        rebuild(reconciled, "back").plan_rollback(RunOptions(), of="repair")
+
+
+@pytest.mark.parametrize("state", ["switching", "switched", "reconciled", "finished"])
+def test_a_run_that_has_come_to_its_switch_is_not_given_up(reconciled: sa.Engine, state: str) -> None:
+    with reconciled.begin() as connection:
+        connection.execute(sa.text("UPDATE projection_rebuild_runs SET state = :state"), {"state": state})
+    with pytest.raises(StepOrderError, match=f"is {state}, and no run may go from there to abandoned"):
+        rebuild(reconciled, "repair").abandon()
+    assert states(reconciled) == [state]

@@ -14,7 +14,6 @@ from projection_rebuild import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
 from projection_rebuild.event_store import EventStore
-from projection_rebuild.ledger import RunState
 from tests.engine.harness.clocks import ShiftedClock
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to, state_of
@@ -138,7 +137,7 @@ def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
     monkeypatch.setattr(swap, "refuse_replaced", slow)
     with pytest.raises(SwapNotPossible):
         made.swap()
-    assert not state_of(made).at_least(RunState.SWITCHED)
+    assert not state_of(made).has_switched
     monkeypatch.undo()
     made.swap()
     made.reconcile()

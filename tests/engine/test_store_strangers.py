@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import ClaimRefused, PartError, PlanError
 from projection_rebuild.events import Event
-from projection_rebuild.ledger import Ledger
+from projection_rebuild.ledger import Runs
 from projection_rebuild.live import project_live
 from projection_rebuild.projector import handles
 from projection_rebuild.rows import Rows
@@ -212,20 +212,21 @@ def test_two_plans_of_one_run_at_once_are_told(engine: sa.Engine, monkeypatch: p
     store = Store(engine)
     store.rebuild(CustomerProjector, run_id="other").plan(RunOptions())
     store.rebuild(CustomerProjector, run_id="other").abandon()
-    monkeypatch.setattr(Ledger, "begin", _begin_twice(Ledger.begin))
+    monkeypatch.setattr(Runs, "begin", _begin_twice(Runs.begin))
     with pytest.raises(ClaimRefused, match="another worker is planning the run run at this moment"):
         store.rebuild(CustomerProjector).plan(RunOptions())
 
 
 def _begin_twice(begin: Callable[..., None]) -> Callable[..., None]:
-    def twice(self: Ledger, connection: sa.Connection, *given: object) -> None:
+    def twice(self: Runs, connection: sa.Connection, *given: object) -> None:
         begin(self, connection, *given)
-        monkeyed = self._runs.delete
-        self._runs.delete = lambda: sa.delete(self._runs).where(sa.false())  # type: ignore[method-assign]
+        runs = self._schema.runs
+        monkeyed = runs.delete
+        runs.delete = lambda: sa.delete(runs).where(sa.false())  # type: ignore[method-assign]
         try:
             begin(self, connection, *given)
         finally:
-            self._runs.delete = monkeyed  # type: ignore[method-assign]
+            runs.delete = monkeyed  # type: ignore[method-assign]
 
     return twice
 

@@ -538,8 +538,8 @@ def test_a_program_that_begins_anew_gets_tables_of_the_new_structure(sqlite_url:
     context = run._context
     program: Any = SimpleNamespace(name=OrderProjector.name, tables=OrderProjector.tables, on_retry=external.OnRetry.RESTART)
     with context.dialect.connect() as connection:
-        context.ledger.begin_call(connection, "run", "OrderProjector", 0, 10)
-        checkpoint = context.ledger.checkpoints(connection, "run")["OrderProjector"]
+        context.ledger.external_calls.begin(connection, "run", "OrderProjector", 0, 10)
+        checkpoint = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         # As after a kill between the two statements that put an empty table in its place.
         context.dialect.run(connection, "DROP TABLE orders_rebuild")
         ExternalReplay(context, program, checkpoint, connection).begin_anew()

@@ -409,16 +409,16 @@ class _Running:
     def _actions(self) -> list[Action]:
         """What the reader may do; whoever may only look is offered nothing."""
         state = RunState(self._report.state)
-        if not self._may_act or state.at_least(RunState.SWITCHING):
+        if not self._may_act or state.has_begun_switch or state.is_over:
             return []
         said = {each.name for each in self._report.notes}
         offered = [] if SWAP_NOW in said else [SWITCH_NOW]
         if PAUSE in said:
             offered.append(RESUME_REPLAYS)
-        elif not state.at_least(RunState.VERIFIED):
+        elif not state.is_verified:
             offered.append(PAUSE_REPLAYS)
         # Airflow asks about the first verification only; about a later one it is answered here.
-        if state == RunState.VERIFIED and self._airflow is not None and self._airflow.tasks.get("approve_swap") == "failed":
+        if state.is_verified and self._airflow is not None and self._airflow.tasks.get("approve_swap") == "failed":
             offered += [APPROVE, REJECT]
         return offered
 

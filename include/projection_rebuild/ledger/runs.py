@@ -1,0 +1,133 @@
+"""The runs: how far each has come, and the record of what its steps have found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Unpack
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+
+from projection_rebuild.errors import FencedOut, StepOrderError
+from projection_rebuild.ledger.repository import Repository, as_json, as_moment, from_json, now
+from projection_rebuild.ledger.run_record import RecordChanges, Run
+from projection_rebuild.ledger.states import INTERRUPTED_AT_SWITCH, RunState
+
+
+class Runs(Repository):
+    """The runs by their ids."""
+
+    def begin(self, connection: sa.Connection, run_id: str, rebuild: str, record: RecordChanges) -> None:
+        """Records a run as planned; one of the same id begins anew."""
+        schema = self._schema
+        for table in (schema.runs, schema.notes, schema.code, schema.waits):
+            connection.execute(table.delete().where(table.c.run_id == run_id))
+        connection.execute(
+            schema.runs.insert().values(
+                run_id=run_id,
+                rebuild=rebuild,
+                state=RunState.PLANNED,
+                record=as_json(_stored(record)),
+                started_at=now(),
+                updated_at=now(),
+            )
+        )
+
+    def get(self, connection: sa.Connection, run_id: str, *, requires: RunState = RunState.PLANNED) -> Run:
+        """A run for one of its steps.
+
+        :param requires: the state that the run must have reached
+        :raises StepOrderError: there is no such run, it was given up, or it has not come as far
+        """
+        run = self.find(connection, run_id)
+        if run is None:
+            raise StepOrderError(f"the ledger has no run {run_id}; run the step `plan` first")
+        if run.state is RunState.ABANDONED:
+            raise StepOrderError(
+                f"the run {run_id} was given up, or another run has taken over its tables; clear its `plan` task to begin it anew"
+            )
+        if not run.state.has_reached(requires):
+            raise StepOrderError(f"the run {run_id} is {run.state}, not yet {requires}; run the steps before this one first")
+        return run
+
+    def find(self, connection: sa.Connection, run_id: str) -> Run | None:
+        """A run, whatever its state; None: the ledger does not know it."""
+        runs = self._schema.runs
+        row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).one_or_none()
+        return None if row is None else _run(row)
+
+    def latest(self, connection: sa.Connection, rebuild: str, limit: int) -> list[Run]:
+        """The last runs of a spec, newest first."""
+        runs = self._schema.runs
+        query = sa.select(runs).where(runs.c.rebuild == rebuild).order_by(runs.c.started_at.desc()).limit(limit)
+        return [_run(row) for row in connection.execute(query)]
+
+    def move(self, connection: sa.Connection, run_id: str, state: RunState, **changes: Unpack[RecordChanges]) -> None:
+        """Moves a run to a state and adds to its record.
+
+        :raises StepOrderError: there is no such run, it was given up, or its state may not become this one
+        :raises FencedOut: somebody has moved it since it was read here
+        """
+        run = self.get(connection, run_id)
+        if not self.move_from(connection, run, state, **changes):
+            raise FencedOut(f"the run {run_id} is no longer {run.state}: another worker has moved it; this one has not")
+
+    def move_from(self, connection: sa.Connection, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
+        """Moves a run that was read before, unless somebody has moved it since; then nothing is done.
+
+        :returns: whether it was moved
+        :raises StepOrderError: the run's state may not become this one
+        """
+        if not run.state.may_become(state):
+            remedy = f"; {INTERRUPTED_AT_SWITCH[run.state]}" if run.state in INTERRUPTED_AT_SWITCH else ""
+            raise StepOrderError(f"the run {run.run_id} is {run.state}, and no run may go from there to {state}{remedy}")
+        runs = self._schema.runs
+        record = {**run.stored, **_stored(changes), "moved": _moved(run, state)}
+        unmoved = (runs.c.run_id == run.run_id) & (runs.c.state == run.state)
+        moved = runs.update().where(unmoved).values(state=state, record=as_json(record), updated_at=now())
+        return connection.execute(moved).rowcount > 0
+
+    def amend(self, connection: sa.Connection, run_id: str, **changes: Unpack[RecordChanges]) -> None:
+        """Adds to the record of a run, if there is one, and leaves its state."""
+        run = self.find(connection, run_id)
+        if run is not None:
+            runs = self._schema.runs
+            record = {**run.stored, **_stored(changes)}
+            connection.execute(runs.update().where(runs.c.run_id == run_id).values(record=as_json(record)))
+
+    def give_up(self, connection: sa.Connection, run_id: str) -> None:
+        """Marks a run as given up, unless it has come to its switch or the ledger does not know it. Its record stays as it is."""
+        runs = self._schema.runs
+        states = [state for state in RunState if state.may_become(RunState.ABANDONED)]
+        alive = (runs.c.run_id == run_id) & runs.c.state.in_(states)
+        connection.execute(runs.update().where(alive).values(state=RunState.ABANDONED, updated_at=now()))
+
+    def last_seen(self, connection: sa.Connection, run_id: str) -> datetime | None:
+        """When a run last wrote anything; None: the ledger does not know it."""
+        written = [
+            connection.execute(sa.select(sa.func.max(table.c.updated_at)).where(table.c.run_id == run_id)).scalar()
+            for table in (self._schema.runs, self._schema.checkpoints)
+        ]
+        return max((as_moment(text) for text in written if text), default=None)
+
+
+def _run(row: sa.Row[Any]) -> Run:
+    return Run(row.run_id, row.rebuild, RunState(row.state), from_json(row.record), as_moment(row.started_at))
+
+
+def _stored(changes: RecordChanges) -> dict[str, Any]:
+    return {key: value.model_dump(mode="json") if isinstance(value, BaseModel) else value for key, value in changes.items()}
+
+
+def _moved(run: Run, state: RunState) -> dict[str, str]:
+    """When the run came to each of its states; what is after the new one is to come again."""
+    before: Mapping[str, str] = run.stored.get("moved", {})
+    kept = {name: at for name, at in before.items() if not _is_later(RunState(name), state)}
+    if _is_later(state, run.state) or state not in kept:
+        kept[str(state)] = now()
+    return kept
+
+
+def _is_later(state: RunState, other: RunState) -> bool:
+    return state is not other and state.has_reached(other)
