@@ -133,9 +133,9 @@ class _Check:
         apart = models if scratch is None else of_our_own(scratch)
         self._engines = {models, store, apart}
         self._models, self._apart = dialect_for(models, spec.read_models.conn_id), dialect_for(apart, "the scratch database")
-        if self._models.flavour != self._apart.flavour:
+        if self._models.database != self._apart.database:
             raise SpecError(
-                f"the scratch database is {self._apart.flavour}, and the read models are in {self._models.flavour}: the tables cannot be made alike"
+                f"the scratch database is {self._apart.database}, and the read models are in {self._models.database}: the tables cannot be made alike"
             )
         self._store = Sample(dialect_for(store, spec.event_store.conn_id), spec.event_store)
         self._one_database = same_database(store, models) and same_database(models, apart)
@@ -183,7 +183,7 @@ class _Check:
 
     def _bring_events(self, scratch: Scratch, chosen: Sequence[str], upto: Place) -> None:
         """SQL of projectors finds the events, as in a run."""
-        by_sql = any(statements_of(self._projectors[name], self._models.flavour) for name in chosen)
+        by_sql = any(statements_of(self._projectors[name], self._models.database) for name in chosen)
         if by_sql and self._one_database and upto is not None:
             self._models.bring(scratch, self._spec.event_store.table, self._spec.event_store.columns.position, upto)
 

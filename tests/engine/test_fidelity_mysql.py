@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from projection_rebuild import swap
 from projection_rebuild.dialects import mysql_text
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.names import TableSet
 from projection_rebuild.rebuild import Rebuild
@@ -164,9 +164,9 @@ def harmless(failure: str, kind: str) -> bool:
     return kind == "mysql" and KNOWN_ON_MYSQL in failure
 
 
-def tables_of(made: Rebuild) -> tuple[MySQLDialect, list[TableSet]]:
+def tables_of(made: Rebuild) -> tuple[MySQLFamily, list[TableSet]]:
     dialect = made._context.dialect
-    assert isinstance(dialect, MySQLDialect)
+    assert isinstance(dialect, MySQLFamily)
     return dialect, [TableSet.of(name, schema=None, limit=dialect.max_identifier) for name in (CUSTOMERS, ORDERS, LINES, TOTALS)]
 
 
@@ -260,7 +260,7 @@ def test_whatever_statement_was_the_last_the_rest_is_done_later(engine: sa.Engin
         dialect, tables = tables_of(made)
         with pytest.MonkeyPatch.context() as patch:
             for verb in ("planned_after_switch", "after_switch"):
-                patch.setattr(MySQLDialect, verb, lambda *_: [])
+                patch.setattr(MySQLFamily, verb, lambda *_: [])
             made.swap()
         with dialect.connect() as connection:
             statements = dialect.after_switch(connection, tables)
@@ -288,7 +288,7 @@ def test_ids_that_are_handed_out_until_the_switch_are_not_handed_out_again(engin
     run_to(made, "verify")
     with pytest.MonkeyPatch.context() as patch:
         # As if clients had moved it after the statements of the switch were worked out.
-        patch.setattr(MySQLDialect, "_counter", lambda *_: "SELECT 1")
+        patch.setattr(MySQLFamily, "_counter", lambda *_: "SELECT 1")
         with engine.begin() as connection:
             connection.exec_driver_sql('ALTER TABLE `Bücher.Lines "x"` AUTO_INCREMENT = 70000')
         made.swap()

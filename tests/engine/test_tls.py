@@ -88,7 +88,7 @@ def _cipher(engine: sa.Engine) -> str | None:
     """How the server says that our session is encrypted."""
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        schema = "information_schema" if dialect.flavour == "mariadb" else "performance_schema"
+        schema = "information_schema" if dialect.database == "mariadb" else "performance_schema"
         return connection.exec_driver_sql(CIPHER[engine.dialect.name].format(schema)).scalar()
 
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a database, verb by verb; one subclass per database family, the verbs in the same order.
+"""What the engine asks of a database, verb by verb; one subclass per database, the verbs in the same order.
 
 Methods that return statements do not execute them: a step runs them one by one (and a dry run prints them). They read
 the catalogs each time, so that after a crash they return just what is still missing.
@@ -219,7 +219,7 @@ class Scratch:
 
 
 class Dialect(ABC):
-    """The verbs of one database family.
+    """The verbs of one database.
 
     :param engine: the SQLAlchemy engine of the database; its preparer quotes every identifier
     :param known_as: how people know the connection, in messages: its id
@@ -231,18 +231,23 @@ class Dialect(ABC):
     ddl_commits: ClassVar[bool]
     """True where each DDL statement commits by itself, so that a switch cannot be rolled back."""
 
-    @property
-    def flavour(self) -> str:
-        """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
-        return self.engine.dialect.name
+    database: ClassVar[str]
+    """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
 
-    @property
-    def holds_tables(self) -> bool:
-        """Whether :meth:`hold` keeps everybody from the blue tables until they are switched.
+    has_schemas: ClassVar[bool] = True
+    """Whether a table's name may have a schema."""
 
-        Otherwise a switch waits by itself, and goes on even if its process, and the fence with it, has died.
-        """
-        return True
+    fixes_types: ClassVar[bool] = True
+    """Whether the type of a column says of which kind its values are."""
+
+    holds_tables: ClassVar[bool] = True
+    """Whether :meth:`hold` keeps everybody from the blue tables until they are switched.
+
+    Otherwise a switch waits by itself, and goes on even if its process, and the fence with it, has died.
+    """
+
+    hides_other_tables: ClassVar[bool] = False
+    """True where a connection can read no other tables within :meth:`hold`, so that no SQL reads events there."""
 
     def are_held(self, connection: sa.Connection) -> bool:
         """Whether nobody but us comes to the blue tables now, within :meth:`hold`."""
@@ -297,6 +302,14 @@ class Dialect(ABC):
             finally:
                 self._sessions.pop(connection, None)
 
+    def reach(self) -> None:
+        """Connects for a moment and sets nothing, so that SQLAlchemy knows the server.
+
+        :raises ConnectionRefused: as :meth:`connect`
+        """
+        with self._open() as connection, _closed_at_error(connection):
+            self._check_session(connection)
+
     def renew(self, connection: sa.Connection) -> None:
         """If the server has ended this connection, another one takes its place."""
         if connection.invalidated:
@@ -349,7 +362,8 @@ class Dialect(ABC):
     def session(self, connection: sa.Connection) -> list[str]:
         """Statements that make the same settings in a shell, as they stand."""
 
-    def on_connect(self, driver: Any) -> None:  # noqa: B027 - most databases need none
+    @staticmethod  # noqa: B027 - most databases need none
+    def on_connect(driver: Any) -> None:
         """Settings of a driver's new connection that SQLAlchemy's own first questions need."""
 
     def check_live(self, connection: sa.Connection) -> None:  # noqa: B027 - SQLite's connections read and write alike

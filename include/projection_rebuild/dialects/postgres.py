@@ -225,6 +225,7 @@ class PostgresDialect(Dialect):
 
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
+    database = "postgresql"
     validates_keys = True
     # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
     # A float as text, in its shortest form: the server's own cast of one to numeric drops two digits, which COPY does not.
@@ -256,7 +257,8 @@ class PostgresDialect(Dialect):
         statement, values = ours.statement(self._version(connection))
         return [statement % tuple(map(literal, values))]
 
-    def on_connect(self, driver: Any) -> None:
+    @staticmethod
+    def on_connect(driver: Any) -> None:
         # SQLAlchemy asks for the server's version before we come to anything, and expects text.
         if driver.info.parameter_status("client_encoding") != "UTF8":
             driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
