@@ -18,7 +18,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.dialects.base import Inspector
 from projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
 from projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
 from projection_rebuild.positions import BEGINNING, Place, is_before, said
@@ -202,7 +202,7 @@ class Ledger:
     :param schema: where the tables are; the same schema as the read models
     """
 
-    def __init__(self, dialect: Dialect, schema: str | None) -> None:
+    def __init__(self, dialect: Inspector, schema: str | None) -> None:
         self._dialect = dialect
         metadata = sa.MetaData(schema=schema)
         name, run_name, moment = sa.String(190), sa.String(RUN_ID_LENGTH), sa.String(32)

@@ -8,7 +8,7 @@ import MySQLdb
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import dialect_class, dialect_for
+from projection_rebuild.dialects import Dialect, dialect_class, dialect_for
 from projection_rebuild.dialects.mariadb import MariaDBDialect
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import ConnectionRefused, UnsupportedDatabase
@@ -93,3 +93,18 @@ def test_connections_of_our_own_are_made_before_anybody_is_asked() -> None:
 def test_an_unknown_driver_is_refused() -> None:
     with pytest.raises(UnsupportedDatabase, match=r"mysql\+pymysql is not supported; use one of postgresql\+psycopg"):
         dialect_for(sa.create_engine("mysql+pymysql://", module=MySQLdb))
+
+
+def verbs(subject: type) -> set[str]:
+    """What one of the classes of which a dialect is made promises by itself."""
+    own = {name for name, value in vars(subject).items() if callable(value) or isinstance(value, property | staticmethod)}
+    return {name for name in own if not name.startswith("_")}
+
+
+def test_each_subject_has_few_verbs_and_none_of_anothers() -> None:
+    subjects = [each for each in Dialect.__mro__[1:] if each.__module__.startswith("projection_rebuild.dialects.base.")]
+    assert len(subjects) >= 8
+    assert {each.__name__: len(verbs(each)) for each in subjects if not 4 <= len(verbs(each)) <= 16} == {}
+    assert verbs(Dialect) == set()
+    named = [name for each in subjects for name in verbs(each)]
+    assert len(named) == len(set(named))

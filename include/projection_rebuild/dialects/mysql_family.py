@@ -10,7 +10,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Container, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -542,15 +542,17 @@ class MySQLFamily(Dialect):
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
-    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Scratch]:
         with self.connect() as connection:
             charset, collation = self._execute(connection, "SELECT @@character_set_database, @@collation_database").one()
-        return self._schema_apart(
+        with self._schema_apart(
             name,
             reserve="SELECT GET_LOCK(%s, 0) = 1",
             make=f"CREATE DATABASE {self.quote(name)} CHARACTER SET {charset} COLLATE {collation}",
             drop=f"DROP DATABASE IF EXISTS {self.quote(name)}",
-        )
+        ):
+            yield Scratch(self, name)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         if scratch.schema:

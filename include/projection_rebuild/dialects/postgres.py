@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -503,13 +503,15 @@ class PostgresDialect(Dialect):
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
-    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
-        return self._schema_apart(
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Scratch]:
+        with self._schema_apart(
             name,
             reserve="SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))",
             make=f"CREATE SCHEMA {self.quote(name)}",
             drop=f"DROP SCHEMA IF EXISTS {self.quote(name)} CASCADE",
-        )
+        ):
+            yield Scratch(self, name)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         self._execute(connection, f"SET search_path = {self.quote(scratch.schema or 'public')}")
