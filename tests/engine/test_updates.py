@@ -234,7 +234,7 @@ def test_updates_use_up_no_numbers(
     metadata.create_all(made.engine)
     with made.engine.begin() as connection:
         connection.execute(users.insert(), [{"name": f"n{each}", "email": f"e{each}", "seen": 0} for each in range(300)])
-    monkeypatch.setattr("projection_rebuild.dialects.mysql_family.LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr("projection_rebuild.dialects.mysql_row_store.LONGEST_MESSAGE", 1000)
 
     def see(rows: RowBuffer) -> None:
         for each in range(300):

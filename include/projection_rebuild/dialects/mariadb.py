@@ -19,18 +19,12 @@ from projection_rebuild.dialects import mysql_session as ours
 from projection_rebuild.dialects import mysql_text as text
 from projection_rebuild.dialects.base import Manners, TablesBusy, died
 from projection_rebuild.dialects.mariadb_keepers import GATE, STEP, Keepers, door_of, shut
-from projection_rebuild.dialects.mysql_family import (
-    ACCESS_DENIED,
-    CHILDREN,
-    HOLDS,
-    OLDEST_TRANSACTION,
-    MySQLFamily,
-    different,
-    ending,
-    file_name,
-    number_of,
-)
+from projection_rebuild.dialects.mysql_base import ACCESS_DENIED, ending, number_of
+from projection_rebuild.dialects.mysql_cannot_carry import CHILDREN
+from projection_rebuild.dialects.mysql_cutover import different
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.dialects.mysql_hanging import TRIGGERS_OF
+from projection_rebuild.dialects.mysql_inspector import HOLDS, OLDEST_TRANSACTION, file_name
 from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.names import TableSet
 from projection_rebuild.positions import Place

@@ -18,16 +18,11 @@ from projection_rebuild.dialects import mysql_preflight as preflight
 from projection_rebuild.dialects import mysql_session as ours
 from projection_rebuild.dialects import mysql_text as text
 from projection_rebuild.dialects.base import Manners
-from projection_rebuild.dialects.mysql_family import (
-    ACCESS_DENIED,
-    HOLDS,
-    OLDEST_TRANSACTION,
-    TABLE_ACCESS_DENIED,
-    Check,
-    MySQLFamily,
-    not_settled,
-    number_of,
-)
+from projection_rebuild.dialects.mysql_base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
+from projection_rebuild.dialects.mysql_cannot_carry import Check
+from projection_rebuild.dialects.mysql_event_log import not_settled
+from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.dialects.mysql_inspector import HOLDS, OLDEST_TRANSACTION
 from projection_rebuild.names import TableSet
 from projection_rebuild.positions import Place
 from projection_rebuild.shapes import Holds
