@@ -11,7 +11,7 @@ from itertools import islice
 import sqlalchemy as sa
 
 from projection_rebuild import boundary, limits, structure
-from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects import Dialect, dialect_class, dialect_for
 from projection_rebuild.dialects.base import Scratch
 from projection_rebuild.errors import PlanError, SettleTimeout, SpecError
 from projection_rebuild.events import Event
@@ -132,11 +132,12 @@ class _Check:
         store = models if event_store is read_models else of_our_own(event_store)
         apart = models if scratch is None else of_our_own(scratch)
         self._engines = {models, store, apart}
+        if models.dialect.driver != apart.dialect.driver:
+            # No server has to be asked for that.
+            raise _unlike(dialect_class(models), dialect_class(apart))
         self._models, self._apart = dialect_for(models, spec.read_models.conn_id), dialect_for(apart, "the scratch database")
-        if self._models.flavour != self._apart.flavour:
-            raise SpecError(
-                f"the scratch database is {self._apart.flavour}, and the read models are in {self._models.flavour}: the tables cannot be made alike"
-            )
+        if self._models.database != self._apart.database:
+            raise _unlike(type(self._models), type(self._apart))
         self._store = Sample(dialect_for(store, spec.event_store.conn_id), spec.event_store)
         self._one_database = same_database(store, models) and same_database(models, apart)
         self._projectors = spec.load_projectors()
@@ -183,9 +184,15 @@ class _Check:
 
     def _bring_events(self, scratch: Scratch, chosen: Sequence[str], upto: Place) -> None:
         """SQL of projectors finds the events, as in a run."""
-        by_sql = any(statements_of(self._projectors[name], self._models.flavour) for name in chosen)
+        by_sql = any(statements_of(self._projectors[name], self._models.database) for name in chosen)
         if by_sql and self._one_database and upto is not None:
             self._models.bring(scratch, self._spec.event_store.table, self._spec.event_store.columns.position, upto)
+
+
+def _unlike(models: type[Dialect], apart: type[Dialect]) -> SpecError:
+    return SpecError(
+        f"the scratch database is {apart.database}, and the read models are in {models.database}: the tables cannot be made alike"
+    )
 
 
 def make_alike(dialect: Dialect, live: sa.Connection, schema: str | None, scratch: Scratch, tables: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
-from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.base import Comparing
 from projection_rebuild.rows import Key, RowType, Values
 from projection_rebuild.values import from_json, plain_type
 
@@ -47,7 +47,7 @@ class Unlike:
         return f"{row}: the column {self.column} differs{types}"
 
 
-def unlike(dialect: Dialect, schema: str | None, kind: RowType, one: str, other: str) -> Iterator[Unlike]:
+def unlike(dialect: Comparing, schema: str | None, kind: RowType, one: str, other: str) -> Iterator[Unlike]:
     """Where the rows of two tables differ, in the columns that the projector knows.
 
     They are read side by side in the order of their keys, so that only rows that have no double are kept in memory.
@@ -76,7 +76,7 @@ def unlike(dialect: Dialect, schema: str | None, kind: RowType, one: str, other:
 
 
 def _rows(
-    dialect: Dialect, connection: sa.Connection, schema: str | None, kind: RowType, table: str
+    dialect: Comparing, connection: sa.Connection, schema: str | None, kind: RowType, table: str
 ) -> Generator[Values, None, None]:
     columns: dict[str, sa.ColumnClause[Any]] = {name: sa.column(quoted_name(name, quote=True)) for name in kind.columns}
     json = [at for at, name in enumerate(kind.columns) if plain_type(kind.types[name]) in (dict, list)]

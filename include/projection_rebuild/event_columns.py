@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
 from projection_rebuild.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.base import EventExpressions
 from projection_rebuild.event_decoding import bytes_of_stream, epoch_count, stream_of_bytes
 from projection_rebuild.positions import HIGHEST, LOWEST, Place
 from projection_rebuild.presets import Preset
@@ -32,7 +32,9 @@ class EventColumns:
     :param types: of the columns that the table has, by name
     """
 
-    def __init__(self, dialect: Dialect, section: EventStoreSection, schema: str | None, types: Mapping[str, ColumnType]) -> None:
+    def __init__(
+        self, dialect: EventExpressions, section: EventStoreSection, schema: str | None, types: Mapping[str, ColumnType]
+    ) -> None:
         self._dialect = dialect
         self._section = section
         self._types = types

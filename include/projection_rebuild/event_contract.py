@@ -78,7 +78,7 @@ class Contract:
 
     def _no_table(self, connection: sa.Connection) -> Finding | None:
         table, schema = self._section.table, self._section.db_schema
-        if self._dialect.flavour == "sqlite" and schema not in (None, "main"):
+        if not self._dialect.has_schemas and schema not in (None, "main"):
             problem = f"a file of SQLite has no schema {schema}, and what is attached to a connection of the application's is not there for ours"
             return self._refusal(problem, "leave event_store.schema out, and connect to the file that holds the events")
         kind = self._dialect.relation_kind(connection, self._schema, table)
@@ -195,7 +195,7 @@ class Contract:
     # Types, payloads, times -------------------------------------------------------------------------------------
 
     def _plain(self, what: str, name: str, known: ColumnType, allowed: set[ColumnKind], better: str) -> Iterator[Finding]:
-        if known.kind not in allowed and self._dialect.flavour != "sqlite":
+        if known.kind not in allowed and self._dialect.fixes_types:
             yield self._refusal(f"its {what} column {name} is of the type {known.name}", f"use {better}")
 
     def _type_bytes(self, connection: sa.Connection, known: ColumnType) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.boundary import reading
 from projection_rebuild.dialects import Dialect
-from projection_rebuild.dialects.base import Fence
+from projection_rebuild.dialects.base import Fence, LockWaits
 from projection_rebuild.errors import FallingBehind, PartError, PositionError
 from projection_rebuild.event_columns import EventColumns, as_text
 from projection_rebuild.event_contract import Contract
@@ -71,7 +71,7 @@ class _Hurry:
     :param longest: how long each waits for a lock at most
     """
 
-    def __init__(self, dialect: Dialect, longest: timedelta) -> None:
+    def __init__(self, dialect: LockWaits, longest: timedelta) -> None:
         self._dialect = dialect
         self._longest = longest
         # Each with what closes it.

@@ -247,7 +247,7 @@ class _Look:
                     problem = f"{reason}, so that it is replayed by its handlers and not by its SQL"
                     yield Finding(about=name, problem=problem, remedy="this is only slower")
                 continue
-            if reason is None and self._dialect.flavour == "mysql":
+            if reason is None and self._dialect.hides_other_tables:
                 reason = "MySQL's switch holds the tables in a way that lets no SQL read events"
             if reason is not None:
                 problem = f"it has no handlers, and its SQL cannot be used: {reason or 'it has none for this database'}"

@@ -31,7 +31,7 @@ from projection_rebuild import (
     verify,
 )
 from projection_rebuild.context import Context
-from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects import dialect_class, dialect_for
 from projection_rebuild.errors import VerificationFailed
 from projection_rebuild.event_store import EventStore
 from projection_rebuild.housekeeping import Housekeeping, Leftover
@@ -365,8 +365,8 @@ def of_our_own(engine: sa.Engine) -> sa.Engine:
 
     Their errors do not quote the values of their statements: rows and payloads never reach a log.
     """
-    pool, made = engine.pool.recreate(), dialect_for(engine)
-    sa.event.listen(pool, "connect", lambda driver, _: made.on_connect(driver), insert=True)
+    pool, on_connect = engine.pool.recreate(), dialect_class(engine).on_connect
+    sa.event.listen(pool, "connect", lambda driver, _: on_connect(driver), insert=True)
     return sa.Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 

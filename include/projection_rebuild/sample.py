@@ -572,7 +572,7 @@ class _Compared:
         """
         annotation, quoted = temporary.kind.types[name], self._dialect.quote(name)
         is_json = temporary.columns[name].kind is ColumnKind.JSON or plain_type(annotation) in (dict, list)
-        by_sql = bool(self._work.projector.statements(self._dialect.flavour))
+        by_sql = bool(self._work.projector.statements(self._dialect.database))
         if not is_json and not by_sql:
             return False
         sides = [f"{side}.{quoted}" for side in ("s", "g")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from projection_rebuild.context import Context
-from projection_rebuild.dialects import Dialect
+from projection_rebuild.dialects.base import EventExpressions
 from projection_rebuild.plan import Plan
 from projection_rebuild.positions import Place, said
 from projection_rebuild.spec import EventStoreSection
@@ -115,7 +115,7 @@ def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -
     )
 
 
-def only_these(dialect: Dialect, section: EventStoreSection) -> tuple[list[str], tuple[object, ...]]:
+def only_these(dialect: EventExpressions, section: EventStoreSection) -> tuple[list[str], tuple[object, ...]]:
     """The conditions of ``event_store.only``, and the values bound in them."""
     conditions = []
     for name, value in section.only.items():

@@ -35,7 +35,7 @@ class SetError(ProjectorError):
 
 def why_not(context: Context, projector: type[Projector]) -> str | None:
     """Why a projector is not replayed by its SQL; empty: it has none. None: it is."""
-    if not statements_of(projector, context.dialect.flavour):
+    if not statements_of(projector, context.dialect.database):
         return ""
     if not context.one_database:
         return "events and read models are in two databases"
@@ -71,7 +71,7 @@ class Sets:
         self._context = context
         self._projector = projector
         self._already = already
-        self._statements = statements_of(projector, context.dialect.flavour)
+        self._statements = statements_of(projector, context.dialect.database)
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
         self._wanted = context.spec.replay.commit_every.total_seconds()
@@ -103,7 +103,7 @@ class Sets:
                 if trouble is not None and trouble.kind in (Kind.SQL, Kind.MISSING):
                     raise ProjectorError(
                         f"{self._projector.name()}: {number} of the {len(self._statements)} texts in its `statements` for "
-                        f"{self._context.dialect.flavour} cannot be executed: {trouble.describe()}. Correct it; or bring back what somebody has "
+                        f"{self._context.dialect.database} cannot be executed: {trouble.describe()}. Correct it; or bring back what somebody has "
                         "taken away from the database"
                     ) from None
                 if trouble is None or trouble.kind is not Kind.VALUE:

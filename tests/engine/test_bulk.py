@@ -15,7 +15,7 @@ from sqlalchemy.dialects import mysql
 from projection_rebuild import bulk
 from projection_rebuild.bulk import FORMATS, as_text
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.rows import Changes, row, row_type
 from projection_rebuild.tables import GreenTables, WriteError
 from projection_rebuild.trouble import Kind
@@ -194,7 +194,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", marked("mariadb", "mysql"))
 def test_an_error_about_a_value_is_known_for_what_it_is(kind: str, new_database: Any) -> None:
-    dialect = MySQLDialect(sa.create_engine(new_database(kind)))
+    dialect = dialect_for(sa.create_engine(new_database(kind)))
     metadata.create_all(dialect.engine)
     unknown = {}
     with dialect.connect() as connection:
@@ -216,7 +216,8 @@ def test_files_are_used_where_the_server_takes_them(kind: str, allowed: bool, ne
         before = connection.exec_driver_sql("SELECT @@GLOBAL.local_infile").scalar_one()
         connection.exec_driver_sql(f"SET GLOBAL local_infile = {int(allowed)}")
     try:
-        dialect = MySQLDialect(sa.create_engine(url))
+        dialect = dialect_for(sa.create_engine(url))
+        assert isinstance(dialect, MySQLFamily)
         metadata.create_all(dialect.engine)
         seen: list[str] = []
         sa.event.listen(dialect.engine, "before_cursor_execute", lambda *given: seen.append(given[2]))

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import mysql_text
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.names import TableSet
 from projection_rebuild.rebuild import Rebuild
@@ -176,9 +176,9 @@ def harmless(failure: str, kind: str) -> bool:
     return kind == "mysql" and KNOWN_ON_MYSQL in failure
 
 
-def tables_of(made: Rebuild) -> tuple[MySQLDialect, list[TableSet]]:
+def tables_of(made: Rebuild) -> tuple[MySQLFamily, list[TableSet]]:
     dialect = made._context.dialect
-    assert isinstance(dialect, MySQLDialect)
+    assert isinstance(dialect, MySQLFamily)
     return dialect, [TableSet.of(name, schema=None, limit=dialect.max_identifier) for name in (CUSTOMERS, ORDERS, LINES, TOTALS)]
 
 
@@ -272,7 +272,7 @@ def test_whatever_statement_was_the_last_the_rest_is_done_later(engine: sa.Engin
         dialect, tables = tables_of(made)
         with pytest.MonkeyPatch.context() as patch:
             for verb in ("planned_after_switch", "after_switch"):
-                patch.setattr(MySQLDialect, verb, lambda *_: [])
+                patch.setattr(MySQLFamily, verb, lambda *_: [])
             made.swap()
         with dialect.connect() as connection:
             statements = dialect.after_switch(connection, tables)

@@ -162,7 +162,7 @@ def dialect(dialect: Dialect) -> Dialect:
     # The driver learns from the server which one it is.
     with dialect.engine.connect():
         pass
-    if dialect.flavour == "postgresql":
+    if dialect.database == "postgresql":
         with dialect.engine.begin() as connection:
             connection.exec_driver_sql("CREATE DOMAIN inner_domain AS numeric(14,2)")
             connection.exec_driver_sql("CREATE DOMAIN money_domain AS inner_domain")
@@ -202,7 +202,7 @@ def alike(one: Any, two: Any) -> bool:
 
 @pytest.mark.parametrize("source", [GreenTables, BlueTables])
 def test_what_is_in_memory_is_what_is_loaded_again(dialect: Dialect, source: type) -> None:
-    for column in COLUMNS[dialect.flavour]:
+    for column in COLUMNS[dialect.database]:
         kind = one_type(column)
         create(dialect, column.type, row_type(kind).table)
         with dialect.connect() as connection:
@@ -230,7 +230,7 @@ def test_what_is_in_memory_is_what_is_loaded_again(dialect: Dialect, source: typ
 
 def test_the_database_makes_the_same_of_it(dialect: Dialect) -> None:
     """By plain SQL, without us: what its own rounding, padding and parsing make of a value."""
-    for column in [each for each in COLUMNS[dialect.flavour] if each.plain]:
+    for column in [each for each in COLUMNS[dialect.database] if each.plain]:
         kind = one_type(column)
         table = row_type(kind).table
         by_hand = f"{table}_by_hand"
@@ -256,7 +256,7 @@ def _insert(dialect: Dialect, connection: sa.Connection, table: str, number: int
             value = bind(value)
     if isinstance(value, (bytearray, memoryview)):
         value = bytes(value)
-    mark = "?" if dialect.flavour == "sqlite" else "%s"
+    mark = "?" if dialect.database == "sqlite" else "%s"
     with dialect.transaction(connection):
         connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({mark}, {mark})", (number, value))
 
@@ -292,7 +292,7 @@ MISFITS["mariadb"] = [each for each in MISFITS["mysql"] if each[0] != "DATETIME"
 
 
 def test_what_no_column_of_this_type_holds_is_refused_at_its_event(dialect: Dialect) -> None:
-    for declared, promised, value in MISFITS[dialect.flavour]:
+    for declared, promised, value in MISFITS[dialect.database]:
         kind = one_type(Column(declared, promised, []))
         create(dialect, declared, row_type(kind).table)
         with dialect.connect() as connection:
@@ -349,7 +349,7 @@ def key_type(promised: type) -> Any:
 @pytest.mark.parametrize("forgets", [False, True], ids=["kept", "forgotten"])
 @pytest.mark.parametrize("source", [GreenTables, BlueTables])
 def test_a_row_is_found_by_whatever_becomes_its_key(dialect: Dialect, source: type, forgets: bool) -> None:
-    for declared, promised, given, held in KEYS[dialect.flavour]:
+    for declared, promised, given, held in KEYS[dialect.database]:
         kind = key_type(promised)
         with dialect.engine.begin() as connection:
             options = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4" if dialect.engine.dialect.name == "mysql" else ""
@@ -408,14 +408,14 @@ def test_live_code_sees_that_columns_have_changed(dialect: Dialect) -> None:
     create(dialect, "decimal(9,2)", table)
     finer = (
         "ALTER TABLE {0} ALTER value TYPE numeric(9,3)"
-        if dialect.flavour == "postgresql"
+        if dialect.database == "postgresql"
         else "ALTER TABLE {0} MODIFY value decimal(9,3)"
     )
     seen: list[Any] = []
     with dialect.engine.connect() as connection:
         for number, statement in enumerate([*[None] * 8, finer, None]):
             with dialect.engine.begin() as another:
-                if statement and dialect.flavour == "sqlite":
+                if statement and dialect.database == "sqlite":
                     another.exec_driver_sql(f"DROP TABLE {table}")
                     another.exec_driver_sql(f"CREATE TABLE {table} (id bigint PRIMARY KEY, value text)")
                 elif statement:
@@ -426,5 +426,5 @@ def test_live_code_sees_that_columns_have_changed(dialect: Dialect) -> None:
             tables.write(rows.changes())
             seen += [each.value for each in rows.all(kind)]
             connection.commit()
-    before, after = ("1.005", "1.0050") if dialect.flavour == "sqlite" else ("1.01", "1.005")
+    before, after = ("1.005", "1.0050") if dialect.database == "sqlite" else ("1.01", "1.005")
     assert [str(each) for each in seen] == [before] * 8 + [after] * 2

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from projection_rebuild import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, PauseTooLong
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import PlanError
 from projection_rebuild.results import PARTS, SwapResult
 from projection_rebuild.spec import RunOptions
@@ -50,7 +50,7 @@ def test_what_follows_the_rename_is_left_to_reconcile_when_the_time_is_up(
 ) -> None:
     before, made, clock = schema_of(dozen), run_of(dozen, "Six", "run"), ShiftedClock()
     run_to(made, "verify")
-    at_work, done = MySQLDialect.run_at_work, []
+    at_work, done = MySQLFamily.run_at_work, []
 
     def slow(self: Any, *arguments: Any) -> None:
         at_work(self, *arguments)
@@ -61,7 +61,7 @@ def test_what_follows_the_rename_is_left_to_reconcile_when_the_time_is_up(
 
     with monkeypatch.context() as patched:
         patched.setattr(swap, "time", clock)
-        patched.setattr(MySQLDialect, "run_at_work", slow)
+        patched.setattr(MySQLFamily, "run_at_work", slow)
         assert made.swap().attempts == 1
     assert len(done) == 2
     made.reconcile()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import mysql_preflight, postgres_preflight, sqlite_preflight
+from projection_rebuild.dialects import mariadb_preflight, mysql_preflight, postgres_preflight, sqlite_preflight
 from projection_rebuild.dialects.mysql_grants import Grants
 from projection_rebuild.errors import PlanError
 from projection_rebuild.events import Event
@@ -263,8 +263,8 @@ def test_a_server_that_is_too_old_is_refused_without_further_questions(
 ) -> None:
     monkeypatch.setattr(sqlite_preflight, "OLDEST", (99,))
     monkeypatch.setattr(postgres_preflight, "OLDEST", (99,))
-    monkeypatch.setattr(mysql_preflight, "OLDEST_MYSQL", (99,))
-    monkeypatch.setattr(mysql_preflight, "OLDEST_MARIADB", (99, 1))
+    monkeypatch.setattr(mysql_preflight, "OLDEST", (99,))
+    monkeypatch.setattr(mariadb_preflight, "OLDEST", (99, 1))
     (finding,) = findings_of(healthy)
     assert "rebuilds need 99" in str(finding)
     assert finding.refuses

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
 from projection_rebuild.dialects import dialect_for, mysql_session, postgres_session, sqlite_session
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import PlanError, SessionError
 from projection_rebuild.events import Event
 from projection_rebuild.live import project_live
@@ -321,7 +321,7 @@ def test_every_setting_of_the_mysql_family_is_made(family: str, family_url: sa.U
     with globally(family_url, hostile) as engine, dialect_for(engine).connect() as connection:
         shown = {str(name): str(value) for name, value in connection.exec_driver_sql("SHOW SESSION VARIABLES")}
         version = tuple(each for each in connection.dialect.server_version_info or () if isinstance(each, int))
-    declared = mysql_session.settings(mariadb=family == "mariadb", version=version)
+    declared = mysql_session.settings(mysql_session.MARIADB if family == "mariadb" else mysql_session.MYSQL, version)
     given = {each.name: each.value for each in declared if each.name not in ("sql_mode", "timestamp")}
     assert {name: shown[name] for name in given} == given
     kept = {"ANSI_QUOTES", "PIPES_AS_CONCAT", "IGNORE_SPACE", "ONLY_FULL_GROUP_BY", "REAL_AS_FLOAT"}
@@ -481,7 +481,7 @@ def test_modes_of_mariadb(mariadb_url: sa.URL, mode: str) -> None:
 def test_a_switch_gives_its_connection_back_as_it_was(family_url: sa.URL) -> None:
     with globally(family_url, {"wait_timeout": "7", "lock_wait_timeout": "7"}) as engine:
         dialect = dialect_for(engine)
-        assert isinstance(dialect, MySQLDialect)
+        assert isinstance(dialect, MySQLFamily)
         with dialect.connect() as connection:
             query = "SELECT @@SESSION.wait_timeout"
             dialect._limit_silence(connection, timedelta(seconds=2))

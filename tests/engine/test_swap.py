@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from projection_rebuild import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, TablesBusy
+from projection_rebuild.dialects.mariadb import MariaDBDialect
 from projection_rebuild.dialects.mariadb_keepers import GATE
 from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
@@ -207,15 +209,16 @@ def test_a_fence_that_is_cut_before_the_switch_only_costs_an_attempt(
     nobody = {"contract": "detached", "drain_check": "SELECT 0"}
     made = rebuild(mysql_family, live_writer=nobody, swap={"attempts": 5})
     run_to(made, "verify")
-    original = MySQLDialect.run_switch
+    dialect = type(dialect_for(mysql_family))
+    original = dialect.run_switch
     cut = []
 
-    def with_a_cut_fence(self: MySQLDialect, connection: sa.Connection, tables: Any, statements: Any, manners: Manners) -> bool:
+    def with_a_cut_fence(self: MySQLFamily, connection: sa.Connection, tables: Any, statements: Any, manners: Manners) -> bool:
         if not cut:
             cut.append(_cut_idle_connections(mysql_family, spare=self.session_id(connection)))
         return original(self, connection, tables, statements, manners)
 
-    monkeypatch.setattr(MySQLDialect, "run_switch", with_a_cut_fence)
+    monkeypatch.setattr(dialect, "run_switch", with_a_cut_fence)
     result = made.swap()
     assert cut[0] >= 1 and result.attempts == 2 and result.in_doubt == 0
     made.reconcile()
@@ -228,16 +231,16 @@ def test_events_in_doubt_are_counted_and_reported(new_database: Callable[[str], 
     engine = _prepared(sa.create_engine(new_database("mariadb"), poolclass=sa.NullPool))
     made = rebuild(engine)
     run_to(made, "verify")
-    original = MySQLDialect.run_switch
+    original = MariaDBDialect.run_switch
 
-    def dies_meanwhile(self: MySQLDialect, connection: sa.Connection, *switch: Any) -> bool:
+    def dies_meanwhile(self: MariaDBDialect, connection: sa.Connection, *switch: Any) -> bool:
         original(self, connection, *switch)
         _cut_idle_connections(engine, spare=self.session_id(connection))
         with engine.begin() as connection:
             connection.execute(shop.stored_events.insert(), LATE)
         return False
 
-    monkeypatch.setattr(MySQLDialect, "run_switch", dies_meanwhile)
+    monkeypatch.setattr(MariaDBDialect, "run_switch", dies_meanwhile)
     assert made.swap().in_doubt == 3
     with pytest.raises(FenceLost, match="3 events above position 500"):
         made.reconcile()
@@ -519,16 +522,16 @@ def test_nobody_judges_a_switch_that_another_worker_is_within(mariadb_url: sa.UR
     """Its RENAME may still be to come, whatever the tables look like now."""
     engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
     run_to(rebuild(engine), "verify")
-    run_switch, looked = MySQLDialect.run_switch, []
+    run_switch, looked = MariaDBDialect.run_switch, []
 
-    def beside(dialect: MySQLDialect, *given: Any) -> bool:
+    def beside(dialect: MariaDBDialect, *given: Any) -> bool:
         with pytest.raises(SwapNotPossible, match="another worker"):
             rebuild(engine, swap={"max_pause": "300ms"}).swap()
         looked.append(given)
         return run_switch(dialect, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MySQLDialect, "run_switch", beside)
+        patch.setattr(MariaDBDialect, "run_switch", beside)
         rebuild(engine).swap()
     assert looked and actual(engine) == expected(STORED)
     assert rebuild(engine).swap().tables == [*TABLES]
@@ -539,16 +542,16 @@ def test_nobody_judges_a_switch_that_another_worker_is_within(mariadb_url: sa.UR
 def test_the_server_cuts_a_worker_that_hangs_within_its_switch(mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
     run_to(rebuild(engine), "verify")
-    run_switch, heirs = MySQLDialect.run_switch, []
+    run_switch, heirs = MariaDBDialect.run_switch, []
 
-    def hangs(dialect: MySQLDialect, *given: Any) -> bool:
+    def hangs(dialect: MariaDBDialect, *given: Any) -> bool:
         if not heirs:
             heirs.append(rebuild(engine, swap={"max_pause": "2s"}))
             # As long as it hangs, and no longer than the server lets it, nobody else decides.
             heirs[0].swap()
         return run_switch(dialect, *given)
 
-    monkeypatch.setattr(MySQLDialect, "run_switch", hangs)
+    monkeypatch.setattr(MariaDBDialect, "run_switch", hangs)
     result = rebuild(engine, swap={"max_pause": "500ms"}).swap()
     assert heirs and result.tables == [*TABLES] and actual(engine) == expected(STORED)
     engine.dispose()
@@ -693,13 +696,13 @@ def test_an_alteration_that_ends_while_the_switch_looks_for_its_moment_is_seen(m
 
 
 @pytest.fixture
-def kept(mariadb_url: sa.URL) -> Iterator[tuple[sa.Engine, MySQLDialect, list[TableSet]]]:
+def kept(mariadb_url: sa.URL) -> Iterator[tuple[sa.Engine, MariaDBDialect, list[TableSet]]]:
     """A filled database whose green tables could be switched, and are empty."""
     engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
     made = rebuild(engine)
     run_to(made, "verify")
     dialect = made._context.dialect
-    assert isinstance(dialect, MySQLDialect)
+    assert isinstance(dialect, MariaDBDialect)
     with dialect.connect() as connection:
         sets = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
         greens = [f"DELETE FROM {each.green}" for each in sets]
@@ -733,7 +736,7 @@ def _counting(engine: sa.Engine, found: dict[str, int]) -> list[threading.Thread
 
 @pytest.mark.mariadb
 def test_whoever_waits_for_a_table_that_is_kept_comes_to_the_new_one(
-    kept: tuple[sa.Engine, MySQLDialect, list[TableSet]], monkeypatch: pytest.MonkeyPatch
+    kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, dialect, tables = kept
     found: dict[str, int] = {}
@@ -748,7 +751,7 @@ def test_whoever_waits_for_a_table_that_is_kept_comes_to_the_new_one(
 
 
 @pytest.mark.mariadb
-def test_keepers_leave_when_a_switch_is_given_up(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+def test_keepers_leave_when_a_switch_is_given_up(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]]) -> None:
     engine, dialect, tables = kept
     before, found = _counts(engine), dict[str, int]()
     with dialect.connect() as connection, suppress(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
@@ -762,7 +765,7 @@ def test_keepers_leave_when_a_switch_is_given_up(kept: tuple[sa.Engine, MySQLDia
 
 
 @pytest.mark.mariadb
-def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]]) -> None:
+def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]]) -> None:
     engine, dialect, tables = kept
     before = _counts(engine)
     with dialect.connect() as connection:
@@ -796,7 +799,7 @@ def held_back(engine: sa.Engine, limit: int, privileges: str) -> Iterator[sa.Eng
     [(4, "ALL"), (0, "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX")],
     ids=["connections", "right"],
 )
-def test_no_keepers_without(kept: tuple[sa.Engine, MySQLDialect, list[TableSet]], limit: int, privileges: str) -> None:
+def test_no_keepers_without(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]], limit: int, privileges: str) -> None:
     engine, _, tables = kept
     with held_back(engine, limit, privileges) as account, (dialect := dialect_for(account)).connect() as connection:
         with pytest.raises(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):

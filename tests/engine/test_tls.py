@@ -92,7 +92,7 @@ def _cipher(engine: sa.Engine) -> str | None:
     """How the server says that our session is encrypted."""
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        schema = "information_schema" if dialect.flavour == "mariadb" else "performance_schema"
+        schema = "information_schema" if dialect.database == "mariadb" else "performance_schema"
         return connection.exec_driver_sql(CIPHER[engine.dialect.name].format(schema)).scalar()
 
 
@@ -171,7 +171,11 @@ def test_connectionsof_our_own_are_made_as_the_engine_was_made(
     heard: list[str] = []
     event.listen(engine, "connect", lambda *_: heard.append("connect"))
     event.listen(engine, "do_connect", lambda *_: heard.append("do_connect"))
-    with dialect_for(of_our_own(engine)).connect() as connection:
+    dialect = dialect_for(of_our_own(engine))
+    # Over a connection of its own a server of the MySQL family has said which one it is.
+    assert heard == ([] if kind == "postgres" else ["do_connect", "connect"])
+    heard.clear()
+    with dialect.connect() as connection:
         assert str(connection.exec_driver_sql(asks).scalar_one()).startswith("7")
     assert heard == ["do_connect", "connect"]
     arguments, said = engine.dialect.create_connect_args(server.url)

@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import Dialect
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects import Dialect, dialect_for
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.errors import LostRows
 from projection_rebuild.rows import Changes, RowBuffer, row, row_type
 from projection_rebuild.tables import BlueTables, GreenTables, Order, Parked, WriteError, split
@@ -135,7 +135,7 @@ class Seat:
 
 @pytest.mark.parametrize("source", [GreenTables, BlueTables])
 def test_a_circle_of_values_of_any_type_leaves_no_trace(dialect: Dialect, source: type) -> None:
-    options = " ENGINE=InnoDB" if dialect.flavour in ("mysql", "mariadb") else ""
+    options = " ENGINE=InnoDB" if dialect.database in ("mysql", "mariadb") else ""
     with dialect.engine.begin() as connection:
         connection.exec_driver_sql(
             "CREATE TABLE seats (id int PRIMARY KEY, number bigint NOT NULL UNIQUE, letter varchar(1), price decimal(9,2) NOT NULL UNIQUE, "
@@ -198,7 +198,7 @@ class Plain:
 
 
 def test_children_that_went_with_their_parent_are_no_lost_rows(dialect: Dialect) -> None:
-    options = " ENGINE=InnoDB" if dialect.flavour in ("mysql", "mariadb") else ""
+    options = " ENGINE=InnoDB" if dialect.database in ("mysql", "mariadb") else ""
     with dialect.engine.begin() as connection:
         connection.exec_driver_sql(f"CREATE TABLE homes (id int PRIMARY KEY){options}")
         connection.exec_driver_sql(
@@ -228,11 +228,12 @@ def test_updates_use_up_no_numbers(
     kind: str, together: bool, new_database: Callable[[str], sa.URL], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Without the driver's several statements in one message, too.
-    made = MySQLDialect(sa.create_engine(new_database(kind), connect_args={"multi_statements": together}))
+    made = dialect_for(sa.create_engine(new_database(kind), connect_args={"multi_statements": together}))
+    assert isinstance(made, MySQLFamily)
     metadata.create_all(made.engine)
     with made.engine.begin() as connection:
         connection.execute(users.insert(), [{"name": f"n{each}", "email": f"e{each}", "seen": 0} for each in range(300)])
-    monkeypatch.setattr("projection_rebuild.dialects.mysql.LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr("projection_rebuild.dialects.mysql_row_store.LONGEST_MESSAGE", 1000)
 
     def see(rows: RowBuffer) -> None:
         for each in range(300):

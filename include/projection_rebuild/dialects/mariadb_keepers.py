@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Dialect, TablesBusy
+from projection_rebuild.dialects.base import Sessions, TablesBusy
 from projection_rebuild.errors import ConnectionRefused
 
 GATE = "~projection_rebuild_gate"
@@ -40,7 +40,7 @@ def door_of(table: str) -> str:
 
 
 @contextmanager
-def shut(dialect: Dialect, guard: sa.Connection, *gates: str) -> Iterator[None]:
+def shut(dialect: Sessions, guard: sa.Connection, *gates: str) -> Iterator[None]:
     """Makes gates, keeps them shut, and removes each if no other run is at it.
 
     :param guard: the connection that holds them
@@ -59,7 +59,7 @@ def shut(dialect: Dialect, guard: sa.Connection, *gates: str) -> Iterator[None]:
                 dialect.run(guard, f"DROP TABLE IF EXISTS {gate}")
 
 
-def _shut(dialect: Dialect, guard: sa.Connection, gates: Sequence[str]) -> None:
+def _shut(dialect: Sessions, guard: sa.Connection, gates: Sequence[str]) -> None:
     for _ in range(3):
         for gate in gates:
             dialect.run(guard, f"CREATE TABLE IF NOT EXISTS {gate} (nothing INT PRIMARY KEY)")
@@ -78,7 +78,7 @@ class Keepers:
     :param door: its quoted name; None: nobody does harm by coming between
     """
 
-    def __init__(self, dialect: Dialect, lookout: sa.Connection, guard: sa.Connection, door: str | None) -> None:
+    def __init__(self, dialect: Sessions, lookout: sa.Connection, guard: sa.Connection, door: str | None) -> None:
         self._dialect = dialect
         self._lookout = lookout
         self._guard = guard

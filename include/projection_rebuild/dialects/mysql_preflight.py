@@ -1,25 +1,21 @@
-"""What may be in a rebuild's way on MySQL and MariaDB besides the tables themselves: settings, privileges, keys."""
+"""What may be in a rebuild's way besides the tables themselves: settings, privileges, keys. What MySQL and MariaDB have in common, and MySQL's own."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from projection_rebuild.dialects import mysql_session as ours
 from projection_rebuild.dialects.base import Surroundings
 from projection_rebuild.dialects.mysql_grants import Grants
 from projection_rebuild.findings import Finding
 
-OLDEST_MYSQL = (8, 0, 13)
+OLDEST = (8, 0, 13)
 """The first that renames tables while it has them locked."""
-
-OLDEST_MARIADB = (10, 6)
-"""The first whose RENAME of several tables is done wholly or not at all, whenever it is killed."""
 
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
-
-TABLE_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
 
 _SETTINGS = (
     "binlog_format",
@@ -68,15 +64,20 @@ SIZE = """SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) FROM information_s
  WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
 
 
-class Preflight:
-    """One look at a server, by the account that a rebuild works as.
+class Preflight(ABC):
+    """One look at a server, by the account that a rebuild works as."""
 
-    :param mariadb: whether it is MariaDB
-    """
+    table_privileges: ClassVar[Sequence[str]] = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
+    """What a rebuild needs on all tables of a schema."""
 
-    def __init__(self, query: Query, *, mariadb: bool) -> None:
+    flush_privileges: ClassVar[Sequence[str]]
+    """Each of them lets appends be held back."""
+
+    unseen: ClassVar[str] = ""
+    """What else is missed without PROCESS."""
+
+    def __init__(self, query: Query) -> None:
         self._query = query
-        self._mariadb = mariadb
         name, _, host = str(query("SELECT CURRENT_USER()").scalar_one()).rpartition("@")
         self._user = f"'{name}'@'{host}'"
         self._grants = Grants(line for (line,) in query(self._show_grants()))
@@ -84,16 +85,13 @@ class Preflight:
         shown = query(f"SHOW SESSION VARIABLES WHERE Variable_name IN ({marks})", *_SETTINGS)
         self._settings = {str(name): str(value) for name, value in shown}
 
+    @abstractmethod
     def _show_grants(self) -> str:
-        """MariaDB shows the active role's rights by itself."""
-        roles = "NONE" if self._mariadb else self._query("SELECT CURRENT_ROLE()").scalar_one()
-        return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}".replace("%", "%%")
+        """A statement that shows the account's rights and those of its active roles."""
 
     @property
     def _process_list(self) -> str:
-        # MySQL's own list fails while any session executes a text with a letter of four bytes.
-        other = not self._mariadb and self._is_on("performance_schema")
-        return "performance_schema.processlist" if other else "information_schema.PROCESSLIST"
+        return "information_schema.PROCESSLIST"
 
     def _is_on(self, setting: str) -> bool:
         return self._settings.get(setting, "OFF").upper() in ("ON", "1")
@@ -147,25 +145,9 @@ class Preflight:
             yield Finding(
                 about=self._user,
                 problem="without PROCESS it does not see other accounts' sessions: the low-traffic gate counts our own only, and retired "
-                "tables are told by the ledger alone" + ("; older snapshots are not waited for" if self._mariadb else ""),
+                f"tables are told by the ledger alone{self.unseen}",
                 remedy=f"GRANT PROCESS ON *.* TO {self._user}",
             )
-        if not self._mariadb and not self._sees_locks():
-            yield Finding(
-                about="performance_schema.metadata_locks",
-                problem="it cannot be seen who uses a table, so that the switch waits in the queue, and a client may be ended as the "
-                "victim of a deadlock with it; nor may older snapshots be seen, which are then not waited for; and settling takes a "
-                "lock on the event store, behind which appends wait for moments",
-                remedy=f"switch performance_schema and its instrument wait/lock/metadata/sql/mdl on, and GRANT SELECT ON "
-                f"performance_schema.* TO {self._user}",
-            )
-
-    def _sees_locks(self) -> bool:
-        if not self._is_on("performance_schema") or not self._grants.allow("SELECT", "performance_schema", "metadata_locks"):
-            return False
-        if not self._grants.allow("SELECT", "performance_schema", "setup_instruments"):
-            return True
-        return bool(self._query(_METADATA_LOCKS).scalar() != "NO")
 
     # The tables -------------------------------------------------------------------------------------------------
 
@@ -181,8 +163,7 @@ class Preflight:
 
     def _rights(self, schema: str) -> Iterator[Finding]:
         # On the whole schema: tables are made and renamed in it.
-        needed = [*TABLE_PRIVILEGES, *([] if self._mariadb else ["LOCK TABLES"])]
-        missing = [each for each in needed if not self._grants.allow(each, schema)]
+        missing = [each for each in self.table_privileges if not self._grants.allow(each, schema)]
         if missing:
             yield Finding(
                 about=f"schema {schema}",
@@ -280,12 +261,11 @@ class Preflight:
                 remedy=f"GRANT SELECT ON {schema}.{table} TO {self._user}",
                 refuses=True,
             )
-        flush = ["RELOAD"] if self._mariadb else ["FLUSH_TABLES", "RELOAD"]
-        if not any(map(self._grants.allow_everywhere, flush)):
+        if not any(map(self._grants.allow_everywhere, self.flush_privileges)):
             yield Finding(
                 about=f"event store {table}",
                 problem=f"{self._user} may not hold appends back (FLUSH TABLES ... WITH READ LOCK)",
-                remedy=f"GRANT {flush[0]} ON *.* TO {self._user}",
+                remedy=f"GRANT {self.flush_privileges[0]} ON *.* TO {self._user}",
                 refuses=True,
             )
         if not self._grants.allow("LOCK TABLES", schema):
@@ -295,3 +275,38 @@ class Preflight:
                 remedy=f"GRANT LOCK TABLES ON {schema}.* TO {self._user}",
                 refuses=True,
             )
+
+
+class MySQLPreflight(Preflight):
+    """See :class:`Preflight`."""
+
+    table_privileges = (*Preflight.table_privileges, "LOCK TABLES")
+    flush_privileges = ("FLUSH_TABLES", "RELOAD")
+
+    def _show_grants(self) -> str:
+        roles = self._query("SELECT CURRENT_ROLE()").scalar_one()
+        return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}".replace("%", "%%")
+
+    @property
+    def _process_list(self) -> str:
+        # The older one fails while any session executes a text with a letter of four bytes.
+        return "performance_schema.processlist" if self._is_on("performance_schema") else super()._process_list
+
+    def _sight(self) -> Iterator[Finding]:
+        yield from super()._sight()
+        if not self._sees_locks():
+            yield Finding(
+                about="performance_schema.metadata_locks",
+                problem="it cannot be seen who uses a table, so that the switch waits in the queue, and a client may be ended as the "
+                "victim of a deadlock with it; nor may older snapshots be seen, which are then not waited for; and settling takes a "
+                "lock on the event store, behind which appends wait for moments",
+                remedy=f"switch performance_schema and its instrument wait/lock/metadata/sql/mdl on, and GRANT SELECT ON "
+                f"performance_schema.* TO {self._user}",
+            )
+
+    def _sees_locks(self) -> bool:
+        if not self._is_on("performance_schema") or not self._grants.allow("SELECT", "performance_schema", "metadata_locks"):
+            return False
+        if not self._grants.allow("SELECT", "performance_schema", "setup_instruments"):
+            return True
+        return bool(self._query(_METADATA_LOCKS).scalar() != "NO")

@@ -166,17 +166,18 @@ Query = Callable[..., Any]
 """Executes SQL with bound values."""
 
 
-def settings(*, mariadb: bool, version: Sequence[int]) -> list[Setting]:
+def settings(own: Iterable[Setting], version: Sequence[int]) -> list[Setting]:
     """Those of a server.
 
+    :param own: :data:`MYSQL` or :data:`MARIADB`
     :param version: the server's
     """
-    return [each for each in (*COMMON, *(MARIADB if mariadb else MYSQL)) if tuple(version) >= each.since]
+    return [each for each in (*COMMON, *own) if tuple(version) >= each.since]
 
 
-def statement(*, mariadb: bool, version: Sequence[int]) -> str:
+def statement(own: Iterable[Setting], version: Sequence[int]) -> str:
     """The statement that makes all of them."""
-    return "SET " + ", ".join(f"SESSION {each.name} = {_value(each)}" for each in settings(mariadb=mariadb, version=version))
+    return "SET " + ", ".join(f"SESSION {each.name} = {_value(each)}" for each in settings(own, version))
 
 
 def _value(setting: Setting) -> str:

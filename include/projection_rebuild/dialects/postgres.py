@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -225,6 +225,7 @@ class PostgresDialect(Dialect):
 
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
+    database = "postgresql"
     validates_keys = True
     # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
     # A float as text, in its shortest form: the server's own cast of one to numeric drops two digits, which COPY does not.
@@ -256,7 +257,8 @@ class PostgresDialect(Dialect):
         statement, values = ours.statement(self._version(connection))
         return [statement % tuple(map(literal, values))]
 
-    def on_connect(self, driver: Any) -> None:
+    @staticmethod
+    def on_connect(driver: Any) -> None:
         # SQLAlchemy asks for the server's version before we come to anything, and expects text.
         if driver.info.parameter_status("client_encoding") != "UTF8":
             driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
@@ -501,13 +503,15 @@ class PostgresDialect(Dialect):
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
-    def scratch(self, name: str) -> AbstractContextManager[Scratch]:
-        return self._schema_apart(
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Scratch]:
+        with self._schema_apart(
             name,
             reserve="SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtext(%s))",
             make=f"CREATE SCHEMA {self.quote(name)}",
             drop=f"DROP SCHEMA IF EXISTS {self.quote(name)} CASCADE",
-        )
+        ):
+            yield Scratch(self, name)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         self._execute(connection, f"SET search_path = {self.quote(scratch.schema or 'public')}")

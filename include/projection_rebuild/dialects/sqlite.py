@@ -103,6 +103,9 @@ _MEANINGS = {
 class SqliteDialect(Dialect):
     """See :class:`Dialect`. There is one schema per file."""
 
+    database = "sqlite"
+    has_schemas = False
+    fixes_types = False
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
     one_writer = True

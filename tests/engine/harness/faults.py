@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import Dialect
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.dialects.postgres import PostgresDialect
 from projection_rebuild.errors import RebuildError
 from projection_rebuild.rebuild import Rebuild
@@ -63,7 +63,7 @@ class Fault:
             with (
                 mock.patch.object(PostgresDialect, "_copy", self._copies(PostgresDialect._copy)),
                 mock.patch.object(PostgresDialect, "read", self._reads(PostgresDialect.read)),
-                mock.patch.object(MySQLDialect, "read", self._reads(MySQLDialect.read)),
+                mock.patch.object(MySQLFamily, "read", self._reads(MySQLFamily.read)),
             ):
                 yield
         finally:

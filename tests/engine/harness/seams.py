@@ -18,7 +18,7 @@ from projection_rebuild import __main__ as command
 from projection_rebuild import lockstep, partial, retire, swap
 from projection_rebuild.dialects import dialect_for, mysql, postgres_connection
 from projection_rebuild.dialects.base import Dialect
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.event_store import EventStore
 from tests.engine.harness.clients import append
 
@@ -93,7 +93,7 @@ def without_folding(patch: pytest.MonkeyPatch) -> None:
 
 def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:
     """MySQL: generated ids do not go on by the statement that was worked out before the switch."""
-    patch.setattr(MySQLDialect, "_counter", lambda *_: "SELECT 1")
+    patch.setattr(MySQLFamily, "_counter", lambda *_: "SELECT 1")
 
 
 def old_tables_are_dropped_by(patch: pytest.MonkeyPatch, drop: Callable[..., object]) -> None:

@@ -1,0 +1,74 @@
+"""What the engine asks of a database, verb by verb; one subclass per database, the verbs in the same order.
+
+Methods that return statements do not execute them: a step runs them one by one (and a dry run prints them). They read
+the catalogs each time, so that after a crash they return just what is still missing.
+"""
+
+from __future__ import annotations
+
+from projection_rebuild.dialects.base.cutover import Cutover, Manners
+from projection_rebuild.dialects.base.event_log import EventExpressions, EventLog, Fence
+from projection_rebuild.dialects.base.inspector import DependentObjects, Extent, Inspector
+from projection_rebuild.dialects.base.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
+from projection_rebuild.dialects.base.partial_copy import Listed, PartialCopy
+from projection_rebuild.dialects.base.preflight import PreflightProbe, Surroundings
+from projection_rebuild.dialects.base.row_store import KEYS_PER_STATEMENT, Comparing, RowStore
+from projection_rebuild.dialects.base.sessions import CHECKED, LockWaits, Refusal, Sessions, own_port
+from projection_rebuild.dialects.base.shadow import Scratch, ShadowTables, TablesApart, Trial, wait_for
+from projection_rebuild.dialects.base.statements import DENIALS, Statements, died
+from projection_rebuild.dialects.base.traffic import TrafficProbe
+
+
+class Dialect(
+    LockWaits,
+    Inspector,
+    DependentObjects,
+    TrafficProbe,
+    PreflightProbe,
+    ShadowTables,
+    TablesApart,
+    Cutover,
+    Comparing,
+    PartialCopy,
+    EventLog,
+    EventExpressions,
+):
+    """All that a database does for a rebuild, subject by subject. Whoever needs less asks for one of these."""
+
+
+__all__ = [
+    "CHECKED",
+    "DENIALS",
+    "KEYS_PER_STATEMENT",
+    "Comparing",
+    "Cutover",
+    "DependentObjects",
+    "Dialect",
+    "EventExpressions",
+    "EventLog",
+    "Extent",
+    "Fence",
+    "FenceDied",
+    "Inspector",
+    "Listed",
+    "LockWaits",
+    "Manners",
+    "PartialCopy",
+    "PauseTooLong",
+    "PreflightProbe",
+    "Refusal",
+    "RowStore",
+    "Scratch",
+    "Sessions",
+    "ShadowTables",
+    "Statements",
+    "Surroundings",
+    "TablesApart",
+    "TablesBusy",
+    "TablesChanged",
+    "TrafficProbe",
+    "Trial",
+    "died",
+    "own_port",
+    "wait_for",
+]
