@@ -187,9 +187,9 @@ def test_no_module_imports_a_test_module() -> None:
 
 
 def test_what_test_modules_share_lies_in_a_package_of_its_own() -> None:
-    """In a ``harness``, or in another package without tests; fixtures in a ``conftest.py``."""
+    """In a ``harness``, or in another package without tests; fixtures in a ``conftest.py``. What serves all tests lies above them."""
     paths = modules_of_tests()
-    with_tests = {path.parent for path in paths if is_test(path)}
+    with_tests = {path.parent for path in paths if is_test(path)} - {Path()}
     helpers = [path for path in paths if not is_test(path) and path.name not in ("conftest.py", "__init__.py")]
     assert len(helpers) > 20
     assert [str(path) for path in helpers if path.parent in with_tests] == []

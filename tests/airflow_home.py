@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tools.airflow_up import environment, migrate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class AirflowHome:
