@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.9
 PYTHON ?= python3
 PORT ?= 8080
+# On two cores; some of the tests wait most of the time.
+WORKERS ?= 3
 UV := $(CURDIR)/.tools/uv/bin/uv
 BIN := $(CURDIR)/.venv/bin
 export PYTHONPATH := $(CURDIR):$(CURDIR)/include:$(CURDIR)/plugins
@@ -79,22 +81,33 @@ demo: .venv/.runtime ## rebuild the example application's tables on SQLite, with
 	@$(BIN)/python -m include.universal.demo
 
 .PHONY: test
-test: .venv/.development lint ## run all tests, on servers that they start themselves
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup
+test: .venv/.development lint ## run all tests, on servers that they start themselves (WORKERS=4)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+.PHONY: test-fast
+test-fast: .venv/.development ## run the tests that need no server and no Airflow of their own: Python and SQLite, under 2 minutes
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not (postgres or mariadb or mysql or airflow or browser or slow)"
 
 .PHONY: test-fidelity
 test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under clients, on every database
-	@REBUILD_TEST_FIDELITY_REBUILDS=20 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
+	@REBUILD_TEST_FIDELITY_REBUILDS=20 REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
 
 .PHONY: test-every-statement
 test-every-statement: .venv/.development ## strike every single statement of a run by every fault on every database (long)
 	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine tests/universal tests/test_proof.py
 
 .PHONY: lint
-lint: .venv/.development ## check style and types
+lint: .venv/.development ## check style, types, and which package imports which
 	@$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+
+.PHONY: docs
+docs: .venv/.development ## build the site of docs/ into .site, with search; a broken link is an error
+	@$(BIN)/python -m tools.spec_reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	echo "Open .site/index.html, or see changes at once with: .venv/bin/mkdocs serve"
 
 .PHONY: prove
 prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
@@ -109,11 +122,24 @@ up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	@$(BIN)/python -m include.universal.demo --prepare-only
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
 
+.PHONY: hooks
+hooks: .venv/.development ## let git check style, types and the subject at each commit
+	@$(BIN)/pre-commit install
+
 .PHONY: lock
 lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move stays
-	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 pyproject.toml"
-	$$lock -o locks/runtime.txt
-	$$lock --group dev -c locks/runtime.txt -o locks/development.txt
+	@lock="$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11"
+	project="pyproject.toml --all-extras"
+	$$lock $$project --group deployment -o locks/runtime.txt
+	$$lock $$project --group deployment --group dev -c locks/runtime.txt -o locks/development.txt
+	$$lock $$project --resolution lowest-direct -o locks/oldest.txt
+	$$lock --group build -o locks/build.txt
+
+.PHONY: dist
+dist: $(UV) ## build the wheel and the sdist of the version in pyproject.toml, into dist
+	@rm -rf dist
+	$(UV) build --quiet --build-constraints locks/build.txt --require-hashes --out-dir dist
+	ls -1 dist
 
 .PHONY: clean
 clean: ## remove what the demo and Airflow have made

@@ -56,7 +56,7 @@ _NAMES = dict(zip(TABLES, ("One", "Ten", "Hundred"), strict=True))
 class Pause:
     """One switch.
 
-    :param parts: seconds by part; see :data:`projection_rebuild.swap.PARTS`
+    :param parts: seconds by part; see :data:`projection_rebuild.results.PARTS`
     :param cpu: seconds of this process while its step was at work, what comes before the pause included
     """
 

@@ -26,7 +26,7 @@ def write(results: Results, ways: Sequence[Way], head: Sequence[str], into: Path
     lines = [
         "# Benchmark",
         "",
-        "Written by `make bench`; do not edit. What it means stands in [performance](performance.md).",
+        "Written by `make bench`; do not edit. What it means stands in [method](performance/method.md).",
         "",
     ]
     lines += [f"* {each}" for each in head]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from projection_rebuild_airflow.dag_factory import housekeeping_dag
+from projection_rebuild_airflow import housekeeping_dag
 
 dag = housekeeping_dag()

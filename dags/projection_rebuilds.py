@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from projection_rebuild_airflow.dag_factory import rebuild_dags
+from projection_rebuild_airflow import rebuild_dags
 
 globals().update(rebuild_dags())

@@ -18,7 +18,11 @@ import sqlalchemy as sa
 from tests import servers
 from tests.airflow_home import AirflowHome
 from tests.servers import OwnServer, Server
+from tests.servers.in_memory import keep_files_in_memory
 from tools.airflow_up import configuration
+
+# Before anything makes a temporary file.
+keep_files_in_memory()
 
 # Whoever imports Airflow first makes it read these; not the home and the database of whoever runs the tests.
 AIRFLOW = Path(tempfile.mkdtemp(prefix="airflow-"))
@@ -62,10 +66,19 @@ IN_TURN = {
             "test_reading",
             "test_store_strangers",
         ),
-        *("test_check", "test_check_everything", "test_assert_agrees"),
+        *("test_check", "test_check_everything", "test_assert_agrees", "test_check_mutations", "test_check_properties"),
+        *("test_error_sweep", "test_store_contents", "test_store_positions", "test_contracts", "test_one_answer", "test_settle"),
+        *("test_changed_since", "test_mutations", "test_dry_run", "test_sample", "test_planted_faults"),
+        "test_fidelity_postgres",
     )
 }
-"""Modules whose subject is not the database: of each test, MySQL and MariaDB have one half of the cases each. The long sweeps have all."""
+"""Modules of whose cases each of two alike databases has one half; see :data:`ALIKE`. The long sweeps have all."""
+
+ALIKE = (("mariadb", "mysql"), ("15", "newest"))
+"""Databases whose cases differ by little: of one family, or the oldest and the newest version of one."""
+
+TURNS = ("browser", "airflow", "postgres", "slow", "mariadb", "mysql")
+"""The order of tests by their marks; those without one of these come before."""
 
 _numbers = itertools.count(1)
 
@@ -77,40 +90,52 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is fast runs first, so that a plain mistake shows within seconds; then what mostly waits, so that the rest runs beside it."""
+    """What is fast runs first, so that a plain mistake shows within seconds; see :func:`_turn`."""
     for item in items:
         for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKS[fixture])
+        # One that makes its databases itself is named after them.
+        for kind in SERVERS.keys() & _given(item):
+            item.add_marker(kind)
         # One Airflow serves all of its tests, in one of the processes that share the work.
         for mark in ("airflow", "browser"):
-            if item.get_closest_marker(mark):
+            if item.get_closest_marker(mark) and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(mark))
     if not EVERY_STATEMENT:
         all_of_them = {item.nodeid for item in items}
         left_out = [item for item in items if _twin_of(item) in all_of_them]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
-    slow_marks = ["browser", "airflow", "postgres", "mariadb", "mysql", "slow"]
-    items.sort(
-        key=lambda item: max(
-            (slow_marks.index(mark.name) + 1 for mark in item.iter_markers() if mark.name in slow_marks), default=0
-        )
-    )
-    # A proof keeps the machine busy by itself: one after the other, and not at the end, when there is nothing else to do beside it.
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    slow.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    items[len(items) - len(slow) :] = slow
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    """What mostly waits begins early, so that the rest runs beside it; what is long comes before the many that are short.
+
+    A proof keeps the machine busy by itself: one after the other, and not at the end, when there is nothing else to do beside it.
+    """
+    names = {mark.name for mark in item.iter_markers()}
+    if "slow" in names:
+        return TURNS.index("slow"), "xdist_group" not in names
+    return max((TURNS.index(name) for name in names.intersection(TURNS)), default=-1), False
+
+
+def _given(item: pytest.Item) -> set[str]:
+    """What its name says of its parameters."""
+    return {*item.name.partition("[")[2].rstrip("]").split("-")}
 
 
 def _twin_of(item: pytest.Item) -> str | None:
-    """The same case on MySQL of one on MariaDB, and the other way round, if it is the twin's turn; see :data:`IN_TURN`."""
-    kinds = {"mysql", "mariadb"} & {*item.name.partition("[")[2].rstrip("]").split("-")}
-    if item.path.name not in IN_TURN or len(kinds) != 1:
+    """The same case on another database that is much alike, if it is the other's turn; see :data:`IN_TURN`."""
+    if item.path.name not in IN_TURN:
         return None
-    (kind,) = kinds
-    other = "mariadb" if kind == "mysql" else "mysql"
-    twin = item.nodeid.replace(kind, other)
-    return twin if other == ("mysql", "mariadb")[zlib.crc32(min(item.nodeid, twin).encode()) % 2] else None
+    for pair in ALIKE:
+        if len(kinds := _given(item).intersection(pair)) == 1:
+            (kind,) = kinds
+            other = pair[kind == pair[0]]
+            both = item.nodeid.replace(kind, pair[0]).encode()
+            return item.nodeid.replace(kind, other) if other == pair[zlib.crc32(both) % 2] else None
+    return None
 
 
 class Databases:

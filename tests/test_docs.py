@@ -7,11 +7,15 @@ import pkgutil
 import re
 from pathlib import Path
 
+import pytest
+
 import projection_rebuild
 from projection_rebuild.errors import PlanError, RebuildError
 from projection_rebuild.spec import NotifySection
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+ON_CALL = ROOT / "docs" / "on-call"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 CODES = {
@@ -92,11 +96,30 @@ def test_every_error_has_a_code_of_its_own_that_stays() -> None:
     assert len({*CODES.values()}) == len(CODES)
 
 
+def sections_by_code() -> list[tuple[str, str]]:
+    """Each code that has a heading, which is its anchor, and what stands below it."""
+    text = (ON_CALL / "errors.md").read_text(encoding="utf-8")
+    return re.findall(r"^### (PR-[A-Z]+-\d\d)\n(.*?)(?=^###? |\Z)", text, re.MULTILINE | re.DOTALL)
+
+
 def test_who_is_on_call_finds_every_code_once() -> None:
-    text = (DOCS / "on-call.md").read_text(encoding="utf-8")
-    anchors = re.findall(r'<a id="(pr-[a-z]+-\d\d)"></a>`(PR-[A-Z]+-\d\d)`', text)
-    assert sorted(code for _, code in anchors) == sorted(CODES.values())
-    assert all(anchor == code.lower() for anchor, code in anchors)
+    assert sorted(code for code, _ in sections_by_code()) == sorted(CODES.values())
+
+
+def test_a_code_is_said_with_the_name_of_its_error() -> None:
+    names = {code: name for name, code in CODES.items()}
+    assert [code for code, text in sections_by_code() if not text.startswith(f"\n`{names[code]}`: ")] == []
+
+
+@pytest.mark.parametrize(("code", "text"), [pytest.param(*each, id=each[0]) for each in sections_by_code()])
+def test_a_code_says_what_happened_the_state_of_the_tables_and_what_to_do(code: str, text: str) -> None:
+    _, *cases = re.split(r"^\*\*What happened\.\*\* ", text, flags=re.MULTILINE)
+    assert cases, f"{code} does not say what happened"
+    for case in cases:
+        assert re.search(r"^\*\*State of the tables\.\*\* \S.*^\*\*Do this\.\*\* \S", case, re.MULTILINE | re.DOTALL), (
+            code,
+            case,
+        )
 
 
 def test_an_error_ends_in_its_code() -> None:
@@ -105,7 +128,35 @@ def test_an_error_ends_in_its_code() -> None:
 
 
 def test_who_is_on_call_finds_every_alert_and_every_error() -> None:
-    text = (DOCS / "on-call.md").read_text(encoding="utf-8")
-    names = {each.__name__ for each in all_errors()}
-    missing = {name for name in names | NotifySection.model_fields.keys() if f"`{name}`" not in text}
-    assert not missing, f"say in docs/on-call.md what happened, what state the tables are in, and what to do: {missing}"
+    errors, alerts = ((ON_CALL / name).read_text(encoding="utf-8") for name in ("errors.md", "index.md"))
+    missing = {each.__name__ for each in all_errors() if f"`{each.__name__}`" not in errors}
+    missing |= {name for name in NotifySection.model_fields if f"### `{name}`\n" not in alerts}
+    assert not missing, f"say in docs/on-call what happened, what state the tables are in, and what to do: {missing}"
+
+
+def slugs(page: Path) -> set[str]:
+    """The anchors of a page: one for each heading."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[str]:
+    text = re.sub(r"^ *```.*?^ *```$|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("http:", "https:", "mailto:"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_of_a_page_is_broken(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: there is no {target.resolve().relative_to(ROOT)}"
+        assert not anchor or anchor in slugs(target), f"{link}: {path or page.name} has no heading for it"
+
+
+def test_pages_that_code_and_tests_name_are_there() -> None:
+    folders = ("benchmarks", "dags", "include", "plugins", "tests", "tools")
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".yaml", ".js"}):
+        for named in re.findall(r"(?<![\w/.])docs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+            assert (ROOT / named).exists(), f"{path.relative_to(ROOT)} names {named}"

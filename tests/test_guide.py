@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from tests.airflow_home import AirflowHome, connection
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide-pyeventsourcing.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "getting-started" / "pyeventsourcing.md"
 
 
 def blocks(language: str) -> list[str]:
@@ -97,6 +97,6 @@ def airflow(home: AirflowHome, bank: Path, url: sa.URL, command: list[str]) -> s
         "PROJECTION_REBUILD_SPECS": str(bank),
         "PYTHONPATH": f"{home.env['PYTHONPATH']}:{bank}",
     }
-    done = home.airflow(*command[1:], **env)
+    done = home.started_airflow(*command[1:], **env)
     assert done.returncode == 0 and "state=success" in done.stdout, done.stdout[-5_000:]
     return done.stdout

@@ -141,7 +141,7 @@ def _version(url: sa.URL) -> str:
     return str(_scalar(sa.create_engine(url, poolclass=sa.NullPool), "SELECT version()"))
 
 
-def _until(holds: Callable[[], object], seconds: float = 20) -> None:
+def _until(holds: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

@@ -11,7 +11,7 @@ from projection_rebuild.trouble import Kind, Trouble
 class RebuildError(Exception):
     """Root of everything that the engine raises on purpose. Its text ends in its code: ``... [PR-PLAN-01]``.
 
-    Each kind of error has a class and a code of its own. A code is an anchor in ``docs/on-call.md``; it never gets another meaning, and the
+    Each kind of error has a class and a code of its own. A code is an anchor in ``docs/on-call/errors.md``; it never gets another meaning, and the
     code of a class that is gone is never given away again.
     """
 

@@ -17,8 +17,7 @@ from projection_rebuild.context import Context
 from projection_rebuild.control import verification_of
 from projection_rebuild.errors import Diverged
 from projection_rebuild.ledger import Ledger, Run, RunState
-from projection_rebuild.sample import Sampled
-from projection_rebuild.verify import Verification
+from projection_rebuild.results import Sampled, Verification
 
 PROOF = "proof"
 """The note of the last look: ``verification`` (which one it was about), ``at``, ``looks`` (how many there were) and ``sample``."""

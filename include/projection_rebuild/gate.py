@@ -81,7 +81,7 @@ def untold(context: Context, connection: sa.Connection, tables: Sequence[TableSe
             yield Finding(
                 about=f"low_traffic.{name}",
                 problem="this database does not tell, or not to our role, so that the limit holds nothing up",
-                remedy="see docs/spec.md for what each database tells, or leave it out",
+                remedy="see docs/how-to/schedule-and-windows.md for what each database tells, or leave it out",
             )
 
 

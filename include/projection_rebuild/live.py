@@ -29,7 +29,7 @@ def project_live(connection: sa.Connection, projector: type[Projector], event: E
     :param event: the event as it was appended, with its position
     :param schema: the schema of the tables; None: the connection's own
     :raises PoisonEvent: the event cannot be decoded or brought up to date
-    :raises SessionError: the session has a setting by which rows would not be those of a rebuild (docs/sessions.md); looked at once for
+    :raises SessionError: the session has a setting by which rows would not be those of a rebuild (docs/reference/sessions.md); looked at once for
         each connection of the driver's; nothing has been written
     """
     if event.type not in projector.stored_types():

@@ -1,7 +1,7 @@
 """Tables of other projectors that handlers look at: which table that is, what time it shows, and that nobody changes it.
 
 Green where its owner is in the run, blue otherwise. Never older than the event that is being handled: a replay goes no further than the
-owner's has come, and from verification on the owner always goes first. It may be newer: see ``docs/writing-a-projector.md``.
+owner's has come, and from verification on the owner always goes first. It may be newer: see ``docs/how-to/read-other-tables.md``.
 """
 
 from __future__ import annotations

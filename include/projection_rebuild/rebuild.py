@@ -41,6 +41,7 @@ from projection_rebuild.plan import Plan
 from projection_rebuild.positions import Place
 from projection_rebuild.progress import ReplayResult
 from projection_rebuild.report import Report
+from projection_rebuild.results import Reconciliation, SwapResult, Verification
 from projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions, ThrottleSection
 
 _logger = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class Rebuild:
         return stages.replay_stages(self._context, stopped, now)
 
     @boundary.step("verify_counts", boundary.UNTOUCHED)
-    def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> verify.Verification:
+    def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> Verification:
         """See :func:`projection_rebuild.verify.verify`."""
         with self._kept_if_it_fails():
             found = verify.verify(self._context, stopped)
@@ -214,7 +215,7 @@ class Rebuild:
         record.keep(self._context)
 
     @boundary.step("atomic_swap", boundary.ONE_SIDE)
-    def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> swap.SwapResult:
+    def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> SwapResult:
         """See :func:`projection_rebuild.swap.swap`."""
         with self._kept_if_it_fails():
             result = swap.swap(self._context, stopped)
@@ -222,7 +223,7 @@ class Rebuild:
         return result
 
     @boundary.step("reconcile", boundary.SWITCHED)
-    def reconcile(self) -> reconcile.Reconciliation:
+    def reconcile(self) -> Reconciliation:
         """See :func:`projection_rebuild.reconcile.reconcile`."""
         found = reconcile.reconcile(self._context)
         record.keep(self._context)

@@ -8,7 +8,6 @@ from datetime import timedelta
 from functools import partial
 
 import sqlalchemy as sa
-from pydantic import BaseModel
 
 from projection_rebuild.context import Context
 from projection_rebuild.dialects import trouble_of
@@ -16,33 +15,13 @@ from projection_rebuild.errors import FenceLost, LeftOnOld
 from projection_rebuild.ledger import IN_PIECES, Run, RunState
 from projection_rebuild.plan import Plan
 from projection_rebuild.positions import BEGINNING, said
+from projection_rebuild.results import LeftBehind, Reconciliation, SwapResult
 from projection_rebuild.retire import when_free
 from projection_rebuild.spec import LiveWriter
-from projection_rebuild.swap import LeftBehind, SwapResult, switched_already
+from projection_rebuild.swap import switched_already
 
 AT_WORK = timedelta(seconds=1)
 """The longest that a statement after the switch may hold others up."""
-
-
-class Reconciliation(BaseModel):
-    """What was found after the switch.
-
-    :param appended_since: events of the run's types since F; the live projectors have projected them into the new tables
-    :param late: events at or below F that were committed after the switch
-    :param rows: each table's rows now
-    :param findings: what is not as it should be; a person has to look at it
-    """
-
-    appended_since: int
-    late: int = 0
-    rows: dict[str, int]
-    findings: list[str]
-
-    def describe(self) -> str:
-        """Lines for a log."""
-        counts = ", ".join(f"{table} {rows:,}" for table, rows in self.rows.items())
-        late = f" and {self.late:,} that were being appended during it" if self.late else ""
-        return "\n".join([f"{self.appended_since:,} events since the switch{late}; rows now: {counts}", *self.findings])
 
 
 def reconcile(context: Context) -> Reconciliation:

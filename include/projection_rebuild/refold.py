@@ -182,8 +182,9 @@ def _stays(value: Any, annotation: type | None, column: ColumnType) -> bool:
     if value is None or kind is not annotation:
         return value is None
     if kind is str:
-        # Blanks at the end may be cut off, or not be stored.
-        return column.kind is ColumnKind.TEXT and not value.endswith(" ")
+        # Blanks at the end may be cut off, or not be stored. What fills a character(n) is not padded.
+        fills = column.kind is ColumnKind.PADDED and name == f"character({len(value)})"
+        return (column.kind is ColumnKind.TEXT or fills) and not value.endswith(" ")
     if kind is datetime:
         return name in ("datetime(6)", "timestamp without time zone") and value.tzinfo is None
     return kind in (bool, UUID) or (kind is int and column.kind is ColumnKind.WHOLE) or (kind is date and name == "date")

@@ -11,9 +11,7 @@ from pydantic import BaseModel
 from projection_rebuild.ledger import Checkpoint, Code, Note, Run, RunState
 from projection_rebuild.plan import Plan
 from projection_rebuild.positions import Place
-from projection_rebuild.reconcile import Reconciliation
-from projection_rebuild.swap import SwapResult
-from projection_rebuild.verify import Verification
+from projection_rebuild.results import Reconciliation, SwapResult, Verification
 
 
 class ReplayRecord(BaseModel):

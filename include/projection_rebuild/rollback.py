@@ -23,9 +23,9 @@ from projection_rebuild.plan import Plan
 from projection_rebuild.planning import begin, planned_switch, printed, within
 from projection_rebuild.positions import BEGINNING, Place, said
 from projection_rebuild.reconcile import finish_dead
+from projection_rebuild.results import LeftBehind
 from projection_rebuild.retire import when_free
 from projection_rebuild.spec import RunOptions
-from projection_rebuild.swap import LeftBehind
 
 
 def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:

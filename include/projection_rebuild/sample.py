@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import BaseModel
 
 from projection_rebuild.column_kinds import ColumnKind
 from projection_rebuild.context import Context
@@ -27,10 +26,10 @@ from projection_rebuild.external import ExternalProjector
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.parts import ByAggregate, ByPeriod
 from projection_rebuild.plan import Plan
-from projection_rebuild.positions import Place, said
 from projection_rebuild.projector import Projector
 from projection_rebuild.raw_events import AT_ONCE, RawEvents
 from projection_rebuild.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
+from projection_rebuild.results import Sampled
 from projection_rebuild.rows import Key, RowType, row_type
 from projection_rebuild.trouble import MAY_PASS, Kind
 from projection_rebuild.values import plain_type
@@ -70,40 +69,6 @@ SAME_FLOATS = 1e-9
 
 SHOWN = 5
 """Rows that are told of one projector."""
-
-
-class Sampled(BaseModel):
-    """What a sample of one projector's aggregates says.
-
-    :param position: the events up to here were refolded: that of its checkpoint
-    :param aggregates: how many were refolded
-    :param events: how many events they have
-    :param rows: how many rows they make
-    :param not_sampled: why there was no sample; empty: there was one
-    :param remarks: what was left out, and what the comparison does not say
-    :param findings: rows that are not as their events make them, a few of them, by their keys
-    :param differing: the aggregates that these are of
-    """
-
-    projector: str
-    position: Place = None
-    aggregates: int = 0
-    events: int = 0
-    rows: int = 0
-    not_sampled: str = ""
-    remarks: list[str] = []
-    findings: list[str] = []
-    differing: list[str] = []
-
-    def describe(self) -> str:
-        """One line for a log."""
-        if self.not_sampled:
-            return f"not sampled: {self.projector}, {self.not_sampled}"
-        left = f" ({'; '.join(self.remarks)})" if self.remarks else ""
-        return (
-            f"sample: {self.projector}, {self.aggregates:,} aggregates refolded from {self.events:,} events up to {said(self.position)}, "
-            f"{self.rows:,} rows compared{left}"
-        )
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,15 @@ class EventColumns(Section):
     """The names of the event store's columns; the defaults are those of Spatie's ``stored_events``.
 
     ``version``, ``type_version``, ``metadata`` and ``recorded_at`` may be null where a store has no such column.
+
+    :param position: the event's place in the total order
+    :param stream: the aggregate
+    :param type: the event's type, by which handlers are chosen
+    :param payload: what the event says
+    :param recorded_at: when it was appended
+    :param version: the event's number within its stream
+    :param type_version: the version of the event's type, for upcasters
+    :param metadata: what is known about the event besides
     """
 
     position: str = "id"
@@ -189,14 +198,18 @@ class TimeUnit(StrEnum):
 class EventStoreSection(Section):
     """Where events are read.
 
+    :param conn_id: the Airflow connection
     :param preset: whose tables these are; gives defaults for all that follows
+    :param table: the table of events
+    :param schema: its schema; null: the connection's own
+    :param columns: the names of its columns
     :param stream_format: what the bytes of a binary stream column stand for: a UUID, hexadecimal digits, or UTF-8 text
     :param decoder: ``package.module:function`` of what makes a mapping of a payload, its bytes or text as they are stored; null: it is JSON
     :param decimals: whether numbers with a fraction in JSON become exact Decimals instead of floats
     :param recorded_at_unit: the unit of a ``recorded_at`` that counts from 1970; null: the column holds times
-    :param only: column values that an event must have to be one; None: NULL
-    :param wait_for_holes: how long to wait for positions that are missing below the newest one, where they are handed out before
-        the INSERT; null: they are not
+    :param only: values of columns that an event must have, such as a tenant; null means NULL
+    :param wait_for_holes: how long to wait for positions that are missing below the newest one. It is for stores that hand them out
+        before the INSERT
     :param mapper: for pyeventsourcing, ``package.module:name`` of what gives its mapper, or the application
     """
 
@@ -235,14 +248,18 @@ class EventStoreSection(Section):
 
 
 class ReadModelsSection(Section):
-    """Where the tables are that get rebuilt, and the ledger beside them."""
+    """Where the tables are that get rebuilt, and the ledger beside them.
+
+    :param conn_id: the Airflow connection
+    :param schema: the schema; null: the connection's own
+    """
 
     conn_id: str
     db_schema: str | None = Field(default=None, alias="schema")
 
 
 class LiveWriter(StrEnum):
-    """How the application keeps blue current; decides the protocol of the switch."""
+    """How the application keeps blue current; decides the protocol of the cutover."""
 
     TRANSACTIONAL = "transactional"
     CHECKPOINTED = "checkpointed"
@@ -250,9 +267,11 @@ class LiveWriter(StrEnum):
 
 
 class ConsumerTable(Section):
-    """The table in which asynchronous consumers keep their positions; it is switched together with the read models.
+    """The table in which asynchronous consumers keep their positions; it is swapped together with the read models.
 
     :param table: beside the read models; it has rows of the rebuilt projectors only
+    :param name_column: the column that names the consumer
+    :param position_column: the column that has its position
     :param names: what each projector is called in ``name_column``
     """
 
@@ -267,8 +286,15 @@ class LiveWriterSection(Section):
 
     * ``transactional``: the append transaction also writes blue.
     * ``checkpointed``: a consumer writes blue together with its position in ``checkpoint.table``.
-    * ``detached``: queue jobs or after-commit handlers write blue. SQL on the read models' database tells of them: ``jobs_left`` gives
-      the positions of the events that they have yet to project; ``drain_check`` gives 0 when none of them has anything left to do.
+    * ``detached``: queue jobs or after-commit handlers write blue. SQL tells of them: ``jobs_left`` or ``drain_check``.
+
+    A contract that needs no other key may be written as a text: ``live_writer: transactional``.
+
+    :param contract: how the application writes blue
+    :param checkpoint: where the consumer keeps its position; belongs to ``checkpointed``
+    :param drain_check: SQL on the read models' database that gives 0 when no job has anything left to do; belongs to ``detached``
+    :param jobs_left: SQL on the read models' database that gives the positions of the events that jobs have yet to project; belongs to
+        ``detached``, instead of ``drain_check``
     """
 
     contract: LiveWriter
@@ -298,9 +324,9 @@ class VerifySection(Section):
 
     :param max_count_drift_percent: how far a table's row count may be from blue's, in percent of blue's
     :param tables: other tolerances for single tables
-    :param max_dead_letters: how many events of the run may be set aside as dead letters
+    :param max_dead_letters: how many events of the run may be set aside as dead letters, in a run that swaps all the same
     :param sample: how many aggregates of each projector are refolded from raw rows by its handlers, and compared with green; 0: none
-    :param sample_every: how often that is done again while the run waits for its switch; 0s: never
+    :param sample_every: how often that is done again while the run waits for its swap; 0s: never
     :param assertions: SQL that must return no row, or 0, on green; ``{table}`` stands for a table's green name
     """
 
@@ -313,7 +339,11 @@ class VerifySection(Section):
 
 
 class Window(Section):
-    """A stretch of the day, across midnight where its end is not after its start."""
+    """A stretch of the day, across midnight where its end is not after its start.
+
+    :param start: wall-clock time
+    :param end: wall-clock time, not in the window itself
+    """
 
     start: ClockTime
     end: ClockTime
@@ -341,7 +371,7 @@ GiveUp = Literal["fail", "swap", "skip"]
 class Windows(Section):
     """When something may happen.
 
-    :param window: wall-clock time; null: at any time
+    :param window: wall-clock times such as ``"01:00-05:00"``, across midnight where the end is not after the start; null: at any time
     :param days: the weekdays on which the window opens
     :param windows: windows of their own for each weekday, instead of ``window`` and ``days``
     """
@@ -374,7 +404,7 @@ class StageSection(Windows):
     """A wave of a rebuild that takes several nights; it begins when the one before it is done, and works in its windows only.
 
     :param name: for log and graph
-    :param projectors: the names of those that are replayed in it
+    :param projectors: the class names of those that are replayed in it
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")
@@ -382,7 +412,7 @@ class StageSection(Windows):
 
 
 class LowTrafficSection(Windows):
-    """When the switch may happen. A limit that is null is not looked at. The windows are those of :class:`Windows`.
+    """When the swap may happen. A limit that is null is not looked at.
 
     :param timezone: of the windows; null: the spec's
     :param quiet_for: how long everything must have been within its limits, at each look
@@ -390,10 +420,11 @@ class LowTrafficSection(Windows):
     :param max_active_sessions: sessions of the read-model database that are executing something, ours left out
     :param max_reads_per_minute: reads of the live tables by the database's own statistics, counted between two looks
     :param max_transaction_age: of the oldest query or open transaction of others that has touched the live tables
-    :param max_replica_lag: how far the slowest replica of the read-model database is behind
+    :param max_replica_lag: how far the slowest replica of the read-model database is behind; elsewhere than on PostgreSQL,
+        ``throttle.replica_lag`` tells it
     :param give_up_after: how long to wait before ``give_up`` says what happens
-    :param give_up: ``fail``: the task fails; ``skip``: the run ends without a switch; ``swap``: it switches all the same, at the end of
-        the window if that comes before
+    :param give_up: ``fail``: the task fails. ``skip``: the run ends without a swap, as a success. ``swap``: it swaps all the same,
+        at the end of an open window if that comes before
     :param warn_after: how long to wait before somebody is told
     :param look_every: the time between two looks
     """
@@ -418,14 +449,15 @@ class LowTrafficSection(Windows):
 
 
 class SwapSection(Section):
-    """Bounds of the switch.
+    """Bounds of the cutover.
 
-    :param max_pause: the longest time for which writers may be held; past it everything is put back
+    :param max_pause: the longest time for which writers may be held; past it everything is put back. On MySQL and MariaDB a plan is
+        refused if a RENAME of so many tables cannot keep it
     :param lock_timeout: the longest wait for the locks in one attempt; readers queue behind a waiting lock
-    :param attempts: how often it is tried before the task fails
-    :param small_backlog: the number of outstanding events below which the switch begins
+    :param attempts: how often it is tried before the task fails; with the pauses between, about two minutes in all
+    :param small_backlog: the number of outstanding events below which the cutover begins
     :param wait_for_snapshots: how long to wait for transactions that read from a snapshot older than the green tables; after the
-        switch they would find these empty. 0s: do not wait
+        swap they would find these empty. 0s: do not wait
     :param approval: whether a person has to approve it, once green is verified
     :param approval_timeout: how long to wait for that person; null: as long as it takes
     """
@@ -440,8 +472,10 @@ class SwapSection(Section):
 
 
 class RetentionSection(Section):
-    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the switch.
+    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the swap.
 
+    :param keep_old: whether the retired tables are kept
+    :param drop_after: how long they are kept after the swap
     :param keep_green: how long green tables that never went live stay for inspection, once their run is over
     """
 
@@ -471,9 +505,9 @@ class NotifySection(Section):
     :param verification_failed: green must not replace blue
     :param waiting_too_long: the gate waits for longer than ``low_traffic.warn_after``
     :param approval_wanted: a person has to decide
-    :param swapped: the switch is done
-    :param rolled_back: the switch of a rollback is done
-    :param deadline_missed: the run has not switched by its ``deadline``
+    :param swapped: the swap is done
+    :param rolled_back: the swap of a rollback is done
+    :param deadline_missed: the run has not swapped by its ``deadline``
     """
 
     failure: Notifiers = ()
@@ -494,6 +528,8 @@ class OnError(StrEnum):
 
 class StructureSection(Section):
     """Another structure for the rebuilt tables than the one that they have; what it does not speak of goes on as it was.
+
+    Name it by ``metadata`` or by ``ddl``, one of the two.
 
     :param metadata: ``package.module:name`` of an SQLAlchemy MetaData, or of the base class of declarative models
     :param ddl: a file of statements that make tables and indexes, beside the spec file
@@ -540,11 +576,11 @@ class ReplaySection(Section):
 
     What has been folded in memory is committed, with its checkpoint, as soon as one of the first four is reached.
 
-    :param batch_events: events per transaction at most
-    :param commit_every: how long a transaction of a projector's SQL may take; handlers go by events and rows alone, so that the work is
-        the same on a slow machine
-    :param max_memory: MiB that the rows of one projector may take in its worker, beyond what this takes anyway; then they are
-        written and forgotten, and loaded again when needed
+    :param batch_events: events per transaction at most: what a retry has to do again after a kill. Where events may be set aside, 10,000
+    :param commit_every: about how long a transaction of a projector's SQL may take. Handlers go by events and rows alone, so that the
+        work is the same on a slow machine
+    :param max_memory: MiB that the rows of one projector, or of one of its shards, may take in its worker, beyond what this takes
+        anyway. Then they are written and forgotten, and loaded again when needed, which is several times slower
     :param max_rows_in_memory: the same as a number of rows; null: only ``max_memory`` counts
     :param shards: into how many parts a projector that can be divided is replayed; or the same by projector
     :param set_based: whether projectors that give SQL are replayed by it, instead of by their handlers
@@ -571,7 +607,7 @@ class ThrottleSection(Section):
 
     Above a limit the replay rests for as long as it works; above twice the limit it waits until it is kept again.
 
-    :param max_active_sessions: sessions that are executing something, ours left out
+    :param max_active_sessions: sessions that are executing something, ours left out; not known on SQLite
     :param max_replica_lag: how far replicas are behind; PostgreSQL tells, elsewhere ``replica_lag`` has to
     :param replica_lag: SQL on the read models' database that gives the lag in seconds
     :param max_commit_latency: what one of our own commits takes
@@ -596,6 +632,7 @@ class ThrottleSection(Section):
 class ProgramSection(Section):
     """A projector that is a program.
 
+    :param name: what it is called; projectors have the names of their classes
     :param command: program and arguments; ``{from} {after} {to} {suffix} {schema} {run} {projector}`` are filled in
     :param tables: the tables that it fills, each with the columns that tell its rows apart
     :param event_types: the stored types that it handles
@@ -645,7 +682,26 @@ def _comes(schedule: str) -> bool:
 
 
 class RebuildSpec(Section):
-    """One spec file: what is rebuilt, from where, when, and under which bounds."""
+    """One spec file: what is rebuilt, from where, when, and under which bounds.
+
+    :param rebuild: the name of the rebuild: letters, digits, ``_`` and ``-``
+    :param schedule: a cron expression; null: by hand only
+    :param timezone: of the schedule and of the windows
+    :param event_store: where events are read
+    :param read_models: where the tables are
+    :param projectors: ``package.module:Class`` of each, or a program
+    :param live_writer: how the application keeps blue current
+    :param verify: what green must be like
+    :param low_traffic: when the swap may happen
+    :param swap: bounds of the cutover
+    :param retention: what happens to the retired tables
+    :param notify: who is told of what
+    :param deadline: by when a run has to have swapped, from the moment when it is queued
+    :param replay: how events are replayed
+    :param throttle: when a replay slows down
+    :param stages: waves over several nights
+    :param structure: another structure for the tables
+    """
 
     rebuild: str = Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")
     schedule: str | None = None
@@ -713,9 +769,9 @@ AggregateName = Annotated[str, Field(min_length=1)]
 
 
 class RunOptions(Section):
-    """What is chosen for one run; whatever is None comes from the spec.
+    """What is chosen for one run; whatever is null comes from the spec.
 
-    :param projectors: names of the projectors to rebuild; None: all of the spec
+    :param projectors: names of the projectors to rebuild; null: all of the spec
     :param rebuild_dependents: also those that depend on the chosen ones
     :param since: only a part: what events recorded from here on concern; without an offset, in the spec's time zone
     :param until: only a part: what events recorded before here concern
@@ -724,7 +780,7 @@ class RunOptions(Section):
     :param shards: into how many parts each projector that can be divided is replayed
     :param keep_old: whether the retired tables are kept
     :param drop_after: how long they are kept
-    :param approval: whether a person has to approve the switch
+    :param approval: whether a person has to approve the swap
     :param replay_now: do not wait for the windows of stages
     :param swap_now: do not wait for low traffic
     :param dry_run: plan, print the SQL, and stop

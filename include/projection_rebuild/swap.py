@@ -1,6 +1,6 @@
 """The switch: catch up until little is left, hold the writers, drain, rename all tables at once, release.
 
-What is held, and in which order, depends on the database; see ``docs/how-it-works.md``.
+What is held, and in which order, depends on the database; see ``docs/concepts/cutover.md``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
-from pydantic import BaseModel
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from projection_rebuild import jobs
@@ -27,53 +26,11 @@ from projection_rebuild.live_tables import Readiness, refuse_at_once, refuse_rep
 from projection_rebuild.lockstep import Lockstep
 from projection_rebuild.names import TableSet
 from projection_rebuild.plan import Plan
-from projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before, said
+from projection_rebuild.positions import BEGINNING, HIGHEST, Place, is_before
+from projection_rebuild.results import LeftBehind, SwapResult, by_parts
 from projection_rebuild.retire import drop_retired, drop_within
 from projection_rebuild.rows import row_type
 from projection_rebuild.spec import LiveWriter
-
-
-class SwapResult(BaseModel):
-    """What the switch did.
-
-    :param position: F, the head that green was drained to; later events were projected live. None: there were no events
-    :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
-    :param attempts: how many attempts it took
-    :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
-    :param left_on_old: what was done to a live table between the last look and the switch, and is on the retired one
-    :param pause_parts: the pause by its parts in seconds, see :data:`PARTS`; empty where it was not measured, as after a crash
-    """
-
-    tables: list[str]
-    position: Place
-    pause_seconds: float
-    attempts: int
-    in_doubt: int = 0
-    left_on_old: list[str] = []
-    pause_parts: dict[str, float] = {}
-
-    def describe(self) -> str:
-        """One line for a log."""
-        parts = f" ({_by_parts(self.pause_parts)})" if self.pause_parts else ""
-        return (
-            f"switched {', '.join(self.tables)} at {said(self.position)}; writers were held for "
-            f"{self.pause_seconds * 1000:.0f} ms{parts}, {self.attempts} attempt{'s' if self.attempts != 1 else ''}"
-        )
-
-
-PARTS = {
-    "lock": "the store's fence and the tables are taken, and the application's jobs come to their end",
-    "drain": "what was appended last is projected",
-    "count": "the newest events, and rows of others that would lose their parents, are counted",
-    "rename": "the ledger is told, and the tables change their names",
-    "after": "what cannot be part of that follows: foreign keys and their names, on MySQL and MariaDB",
-    "release": "the transaction commits, or the locks are given up",
-}
-"""The parts of a pause, in their order."""
-
-
-def _by_parts(parts: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in parts.items())
 
 
 class _Pause:
@@ -109,7 +66,7 @@ class _Pause:
             yield
         except PauseTooLong:
             self.ended("then")
-            raise PauseTooLong(_by_parts(self.parts)) from None
+            raise PauseTooLong(by_parts(self.parts)) from None
 
     def stay_in_time(self) -> None:
         """Looks at the clock.
@@ -118,19 +75,6 @@ class _Pause:
         """
         if self.left() <= 0:
             raise PauseTooLong
-
-
-class LeftBehind(BaseModel):
-    """What the tables hold that a switch has retired; a rollback goes on from there.
-
-    :param settled: every event up to here
-    :param above: and the events at these positions; others below F were still being appended, and went to the new tables
-    :param events: how many events of each type that is in all
-    """
-
-    settled: Place
-    above: list[int]
-    events: dict[str, int]
 
 
 class _JobGotIn(Exception):

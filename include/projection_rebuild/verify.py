@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from pydantic import BaseModel
 
 from projection_rebuild import jobs, live_tables, partial, sample, second_opinion
 from projection_rebuild.context import Context
@@ -20,72 +19,12 @@ from projection_rebuild.lockstep import Lockstep
 from projection_rebuild.names import TableSet
 from projection_rebuild.plan import Plan
 from projection_rebuild.replay import replay
+from projection_rebuild.results import Sampled, TableComparison, Verification
 from projection_rebuild.rows import RowType
-from projection_rebuild.sample import Sampled
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.trouble import MAY_PASS
 
 SAMPLES = 5
-
-
-class TableComparison(BaseModel):
-    """Green against blue. Blue moves while it is read, and differences are what a rebuild is for: they only inform.
-
-    :param drift_percent: how far green's count is from blue's, in percent of blue's
-    :param samples: keys of rows that are not the same, a few of each kind, never their contents
-    :param not_compared: columns that blue does not have; without its key, rows are only counted
-    """
-
-    table: str
-    blue_rows: int
-    green_rows: int
-    drift_percent: float
-    tolerance_percent: float
-    identical: int
-    differing: int
-    only_blue: int
-    only_green: int
-    samples: dict[str, list[str]] = {}
-    not_compared: list[str] = []
-
-    def describe(self) -> str:
-        """One line for a log."""
-        return (
-            f"{self.table}: {self.blue_rows:,} -> {self.green_rows:,} rows (drift {self.drift_percent:.2f} %, allowed "
-            f"{self.tolerance_percent:g} %); {self.identical:,} identical, {self.differing:,} differ, {self.only_blue:,} only in "
-            f"blue, {self.only_green:,} only in green"
-            + (f"; new and not compared: {', '.join(self.not_compared)}" if self.not_compared else "")
-        )
-
-
-class Verification(BaseModel):
-    """What was found; ``failures`` decide.
-
-    :param at: when it was found, in UTC; it tells one verification of a run from another
-    :param seconds: how long it took
-    :param dead_letters: how many events were set aside, by projector
-    :param notes: what a person should know of the store, and what is no reason
-    :param sample: aggregates refolded from raw rows and compared with green; runs of an earlier version have none
-    """
-
-    tables: list[TableComparison]
-    failures: list[str]
-    at: datetime | None = None
-    seconds: float = 0.0
-    dead_letters: dict[str, int] = {}
-    notes: list[str] = []
-    sample: list[Sampled] = []
-
-    @property
-    def passed(self) -> bool:
-        """Whether green may replace blue."""
-        return not self.failures
-
-    def describe(self) -> str:
-        """All findings as lines for a log."""
-        aside = [f"{name} has set {count:,} events aside" for name, count in self.dead_letters.items()]
-        told = [*(each.describe() for each in self.tables), *aside, *self.notes, *(each.describe() for each in self.sample)]
-        return "\n".join([*told, *(f"FAILED: {each}" for each in self.failures)])
 
 
 def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Verification:

@@ -51,7 +51,10 @@ Store = Callable[[sa.Connection, NewEvent], object]
 
 @contextmanager
 def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction of the application. On SQLite it takes the write lock at once, so that it never has to give way."""
+    """One transaction of the application. On SQLite it takes the write lock at once, so that it never has to give way.
+
+    It waits for it longer than seems necessary: SQLite wakes its waiting writers in no order.
+    """
     if engine.dialect.name != "sqlite":
         # MySQL's own default, REPEATABLE READ, locks the gap where a missing row would be: two transactions that both
         # miss it and then add it deadlock.
@@ -60,7 +63,7 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("PRAGMA busy_timeout = 10000")
+        connection.exec_driver_sql("PRAGMA busy_timeout = 60000")
         connection.exec_driver_sql("PRAGMA foreign_keys = ON")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +45,8 @@ from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
 from projection_rebuild_airflow.sensors.retention import RetentionSensor
 from projection_rebuild_airflow.specs import problem, read_specs
 
+_log = logging.getLogger(__name__)
+
 POOL = "projection_rebuilds"
 """Bounds how many replays run at once over all rebuilds; ``airflow_settings.yaml`` makes it."""
 
@@ -63,8 +66,11 @@ rollback goes forward again. It is refused, with the reason, once the old tables
 
 
 def rebuild_dags() -> dict[str, DAG]:
-    """The DAGs of all usable specs, by id: a rebuild and a rollback each."""
-    return _build()[0]
+    """The DAGs of all usable specs, by id: a rebuild and a rollback each. What is wrong with the others is logged."""
+    dags, problems = _build()
+    for each in problems:
+        _log.warning("%s", each)
+    return dags
 
 
 def _build() -> tuple[dict[str, DAG], list[str]]:
@@ -221,7 +227,7 @@ def _documentation(spec: RebuildSpec, path: Path) -> str:
             *rows,
             "",
             *_stages(spec),
-            "Any task can be retried or cleared at any time; see `docs/operating.md`.",
+            "Any task can be retried or cleared at any time; see `docs/how-to/stop-and-retry.md`.",
         ]
     )
 

@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk.observability import stats
 
 from projection_rebuild.ledger import Checkpoint
-from projection_rebuild.swap import SwapResult
+from projection_rebuild.results import SwapResult
 
 PREFIX = "projection_rebuild"
 

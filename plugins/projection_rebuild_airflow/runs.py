@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 # A task is skipped, deferred or ended by Airflow's own errors.
-boundary.declare_face("projection_rebuilds", passes="airflow")
+boundary.declare_face("projection_rebuild_airflow", passes="airflow")
 
 
 def ledger_id(dag_id: str, run_id: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
-import include
+from airflow.configuration import conf
+
 from projection_rebuild.boundary import failure_of
 from projection_rebuild.errors import RebuildError, SpecError
 from projection_rebuild.limits import NAME, shown
@@ -29,11 +31,14 @@ class Specs:
 
 
 def folders() -> list[Path]:
-    """The folders of specs; without the variable, ``rebuilds`` beside the engine."""
+    """The folders of specs; without the variable, ``include/rebuilds`` of an Astro project or ``rebuilds`` in the folder of DAGs."""
     named = os.environ.get(FOLDERS_VARIABLE)
     if named:
         return [Path(each) for each in named.split(os.pathsep) if each]
-    return [Path(include.__path__[0]) / "rebuilds"]
+    include = find_spec("include")
+    of_astro = [Path(each) / "rebuilds" for each in (include and include.submodule_search_locations) or ()]
+    found = [each for each in of_astro if each.is_dir()]
+    return found[:1] or [Path(conf.get_mandatory_value("core", "dags_folder")) / "rebuilds"]
 
 
 def spec_files(folder: Path) -> list[Path]:
@@ -53,6 +58,12 @@ def problem(path: Path, error: BaseException) -> str:
     return f"{shown(path.name, NAME)} cannot be used: {failure_of(error)}. Correct the file, or the projectors that it names"
 
 
+def _unreadable(folder: Path, error: OSError) -> str:
+    if os.environ.get(FOLDERS_VARIABLE):
+        return f"{FOLDERS_VARIABLE} names {folder}, which cannot be read as a folder: {error.strerror}"
+    return f"there is no folder of specs at {folder} ({error.strerror}): make it, or name yours with {FOLDERS_VARIABLE}"
+
+
 def read_specs() -> Specs:
     """Reads every ``*.yaml`` in the folders; one that cannot be used, for whatever reason, stops none of the others."""
     found = Specs()
@@ -61,7 +72,7 @@ def read_specs() -> Specs:
         try:
             paths = spec_files(folder)
         except OSError as error:
-            found.broken[folder] = f"{FOLDERS_VARIABLE} names {folder}, which cannot be read as a folder: {error.strerror}"
+            found.broken[folder] = _unreadable(folder, error)
             continue
         for path in paths:
             try:

@@ -1,4 +1,4 @@
-"""The one line for authors: the example of docs/writing-a-projector.md as it stands, and what the line promises."""
+"""The one line for authors: the example of docs/how-to/check-a-projector.md as it stands, and what the line promises."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.engine.harness import shop
 from tests.engine.harness.shop import events, tables
 from tests.engine.harness.shop_sets import CustomerTotalProjector, ForOneDatabase
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "writing-a-projector.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "how-to" / "check-a-projector.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], None]
             block = block.replace(before, after)
         module: Any = ModuleType("test_order_counts")
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        exec(compile(block, "writing-a-projector.md", "exec"), module.__dict__)  # noqa: S102
+        exec(compile(block, "check-a-projector.md", "exec"), module.__dict__)  # noqa: S102
         test: Callable[[], None] = module.test_every_way_gives_the_same_rows
         return test
 

@@ -1,5 +1,7 @@
 """Every step's worker is killed after every statement that changes anything, and the step is simply run again.
 
+Rebuilds on one database, rollbacks on two others; with REBUILD_TEST_EVERY_STATEMENT=1 both on all of them.
+
 Each attempt is a process of its own that ends by SIGKILL after its n-th writing statement, for n = 1, 2, 3, ... After each
 kill the application must work on, and the run's retry must finish the job.
 """
@@ -13,12 +15,20 @@ import sqlalchemy as sa
 
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness.clients import LiveShop
+from tests.engine.harness.databases import on
 from tests.engine.harness.sweep import REBUILD, ROLLBACK, Worker, assert_within_the_work, killed, sweep
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("steps", [REBUILD, ROLLBACK], ids=["rebuild", "rollback"])
+KILLED = [
+    pytest.param(*kind.values, steps, marks=kind.marks, id=f"{kind.values[0]}-{name}")
+    for name, steps, kinds in (("rebuild", REBUILD, on("postgres")), ("rollback", ROLLBACK, on("sqlite", "mariadb")))
+    for kind in kinds
+]
+
+
+@pytest.mark.parametrize(("database_kind", "steps"), KILLED, indirect=["database_kind"])
 def test_every_step_survives_a_kill_after_every_write(database_url: sa.URL, steps: Sequence[str]) -> None:
     shop = LiveShop(database_url)
     worker = Worker(shop)

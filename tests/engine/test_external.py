@@ -145,7 +145,7 @@ def test_a_program_ends_even_if_its_worker_is_killed(engine: sa.Engine, waits: P
     worker = multiprocessing.get_context("spawn").Process(target=_replay_until_killed, args=[url, said])
     worker.start()
     # A new process imports everything first.
-    until(lambda: bool(running()), seconds=90)
+    until(lambda: bool(running()))
     time.sleep(0.5)
     os.kill(int(worker.pid or 0), signal.SIGKILL)
     worker.join()

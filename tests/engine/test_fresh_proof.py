@@ -14,6 +14,7 @@ from projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, V
 from projection_rebuild.fresh_proof import PROOF
 from projection_rebuild.low_traffic import Outcome, Waiting
 from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.results import Sampled
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to
@@ -149,7 +150,7 @@ def test_a_difference_that_does_not_stay_ends_nothing(engine: sa.Engine, monkeyp
     execute(engine, MARKED.format(order))
     take, looks = sample.take, []
 
-    def mended(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[sample.Sampled]:
+    def mended(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[Sampled]:
         if again is not None:
             execute(engine, f"UPDATE orders_rebuild SET status = '{status}' WHERE id = '{order}'")
         found = take(*given, again=again, **more)
@@ -196,7 +197,7 @@ def test_a_run_that_was_switched_while_it_was_looked_at_stays_switched(
     execute(engine, MARKED.format("order-0"))
     take, switched = sample.take, []
 
-    def switching(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[sample.Sampled]:
+    def switching(*given: Any, again: Mapping[str, Sequence[str]] | None = None, **more: Any) -> list[Sampled]:
         found = take(*given, again=again, **more)
         if again is not None and not switched:
             switched.append(True)

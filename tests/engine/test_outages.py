@@ -55,7 +55,7 @@ class Outage:
             self._server.start()
 
 
-@pytest.mark.parametrize("server_kind", on("postgres", "mariadb", among=[*SERVERS]), indirect=True)
+@pytest.mark.parametrize("server_kind", on("postgres", among=[*SERVERS]), indirect=True)
 def test_the_server_dies_at_every_lasting_statement(breakable_server: Server) -> None:
     shop, outage = LiveShop(breakable_server.create_database("outage")), Outage(breakable_server)
     worker = Worker(shop)
@@ -97,7 +97,7 @@ def test_the_server_dies_in_the_middle_of_the_switch(breakable_server: Server) -
     worker.close()
 
 
-@pytest.mark.parametrize("server_kind", on("postgres", "mysql", among=[*SERVERS]), indirect=True)
+@pytest.mark.parametrize("server_kind", on("mysql", among=[*SERVERS]), indirect=True)
 def test_steps_are_cancelled_from_another_thread(breakable_server: Server) -> None:
     """As the operator does for a task that is cleared or marked failed while it runs."""
     shop, pick = LiveShop(breakable_server.create_database("cancelled")), random.Random(7)

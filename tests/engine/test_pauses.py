@@ -15,8 +15,8 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, PauseTooLong
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.errors import PlanError
+from projection_rebuild.results import PARTS, SwapResult
 from projection_rebuild.spec import RunOptions
-from projection_rebuild.swap import PARTS, SwapResult
 from tests.engine.harness.chains import create, run_of, schema_of
 from tests.engine.harness.clocks import ShiftedClock
 from tests.engine.harness.driver import run_to
@@ -71,7 +71,7 @@ def test_what_follows_the_rename_is_left_to_reconcile_when_the_time_is_up(
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("statements", [["SELECT pg_sleep(60)"], ["SELECT pg_sleep(0.05)"] * 30], ids=["one", "many"])
+@pytest.mark.parametrize("statements", [["SELECT pg_sleep(3600)"], ["SELECT pg_sleep(0.05)"] * 30], ids=["one", "many"])
 def test_the_server_itself_ends_a_switch_whose_time_is_up(postgres_url: sa.URL, statements: list[str]) -> None:
     engine = sa.create_engine(postgres_url)
     dialect, began = dialect_for(engine), time.monotonic()
@@ -81,7 +81,7 @@ def test_the_server_itself_ends_a_switch_whose_time_is_up(postgres_url: sa.URL, 
             dialect.run_switch(connection, [], ["DROP TABLE t", *statements], Manners(timedelta(seconds=1), left=lambda: 0.2))
         assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one() == 0
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 1800
     engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""The table of faults in docs/verification.md: each fault that is caught always is planted, and the check that catches it says so."""
+"""The table of faults in docs/concepts/verification.md: each fault that is caught always is planted, and the check that catches it says so."""
 
 from __future__ import annotations
 

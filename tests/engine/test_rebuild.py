@@ -353,7 +353,7 @@ def test_a_replay_killed_within_a_batch_loses_and_doubles_nothing(engine: sa.Eng
     url = engine.url.render_as_string(hide_password=False)
     worker = multiprocessing.get_context("spawn").Process(target=_replay_and_die, args=(url, 3))
     worker.start()
-    worker.join(60)
+    worker.join(600)
     assert worker.exitcode == -signal.SIGKILL
     result = made.replay("OrderProjector")
     assert result.resumed_from > 0

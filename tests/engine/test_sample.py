@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from projection_rebuild import sample
 from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
+from projection_rebuild.results import Sampled
 from projection_rebuild.rows import Rows, row
 from projection_rebuild.upcasting import Upcasters
 from tests.engine.harness import shop
@@ -282,7 +283,7 @@ def test_aggregates_that_are_too_large_are_left_out_and_told(engine: sa.Engine, 
     made = rebuild(engine)
     run_to(made, "replay")
 
-    def orders() -> sample.Sampled:
+    def orders() -> Sampled:
         (found,) = [each for each in made.verify().sample if each.projector == "OrderProjector"]
         return found
 

@@ -9,8 +9,8 @@ from projection_rebuild import sample
 from projection_rebuild.events import Event
 from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.results import Sampled
 from projection_rebuild.rows import Rows
-from projection_rebuild.sample import Sampled
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events

@@ -125,6 +125,7 @@ def test_a_range_holds_no_more_events_than_there_is_time_for(
     assert sets.next_range(bound, 1_000)[0] == 1_000
 
 
+@pytest.mark.postgres
 def test_what_sql_cannot_take_is_named_by_the_handlers(new_database: Any) -> None:
     engine = sa.create_engine(new_database("postgres"))
     fill(engine)

@@ -161,7 +161,7 @@ def test_shards_at_work_beside_each_other(engine: sa.Engine) -> None:
     for each in workers:
         each.start()
     for each in workers:
-        each.join(60)
+        each.join()
     assert errors == []
     run_to_end(made, PROJECTORS)
     assert actual(engine) == expected(stored)

@@ -57,7 +57,7 @@ class Replay:
         try:
             yield
         finally:
-            self._thread.join(60)
+            self._thread.join(600)
             assert not self._thread.is_alive()
 
     def said(self, words: str) -> bool:
@@ -246,7 +246,7 @@ def test_a_replay_waits_while_others_are_at_work(cloned: Callable[..., Replay], 
     with replay.going_on():
         until(lambda: waits(replay.run) == ["active sessions 1, more than 0"])
         replay.run._context.dialect.cancel(sessions[0])
-        worker.join(30)
+        worker.join()
     assert replay.ended.position == 2_000
 
 

@@ -18,6 +18,9 @@ from tests.engine.harness.faults import until
 from tests.servers import OwnServer
 from tests.servers.tls import Certificates, change_certificate, encrypting_server, plain_server
 
+# Their servers are started once, not in each of the processes that share the work.
+pytestmark = pytest.mark.xdist_group("tls")
+
 KINDS = marked("postgres", "mariadb", "mysql")
 FAMILY = KINDS[1:]
 CIPHER = {

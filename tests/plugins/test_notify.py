@@ -183,8 +183,8 @@ class Mailbox(socketserver.StreamRequestHandler):
 
 
 def test_a_letter_by_airflows_smtp_notifier(spec_with: Callable[..., RebuildSpec], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The example in docs/operating.md."""
-    docs = (Path(include.__path__[0]).parent / "docs" / "operating.md").read_text(encoding="utf-8")
+    """The example in docs/how-to/notifications.md."""
+    docs = (Path(include.__path__[0]).parent / "docs" / "how-to" / "notifications.md").read_text(encoding="utf-8")
     example = docs[docs.index("notify:\n") :].partition("```")[0]
     spec = spec_with(example)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox) as server:

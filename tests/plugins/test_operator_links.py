@@ -10,7 +10,7 @@ import pytest
 from projection_rebuild_airflow import links
 from projection_rebuild_airflow.dag_factory import rebuild_dags
 from projection_rebuild_airflow.operator_links import RebuildPageLink, RollbackLink
-from projection_rebuilds_plugin import ProjectionRebuildsPlugin
+from projection_rebuild_airflow.plugin import ProjectionRebuildsPlugin
 
 KEY: Any = SimpleNamespace(dag_id="rebuild_shop", run_id="manual__2026-11-25T14:50:00+00:00", task_id="atomic_swap")
 

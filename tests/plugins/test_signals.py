@@ -23,7 +23,7 @@ from tests.engine.harness.databases import marked
 from tests.engine.harness.faults import until
 from tests.engine.harness.specs import rebuild
 
-SLEEP = 20
+SLEEP = 600
 
 
 class SleepOperator(RebuildOperator):

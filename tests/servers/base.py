@@ -15,12 +15,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-START_SECONDS = 60
+START_SECONDS = 600
 
 
 class ServerMissing(Exception):
@@ -45,9 +46,13 @@ class Server(ABC):
         force = " WITH (FORCE)" if self.url.get_backend_name() == "postgresql" else ""
         self._administer(f"DROP DATABASE IF EXISTS {name}{force}")
 
+    @cached_property
+    def _administration(self) -> sa.Engine:
+        """Kept, because a new engine first asks a server several things; its connections are not."""
+        return sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
     def _administer(self, *statements: str) -> None:
-        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-        with engine.connect() as connection:
+        with self._administration.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
@@ -187,7 +192,7 @@ class OwnServer(Server):
             return
         if self._process.poll() is None:
             self._process.send_signal(how)
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=600)
         self._process = None
 
 
@@ -208,7 +213,7 @@ def _killing_children(pid: int) -> Iterator[None]:
     for handle in children:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
-        select.select([handle], [], [], 60)
+        select.select([handle], [], [], 600)
         os.close(handle)
 
 

@@ -17,7 +17,7 @@ CACHE = Path(__file__).parents[2] / ".tools" / "mysql"
 PACKAGE = "mysql-server-core"
 PROGRAM = Path("usr/sbin/mysqld")
 DURABLE = ["--innodb-buffer-pool-size=1G"]
-FAST = ["--innodb-flush-log-at-trx-commit=2"]
+FAST = ["--innodb-flush-log-at-trx-commit=2", "--innodb-redo-log-capacity=32M"]
 HOW = (
     "no MySQL: put its mysqld on the PATH, or name a server by REBUILD_TEST_MYSQL_URL=mysql+mysqldb://...; on Debian the tests "
     "unpack it themselves from the archive's unstable suite, which failed: "

@@ -343,7 +343,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def set_up(self, connection: sa.Connection) -> None:
-        """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/sessions.md shows."""
+        """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/reference/sessions.md shows."""
 
     @abstractmethod
     def session(self, connection: sa.Connection) -> list[str]:

@@ -43,10 +43,10 @@ SILENCE = "28800"
 """Seconds without a word after which the server ends a connection, unless a switch asks for less; the server's own default."""
 
 TABLE_LOCK_WAIT, _ROW_LOCK_WAIT = "600", "50"
-_LOCKS = "a wait for a lock would have no end in sight, or end a statement that had to wait a little; a switch sets its own"
+_LOCKS = "a wait for a lock would have no end in sight, or end too early; a switch sets its own"
 _ALL = "18446744073709551615"
 
-_ENDS = "the server would end a statement or a connection of ours in the middle of its work"
+_ENDS = "the server would end a statement or a connection in mid-work"
 _REFUSED = "the server would refuse our statements"
 _CUT = "results would be cut without a word"
 _SQL = "SQL of projectors and specs would give another result"
@@ -58,7 +58,7 @@ COMMON = (
     Setting(
         "autocommit",
         "ON",
-        "what a statement does would not be committed; the driver asks for it, but may be wrong about what it is",
+        "what a statement does would not be committed; the driver may be wrong about what it is",
     ),
     Setting("time_zone", ZONE, "TIMESTAMP columns would be written and read as other moments"),
     Setting("collation_connection", "utf8mb4_bin", "texts that differ would be one, where neither is a column"),
@@ -76,7 +76,7 @@ COMMON = (
     Setting("default_tmp_storage_engine", "InnoDB", "temporary tables would have no transactions"),
     Setting("wait_timeout", SILENCE, f"{_ENDS}; a switch sets its own"),
     Setting("net_read_timeout", "30", f"{_ENDS}, when a message of ours takes a while"),
-    Setting("net_write_timeout", "60", f"{_ENDS}, when we work on one page of events and the next one waits"),
+    Setting("net_write_timeout", "60", f"{_ENDS}, when we work on a page of events"),
     Setting("lock_wait_timeout", TABLE_LOCK_WAIT, _LOCKS),
     Setting("innodb_lock_wait_timeout", _ROW_LOCK_WAIT, _LOCKS),
     Setting("group_concat_max_len", "1048576", _CUT),

@@ -13,17 +13,17 @@ APPLICATION_NAME = "projection_rebuild"
 LOCK_WAIT = "10min"
 """For how long a statement waits for a lock outside a switch, as on MySQL. Whoever waits for longer is told, and retries."""
 
-_LOCKS = "a wait for a lock would have no end in sight, or end a statement that had to wait a little; a switch sets its own"
-_ENDS = "0: the server would end a statement, a transaction or a connection of ours in the middle of its work"
-_INPUT = "the server would read our statements and values in another way"
-_READ_BACK = "the same value would be read as another text, or as another value"
+_LOCKS = "a wait for a lock would have no end in sight, or end too early; a switch sets its own"
+_ENDS = "0: the server would end a statement, a transaction or a connection in mid-work"
+_INPUT = "the server would read statements and values in another way"
+_READ_BACK = "the same value would be read as another one"
 
 SETTINGS = (
     Setting("application_name", APPLICATION_NAME, "by it the low-traffic gate tells our sessions from the application's"),
     Setting(
         "client_encoding", "UTF8", "a database in SQL_ASCII would give bytes instead of text, another one would refuse letters"
     ),
-    Setting("DateStyle", "ISO", f"{_READ_BACK}. Only the output: the order of day and month stays as the database has it"),
+    Setting("DateStyle", "ISO", f"{_READ_BACK}; the order of day and month stays the database's"),
     Setting("IntervalStyle", "postgres", _READ_BACK),
     Setting("TimeZone", "UTC", "a time without a zone would be taken for another moment"),
     Setting("bytea_output", "hex", _READ_BACK),

@@ -1,4 +1,4 @@
-"""What a session of ours is like: one declared list of settings per database, made on each connection, and shown in docs/sessions.md."""
+"""What a session of ours is like: one declared list of settings per database, made on each connection, and shown in docs/reference/sessions.md."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from projection_rebuild.dialects.session import Setting
 
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 60_000
+"""SQLite wakes its waiting writers in no order: on a busy machine one of several may wait for many turns of the others."""
 
 SETTINGS = (
     Setting("busy_timeout", str(BUSY_TIMEOUT_MS), "a writer beside us would be an error at once; a switch sets its own"),

@@ -13,8 +13,8 @@ from projection_rebuild.low_traffic import Probe, Traffic, appends_per_minute, c
 from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
 from projection_rebuild.positions import Place, is_before, share_done
 from projection_rebuild.report import Report, Said
+from projection_rebuild.results import TableComparison, Verification
 from projection_rebuild.spec import RebuildSpec
-from projection_rebuild.verify import TableComparison, Verification
 from projection_rebuild_airflow import links
 from projection_rebuild_airflow.page.charts import Chart, Value, chart
 from projection_rebuild_airflow.page.words import away, count, moment, size, span

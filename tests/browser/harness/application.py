@@ -70,7 +70,7 @@ class Application:
     def stop(self) -> None:
         """Stops; what has been appended has been projected."""
         self._stopped.set()
-        self._client.join(timeout=60)
+        self._client.join(timeout=600)
 
     def close(self) -> None:
         """Stops, and closes the connections."""

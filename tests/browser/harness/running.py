@@ -116,7 +116,7 @@ class RunningAirflow:
         """Ends all of its processes."""
         if self._process is None:
             return
-        for how, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
+        for how, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 60)):
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, how)
             with suppress(subprocess.TimeoutExpired):

@@ -149,7 +149,7 @@ def cut(url: sa.URL) -> Callable[[Any], None]:
         with others.connect() as connection:
             connection.exec_driver_sql(end)
         # The server hangs up, perhaps with a last word.
-        assert select.select([driver.fileno()], [], [], 20)[0], "the connection is still open"
+        assert select.select([driver.fileno()], [], [], 300)[0], "the connection is still open"
 
     return strike
 
@@ -165,7 +165,7 @@ def answerless(strike: Strike) -> Strike:
     return struck
 
 
-def until(holds: Callable[[], object], seconds: float = 20) -> None:
+def until(holds: Callable[[], object], seconds: float = 300) -> None:
     """Waits for something that is about to become true."""
     deadline = time.monotonic() + seconds
     while not holds():

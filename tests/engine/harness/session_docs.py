@@ -1,4 +1,4 @@
-"""docs/sessions.md as tables: what is set, and what is said of each other variable of a server."""
+"""docs/reference/sessions.md as tables: what is set, and what is said of each other variable of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from projection_rebuild.dialects import mysql_session, postgres_session, sqlite_session
 from projection_rebuild.dialects.session import Setting
 
-PAGE = Path(__file__).parents[3] / "docs" / "sessions.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "sessions.md"
 
 SETS: dict[str, Sequence[Setting]] = {
     "PostgreSQL": postgres_session.SETTINGS,
@@ -39,7 +39,7 @@ def section(heading: str) -> str:
     """The text of the page below a heading, up to the next one of its level."""
     page = PAGE.read_text(encoding="utf-8")
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
-    assert found, f"docs/sessions.md has no section {heading}"
+    assert found, f"docs/reference/sessions.md has no section {heading}"
     return found[1]
 
 
