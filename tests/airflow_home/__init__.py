@@ -116,7 +116,9 @@ def connection(url: sa.URL) -> str:
 
 
 NOW = {"swap_now": True, "keep_old": False, "max_count_drift_percent": 100}
+"""The parameters of a run of the example that waits for nobody and leaves nothing."""
 
 
 def conn(engine: sa.Engine) -> dict[str, str]:
+    """The example's connection, as a variable of Airflow's environment."""
     return {"AIRFLOW_CONN_UNIVERSAL_DB": connection(engine.url)}

@@ -12,7 +12,7 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Dialect
 from tests.conftest import SERVERS
 from tests.engine.harness import fidelity_sqlite, shop, writers
-from tests.engine.harness.databases import execute, marked
+from tests.engine.harness.databases import execute, having, marked
 from tests.engine.harness.fidelity import Application
 from tests.engine.harness.shop import events
 from tests.servers import OwnServer, Server
@@ -20,7 +20,7 @@ from tests.servers import OwnServer, Server
 # Kinds of databases -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=marked(*SERVERS))
+@pytest.fixture(params=having(one_writer=False))
 def server_kind(request: pytest.FixtureRequest) -> str:
     """Each kind of database that is a server in turn."""
     return str(request.param)

@@ -19,7 +19,7 @@ from projection_rebuild.dialects.mysql_family import MySQLFamily
 from projection_rebuild.rows import Changes, row, row_type
 from projection_rebuild.tables import GreenTables, WriteError
 from projection_rebuild.trouble import Kind
-from tests.engine.harness.databases import marked
+from tests.engine.harness.databases import having, marked
 
 WORDS = [
     "plain",
@@ -105,7 +105,7 @@ def test_what_is_written_in_bulk_is_read_again(dialect: Dialect, raw: bytes | No
     assert _read(dialect, list(range(600))) == rows
 
 
-@pytest.mark.parametrize("kind", marked("postgres", "mariadb", "mysql"))
+@pytest.mark.parametrize("kind", having(one_writer=False))
 @pytest.mark.parametrize("many", [3, 300])
 def test_few_rows_and_many_are_written_alike(kind: str, many: int, new_database: Any) -> None:
     """By COPY or a file, and by the driver: times with an offset, and bits."""

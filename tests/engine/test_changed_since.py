@@ -21,6 +21,7 @@ from projection_rebuild.rows import Rows, row
 from tests.conftest import DATABASES, SERVERS
 from tests.engine.harness import shop
 from tests.engine.harness.changes import CHANGES, UNTRIED, Change
+from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events
 from tests.engine.harness.specs import SPEC, rebuild
@@ -266,7 +267,7 @@ def test_every_kind_that_the_plan_refuses_is_tried_at_the_switch(kind: str, new_
 
 
 @pytest.mark.mariadb
-@pytest.mark.parametrize("kind", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("kind", marked("mariadb"), indirect=True)
 def test_what_slips_in_between_the_last_look_and_the_renames_is_told_until_it_is_put_right(kind: str, live: sa.Engine) -> None:
     made = verified(live)
     trigger = "CREATE TRIGGER tg_new BEFORE INSERT ON orders FOR EACH ROW SET NEW.note = 'seen'"
@@ -294,7 +295,7 @@ def test_what_slips_in_between_the_last_look_and_the_renames_is_told_until_it_is
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("kind", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kind", marked("postgres"), indirect=True)
 def test_what_needs_no_lock_and_slips_in_within_the_switch_is_told(kind: str, live: sa.Engine) -> None:
     made = verified(live)
     # Its body does not look at the table, and nor does whoever makes it.
@@ -309,7 +310,7 @@ def test_what_needs_no_lock_and_slips_in_within_the_switch_is_told(kind: str, li
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("kind", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kind", marked("postgres"), indirect=True)
 def test_an_index_that_is_renamed_under_the_locks_costs_an_attempt(kind: str, live: sa.Engine) -> None:
     made = verified(live)
     with right_before(made, "ALTER TABLE .* RENAME TO", "ALTER INDEX ix_kept RENAME TO ix_other"):

@@ -19,6 +19,7 @@ from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RunOptions
 from projection_rebuild.throttle import Throttle
+from tests.conftest import DATABASES, SERVERS
 from tests.engine.harness import shop
 from tests.engine.harness.clients import project
 from tests.engine.harness.databases import marked
@@ -30,8 +31,7 @@ from tests.engine.harness.specs import PROJECTORS, rebuild, spec
 LATE = {"aggregate_uuid": "late", "event_class": "OrderPlaced", "event_properties": {"customer": 1, "on": "2026-03-01"}}
 
 
-SERVERS = ("postgres", "mariadb", "mysql")
-EVERYWHERE = ("sqlite", *SERVERS)
+EVERYWHERE = DATABASES
 
 
 def on(*kinds: str) -> pytest.MarkDecorator:

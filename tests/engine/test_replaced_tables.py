@@ -182,7 +182,7 @@ def test_a_run_of_the_version_before_knows_no_identities_and_switches(shop_on_sq
 
 @pytest.mark.mysql
 @pytest.mark.mariadb
-@pytest.mark.parametrize("kind", ["mysql", "mariadb"])
+@pytest.mark.parametrize("kind", marked("mysql", "mariadb"))
 def test_who_is_not_told_which_table_it_is_learns_that_in_the_plan(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     url = new_database(kind)
     root = sa.create_engine(url)

@@ -44,7 +44,6 @@ from tests.engine.harness.writers import CHECKPOINTED
 
 STORED = events(500)
 LATE = [each for each in events(600)[500:] if each["event_class"] == "OrderPlaced"][:3]
-SERVERS = ["postgres", "mariadb", "mysql"]
 
 
 def _prepared(engine: sa.Engine) -> sa.Engine:

@@ -27,6 +27,7 @@ from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.upcasting import Upcasters
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness import foreign, pyshop
+from tests.engine.harness.databases import marked
 from tests.engine.harness.foreign import make_tables
 from tests.engine.harness.programs import program
 from tests.universal.harness.runs import totals
@@ -144,7 +145,7 @@ def test_purchases_of_any_store_are_those_of_the_text_file(kind: str, preset: st
     assert found == cdnow_totals(cdnow.DATA)
 
 
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+@pytest.mark.parametrize("kind", marked("postgres", "mariadb"))
 def test_purchases_by_a_program_are_those_of_the_text_file(
     kind: str, new_database: Callable[[str], sa.URL], tmp_path: Path
 ) -> None:

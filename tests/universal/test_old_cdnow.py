@@ -18,6 +18,7 @@ from projection_rebuild.events import Event
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec import RebuildSpec, RunOptions
 from projection_rebuild.upcasting import Upcasters
+from tests.engine.harness.databases import marked
 from tests.universal.harness.runs import totals
 
 upcasters = Upcasters()
@@ -75,7 +76,7 @@ def as_of_1997() -> Iterator[NewEvent]:
             yield baskets[0]._replace(type="ShopVisited", version=20_000 + number, payload=head)
 
 
-@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+@pytest.mark.parametrize("kind", marked("postgres", "mariadb"))
 def test_old_purchases_are_those_of_the_text_file(kind: str, new_database: Callable[[str], sa.URL]) -> None:
     engine = sa.create_engine(new_database(kind))
     create_schema(engine)

@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.postgres import PostgresDialect
+from projection_rebuild.dialects.sqlite import SqliteDialect
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
+
+DIALECTS: dict[str, type[Dialect]] = {
+    "sqlite": SqliteDialect,
+    "postgres": PostgresDialect,
+    "mariadb": MySQLDialect,
+    "mysql": MySQLDialect,
+}
+"""The kinds of databases. A new one is added here and to ``tests/conftest.py``, and inherits the tests of all that it has: those that ask
+for ``engine`` or ``dialect``, and those for :func:`having`."""
 
 
 def of_mariadb(engine: sa.Engine) -> bool:
@@ -27,6 +40,13 @@ def execute(engine: sa.Engine, *statements: str) -> None:
 def marked(*kinds: str) -> list[Any]:
     """Databases to be named in ``parametrize``, each with the mark of its server."""
     return [pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in kinds]
+
+
+def having(**declared: bool) -> list[Any]:
+    """The kinds of databases whose dialects declare this, to be named in ``parametrize``: ``having(one_writer=False)``."""
+    return marked(
+        *(kind for kind, each in DIALECTS.items() if all(getattr(each, name) is value for name, value in declared.items()))
+    )
 
 
 def on(*kinds: str, among: Sequence[str] = DATABASES) -> list[Any]:
