@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,11 +16,16 @@ NEEDED = 3 << 30
 def keep_files_in_memory() -> None:
     """Makes memory the place of this process's temporary files, and of its children's; not if somebody has named a place.
 
-    A file there outlives a killed server, as one on a disk does. Containers often have little room there, or allow no programs.
+    A file there outlives a killed server, as one on a disk does, and goes with this process: ``TMPDIR=/tmp`` keeps what a failed
+    test has left. Containers often have little room there, or allow no programs.
     """
     if "TMPDIR" in os.environ or not _has_room():
         return
-    os.environ["TMPDIR"] = str(MEMORY)
+    folder = tempfile.mkdtemp(prefix="rebuild-tests-", dir=MEMORY)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Servers run as other accounts.
+    Path(folder).chmod(0o755)
+    os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
 
 
