@@ -132,7 +132,7 @@ lock: $(UV) ## lock anew after a change of pyproject.toml; what need not move st
 	project="pyproject.toml --all-extras"
 	$$lock $$project --group deployment -o locks/runtime.txt
 	$$lock $$project --group deployment --group dev -c locks/runtime.txt -o locks/development.txt
-	$$lock $$project --resolution lowest-direct -o locks/oldest.txt
+	$$lock $$project --group oldest --resolution lowest-direct -o locks/oldest.txt
 	$$lock --group build -o locks/build.txt
 
 .PHONY: dist

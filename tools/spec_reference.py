@@ -26,7 +26,8 @@ INTRODUCTION = """\
 
 <!-- Written by `python -m tools.spec_reference` from the models in include/projection_rebuild/spec.py. Do not edit. -->
 
-One YAML file per rebuild in `include/rebuilds` becomes the DAG `rebuild_<name>`. `PROJECTION_REBUILD_SPECS` names other folders, \
+One YAML file per rebuild becomes the DAG `rebuild_<name>`. Files lie in `include/rebuilds` of an
+Astro project, else in `rebuilds` in the folder of DAGs. `PROJECTION_REBUILD_SPECS` names other folders, \
 separated as in PATH. An unknown key is a mistake, and so is a value beyond the [limits](limits.md).
 
 A duration has a unit: `500ms`, `2s`, `15m`, `6h`, `3d`. `include/rebuilds/universal.yaml` is a spec to copy."""

@@ -108,8 +108,7 @@ class OldPackage(ModuleType):
 
     def __getattr__(self, name: str) -> object:
         """What the package of today has by this name, unless it is a module, which whoever wants it imports."""
-        is_module = self._finder.find_spec(f"{self.__name__}.{name}", self.__path__) is not None
-        if self._today is None or is_module or name.startswith("__"):
+        if self._today is None or name.startswith("__") or self._finder.find_spec(f"{self.__name__}.{name}", self.__path__):
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value: object = getattr(import_module(self._today), name)
         _warn(self.__name__, self._today)

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk.observability import stats
+# Airflow 3.2 has only the class, 3.3 also functions beside it.
+from airflow.sdk.observability.stats import Stats as stats
 
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.results import SwapResult

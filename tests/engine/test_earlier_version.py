@@ -27,7 +27,7 @@ from projection_rebuild.names import TableSet
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.report import Report
 from projection_rebuild.spec import RebuildSpec, RunOptions
-from tests.engine import shop
+from tests.engine.harness import shop
 
 FOLDER = Path(__file__).parent / "earlier_version"
 

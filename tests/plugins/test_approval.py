@@ -100,6 +100,16 @@ def test_the_question_shows_the_comparison_and_an_approval_is_in_the_record(aske
     assert "approval, carol" in asked.run.report().as_markdown()
 
 
+def test_an_airflow_without_task_state_leaves_the_answer_to_the_page(asked: Asked) -> None:
+    """It could not tell later which verification the answer is about."""
+    del asked.context["task_state_store"]
+    with pytest.raises(AirflowFailException, match="approve or reject the switch on the rebuild's page"):
+        asked.operator.execute(asked.context)
+    assert asked.questions == []
+    asked.run.decide(True, by="carol")
+    assert asked.operator.execute(asked.context) == "carol"
+
+
 def test_a_rejection_ends_the_run_without_a_switch_and_leaves_green(asked: Asked) -> None:
     asked.execute()
     with pytest.raises(DownstreamTasksSkipped) as caught:

@@ -46,6 +46,12 @@ class Store(dict[str, Any]):
 AT = Checkpoint("OrderProjector", 40, 100, 30, 1.0, "t")
 
 
+def test_an_airflow_without_task_state_has_the_metrics(sent: list[Any]) -> None:
+    operator = ReplayOperator(task_id="replay", spec_path="x", projector="OrderProjector")
+    operator.progress({"dag": Dag()}, AT, 29.6)  # type: ignore[typeddict-item]
+    assert [name for name, *_ in sent] == [f"projection_rebuild.{each}" for each in ("events", "events_per_second", "lag")]
+
+
 def test_a_replay_shows_its_progress_in_the_metrics_and_in_the_tasks_state(sent: list[Any]) -> None:
     store = Store()
     ReplayOperator(task_id="replay", spec_path="x", projector="OrderProjector").progress(

@@ -62,7 +62,13 @@ class ApproveSwapOperator(ApprovalOperator):
             return "Approve or reject it in Airflow, under the required actions"
 
     def _ask_once(self, context: Context, verification: str, report: Report) -> None:
-        store = context["task_state_store"]
+        store = context.get("task_state_store")
+        if store is None:
+            self.log.info(report.as_markdown())
+            raise AirflowFailException(
+                "Airflow 3.2 cannot ask: it does not keep which verification a question is about. Read the comparison above; then approve or "
+                "reject the switch on the rebuild's page (or as Rebuild.decide(...)) and clear this task. Blue is live and untouched"
+            )
         asked = store.get(ASKED)
         if asked not in (None, verification):
             self.log.info(report.as_markdown())

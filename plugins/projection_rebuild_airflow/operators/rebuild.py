@@ -112,9 +112,13 @@ class RebuildOperator(SpecOperator):
         """Calls the engine; returns what is pushed as XCom."""
 
     def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
-        """Shows how far a replay is: in Airflow's task state, and in its metrics."""
+        """Shows how far a replay is: in Airflow's metrics, and in its task state where it has one (from Airflow 3.3 on)."""
+        shown = metrics.of_replay(context["dag"].dag_id, now, rate)
+        store = context.get("task_state_store")
+        if store is None:
+            return
         try:
-            context["task_state_store"].set(PROGRESS, metrics.of_replay(context["dag"].dag_id, now, rate))
+            store.set(PROGRESS, shown)
         except (AirflowException, AirflowRuntimeError) as error:
             # Nobody's replay ends because it could not be shown.
             self.log.warning("the progress cannot be shown: %s", error)

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Dialect
+from projection_rebuild.dialects.mariadb import MariaDBDialect
 from projection_rebuild.dialects.mysql import MySQLDialect
 from projection_rebuild.dialects.postgres import PostgresDialect
 from projection_rebuild.dialects.sqlite import SqliteDialect
@@ -17,7 +18,7 @@ from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 DIALECTS: dict[str, type[Dialect]] = {
     "sqlite": SqliteDialect,
     "postgres": PostgresDialect,
-    "mariadb": MySQLDialect,
+    "mariadb": MariaDBDialect,
     "mysql": MySQLDialect,
 }
 """The kinds of databases. A new one is added here and to ``tests/conftest.py``, and inherits the tests of all that it has: those that ask
