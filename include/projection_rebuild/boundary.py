@@ -27,7 +27,7 @@ from typing import ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import trouble_of
-from projection_rebuild.dialects.base import FenceDied, TablesBusy
+from projection_rebuild.dialects.base.outcomes import FenceDied, TablesBusy
 from projection_rebuild.errors import (
     CodeError,
     DatabaseTrouble,
