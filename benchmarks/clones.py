@@ -16,7 +16,7 @@ from benchmarks.ours import Setup, rebuild_of
 from benchmarks.store import Database, Store
 from include.universal.projectors import ExpenseProjector
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 
 ROLLBACKS = 4
 """So often the switch is taken back, or forth again: each is a switch like the first."""

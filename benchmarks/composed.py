@@ -8,7 +8,7 @@ from include.universal.projectors import (
     MonthlySummaryProjector,
     SubscriptionProjector,
 )
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 
 
 class SpendingProjector(Projector):

@@ -16,7 +16,7 @@ from include.universal.projectors import (
     MonthlySummaryProjector,
     SubscriptionProjector,
 )
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 
 PROJECTORS: tuple[type[Projector], ...] = (
     SubscriptionProjector,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from benchmarks import tables
 from benchmarks.events import PROJECTORS
 from benchmarks.store import Store
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from benchmarks.events import PROJECTORS
 from benchmarks.store import Store
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 
 SUFFIX = "rebuild"
 """Green tables are named so."""

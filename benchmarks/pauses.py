@@ -16,10 +16,10 @@ import sqlalchemy as sa
 from benchmarks.ours import SUFFIX, Setup, rebuild_of
 from benchmarks.store import Database
 from include.universal.schema import stored_events
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 
 TABLES = (1, 10, 100)
 """Tables of one switch."""
@@ -56,7 +56,7 @@ _NAMES = dict(zip(TABLES, ("One", "Ten", "Hundred"), strict=True))
 class Pause:
     """One switch.
 
-    :param parts: seconds by part; see :data:`projection_rebuild.results.PARTS`
+    :param parts: seconds by part; see :data:`projection_rebuild.model.results.PARTS`
     :param cpu: seconds of this process while its step was at work, what comes before the pause included
     """
 

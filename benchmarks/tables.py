@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from benchmarks.events import PROJECTORS
 from include.universal.schema import metadata
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 
 Projectors = Sequence[type[Projector]]
 

@@ -15,7 +15,7 @@ from benchmarks.events import PROJECTORS
 from benchmarks.peers import programs
 from benchmarks.store import Store
 from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 
 BY_HANDLERS = {"set_based": False}
 """The spec's section ``replay``: projectors that give SQL as well are replayed by their handlers."""

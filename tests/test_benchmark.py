@@ -16,7 +16,7 @@ from benchmarks.store import Database, Store
 from benchmarks.ways import Measured, Stage, ways
 from include.universal.independent import actual_tables, expected_tables
 from include.universal.schema import create_schema
-from projection_rebuild.results import PARTS
+from projection_rebuild.model.results import PARTS
 from tests.conftest import Databases
 
 EVENTS, PART = 2_000, 200

@@ -11,7 +11,7 @@ import pytest
 
 import projection_rebuild
 from projection_rebuild.errors import PlanError, RebuildError
-from projection_rebuild.spec import NotifySection
+from projection_rebuild.spec.notify import NotifySection
 
 ROOT = Path(__file__).parents[1]
 ON_CALL = ROOT / "docs" / "on-call"

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from pydantic import ValidationError
 
-from projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, closing, judge, next_opening
-from projection_rebuild.spec import LowTrafficSection
+from projection_rebuild.spec.windows import LowTrafficSection
+from projection_rebuild.traffic.low_traffic import Outcome, Traffic, Verdict, Waiting, closing, judge, next_opening
 
 AMSTERDAM = ZoneInfo("Europe/Amsterdam")
 WEEK = {"windows": {"MON": ["01:00-05:00"], "SAT": ["00:00-08:00", "22:00-04:00"], "SUN": ["03:00-06:00"]}}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # What users, specs and Airflow's records name by the paths of version 0.1.
 KNOWN = [
     ("include.projection_rebuild.projector", "Projector"),
-    ("include.projection_rebuild.rows", "row"),
+    ("include.projection_rebuild.values", "plain_type"),
     ("include.projection_rebuild.live", "project_live"),
     ("include.projection_rebuild.testing", "assert_agrees"),
     ("include.projection_rebuild.pyeventsourcing", "event_of"),
@@ -80,8 +80,8 @@ def test_an_old_path_gives_the_module_of_today_with_a_warning(new_first: bool) -
 
 
 def test_the_warning_names_the_line_that_imports() -> None:
-    printed = run("import this\nfrom include.projection_rebuild import spec")
-    assert "<string>:2: DeprecationWarning: include.projection_rebuild.spec is now" in printed
+    printed = run("import this\nfrom include.projection_rebuild import plan")
+    assert "<string>:2: DeprecationWarning: include.projection_rebuild.plan is now" in printed
 
 
 def test_names_of_a_package_are_those_of_today() -> None:

@@ -264,7 +264,7 @@ APPLICATION = """
 import sys
 sys.modules |= dict.fromkeys(["airflow", "alembic", "MySQLdb", "psutil", "tenacity"])
 import sqlalchemy
-import projection_rebuild.live, projection_rebuild.pyeventsourcing
+import projection_rebuild.replay.inline, projection_rebuild.eventstore.pyeventsourcing
 from projection_rebuild.dialects import dialect_for
 dialect_for(sqlalchemy.create_engine("postgresql+psycopg://"))
 """
@@ -351,7 +351,7 @@ def replaced_in(function: ast.AST) -> list[str]:
     [
         "monkeypatch.setattr(swap._Attempt, 'hold', late)",
         "patch.setattr(swap, '_finish_at_once', late)",
-        "monkeypatch.setattr('projection_rebuild.dialects.mysql._LISTS_LOCKS', '')",
+        "monkeypatch.setattr('projection_rebuild.dialects.mysql.dialect._LISTS_LOCKS', '')",
         "mock.patch.object(dialect, '_copy', copied)",
         "for name in ('open', '_drop'): setattr(retire, name, late)",
         "memory._process = process",

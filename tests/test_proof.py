@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from include.universal import live
 from include.universal.schema import create_schema
-from projection_rebuild.spec import LiveWriter
+from projection_rebuild.spec.live_writer import LiveWriter
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness.databases import on
 from tools.prove import witness

@@ -7,7 +7,9 @@ import re
 import pytest
 from pydantic import BaseModel, Field
 
-from projection_rebuild.spec import RebuildSpec, RunOptions, Section
+from projection_rebuild.spec.fields import Section
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tools import spec_reference
 
 

@@ -41,9 +41,9 @@ low_traffic: {window: "01:00-05:00"}
 """
 
 PROJECTORS = """\
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.rows.types import Rows, row
 
 
 @row("stock", key="product")
@@ -238,7 +238,7 @@ def test_the_engine_alone_needs_no_airflow(wheel: Path, tmp_path: Path) -> None:
     assert "stock_rebuild" in printed
     module = run(programs / "python", "-m", "projection_rebuild", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert re.sub(r"\d", "", module) == re.sub(r"\d", "", printed)
-    needed = "import projection_rebuild.rebuild, projection_rebuild.live, projection_rebuild.testing, projection_rebuild.dialects.postgres"
+    needed = "import projection_rebuild.rebuild, projection_rebuild.replay.inline, projection_rebuild.testing, projection_rebuild.dialects.postgres.dialect"
     run(programs / "python", "-W", "error", "-c", needed, cwd=tmp_path)
 
 

@@ -15,7 +15,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from projection_rebuild.spec import WEEKDAYS, RebuildSpec, RunOptions, Window
+from projection_rebuild.spec.fields import WEEKDAYS
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.windows import Window
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "spec.md"
 
@@ -24,7 +27,7 @@ WIDTH = 99
 INTRODUCTION = """\
 # Spec keys
 
-<!-- Written by `python -m tools.spec_reference` from the models in include/projection_rebuild/spec.py. Do not edit. -->
+<!-- Written by `python -m tools.spec_reference` from the models in include/projection_rebuild/spec. Do not edit. -->
 
 One YAML file per rebuild becomes the DAG `rebuild_<name>`. Files lie in `include/rebuilds` of an
 Astro project, else in `rebuilds` in the folder of DAGs. `PROJECTION_REBUILD_SPECS` names other folders, \

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from projection_rebuild.boundary import NOTHING, named
-from projection_rebuild.check import EVENTS, check
+from projection_rebuild.checking.check import EVENTS, check
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused, RebuildError
+from projection_rebuild.errors.boundary import NOTHING, named
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 
 READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
 
@@ -48,7 +50,7 @@ def check_ways(
     projectors: Sequence[str] | None,
     events: int,
 ) -> int:
-    """Projects the same events in every way, and prints where the rows differ; see :mod:`projection_rebuild.check`.
+    """Projects the same events in every way, and prints where the rows differ; see :mod:`projection_rebuild.checking.check`.
 
     :returns: 0 if they do not
     """

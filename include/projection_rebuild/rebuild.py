@@ -10,39 +10,29 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild import (
-    boundary,
-    clone,
-    control,
-    fresh_proof,
-    gate,
-    housekeeping,
-    limits,
-    overview,
-    planning,
-    reconcile,
-    record,
-    retire,
-    rollback,
-    shards,
-    stages,
-    swap,
-    throttle,
-    verify,
-)
-from projection_rebuild.context import Context
+from projection_rebuild.cutover import gate, reconcile, rollback, swap
 from projection_rebuild.dialects import dialect_class, dialect_for
-from projection_rebuild.errors import VerificationFailed
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.housekeeping import Housekeeping, Leftover
+from projection_rebuild.errors import VerificationFailed, boundary
+from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import Checkpoint, Ledger, Note, Wait
-from projection_rebuild.low_traffic import Traffic, Verdict, Waiting
-from projection_rebuild.plan import Plan
-from projection_rebuild.positions import Place
-from projection_rebuild.progress import ReplayResult
-from projection_rebuild.report import Report
-from projection_rebuild.results import Reconciliation, SwapResult, Verification
-from projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions, ThrottleSection
+from projection_rebuild.model import limits
+from projection_rebuild.model.plan import Plan
+from projection_rebuild.model.positions import Place
+from projection_rebuild.model.results import Reconciliation, ReplayResult, SwapResult, Verification
+from projection_rebuild.operations import housekeeping, status
+from projection_rebuild.operations.housekeeping import Housekeeping, Leftover
+from projection_rebuild.planning import planner
+from projection_rebuild.replay import shards, stages
+from projection_rebuild.run import record, signals
+from projection_rebuild.run.context import Context
+from projection_rebuild.run.report import Report
+from projection_rebuild.shadow import clone, retire
+from projection_rebuild.spec.options import PARAMETERS, RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.replay import ThrottleSection
+from projection_rebuild.traffic import throttle
+from projection_rebuild.traffic.low_traffic import Traffic, Verdict, Waiting
+from projection_rebuild.verification import fresh_proof, verify
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +48,7 @@ class Rebuild:
     :param progress: told now and then how far a replay is, with its events per second
     :raises ProjectorError: a projector of the spec cannot be used
     :raises ConnectionRefused: one of the databases cannot be connected to as configured
-    :raises SpecError: the spec or the run's id is beyond :mod:`projection_rebuild.limits`
+    :raises SpecError: the spec or the run's id is beyond :mod:`projection_rebuild.model.limits`
     """
 
     @boundary.step("opening the run", boundary.NOTHING)
@@ -100,11 +90,11 @@ class Rebuild:
         :param is_over: whether another run, that still holds a table, has ended; its claim is then taken over
         :param by: who starts it, for the record
         :raises PlanError: nothing has been touched; the message names reason and remedy
-        :raises SpecError: the options are beyond :mod:`projection_rebuild.limits`
+        :raises SpecError: the options are beyond :mod:`projection_rebuild.model.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
         limits.check(options.model_dump(), PARAMETERS)
-        return planning.plan(self._context, options, is_over, by)
+        return planner.plan(self._context, options, is_over, by)
 
     @boundary.step("plan", boundary.UNTOUCHED)
     def plan_rollback(
@@ -122,7 +112,7 @@ class Rebuild:
         :param is_over: as for :meth:`plan`
         :param by: as for :meth:`plan`
         :raises PlanError: nothing has been touched; the message names the reasons
-        :raises SpecError: the options are beyond :mod:`projection_rebuild.limits`
+        :raises SpecError: the options are beyond :mod:`projection_rebuild.model.limits`
         :raises ClaimRefused: another run works on one of the tables
         """
         limits.check(options.model_dump(), PARAMETERS)
@@ -132,18 +122,18 @@ class Rebuild:
 
     @boundary.step("bring_back", boundary.OLD_KEPT)
     def bring_back(self, *, stopped: Callable[[], bool] = lambda: False) -> Place:
-        """See :func:`projection_rebuild.rollback.bring_back`."""
+        """See :func:`projection_rebuild.cutover.rollback.bring_back`."""
         record.note_code(self._context, self.chosen())
         return rollback.bring_back(self._context, stopped)
 
     @boundary.step("clone_tables", boundary.UNTOUCHED)
     def clone_tables(self) -> list[str]:
-        """See :func:`projection_rebuild.clone.clone_tables`."""
+        """See :func:`projection_rebuild.shadow.clone.clone_tables`."""
         return clone.clone_tables(self._context)
 
     @boundary.step("replay", boundary.GREEN_KEPT)
     def replay(self, projector: str, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
-        """See :func:`projection_rebuild.replay.replay`."""
+        """See :func:`projection_rebuild.replay.projector_replay.replay`."""
         record.note_code(self._context, [projector])
         return shards.replay_all(self._context, projector, stopped)
 
@@ -156,7 +146,7 @@ class Rebuild:
 
     @boundary.step("replay_shard", boundary.GREEN_KEPT)
     def replay_shard(self, projector: str, shard: int, *, stopped: Callable[[], bool] = lambda: False) -> ReplayResult:
-        """See :func:`projection_rebuild.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
+        """See :func:`projection_rebuild.replay.shards.replay_shard`. :meth:`replay` joins the shards, and does those itself that
         are not done.
 
         :param shard: from 0
@@ -168,7 +158,7 @@ class Rebuild:
     def replay_in_stage(
         self, projector: str, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> ReplayResult | stages.Closed:
-        """See :func:`projection_rebuild.stages.replay_in_stage`."""
+        """See :func:`projection_rebuild.replay.stages.replay_in_stage`."""
         record.note_code(self._context, [projector])
         return stages.replay_in_stage(self._context, projector, stopped, now)
 
@@ -176,12 +166,12 @@ class Rebuild:
     def replay_stages(
         self, *, stopped: Callable[[], bool] = lambda: False, now: Callable[[], datetime] = stages.utc_now
     ) -> stages.Closed | None:
-        """See :func:`projection_rebuild.stages.replay_stages`."""
+        """See :func:`projection_rebuild.replay.stages.replay_stages`."""
         return stages.replay_stages(self._context, stopped, now)
 
     @boundary.step("verify_counts", boundary.UNTOUCHED)
     def verify(self, *, stopped: Callable[[], bool] = lambda: False) -> Verification:
-        """See :func:`projection_rebuild.verify.verify`."""
+        """See :func:`projection_rebuild.verification.verify.verify`."""
         with self._kept_if_it_fails():
             found = verify.verify(self._context, stopped)
         record.keep(self._context)
@@ -189,13 +179,13 @@ class Rebuild:
 
     @boundary.step("wait_for_low_traffic", boundary.UNTOUCHED)
     def look_at_traffic(self, waiting: Waiting) -> Verdict:
-        """See :func:`projection_rebuild.gate.look_at_traffic`."""
+        """See :func:`projection_rebuild.cutover.gate.look_at_traffic`."""
         with self._kept_if_it_fails():
             return gate.look_at_traffic(self._context, waiting)
 
     @boundary.step("look_again", boundary.UNTOUCHED)
     def look_again(self) -> None:
-        """See :func:`projection_rebuild.fresh_proof.look_again`."""
+        """See :func:`projection_rebuild.verification.fresh_proof.look_again`."""
         with self._kept_if_it_fails():
             fresh_proof.look_again(self._context)
 
@@ -210,13 +200,13 @@ class Rebuild:
 
     @boundary.step("stand_down", boundary.UNTOUCHED)
     def stand_down(self, reason: str) -> None:
-        """See :func:`projection_rebuild.control.stand_down`."""
-        control.stand_down(self._context, reason)
+        """See :func:`projection_rebuild.run.signals.stand_down`."""
+        signals.stand_down(self._context, reason)
         record.keep(self._context)
 
     @boundary.step("atomic_swap", boundary.ONE_SIDE)
     def swap(self, *, stopped: Callable[[], bool] = lambda: False) -> SwapResult:
-        """See :func:`projection_rebuild.swap.swap`."""
+        """See :func:`projection_rebuild.cutover.swap.swap`."""
         with self._kept_if_it_fails():
             result = swap.swap(self._context, stopped)
         record.keep(self._context)
@@ -224,19 +214,19 @@ class Rebuild:
 
     @boundary.step("reconcile", boundary.SWITCHED)
     def reconcile(self) -> Reconciliation:
-        """See :func:`projection_rebuild.reconcile.reconcile`."""
+        """See :func:`projection_rebuild.cutover.reconcile.reconcile`."""
         found = reconcile.reconcile(self._context)
         record.keep(self._context)
         return found
 
     @boundary.step("drop_due", boundary.SWITCHED)
     def drop_due(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> datetime:
-        """See :func:`projection_rebuild.retire.drop_due`."""
+        """See :func:`projection_rebuild.shadow.retire.drop_due`."""
         return retire.drop_due(self._context, is_over)
 
     @boundary.step("drop_old_tables", boundary.SWITCHED)
     def drop_old(self, *, is_over: Callable[[str], bool] = lambda run_id: False) -> list[str]:
-        """See :func:`projection_rebuild.retire.drop_old`."""
+        """See :func:`projection_rebuild.shadow.retire.drop_old`."""
         dropped = retire.drop_old(self._context, is_over)
         record.keep(self._context)
         return dropped
@@ -255,12 +245,12 @@ class Rebuild:
 
     @boundary.step("survey", boundary.NOTHING)
     def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
-        """See :func:`projection_rebuild.housekeeping.survey`."""
+        """See :func:`projection_rebuild.operations.housekeeping.survey`."""
         return housekeeping.survey(self._context, is_over, rebuilds)
 
     @boundary.step("keep_house", boundary.UNTOUCHED)
     def keep_house(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
-        """See :func:`projection_rebuild.housekeeping.keep_house`."""
+        """See :func:`projection_rebuild.operations.housekeeping.keep_house`."""
         return housekeeping.keep_house(self._context, is_over, rebuilds)
 
     @boundary.step("report", boundary.NOTHING)
@@ -273,28 +263,28 @@ class Rebuild:
 
     @boundary.step("history", boundary.NOTHING)
     def history(self, limit: int = 50) -> list[Report]:
-        """See :func:`projection_rebuild.record.history`."""
+        """See :func:`projection_rebuild.run.record.history`."""
         return record.history(self._context, limit)
 
     @boundary.step("swap_now", boundary.AS_IT_WAS)
     def swap_now(self, *, by: str, reason: str = "") -> None:
-        """See :func:`projection_rebuild.control.swap_now`."""
-        control.swap_now(self._context, by, reason)
+        """See :func:`projection_rebuild.run.signals.swap_now`."""
+        signals.swap_now(self._context, by, reason)
 
     @boundary.step("pause", boundary.AS_IT_WAS)
     def pause(self, *, by: str, reason: str = "") -> None:
-        """See :func:`projection_rebuild.control.pause`."""
-        control.pause(self._context, by, reason)
+        """See :func:`projection_rebuild.run.signals.pause`."""
+        signals.pause(self._context, by, reason)
 
     @boundary.step("resume", boundary.AS_IT_WAS)
     def resume(self, *, by: str) -> None:
-        """See :func:`projection_rebuild.control.resume`."""
-        control.resume(self._context, by)
+        """See :func:`projection_rebuild.run.signals.resume`."""
+        signals.resume(self._context, by)
 
     @boundary.step("set_limits", boundary.AS_IT_WAS)
     def set_limits(self, given: Mapping[str, Any] | None, *, by: str) -> ThrottleSection:
-        """See :func:`projection_rebuild.control.set_limits`."""
-        return control.set_limits(self._context, given, by)
+        """See :func:`projection_rebuild.run.signals.set_limits`."""
+        return signals.set_limits(self._context, given, by)
 
     @boundary.step("limits", boundary.NOTHING)
     def limits(self) -> ThrottleSection:
@@ -309,42 +299,42 @@ class Rebuild:
 
     @boundary.step("decide", boundary.AS_IT_WAS)
     def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
-        """See :func:`projection_rebuild.control.decide`."""
-        control.decide(self._context, approved, by, reason)
+        """See :func:`projection_rebuild.run.signals.decide`."""
+        signals.decide(self._context, approved, by, reason)
 
     @boundary.step("approval_needed", boundary.NOTHING)
     def approval_needed(self) -> bool:
-        """See :func:`projection_rebuild.control.approval_needed`."""
-        return control.approval_needed(self._context)
+        """See :func:`projection_rebuild.run.signals.approval_needed`."""
+        return signals.approval_needed(self._context)
 
     @boundary.step("decided", boundary.NOTHING)
     def decided(self) -> Note | None:
-        """See :func:`projection_rebuild.control.decided`."""
-        return control.decided(self._context)
+        """See :func:`projection_rebuild.run.signals.decided`."""
+        return signals.decided(self._context)
 
     @boundary.step("notes", boundary.NOTHING)
     def notes(self) -> dict[str, Note]:
-        """What was said about the run while it went on, by name: see :mod:`projection_rebuild.control`."""
+        """What was said about the run while it went on, by name: see :mod:`projection_rebuild.run.signals`."""
         with self._context.dialect.connect() as connection:
             return self._context.ledger.signals.all(connection, self._context.run_id)
 
     @boundary.step("look", boundary.NOTHING)
-    def look(self, earlier: Traffic | None = None) -> overview.Look:
+    def look(self, earlier: Traffic | None = None) -> status.Look:
         """What is going on with this rebuild now, in whatever run; only reads, and never a table of the application.
 
         :param earlier: what an earlier look has seen, since which appends are counted
         """
-        return overview.look(self._context, earlier)
+        return status.look(self._context, earlier)
 
     @boundary.step("tables", boundary.NOTHING)
-    def tables(self) -> list[overview.TableSeen]:
+    def tables(self) -> list[status.TableSeen]:
         """Which of the spec's tables there are, blue, green and old, with their rows and bytes by the database's statistics."""
-        return overview.tables(self._context)
+        return status.tables(self._context)
 
     @boundary.step("abandon", boundary.AS_IT_WAS)
     def abandon(self) -> None:
-        """See :func:`projection_rebuild.control.abandon`."""
-        control.abandon(self._context)
+        """See :func:`projection_rebuild.run.signals.abandon`."""
+        signals.abandon(self._context)
         record.keep(self._context)
 
     @boundary.step("close", boundary.NOTHING)

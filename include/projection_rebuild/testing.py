@@ -18,16 +18,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from projection_rebuild.check import Checked, Comparing, make_alike, place_name
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector
+from projection_rebuild.checking.check import Checked, Comparing, make_alike, place_name
+from projection_rebuild.checking.ways import Sample, Ways
 from projection_rebuild.dialects import Dialect, dialect_for
 from projection_rebuild.dialects.base import Scratch
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector
 from projection_rebuild.rebuild import of_our_own
-from projection_rebuild.rows import RowType
-from projection_rebuild.spec import RebuildSpec
-from projection_rebuild.values import json_text, plain_type
-from projection_rebuild.ways import Sample, Ways
+from projection_rebuild.rows.types import RowType
+from projection_rebuild.rows.values import json_text, plain_type
+from projection_rebuild.spec.rebuild import RebuildSpec
 
 SQLITE = "sqlite://"
 """A file of SQLite's own, for whoever names no database."""

@@ -13,7 +13,7 @@ import orjson
 import sqlalchemy as sa
 
 from include.universal.schema import stored_events
-from projection_rebuild.events import Event
+from projection_rebuild.authoring import Event
 
 BEGINNING = datetime(2023, 1, 1)  # noqa: DTZ001 - the store keeps UTC without an offset
 SECONDS_BETWEEN_EVENTS = 60

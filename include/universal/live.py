@@ -19,10 +19,9 @@ import sqlalchemy as sa
 from include.universal.events import NewEvent, append, generate
 from include.universal.projectors import ALL
 from include.universal.schema import category_summaries, subscriptions
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring import Event, Projector
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay.inline import project_live
 
 metadata = sa.MetaData()
 

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
 from include.universal.sets import category_statements, month_statements
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate, ByPeriod
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows
+from projection_rebuild.authoring import ByAggregate, ByPeriod, Event, Projector, Rows, handles
 
 
 class SubscriptionProjector(Projector):

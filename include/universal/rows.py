@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projection_rebuild.rows import row
+from projection_rebuild.authoring import row
 
 
 @row("subscriptions", key="id", stream="id")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from airflow.sdk import Connection
 
-from projection_rebuild.errors import ConnectionRefused
+from projection_rebuild.api import ConnectionRefused
 
 WITHOUT_EFFECT = frozenset({"cursor"})
 """Extras of the hooks for those who read through them: how rows look. A rebuild reads rows by itself."""

@@ -21,10 +21,7 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from projection_rebuild.errors import SpecError
-from projection_rebuild.plan import order
-from projection_rebuild.projector import needs
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.api import RebuildSpec, SpecError, needs, order
 from projection_rebuild_airflow import notify
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator

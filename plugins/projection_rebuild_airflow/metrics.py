@@ -20,8 +20,7 @@ from typing import Any
 # Airflow 3.2 has only the class, 3.3 also functions beside it.
 from airflow.sdk.observability.stats import Stats as stats
 
-from projection_rebuild.ledger import Checkpoint
-from projection_rebuild.results import SwapResult
+from projection_rebuild.api import Checkpoint, SwapResult
 
 PREFIX = "projection_rebuild"
 

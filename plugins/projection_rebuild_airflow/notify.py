@@ -13,10 +13,18 @@ from typing import Any
 from airflow.sdk import BaseNotifier, Context
 from airflow.sdk.exceptions import AirflowException
 
-from projection_rebuild.boundary import failure_of, word_for
-from projection_rebuild.errors import RebuildError, SpecError, VerificationFailed
-from projection_rebuild.ledger import RunState
-from projection_rebuild.spec import NotifierSection, NotifySection, RebuildSpec, load_spec
+from projection_rebuild.api import (
+    NotifierSection,
+    NotifySection,
+    RebuildError,
+    RebuildSpec,
+    RunState,
+    SpecError,
+    VerificationFailed,
+    failure_of,
+    load_spec,
+    word_for,
+)
 from projection_rebuild_airflow.runs import ledger_id, open_spec
 
 _log = logging.getLogger(__name__)

@@ -7,10 +7,21 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from projection_rebuild.errors import SpecError
-from projection_rebuild.limits import AGGREGATE, MOST_AGGREGATES, MOST_SHARDS, NAME, REASON, RUN_ID, check, word
-from projection_rebuild.plan import order
-from projection_rebuild.spec import PARAMETERS, RebuildSpec, RunOptions
+from projection_rebuild.api import (
+    AGGREGATE,
+    MOST_AGGREGATES,
+    MOST_SHARDS,
+    NAME,
+    PARAMETERS,
+    REASON,
+    RUN_ID,
+    RebuildSpec,
+    RunOptions,
+    SpecError,
+    check,
+    order,
+    word,
+)
 
 WHAT, HOW, AFTER = "What is rebuilt", "How it is checked and switched", "Afterwards"
 

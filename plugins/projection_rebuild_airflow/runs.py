@@ -12,11 +12,7 @@ import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from projection_rebuild import boundary
-from projection_rebuild.errors import ConnectionRefused
-from projection_rebuild.ledger import Checkpoint
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.api import Checkpoint, ConnectionRefused, Rebuild, RebuildSpec, boundary, load_spec
 from projection_rebuild_airflow.connections import url_of
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from airflow.configuration import conf
 
-from projection_rebuild.boundary import failure_of
-from projection_rebuild.errors import RebuildError, SpecError
-from projection_rebuild.limits import NAME, shown
-from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.api import NAME, RebuildError, RebuildSpec, SpecError, failure_of, load_spec, shown
 
 FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
 """The environment variable that names the folders of specs, separated as in PATH."""

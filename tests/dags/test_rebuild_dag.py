@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from include.universal import cdnow, events, independent
 from include.universal.demo import SPEC, run_all
 from include.universal.schema import create_schema
-from projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
 from tests.airflow_home import NOW, AirflowHome, conn
 from tests.engine.harness.databases import on
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.ahead import Depths, LoadAhead
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.reading import Reading
-from projection_rebuild.rows import RowBuffer, Rows
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.replay.foreign_reads import Reading
+from projection_rebuild.replay.prefetch import Depths, LoadAhead
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.types import Rows
 from tests.engine.harness.items import Item, Stored, Total
 
 SIZE = Depths.ENOUGH

@@ -15,10 +15,10 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import PlanError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.testing import Told, assert_agrees
 from tests.engine.harness import shop
 from tests.engine.harness.shop import events, tables

@@ -13,7 +13,9 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import dialect_for, mysql_connection, postgres_connection
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects.mysql import connection as mysql_connection
+from projection_rebuild.dialects.postgres import connection as postgres_connection
 from projection_rebuild.errors import ConnectionRefused
 
 SSL_REQUEST = struct.pack("!II", 8, 80877103)

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from projection_rebuild import bulk
-from projection_rebuild.bulk import FORMATS, as_text
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.dialects.mysql_family import MySQLFamily
-from projection_rebuild.rows import Changes, row, row_type
-from projection_rebuild.tables import GreenTables, WriteError
-from projection_rebuild.trouble import Kind
+from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.errors.trouble import Kind
+from projection_rebuild.replay.row_tables import GreenTables, WriteError
+from projection_rebuild.rows import bulk
+from projection_rebuild.rows.bulk import FORMATS, as_text
+from projection_rebuild.rows.types import Changes, row, row_type
 from tests.engine.harness.databases import having, marked
 
 WORDS = [

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import CloneError, LeftOnOld
-from projection_rebuild.events import Event
 from projection_rebuild.ledger import RunState
-from projection_rebuild.names import TableSet
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.rows.types import Rows, row
 from tests.conftest import DATABASES, SERVERS
 from tests.engine.harness import shop
 from tests.engine.harness.changes import CHANGES, UNTRIED, Change

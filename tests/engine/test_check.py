@@ -16,13 +16,13 @@ import sqlalchemy as sa
 import yaml
 
 from projection_rebuild import __main__ as command
-from projection_rebuild.check import Checked, check, place_name
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import handles
+from projection_rebuild.checking.check import Checked, check, place_name
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import PlanError, SettleTimeout, SpecError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import handles
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.databases import marked
 from tests.engine.harness.shop import event_of, events, tables

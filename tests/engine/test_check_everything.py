@@ -27,8 +27,8 @@ from include.universal.projectors import (
     MonthlySummaryProjector,
     SubscriptionItemProjector,
 )
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.testing import Told, assert_agrees
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 from tests.engine.harness import shop, shop_sets, tally, values_shop

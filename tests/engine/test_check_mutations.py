@@ -16,14 +16,14 @@ import sqlalchemy as sa
 
 from include.universal.projectors import CategorySummaryProjector
 from include.universal.schema import metadata as universal
-from projection_rebuild import tables
-from projection_rebuild.check import Checked
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.checking.check import Checked
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.fitting import Fits
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay import row_tables as tables
+from projection_rebuild.rows.fitting import Fits
+from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.testing import Told, tables_apart
 from tests.conftest import DATABASES, SERVERS
 from tests.engine.harness import shop

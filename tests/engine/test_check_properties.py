@@ -15,10 +15,10 @@ from sqlalchemy.dialects import mysql
 
 from include.universal.projectors import CategorySummaryProjector
 from include.universal.schema import metadata as universal
-from projection_rebuild.check import Checked
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.checking.check import Checked
+from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.testing import Told, tables_apart
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 

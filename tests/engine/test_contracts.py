@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError, SwapNotPossible
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import actual, events, expected

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import FencedOut, HandlerError, TooManyDeadLetters, VerificationFailed
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import ProjectorReplay, drive_again
-from projection_rebuild.rows import Rows
-from projection_rebuild.tables import WriteError
+from projection_rebuild.replay.projector_replay import ProjectorReplay, drive_again
+from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.rows.types import Rows
 from tests.engine.harness import shop
 from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to

@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import Dialect, dialect_class, dialect_for
-from projection_rebuild.dialects.mariadb import MariaDBDialect
-from projection_rebuild.dialects.mysql import MySQLDialect
+from projection_rebuild.dialects.mariadb.dialect import MariaDBDialect
+from projection_rebuild.dialects.mysql.dialect import MySQLDialect
 from projection_rebuild.errors import ConnectionRefused, UnsupportedDatabase
 from projection_rebuild.rebuild import of_our_own
 

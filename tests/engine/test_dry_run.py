@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.chains import create, run_of, schema_of
 from tests.engine.harness.driver import run_to
 from tests.servers.postgres import PostgresServer

@@ -19,14 +19,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateTable
 
-from projection_rebuild import control, fresh_proof, stages
-from projection_rebuild.context import Context
 from projection_rebuild.ledger import Run, RunRecord, RunState
 from projection_rebuild.ledger.schema import tables_in
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.report import Report
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.replay import stages
+from projection_rebuild.run import signals
+from projection_rebuild.run.context import Context
+from projection_rebuild.run.report import Report
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.verification import fresh_proof
 from tests.engine.harness import shop
 
 FOLDER = Path(__file__).parent / "earlier_version"
@@ -79,7 +82,7 @@ def test_the_choices_of_a_run_and_the_names_of_notes_are_as_they_were() -> None:
         *("projectors", "rebuild_dependents", "since", "until", "aggregates", "max_count_drift_percent", "shards"),
         *("keep_old", "drop_after", "approval", "replay_now", "swap_now", "dry_run", "reason"),
     ]
-    notes = [control.SWAP_NOW, control.APPROVAL, control.TRAFFIC, control.STOOD_DOWN, control.PAUSE, control.THROTTLE]
+    notes = [signals.SWAP_NOW, signals.APPROVAL, signals.TRAFFIC, signals.STOOD_DOWN, signals.PAUSE, signals.THROTTLE]
     assert notes == ["swap_now", "approval", "traffic", "stood_down", "pause", "throttle"]
     assert (fresh_proof.PROOF, stages.DONE) == ("proof", "stages")
 

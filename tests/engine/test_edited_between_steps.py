@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import RebuildError, SpecError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to

@@ -19,7 +19,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import boundary, clone, retire
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByPeriod
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.authoring.upcasting import Upcasters
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import FenceDied, TablesBusy
 from projection_rebuild.errors import (
@@ -34,15 +37,16 @@ from projection_rebuild.errors import (
     RebuildError,
     SettleTimeout,
     SpecError,
+    boundary,
 )
-from projection_rebuild.event_contract import Contract
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByPeriod
-from projection_rebuild.projector import Projector, handles, load_projector
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import EventStoreSection, RunOptions, StructureSection
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.eventstore.contract import Contract
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.shadow import clone, retire
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.projectors import load_projector
+from projection_rebuild.spec.stores import EventStoreSection
+from projection_rebuild.spec.structure import StructureSection
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.marked import MARK, leaks
@@ -146,7 +150,7 @@ def test_a_cause_of_ours_takes_no_other_context_along() -> None:
 def test_all_packages_that_the_engine_calls_are_known() -> None:
     """Or an error in one would be called an author's."""
     found: set[str] = set()
-    for path in Path(boundary.__file__).parent.rglob("*.py"):
+    for path in Path(boundary.__file__).parents[1].rglob("*.py"):
         for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(each, ast.Import):
                 found |= {name.name.partition(".")[0] for name in each.names}

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import verify
 from projection_rebuild.errors import HandlerError, RebuildError, Troubled
-from projection_rebuild.low_traffic import Waiting
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.traffic.low_traffic import Waiting
+from projection_rebuild.verification import verify
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness import marked
 from tests.engine.harness.faults import Fault, Strike, cut

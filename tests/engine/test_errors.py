@@ -11,22 +11,17 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import boundary
 from projection_rebuild.__main__ import main
-from projection_rebuild.dialects import dialect_for, trouble_of
-from projection_rebuild.errors import (
-    ConnectionLost,
-    DatabaseTrouble,
-    PlanError,
-    ProjectorError,
-)
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import load_projector
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import ConnectionLost, DatabaseTrouble, PlanError, ProjectorError, boundary
+from projection_rebuild.errors.drivers import trouble_of
+from projection_rebuild.errors.trouble import Kind, Trouble
+from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import EventStoreSection
-from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.spec.projectors import load_projector
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.engine.harness import marked, shop
 from tests.engine.harness.marked import MARK, leaks
 from tests.engine.harness.seams import command_does

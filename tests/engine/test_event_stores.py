@@ -13,13 +13,15 @@ import pytest
 import sqlalchemy as sa
 from eventsourcing.persistence import StoredEvent
 
-from projection_rebuild import pyeventsourcing
+from projection_rebuild.authoring.events import Undecodable
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import SpecError
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Undecodable
+from projection_rebuild.eventstore import pyeventsourcing
+from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import EventStoreSection, RebuildSpec, RunOptions
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.engine.harness import foreign, pyshop, shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.foreign import make_tables

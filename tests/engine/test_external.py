@@ -15,11 +15,12 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
+from projection_rebuild.authoring.events import Event
 from projection_rebuild.errors import FencedOut, Interrupted, PlanError, ProgramFailed
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import mysql_text
-from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.dialects.mysql import create_table as mysql_text
+from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import fidelity, shop
 from tests.engine.harness.databases import execute, marked
 from tests.engine.harness.driver import run_to

@@ -16,15 +16,15 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import CloneError, PlanError, SwapNotPossible, VerificationFailed
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.names import TableSet
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 from tests.conftest import Databases
 from tests.engine.harness import shop
 from tests.engine.harness.driver import roll_back_to, run_to

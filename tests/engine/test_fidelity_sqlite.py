@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import sqlite_text as text
 from projection_rebuild.dialects.base import Manners
+from projection_rebuild.dialects.sqlite import create_table as text
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import fidelity
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.fidelity import (

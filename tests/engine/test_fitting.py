@@ -16,8 +16,10 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects import Dialect
 from projection_rebuild.errors import RowError, UnfitValue
-from projection_rebuild.rows import ProbeRows, RowBuffer, Unknown, row, row_type
-from projection_rebuild.tables import BlueTables, GreenTables
+from projection_rebuild.replay.row_tables import BlueTables, GreenTables
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.recording import ProbeRows, Unknown
+from projection_rebuild.rows.types import row, row_type
 
 EAST = timezone(timedelta(hours=5))
 AT = datetime(2026, 3, 4, 5, 6, 7, 123_456)  # noqa: DTZ001 - as a handler may give it

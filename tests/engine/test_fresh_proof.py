@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import sample
 from projection_rebuild.errors import Diverged, ObjectMissing, StepOrderError, VerificationFailed
-from projection_rebuild.fresh_proof import PROOF
-from projection_rebuild.low_traffic import Outcome, Waiting
+from projection_rebuild.model.results import Sampled
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.results import Sampled
+from projection_rebuild.traffic.low_traffic import Outcome, Waiting
+from projection_rebuild.verification import sample
+from projection_rebuild.verification.fresh_proof import PROOF
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import OutOfRoom
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import LiveShop
 from tests.engine.harness.specs import SPEC

@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import StepOrderError
-from projection_rebuild.low_traffic import Outcome, Verdict, Waiting
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.traffic.low_traffic import Outcome, Verdict, Waiting
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.faults import until

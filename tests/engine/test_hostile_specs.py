@@ -15,11 +15,13 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from projection_rebuild import limits
 from projection_rebuild.__main__ import main
 from projection_rebuild.errors import RebuildError, SpecError, StepOrderError
+from projection_rebuild.model import limits
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.specs import PLAIN, rebuild, spec
@@ -338,7 +340,7 @@ SPECS: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(("place", "value"), SPECS, ids=[_named(each) for each in SPECS])
 def test_a_hostile_value_of_a_spec_is_refused(place: str, value: Any) -> None:
-    from projection_rebuild.spec import _validate
+    from projection_rebuild.spec.validation import validate as _validate
     from tests.engine.harness.specs import SPEC
 
     section, _, key = place.partition(".")

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import housekeeping
-from projection_rebuild.context import Context
 from projection_rebuild.errors import StepOrderError, VerificationFailed
+from projection_rebuild.operations import housekeeping
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.run.context import Context
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import TABLES, actual, events, expected, tables

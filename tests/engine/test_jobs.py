@@ -12,12 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild import jobs
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import SettleTimeout, SpecSqlError, SwapNotPossible
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.live import project_live
-from projection_rebuild.spec import EventStoreSection, RunOptions
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.run import jobs
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.engine.harness import shop
 from tests.engine.harness.databases import on
 from tests.engine.harness.driver import run_to

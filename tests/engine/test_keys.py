@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.rows import RowBuffer, row, row_type
-from projection_rebuild.tables import BlueTables, GreenTables
+from projection_rebuild.replay.row_tables import BlueTables, GreenTables
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.types import row, row_type
 
 
 @row("prices", key="id", lookups=["price", "day", "at"])

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, marked
 from tests.engine.harness.driver import run_to

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
+from projection_rebuild.authoring.events import Event
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.nodes import GROWN, NodeProjector

@@ -12,14 +12,15 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import HandlerError, Interrupted, UnfitValue
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RebuildSpec, RunOptions
-from projection_rebuild.tables import WriteError
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.specs import SPEC
@@ -183,7 +184,7 @@ def test_every_way_gives_the_rows_that_live_code_gives(store: sa.Engine, monkeyp
         # MySQL's sister cuts what the others round; tenths of a second up to four are the same second anyway.
         assert [each[-1] for each in wanted["hours"]] == ["10", "10"]
     assert len(wanted["hours"]) == (2 if store.dialect.name != "sqlite" else 10)
-    monkeypatch.setattr("projection_rebuild.replay.PAGE_EVENTS", 3)
+    monkeypatch.setattr("projection_rebuild.replay.projector_replay.PAGE_EVENTS", 3)
     for way, replay in WAYS.items():
         made = rebuild(store, replay)
         run_to(made, "clone")

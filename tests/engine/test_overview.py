@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import Interrupted
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import TABLES
 from tests.engine.harness.specs import PROJECTORS, rebuild

@@ -12,7 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild import partial
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate, ByPeriod
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects.base import Dialect
 from projection_rebuild.errors import (
     FencedOut,
@@ -24,12 +26,11 @@ from projection_rebuild.errors import (
     SpecError,
     VerificationFailed,
 )
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate, ByPeriod
-from projection_rebuild.projector import Projector, handles, load_projector
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay import partial
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.projectors import load_projector
 from tests.engine.harness import shop
 from tests.engine.harness.clients import LiveShop, project
 from tests.engine.harness.databases import marked, on

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate, ByPeriod
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import PlanError
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate, ByPeriod
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.specs import rebuild

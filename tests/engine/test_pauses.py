@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
+from projection_rebuild.cutover import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, PauseTooLong
-from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.errors import PlanError
-from projection_rebuild.results import PARTS, SwapResult
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.model.results import PARTS, SwapResult
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.chains import create, run_of, schema_of
 from tests.engine.harness.clocks import ShiftedClock
 from tests.engine.harness.driver import run_to

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.event_columns import EventColumns
-from projection_rebuild.event_decoding import RowDecoder
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.eventstore.columns import EventColumns
+from projection_rebuild.eventstore.decoding import RowDecoder
+from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import ProjectorReplay
-from projection_rebuild.rows import RowBuffer, Rows
+from projection_rebuild.replay.projector_replay import ProjectorReplay
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.types import Rows
 from tests.engine.harness import shop, shop_sets
 from tests.engine.harness.driver import failures_of, run_to
 from tests.engine.harness.shop import events

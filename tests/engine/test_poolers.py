@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from include.universal.live import unit_of_work
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import project
 from tests.engine.harness.databases import marked

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import mariadb_preflight, mysql_preflight, postgres_preflight, sqlite_preflight
-from projection_rebuild.dialects.mysql_grants import Grants
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.dialects.mariadb import preflight as mariadb_preflight
+from projection_rebuild.dialects.mysql import preflight as mysql_preflight
+from projection_rebuild.dialects.mysql.grants import Grants
+from projection_rebuild.dialects.postgres import preflight as postgres_preflight
+from projection_rebuild.dialects.sqlite import preflight as sqlite_preflight
 from projection_rebuild.errors import PlanError
-from projection_rebuild.events import Event
-from projection_rebuild.plan import Space
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.model.plan import Space
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, marked
 from tests.engine.harness.driver import run_to
@@ -523,7 +526,7 @@ def test_a_file_that_is_read_only_is_refused(sqlite: sa.Engine) -> None:
 
 def test_a_disk_without_room_is_refused(sqlite: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = SimpleNamespace(f_bavail=1, f_frsize=4096)
-    monkeypatch.setattr("projection_rebuild.dialects.sqlite_preflight.os.statvfs", lambda _: disk)
+    monkeypatch.setattr("projection_rebuild.dialects.sqlite.preflight.os.statvfs", lambda _: disk)
     finding = matching(findings_of(sqlite), "disk", "for the doubles", "4 KiB are free", "make room")
     assert finding.refuses
 

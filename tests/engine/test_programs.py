@@ -17,9 +17,10 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import FencedOut, PlanError, ProgramFailed, StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import ReplayResult
-from projection_rebuild.spec import RebuildSpec, RunOptions
-from projection_rebuild.stages import Closed
+from projection_rebuild.replay.projector_replay import ReplayResult
+from projection_rebuild.replay.stages import Closed
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.faults import until
@@ -81,7 +82,7 @@ def test_a_program_that_heeds_no_end_writes_nothing_into_tables_made_anew(
 
 WORKER = """
 import sys, time
-from projection_rebuild.program import Program
+from projection_rebuild.replay.external.process import Program
 program = Program([sys.executable, "-c", sys.argv[1]], patience=0.2, directory=None, environment={})
 print(program._process.pid, program.line(20), flush=True)
 time.sleep(600)

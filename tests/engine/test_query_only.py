@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, PlanError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.findings import findings_of
 from tests.engine.harness.values_shop import filled, fresh, rebuild_of, usual
 

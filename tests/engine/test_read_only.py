@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import marked
 from tests.engine.harness.faults import until

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import replay
 from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
@@ -22,9 +21,10 @@ from projection_rebuild.errors import (
     StepOrderError,
     VerificationFailed,
 )
-from projection_rebuild.spec import RunOptions
-from projection_rebuild.tables import GreenTables, WriteError
-from projection_rebuild.throttle import Throttle
+from projection_rebuild.replay import projector_replay
+from projection_rebuild.replay.row_tables import GreenTables, WriteError
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.traffic.throttle import Throttle
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to, run_to_end
 from tests.engine.harness.seams import without_the_last_look_for_orphans
@@ -367,9 +367,9 @@ def test_a_second_worker_on_the_same_checkpoint_is_fenced_out(engine: sa.Engine,
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
         read = context.ledger.checkpoints.of_projectors(one, "run")["OrderProjector"]
-        late = replay.ProjectorReplay(context, shop.OrderProjector, read, two)
+        late = projector_replay.ProjectorReplay(context, shop.OrderProjector, read, two)
         throttle = Throttle(context, "OrderProjector", one, lambda: False)
-        replay.ProjectorReplay(context, shop.OrderProjector, read, one).replay_to(500, throttle, lambda _: None)
+        projector_replay.ProjectorReplay(context, shop.OrderProjector, read, one).replay_to(500, throttle, lambda _: None)
         with pytest.raises(FencedOut):
             late.replay_to(500, throttle, lambda _: None)
     run_to_end(made, PROJECTORS)
@@ -383,7 +383,7 @@ def test_a_worker_of_an_earlier_clone_is_fenced_out(engine: sa.Engine, stored: l
     with context.dialect.connect() as connection:
         read = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         made.clone_tables()
-        zombie = replay.ProjectorReplay(context, shop.OrderProjector, read, connection)
+        zombie = projector_replay.ProjectorReplay(context, shop.OrderProjector, read, connection)
         with pytest.raises(FencedOut):
             zombie.replay_to(500, Throttle(context, "OrderProjector", connection, lambda: False), lambda _: None)
     with engine.connect() as connection:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import forecast
+from projection_rebuild.authoring.fingerprint import source_hash
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import StepOrderError, VerificationFailed
-from projection_rebuild.fingerprint import source_hash
 from projection_rebuild.ledger import RunState
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.planning import estimate
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.report import Report
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.run.report import Report
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events
@@ -162,7 +162,7 @@ def test_a_changed_projector_has_another_hash_and_the_record_has_both(store: sa.
     made.plan(RunOptions())
     made.clone_tables()
     made.replay("OrderProjector")
-    monkeypatch.setattr("projection_rebuild.record.source_hash", lambda _: "f00d")
+    monkeypatch.setattr("projection_rebuild.run.record.source_hash", lambda _: "f00d")
     monkeypatch.setattr(shop.OrderProjector, "version", "2")
     made.replay("OrderProjector")
     assert [(each.version, each.source == "f00d") for each in made.report().code] == [("", False), ("2", True)]
@@ -195,7 +195,7 @@ def test_what_shards_do_beside_each_other_is_foreseen_by_the_rate_of_one_worker(
     rate = {each.projector: each.rate for each in past.replays}["CustomerTotalProjector"]
     divided = past.model_copy(update={"plan": past.plan.model_copy(update={"shards": {"CustomerTotalProjector": 4}})})
     for report, shards, faster in ((past, 1, 1), (past, 2, 2), (divided, 4, 1), (divided, 1, 1 / 4)):
-        monkeypatch.setattr(forecast, "history", lambda *_, report=report: [report])
+        monkeypatch.setattr(estimate, "history", lambda *_, report=report: [report])
         options = RunOptions(dry_run=True, projectors=("CustomerTotalProjector",), shards=shards)
         plan = rebuild(store, "next").plan(options)
         assert plan.forecasts[0].seconds == pytest.approx(plan.forecasts[0].events / rate / faster)

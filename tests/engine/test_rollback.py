@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import ClaimRefused, HeldByRollback, PlanError, StepOrderError
-from projection_rebuild.event_store import EventStore
+from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import RunState
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import append, project
 from tests.engine.harness.driver import roll_back_to, run_to

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import ProjectorError, RowError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.reading import Reading
-from projection_rebuild.rows import Asking, ProbeRows, RowBuffer, Rows, Unknown, row, row_type
+from projection_rebuild.replay.foreign_reads import Reading
+from projection_rebuild.rows.buffer import Asking, RowBuffer
+from projection_rebuild.rows.recording import ProbeRows, Unknown
+from projection_rebuild.rows.types import Rows, row, row_type
 from tests.engine.harness.items import Item, Stored, Total
 
 

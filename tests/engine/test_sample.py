@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import sample
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.results import Sampled
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.authoring.upcasting import Upcasters
+from projection_rebuild.model.results import Sampled
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.verification import sample
 from tests.engine.harness import shop
 from tests.engine.harness.driver import failures_of, run_to
 from tests.engine.harness.shop import events

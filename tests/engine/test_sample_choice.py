@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import sample
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.model.results import Sampled
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.results import Sampled
-from projection_rebuild.rows import Rows
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.verification import sample
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events

@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects import mysql_session
+from projection_rebuild.dialects.mysql import session as mysql_session
 from tests.engine.harness.session_docs import PAGE, SETS, rendered, section, unclassified
 
 FAMILY = "MySQL and MariaDB"

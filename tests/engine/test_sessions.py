@@ -12,16 +12,19 @@ import pytest
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild.dialects import dialect_for, mysql_session, postgres_session, sqlite_session
-from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.dialects.mysql import session as mysql_session
+from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.postgres import session as postgres_session
+from projection_rebuild.dialects.sqlite import session as sqlite_session
 from projection_rebuild.errors import PlanError, SessionError
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.names import TableSet
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import values_shop
 from tests.engine.harness.databases import execute, marked
 from tests.engine.harness.driver import run_to

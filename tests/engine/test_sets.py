@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import sets as sets_module
 from projection_rebuild.errors import HandlerError, Interrupted, PlanError, ProjectorError
-from projection_rebuild.positions import Place
-from projection_rebuild.projector import load_projector
+from projection_rebuild.model.positions import Place
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.sets import SetError, Sets
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay import set_based as sets_module
+from projection_rebuild.replay.set_based import SetError, Sets
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.projectors import load_projector
 from tests.engine.harness import shop, shop_sets
 from tests.engine.harness.driver import run_to, run_to_end
 from tests.engine.harness.shop import actual, events, expected

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import SettleTimeout
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.spec import EventStoreSection
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.engine.harness import shop
 from tests.engine.harness.databases import having, marked
 from tests.engine.harness.faults import until

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import FencedOut, HandlerError, Interrupted, ProjectorError, ShardError, StepOrderError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles, load_projector
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
-from projection_rebuild.tables import WriteError
+from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.projectors import load_projector
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to, run_to_end
 from tests.engine.harness.shop import actual, event_of, events, expected

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.errors import UndecodableEvent
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.databases import flavour
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.tally import CustomerProjector, Store

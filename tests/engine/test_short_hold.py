@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
+from projection_rebuild.cutover import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
-from projection_rebuild.event_store import EventStore
+from projection_rebuild.eventstore.store import EventStore
 from tests.engine.harness.clocks import ShiftedClock
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to, state_of

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from projection_rebuild.errors import SpecError
-from projection_rebuild.spec import RunOptions, Window, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.windows import Window
 
 MINIMAL: dict[str, Any] = {
     "rebuild": "shop",

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong
 from projection_rebuild.errors import PlanError
-from projection_rebuild.names import TableSet
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.fidelity import run_of
 from tests.engine.harness.fidelity_sqlite import schema_of

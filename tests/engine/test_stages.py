@@ -19,9 +19,11 @@ from include.universal.live import traffic
 from include.universal.schema import create_schema
 from projection_rebuild.errors import Interrupted, SpecError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import ReplayResult
-from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
-from projection_rebuild.stages import Closed
+from projection_rebuild.replay.projector_replay import ReplayResult
+from projection_rebuild.replay.stages import Closed
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness.specs import rebuild
 from tests.universal.harness.runs import SPEC, ended, run
 

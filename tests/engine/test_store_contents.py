@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import MachineTrouble, PlanError, SpecError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import EventStoreSection, RunOptions
-from projection_rebuild.tables import WriteError
+from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness import decoders
 from tests.engine.harness.databases import flavour

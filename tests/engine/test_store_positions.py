@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
 from projection_rebuild.ledger import Ledger
-from projection_rebuild.positions import HIGHEST, LOWEST
+from projection_rebuild.model.positions import HIGHEST, LOWEST
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.sets import Sets
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay.set_based import Sets
+from projection_rebuild.spec.options import RunOptions
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness.databases import flavour
 from tests.engine.harness.driver import roll_back_to, run_to

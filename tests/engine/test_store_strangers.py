@@ -12,14 +12,14 @@ from decimal import Decimal
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import handles
 from projection_rebuild.errors import ClaimRefused, PartError, PlanError
-from projection_rebuild.events import Event
 from projection_rebuild.ledger import Runs
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import handles
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import RunOptions
-from projection_rebuild.tables import WriteError
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.tally import CustomerProjector, Payload, PayloadProjector, SetProjector, Store, StreamProjector, tallied
 

@@ -15,16 +15,19 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from projection_rebuild import external, preflight
+from projection_rebuild.authoring import external
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import PlanError, SpecError
-from projection_rebuild.events import Event
-from projection_rebuild.external_replay import ExternalReplay
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.planning import preflight
+from projection_rebuild.planning.schema_change import statements
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions, StructureSection, load_spec
-from projection_rebuild.structure import statements
+from projection_rebuild.replay.external.replay import ExternalReplay
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.structure import StructureSection
 from tests.conftest import Databases
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, marked

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import swap
+from projection_rebuild.cutover import swap
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Manners, TablesBusy
-from projection_rebuild.dialects.mariadb import MariaDBDialect
-from projection_rebuild.dialects.mariadb_keepers import GATE
-from projection_rebuild.dialects.mysql import MySQLDialect
-from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.dialects.mariadb.dialect import MariaDBDialect
+from projection_rebuild.dialects.mariadb.sentries import GATE
+from projection_rebuild.dialects.mysql.dialect import MySQLDialect
+from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
@@ -29,10 +29,10 @@ from projection_rebuild.errors import (
     SwapNotPossible,
     VerificationFailed,
 )
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.lockstep import Lockstep
-from projection_rebuild.names import TableSet
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.replay.catch_up import Lockstep
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import append, project
 from tests.engine.harness.driver import run_to

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import replay as replaying
-from projection_rebuild import throttle as throttling
 from projection_rebuild.errors import Interrupted, RebuildError, SpecError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay import projector_replay as replaying
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.traffic import throttle as throttling
 from tests.engine.harness import shop
 from tests.engine.harness.clocks import StandingClock
 from tests.engine.harness.databases import marked

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.seams import before_the_drain

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event, Undecodable
+from projection_rebuild.authoring.upcasting import Upcasters
 from projection_rebuild.errors import PoisonEvent, ProjectorError, UndecodableEvent, UpcastError
-from projection_rebuild.events import Event, Undecodable
-from projection_rebuild.live import project_live
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import RowBuffer
-from projection_rebuild.spec import RunOptions
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import marked
 from tests.engine.harness.driver import run_to

@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.dialects.mysql_family import MySQLFamily
+from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.errors import LostRows
-from projection_rebuild.rows import Changes, RowBuffer, row, row_type
-from projection_rebuild.tables import BlueTables, GreenTables, Order, Parked, WriteError, split
+from projection_rebuild.replay.row_tables import BlueTables, GreenTables, Order, Parked, WriteError, split
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.types import Changes, row, row_type
 from tests.engine.harness.databases import marked
 
 
@@ -233,7 +234,7 @@ def test_updates_use_up_no_numbers(
     metadata.create_all(made.engine)
     with made.engine.begin() as connection:
         connection.execute(users.insert(), [{"name": f"n{each}", "email": f"e{each}", "seen": 0} for each in range(300)])
-    monkeypatch.setattr("projection_rebuild.dialects.mysql_row_store.LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr("projection_rebuild.dialects.mysql.row_store.LONGEST_MESSAGE", 1000)
 
     def see(rows: RowBuffer) -> None:
         for each in range(300):

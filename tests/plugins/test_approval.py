@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped,
 
 from projection_rebuild.errors import StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from projection_rebuild_airflow.operators import approval
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from tests.engine.harness import shop

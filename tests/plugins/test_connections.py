@@ -21,7 +21,7 @@ from psycopg import conninfo, pq
 
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused
-from projection_rebuild.external_replay import _as_text
+from projection_rebuild.replay.external.replay import _as_text
 from projection_rebuild_airflow.connections import MYSQL_OPTIONS, POSTGRES_FIELDS, url_of
 from projection_rebuild_airflow.runs import _engine
 from tests.conftest import Databases

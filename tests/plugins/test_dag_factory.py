@@ -20,10 +20,11 @@ from airflow.timetables.base import TimeRestriction
 
 import include
 from projection_rebuild.errors import Interrupted, SettleTimeout, SpecError, VerificationFailed
-from projection_rebuild.housekeeping import Housekeeping
-from projection_rebuild.replay import ReplayResult
-from projection_rebuild.spec import StageSection, load_spec
-from projection_rebuild.stages import Closed
+from projection_rebuild.operations.housekeeping import Housekeeping
+from projection_rebuild.replay.projector_replay import ReplayResult
+from projection_rebuild.replay.stages import Closed
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.windows import StageSection
 from projection_rebuild_airflow.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
 from projection_rebuild_airflow.operators import housekeeping
 from projection_rebuild_airflow.operators import rebuild as operators

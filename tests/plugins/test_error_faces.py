@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from projection_rebuild.boundary import UNTOUCHED, step
 from projection_rebuild.errors import ConnectionLost, ConnectionRefused, EngineFault, PrivilegeMissing, SpecError
-from projection_rebuild.spec import NotifierSection
-from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.errors.boundary import UNTOUCHED, step
+from projection_rebuild.errors.trouble import Kind, Trouble
+from projection_rebuild.spec.notify import NotifierSection
 from projection_rebuild_airflow import notify, specs
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.page import watching

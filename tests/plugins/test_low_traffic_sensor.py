@@ -14,9 +14,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 
 import include
 from projection_rebuild.errors import ConnectionLost, SettleTimeout, StepOrderError
-from projection_rebuild.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
-from projection_rebuild.spec import load_spec
-from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.errors.trouble import Kind, Trouble
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.traffic.low_traffic import Outcome, Traffic, Verdict, Waiting, judge
 from projection_rebuild_airflow.sensors import low_traffic
 from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
 from projection_rebuild_airflow.triggers import low_traffic as triggers

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError
 
 from projection_rebuild.ledger import Checkpoint
-from projection_rebuild.results import SwapResult
+from projection_rebuild.model.results import SwapResult
 from projection_rebuild_airflow import metrics
 from projection_rebuild_airflow.operators.rebuild import ReplayOperator
 

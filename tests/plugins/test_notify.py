@@ -17,7 +17,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 import include
 from projection_rebuild.errors import SpecError, VerificationFailed
-from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild_airflow import notify
 from projection_rebuild_airflow.dag_factory import rebuild_dag, rollback_dag
 

@@ -16,7 +16,7 @@ from airflow.models.dag import DagModel
 from airflow.sdk import Connection
 from starlette.testclient import TestClient
 
-from projection_rebuild.spec import load_spec
+from projection_rebuild.spec.load import load_spec
 from projection_rebuild_airflow import runs, specs
 from projection_rebuild_airflow.page import app as page
 from projection_rebuild_airflow.page.watching import Watchers

@@ -10,7 +10,8 @@ import pytest
 
 import include
 from projection_rebuild.errors import SpecError
-from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild_airflow.params import form, options_from, rollback_form, rollback_options_from
 
 

@@ -20,11 +20,12 @@ from include.universal import cdnow, projectors
 from include.universal.events import append_all
 from include.universal.independent import cdnow_totals
 from include.universal.schema import create_schema
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.upcasting import Upcasters
 from projection_rebuild.errors import Interrupted
-from projection_rebuild.events import Event
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness import foreign, pyshop
 from tests.engine.harness.databases import marked

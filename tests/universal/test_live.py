@@ -19,12 +19,12 @@ from include.universal.live import append_and_enqueue, append_and_project, consu
 from include.universal.projectors import ExpenseProjector
 from include.universal.rows import Expense
 from include.universal.schema import create_schema, stored_events
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows
-from projection_rebuild.spec import EventStoreSection
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.rows.types import Rows
+from projection_rebuild.spec.stores import EventStoreSection
 
 
 class Broken(Projector):

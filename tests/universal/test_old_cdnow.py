@@ -14,10 +14,11 @@ from include.universal import cdnow, projectors
 from include.universal.events import NewEvent, append_all
 from include.universal.independent import cdnow_totals
 from include.universal.schema import create_schema
-from projection_rebuild.events import Event
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.upcasting import Upcasters
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec, RunOptions
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness.databases import marked
 from tests.universal.harness.runs import totals
 

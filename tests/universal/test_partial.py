@@ -14,7 +14,7 @@ from include.universal.events import append_all
 from include.universal.independent import actual_tables, cdnow_totals, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness.databases import marked
 from tests.universal.harness.runs import run
 

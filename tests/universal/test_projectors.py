@@ -8,10 +8,10 @@ import pytest
 
 from include.universal import projectors
 from include.universal.rows import CategorySummary, Expense, MonthlySummary, Payment, Subscription, SubscriptionItem
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.errors import RowError
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector
-from projection_rebuild.rows import RowBuffer
+from projection_rebuild.rows.buffer import RowBuffer
 
 STARTED = {
     "user_id": 3,

@@ -16,14 +16,18 @@ from include.universal.live import unit_of_work
 from include.universal.projectors import CategorySummaryProjector, MonthlySummaryProjector
 from include.universal.rows import CategorySummary, MonthlySummary
 from include.universal.schema import create_schema
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import HandlerError, PlanError, ProjectorError, RowError, StepOrderError
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.plan import choose, order
-from projection_rebuild.projector import Projector, foreign_readings, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import RowBuffer, Rows, row
-from projection_rebuild.spec import RebuildSpec, RunOptions, load_spec
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.dependencies import choose, order
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.projectors import foreign_readings
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness.databases import marked
 from tests.engine.harness.seams import before_the_drain
 from tests.universal.harness.running_totals import MonthsAndTotals, RunningTotal, RunningTotalProjector

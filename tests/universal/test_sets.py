@@ -9,7 +9,8 @@ from include.universal.independent import actual_tables, expected_tables
 from include.universal.live import traffic
 from include.universal.schema import create_schema
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
 from tests.universal.harness.runs import SPEC, ended
 
 SUMMARIES = ("CategorySummaryProjector", "MonthlySummaryProjector")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from projection_rebuild.spec import LiveWriter
+from projection_rebuild.spec.live_writer import LiveWriter
 from tests.servers import OwnServer, Server, mariadb_server, mysql_server, postgres_server
 from tools import prove as package
 from tools.prove.proof import Proof, prove

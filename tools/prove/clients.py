@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from include.universal import events, live
 from include.universal.independent import KEYS
-from projection_rebuild.spec import LiveWriter
+from projection_rebuild.spec.live_writer import LiveWriter
 from tools.prove.setting import WORKERS, Clients, Setting, event_store
 from tools.prove.witness import PROJECTORS
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from include.universal import events, live
 from include.universal.schema import create_schema
-from projection_rebuild.spec import LiveWriter
+from projection_rebuild.spec.live_writer import LiveWriter
 from tools.prove import witness
 from tools.prove.clients import READERS, Role, Seen, appender, consumer, reader, worker
 from tools.prove.comparison import Comparison, Rows, compare

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from include.universal.schema import stored_events
 from projection_rebuild.errors import DatabaseTrouble, RebuildError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tools.prove.setting import Setting
 
 RETRIES = 1

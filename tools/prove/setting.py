@@ -10,8 +10,10 @@ import sqlalchemy as sa
 
 from include.universal.live import CONSUMER
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.spec import EventStoreSection, LiveWriter, RebuildSpec
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.spec.live_writer import LiveWriter
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.stores import EventStoreSection
 from tools.prove.witness import PROJECTORS
 
 ENGINES = ("sqlite", "postgres", "mariadb", "mysql")

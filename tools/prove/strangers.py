@@ -17,7 +17,7 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from projection_rebuild.spec import LiveWriter
+from projection_rebuild.spec.live_writer import LiveWriter
 from tools.prove.clients import Role, Seen
 from tools.prove.setting import WORKERS, Clients, Setting
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from include.universal.projectors import ALL
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.rows.types import Rows, row
 
 metadata = sa.MetaData()
 applied_events = sa.Table(

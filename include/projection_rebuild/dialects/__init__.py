@@ -10,16 +10,16 @@ from importlib import import_module
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Dialect
-from projection_rebuild.dialects.trouble import trouble_of
 from projection_rebuild.errors import UnsupportedDatabase
+from projection_rebuild.errors.drivers import trouble_of
 
-_MYSQL, _MARIADB = ("mysql", "MySQLDialect"), ("mariadb", "MariaDBDialect")
+_MYSQL, _MARIADB = ("mysql.dialect", "MySQLDialect"), ("mariadb.dialect", "MariaDBDialect")
 
 _DIALECTS = {
-    ("postgresql", "psycopg"): ("postgres", "PostgresDialect"),
+    ("postgresql", "psycopg"): ("postgres.dialect", "PostgresDialect"),
     ("mysql", "mysqldb"): _MYSQL,
     ("mariadb", "mysqldb"): _MARIADB,
-    ("sqlite", "pysqlite"): ("sqlite", "SqliteDialect"),
+    ("sqlite", "pysqlite"): ("sqlite.dialect", "SqliteDialect"),
 }
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import FencedOut
 from projection_rebuild.ledger.repository import Repository, now
-from projection_rebuild.positions import BEGINNING, Place, is_before, said
+from projection_rebuild.model.positions import BEGINNING, Place, is_before, said
 
 SHARD = "#"
 """Between a projector's name and a shard's number; no class has it in its name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from projection_rebuild.ledger.repository import Repository, now
-from projection_rebuild.positions import Place
+from projection_rebuild.model.positions import Place
 
 
 class ExternalCalls(Repository):

@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from projection_rebuild.errors import StepOrderError
 from projection_rebuild.ledger.states import RunState
-from projection_rebuild.plan import Plan
-from projection_rebuild.results import LeftBehind, Reconciliation, SwapResult, Verification
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.model.plan import Plan
+from projection_rebuild.model.results import LeftBehind, Reconciliation, SwapResult, Verification
+from projection_rebuild.spec.options import RunOptions
 
 
 def _in_utc(moment: datetime) -> datetime:

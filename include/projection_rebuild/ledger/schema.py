@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from projection_rebuild.dialects.base import Dialect
-from projection_rebuild.limits import RUN_ID as RUN_ID_LENGTH
+from projection_rebuild.model.limits import RUN_ID as RUN_ID_LENGTH
 
 _OPTIONS = {
     f"{family}_{option}": value

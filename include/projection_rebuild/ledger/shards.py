@@ -15,7 +15,7 @@ from projection_rebuild.dialects.base import Dialect
 from projection_rebuild.ledger.checkpoints import SHARD, Checkpoint, Checkpoints
 from projection_rebuild.ledger.repository import Repository, as_json, from_json
 from projection_rebuild.ledger.schema import Schema
-from projection_rebuild.positions import BEGINNING, Place
+from projection_rebuild.model.positions import BEGINNING, Place
 
 
 @dataclass(frozen=True)

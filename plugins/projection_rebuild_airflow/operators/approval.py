@@ -9,8 +9,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, DownstreamTasksSkipped
 
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.report import Report
+from projection_rebuild.api import Rebuild, Report
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.runs import open_rebuild
 

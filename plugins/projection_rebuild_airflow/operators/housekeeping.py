@@ -6,8 +6,7 @@ from pathlib import Path
 
 from airflow.sdk import Context
 
-from projection_rebuild.housekeeping import Housekeeping
-from projection_rebuild.spec import load_spec
+from projection_rebuild.api import Housekeeping, load_spec
 from projection_rebuild_airflow.operators.rebuild import SpecOperator, airflow_errors
 from projection_rebuild_airflow.runs import ledger_id, open_spec, run_is_over
 from projection_rebuild_airflow.specs import read_specs

@@ -17,12 +17,7 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from projection_rebuild.errors import Interrupted, RebuildError
-from projection_rebuild.ledger import Checkpoint
-from projection_rebuild.plan import Plan
-from projection_rebuild.progress import ReplayResult
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.stages import Closed
+from projection_rebuild.api import Checkpoint, Closed, Interrupted, Plan, Rebuild, RebuildError, ReplayResult
 from projection_rebuild_airflow import metrics
 from projection_rebuild_airflow.params import options_from, rollback_options_from
 from projection_rebuild_airflow.runs import open_rebuild, run_is_over, started_by

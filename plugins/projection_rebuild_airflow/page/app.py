@@ -17,9 +17,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
-from projection_rebuild import limits
-from projection_rebuild.errors import RebuildError, SpecError, Troubled
-from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.api import Rebuild, RebuildError, SpecError, Troubled, limits
 from projection_rebuild_airflow import links
 from projection_rebuild_airflow.page.view import view
 from projection_rebuild_airflow.page.watching import WATCHERS, Unseen, Watcher

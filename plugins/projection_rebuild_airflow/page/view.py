@@ -7,14 +7,32 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from projection_rebuild.control import PAUSE, SWAP_NOW, TRAFFIC
-from projection_rebuild.ledger import SHARD, DeadLetter, RunState
-from projection_rebuild.low_traffic import Probe, Traffic, appends_per_minute, closing, measured, next_opening
-from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
-from projection_rebuild.positions import Place, is_before, share_done
-from projection_rebuild.report import Report, Said
-from projection_rebuild.results import TableComparison, Verification
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.api import (
+    PAUSE,
+    SHARD,
+    SWAP_NOW,
+    TRAFFIC,
+    DeadLetter,
+    Look,
+    Place,
+    Probe,
+    Progress,
+    RebuildSpec,
+    Report,
+    RunSeen,
+    RunState,
+    Said,
+    TableComparison,
+    TableSeen,
+    Traffic,
+    Verification,
+    appends_per_minute,
+    closing,
+    is_before,
+    measured,
+    next_opening,
+    share_done,
+)
 from projection_rebuild_airflow import links
 from projection_rebuild_airflow.page.charts import Chart, Value, chart
 from projection_rebuild_airflow.page.words import away, count, moment, size, span

@@ -10,12 +10,17 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-from projection_rebuild.errors import ConnectionRefused, RebuildError, Troubled
-from projection_rebuild.low_traffic import Traffic
-from projection_rebuild.overview import Look, TableSeen
-from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.report import Report
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.api import (
+    ConnectionRefused,
+    Look,
+    Rebuild,
+    RebuildError,
+    RebuildSpec,
+    Report,
+    TableSeen,
+    Traffic,
+    Troubled,
+)
 from projection_rebuild_airflow.page.airflow_runs import in_airflow
 from projection_rebuild_airflow.page.view import InAirflow, Seen
 from projection_rebuild_airflow.runs import open_spec

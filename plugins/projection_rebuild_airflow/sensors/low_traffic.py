@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from projection_rebuild.low_traffic import Outcome, Waiting
+from projection_rebuild.api import Outcome, Waiting
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.runs import ledger_id, open_rebuild
 from projection_rebuild_airflow.triggers.low_traffic import ERROR, LONG, LowTrafficTrigger

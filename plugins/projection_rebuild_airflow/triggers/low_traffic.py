@@ -10,9 +10,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from projection_rebuild.errors import RebuildError
-from projection_rebuild.low_traffic import Outcome, Verdict, Waiting
-from projection_rebuild.spec import RebuildSpec, load_spec
+from projection_rebuild.api import Outcome, RebuildError, RebuildSpec, Verdict, Waiting, load_spec
 from projection_rebuild_airflow.runs import open_spec
 
 LONG, ERROR = "long", "error"

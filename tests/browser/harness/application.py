@@ -15,7 +15,8 @@ from include.universal import events
 from include.universal.demo import SPEC, run_all
 from include.universal.live import traffic
 from include.universal.schema import create_schema
-from projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
 
 EVENTS = 3_000
 

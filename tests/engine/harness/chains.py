@@ -6,12 +6,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
+from projection_rebuild.authoring.events import Event
 from projection_rebuild.rebuild import Rebuild
+from projection_rebuild.replay.inline import project_live
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.faults import until

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Dialect
-from projection_rebuild.dialects.mariadb import MariaDBDialect
-from projection_rebuild.dialects.mysql import MySQLDialect
-from projection_rebuild.dialects.postgres import PostgresDialect
-from projection_rebuild.dialects.sqlite import SqliteDialect
+from projection_rebuild.dialects.mariadb.dialect import MariaDBDialect
+from projection_rebuild.dialects.mysql.dialect import MySQLDialect
+from projection_rebuild.dialects.postgres.dialect import PostgresDialect
+from projection_rebuild.dialects.sqlite.dialect import SqliteDialect
 from tests.conftest import DATABASES, EVERY_STATEMENT, SERVERS
 
 DIALECTS: dict[str, type[Dialect]] = {

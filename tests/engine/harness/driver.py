@@ -9,7 +9,7 @@ import pytest
 from projection_rebuild.errors import VerificationFailed
 from projection_rebuild.ledger import RunState
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 
 
 def run_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:

@@ -16,11 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import Dialect
-from projection_rebuild.dialects.mysql_family import MySQLFamily
-from projection_rebuild.dialects.postgres import PostgresDialect
+from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.postgres.dialect import PostgresDialect
 from projection_rebuild.errors import RebuildError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 
 Strike = Callable[[Any], None]
 """What happens to the driver's connection; a statement ends with the error that a strike raises."""

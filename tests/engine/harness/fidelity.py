@@ -11,12 +11,12 @@ from decimal import Decimal
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events

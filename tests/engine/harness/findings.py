@@ -6,9 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.findings import Finding
-from projection_rebuild.preflight import preflight
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.model.findings import Finding
+from projection_rebuild.planning.preflight import preflight
+from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, of_mariadb
 from tests.engine.harness.shop import events

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from projection_rebuild.fitting import Fits
-from projection_rebuild.rows import Key, RowType, Values, row, row_type
+from projection_rebuild.rows.fitting import Fits
+from projection_rebuild.rows.types import Key, RowType, Values, row, row_type
 
 
 @row("items", key="id", lookups=["parent"])

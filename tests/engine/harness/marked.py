@@ -16,12 +16,13 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects import mysql
 
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RebuildSpec, RunOptions
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild_airflow.page.view import Seen, view
 
 MARK = "PAYLOAD-MARK-7f3a"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild import external
+from projection_rebuild.authoring import external
 from tests.engine.harness.shop import expected
 
 SCRIPT = Path(__file__).with_name("orders.sh")

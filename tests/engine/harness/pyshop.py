@@ -11,8 +11,8 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import Transcoder, Transcoding
 
-from projection_rebuild.events import Event
-from projection_rebuild.upcasting import Upcasters
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.upcasting import Upcasters
 from tests.engine.harness import shop
 
 

@@ -15,11 +15,15 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild import __main__ as command
-from projection_rebuild import lockstep, partial, retire, swap
-from projection_rebuild.dialects import dialect_for, mysql, postgres_connection
+from projection_rebuild.cutover import swap
+from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Dialect
-from projection_rebuild.dialects.mysql_family import MySQLFamily
-from projection_rebuild.event_store import EventStore
+from projection_rebuild.dialects.mysql import dialect as mysql
+from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.postgres import connection as postgres_connection
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay import catch_up, partial
+from projection_rebuild.shadow import retire
 from tests.engine.harness.clients import append
 
 Action = Callable[[], object]
@@ -88,7 +92,7 @@ def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
 
 def without_folding(patch: pytest.MonkeyPatch) -> None:
     """What is read for green in lockstep with the event store is not applied."""
-    patch.setattr(lockstep.Lockstep, "_fold", lambda self, bound, among=None: {})
+    patch.setattr(catch_up.Lockstep, "_fold", lambda self, bound, among=None: {})
 
 
 def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:

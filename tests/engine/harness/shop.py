@@ -10,10 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.rows.types import Rows, row
 
 
 @row("orders", key="id", stream="id")

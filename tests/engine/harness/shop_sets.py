@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from projection_rebuild.projector import Projector
+from projection_rebuild.authoring.projector import Projector
 from tests.engine.harness import shop
 
 _FIELD = {

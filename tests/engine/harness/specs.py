@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.spec.rebuild import RebuildSpec
 
 PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
 SPEC: dict[str, Any] = {

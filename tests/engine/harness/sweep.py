@@ -10,7 +10,7 @@ from typing import Any
 
 from projection_rebuild.errors import RebuildError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions
+from projection_rebuild.spec.options import RunOptions
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness.clients import LiveShop
 from tests.engine.harness.faults import WRITES, Fault

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.events import Event
-from projection_rebuild.parts import ByAggregate, ByPeriod
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate, ByPeriod
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness.databases import flavour
 
 

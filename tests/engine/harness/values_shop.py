@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.projector import Projector, handles
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.rows import Rows, row
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.rows.types import Rows, row
+from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop, values_shop
 from tests.engine.harness.shop import events
 from tests.engine.harness.specs import PROJECTORS, SPEC

@@ -11,11 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from include.universal.live import unit_of_work
+from projection_rebuild.authoring.events import Event
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.event_store import EventStore
-from projection_rebuild.events import Event
-from projection_rebuild.live import project_live
-from projection_rebuild.spec import EventStoreSection
+from projection_rebuild.eventstore.store import EventStore
+from projection_rebuild.replay.inline import project_live
+from projection_rebuild.spec.stores import EventStoreSection
 from tests.engine.harness import shop
 from tests.engine.harness.shop import events
 from tests.engine.harness.specs import PROJECTORS

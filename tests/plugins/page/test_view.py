@@ -11,12 +11,12 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import Interrupted
 from projection_rebuild.ledger import DeadLetter, Wait
-from projection_rebuild.low_traffic import Traffic
-from projection_rebuild.overview import Look, Progress, RunSeen, TableSeen
-from projection_rebuild.plan import Plan
-from projection_rebuild.report import ReplayRecord, Report, Said
-from projection_rebuild.results import SwapResult, TableComparison, Verification
-from projection_rebuild.spec import RebuildSpec
+from projection_rebuild.model.plan import Plan
+from projection_rebuild.model.results import SwapResult, TableComparison, Verification
+from projection_rebuild.operations.status import Look, Progress, RunSeen, TableSeen
+from projection_rebuild.run.report import ReplayRecord, Report, Said
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.traffic.low_traffic import Traffic
 from projection_rebuild_airflow.page.view import Gauge, InAirflow, RunView, Seen, TableView, Tone, View, view
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to

@@ -13,10 +13,10 @@ import pytest
 
 from include.universal.demo import SPEC
 from projection_rebuild.errors import ConnectionLost
-from projection_rebuild.low_traffic import Traffic
-from projection_rebuild.overview import Look
-from projection_rebuild.spec import RebuildSpec
-from projection_rebuild.trouble import Kind, Trouble
+from projection_rebuild.errors.trouble import Kind, Trouble
+from projection_rebuild.operations.status import Look
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.traffic.low_traffic import Traffic
 from projection_rebuild_airflow.page import watching
 from projection_rebuild_airflow.page.watching import Unseen, Watcher, Watchers
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from include.universal.projectors import MonthlySummaryProjector
 from include.universal.rows import MonthlySummary
-from projection_rebuild.events import Event
-from projection_rebuild.projector import Projector, handles
-from projection_rebuild.rows import Rows, row
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.projector import Projector, handles
+from projection_rebuild.rows.types import Rows, row
 
 
 @row("running_totals", key="id")

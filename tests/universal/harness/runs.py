@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.spec import RunOptions, load_spec
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.options import RunOptions
 
 SPEC = Path(__file__).parents[3] / "include" / "rebuilds" / "universal.yaml"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from projection_rebuild.dialects.base.cutover import Cutover, Manners
 from projection_rebuild.dialects.base.event_log import EventExpressions, EventLog, Fence
 from projection_rebuild.dialects.base.inspector import DependentObjects, Extent, Inspector
-from projection_rebuild.dialects.base.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
 from projection_rebuild.dialects.base.partial_copy import Listed, PartialCopy
 from projection_rebuild.dialects.base.preflight import PreflightProbe, Surroundings
 from projection_rebuild.dialects.base.row_store import KEYS_PER_STATEMENT, Comparing, RowStore
@@ -17,6 +16,7 @@ from projection_rebuild.dialects.base.sessions import CHECKED, LockWaits, Refusa
 from projection_rebuild.dialects.base.shadow import Scratch, ShadowTables, TablesApart, Trial, wait_for
 from projection_rebuild.dialects.base.statements import DENIALS, Statements, died
 from projection_rebuild.dialects.base.traffic import TrafficProbe
+from projection_rebuild.errors.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
 
 
 class Dialect(

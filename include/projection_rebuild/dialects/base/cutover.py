@@ -13,9 +13,9 @@ from typing import ClassVar
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.event_log import Fence
-from projection_rebuild.dialects.base.outcomes import FenceDied, PauseTooLong
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.names import TableSet
+from projection_rebuild.errors.outcomes import FenceDied, PauseTooLong
+from projection_rebuild.model.names import TableSet
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.column_kinds import ColumnKind
 from projection_rebuild.dialects.base.sessions import Sessions
 from projection_rebuild.dialects.base.statements import Statements
-from projection_rebuild.positions import Place
+from projection_rebuild.model.column_kinds import ColumnKind
+from projection_rebuild.model.positions import Place
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.column_kinds import ColumnKind, ColumnType
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.findings import Carried
-from projection_rebuild.names import TableSet
-from projection_rebuild.shapes import Shape
+from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
+from projection_rebuild.model.findings import Carried
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.rows.shapes import Shape
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.names import TableSet
 
 
 @dataclass(frozen=True)

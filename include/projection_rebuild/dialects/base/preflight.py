@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.findings import Finding
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.findings import Finding
+from projection_rebuild.model.names import TableSet
 
 
 @dataclass(frozen=True)

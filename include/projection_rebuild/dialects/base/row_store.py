@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.column_kinds import ColumnKind
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.rows import Key, RowType, Values
-from projection_rebuild.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
+from projection_rebuild.model.column_kinds import ColumnKind
+from projection_rebuild.rows.types import Key, RowType, Values
+from projection_rebuild.rows.values import PORTABLE_BINDS, Convert, bound, bound_keys, loaded
 
 KEYS_PER_STATEMENT = 500
 """Row keys in one IN list: far below every database's limit on bound values, and enough to make round trips cheap."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base.outcomes import TablesBusy
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.names import TableSet
+from projection_rebuild.errors.outcomes import TablesBusy
+from projection_rebuild.model.names import TableSet
 
 if TYPE_CHECKING:
     from projection_rebuild.dialects.base import Dialect

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base.outcomes import TablesBusy
-from projection_rebuild.dialects.trouble import trouble_of
 from projection_rebuild.errors import ConnectionLost
-from projection_rebuild.trouble import Kind
+from projection_rebuild.errors.drivers import trouble_of
+from projection_rebuild.errors.outcomes import TablesBusy
+from projection_rebuild.errors.trouble import Kind
 
 DENIALS = frozenset({Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.SQL})
 """How statements end that fail again as long as nobody changes something."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
-from projection_rebuild.names import TableSet
+from projection_rebuild.model.names import TableSet
 
 
 class TrafficProbe(Sessions):

@@ -1,0 +1,1 @@
+"""The same events, projected in every way, must give the same rows."""

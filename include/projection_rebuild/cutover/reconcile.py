@@ -1,0 +1,156 @@
+"""After the switch: put right what could not be done within it, look once more, and give up the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import sqlalchemy as sa
+
+from projection_rebuild.cutover.swap import switched_already
+from projection_rebuild.errors import FenceLost, LeftOnOld
+from projection_rebuild.errors.drivers import trouble_of
+from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Run, RunState
+from projection_rebuild.model.plan import Plan
+from projection_rebuild.model.positions import BEGINNING, said
+from projection_rebuild.model.results import Reconciliation, SwapResult
+from projection_rebuild.run.context import Context
+from projection_rebuild.shadow.retire import when_free
+from projection_rebuild.spec.live_writer import LiveWriter
+
+AT_WORK = timedelta(seconds=1)
+"""The longest that a statement after the switch may hold others up."""
+
+
+def reconcile(context: Context) -> Reconciliation:
+    """Finishes the switch and records what is found; can be called again at any time.
+
+    :raises StepOrderError: the run has not switched
+    :raises FenceLost: all is done and recorded, but events may be missing from the new tables
+    :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the switch is on the retired one
+    """
+    with context.dialect.connect() as connection:
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+        plan = context.plan_of(run)
+        tables = context.table_sets(plan)
+        findings = _put_right(context, connection, plan)
+        swapped = run.swap_result
+        findings += [
+            f"{name} stopped at {said(checkpoint.position)} and not at {said(swapped.position)}, where the switch was"
+            for name, checkpoint in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
+            if checkpoint.position != swapped.position
+        ]
+        late = _late(context, plan, run)
+        if late and context.spec.live_writer.contract is LiveWriter.CHECKPOINTED:
+            findings.append(
+                f"{late:,} events appeared at or below {said(swapped.position)} after the switch, where no consumer looks any more: "
+                "their ids were handed out long before their INSERT. Rebuild these projectors again"
+            )
+        if swapped.in_doubt:
+            findings.append(in_doubt(swapped))
+        left = _still_left_on_old(context, connection, plan, swapped)
+        findings += left
+        since = context.store.counts(swapped.position, context.store.newest())
+        found = Reconciliation(
+            appended_since=_of_run(context, plan, since),
+            late=late,
+            rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
+            findings=findings,
+        )
+        if not run.state.is_reconciled:
+            with context.dialect.transaction(connection):
+                context.ledger.runs.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found)
+                # From here on only the retention waits, and that must not block the next rebuild.
+                context.ledger.claims.release(connection, context.run_id)
+                if plan.part:
+                    context.ledger.partial_rebuilds.forget(connection, context.run_id)
+    if swapped.in_doubt:
+        raise FenceLost(in_doubt(swapped))
+    if left:
+        raise LeftOnOld("\n".join(left))
+    return found
+
+
+def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> None:
+    """Brings dead runs of this rebuild to their end that were stopped within or right after their switch.
+
+    Until then the live tables may lack foreign keys, and the retired ones are all that is known of them.
+    """
+    ledger = context.ledger
+    if not ledger.exists(connection):
+        return
+    tables = [table for projector in context.projectors.values() for table in projector.tables()]
+    for holder in sorted({holder for table in tables if (holder := ledger.claims.holder(connection, table)) is not None}):
+        run = ledger.runs.find(connection, holder)
+        if holder == context.run_id or run is None or run.state not in INTERRUPTED_AT_SWITCH or not is_over(holder):
+            continue
+        # One that needs the spec as it was is left to a person, who is told of it where its tables are claimed.
+        if run.rebuild != context.spec.rebuild or context.edited(run):
+            continue
+        plan = run.record.plan
+        context.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
+        dead = replace(context, run_id=holder)
+        if switched_already(dead, connection, dead.switched_sets(plan)):
+            try:
+                context.log(reconcile(dead).describe())
+            except (FenceLost, LeftOnOld) as error:
+                # It is recorded; if events are missing, this run is what it asks for.
+                context.log(str(error))
+
+
+def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+    """Does what could not be done within the switch; what the rows do not allow is a finding, and done by a later call."""
+    findings = []
+    switched = context.switched_sets(plan)
+    for statement in context.dialect.after_switch(connection, switched):
+        try:
+            names = [table.blue for table in switched]
+            when_free(context, names, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
+        except sa.exc.IntegrityError as error:
+            trouble = trouble_of(error)
+            findings.append(
+                f"{trouble.describe() if trouble else 'refused'}, in {statement}: rows have lost their parents since verification. New rows are checked; correct "
+                "the others, then run reconcile again"
+            )
+    if not context.dialect.validates_keys:
+        # Keys that were added without a look at the rows.
+        lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
+        findings += [
+            f"{table.blue} has rows that have lost their parents since verification, by the foreign key {each}. Correct them, then run "
+            "reconcile again"
+            for table in lives
+            for each in context.dialect.orphans(connection, table, lives)
+        ]
+    return findings
+
+
+def _of_run(context: Context, plan: Plan, counts: Mapping[str, int]) -> int:
+    types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
+    return sum(count for event_type, count in counts.items() if event_type in types)
+
+
+def _late(context: Context, plan: Plan, run: Run) -> int:
+    """Events up to F that the switch did not see; an append transaction that was open then has projected into the new tables."""
+    left, position = run.left_behind, run.swap_result.position
+    return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
+
+
+def _still_left_on_old(context: Context, connection: sa.Connection, plan: Plan, swapped: SwapResult) -> list[str]:
+    """What somebody did to a live table within its switch, as long as nobody has put it right."""
+    now = context.dialect.left_on_old(connection, context.switched_sets(plan)) if swapped.left_on_old else []
+    return [
+        f"{each}: somebody changed the live table at the very moment of the switch, when nothing could keep him from it. Do the same to the "
+        "table that is live now, and take it off the retired one (or undo it there), then run reconcile again"
+        for each in swapped.left_on_old
+        if each in now
+    ]
+
+
+def in_doubt(swapped: SwapResult) -> str:
+    """What to do when nothing held appends back for a moment of the switch."""
+    return (
+        f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above {said(swapped.position)} were "
+        "appended around that moment, and some of them may be missing from the new tables: trigger the rebuild of these projectors again"
+    )

@@ -1,0 +1,136 @@
+"""What hangs on tables of MySQL and MariaDB: what cannot be carried over, and what can."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import DependentObjects
+from projection_rebuild.dialects.mysql import create_table as text
+from projection_rebuild.dialects.mysql.base import TABLE_TYPES, MySQLBase
+from projection_rebuild.dialects.mysql.dependents import carried_over, definitions
+from projection_rebuild.dialects.mysql.hanging import TRIGGERS_OF
+from projection_rebuild.model.findings import Carried
+from projection_rebuild.model.names import TableSet
+
+CHILDREN = """
+SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME FROM information_schema.KEY_COLUMN_USAGE
+ WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
+
+Check = Callable[[sa.Connection, TableSet, set[str]], Iterator[str]]
+"""Tells what of a table of a run cannot be carried; the run's tables come last."""
+
+
+class MySQLDependents(MySQLBase, DependentObjects):
+    """See :class:`DependentObjects`."""
+
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return tuple(self._checks)
+
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        names = {each.blue for each in tables}
+        checks = self._checks.values()
+        return [finding for table in tables for check in checks for finding in check(connection, table, names)]
+
+    @property
+    def _checks(self) -> dict[str, Check]:
+        return {
+            "trigger": self._triggers,
+            "foreign key of another table": self._children,
+            "storage engine or history": self._histories,
+            "long constraint": self._long_names,
+            **self._own_checks,
+            "taken name": self._taken,
+            "taken name of a new foreign key": self._taken_anew,
+        }
+
+    @property
+    def _own_checks(self) -> dict[str, Check]:
+        """Those of this server alone."""
+        return {}
+
+    def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        for (name,) in self._execute(connection, TRIGGERS_OF, table.schema, table.blue):
+            yield (
+                f"{table.blue}: the trigger {name} cannot be moved to the new table: its name is the schema's, this server renames no "
+                "triggers, and each of its statements commits by itself, so that for a moment it would fire twice or not at all. Let "
+                "the projector or the application do what it does; or drop it before the rebuild, and make it again after"
+            )
+
+    def _children(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        for beside, schema, child, name in self._execute(connection, CHILDREN, table.schema, table.blue):
+            if not beside or child not in run:
+                yield (
+                    f"{table.blue}: the foreign key {name} of {child if beside else f'{schema}.{child}'} follows a rename, and no statement "
+                    f"renames {table.blue} and points it to the new table at once: until a second one, inserts would fail or rows lose "
+                    f"their parents. Rebuild {child} in the same run (choose its projector too, or 'rebuild dependents'), or drop the "
+                    "foreign key"
+                )
+
+    def _histories(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        engine, kind = (self._table_fact(connection, table.schema, table.blue, fact) for fact in ("ENGINE", "TABLE_TYPE"))
+        if engine != "InnoDB":
+            yield f"{table.blue}: its storage engine {engine} has no transactions; convert it to InnoDB"
+        if kind == "SYSTEM VERSIONED":
+            yield (
+                f"{table.blue}: the history of its rows (WITH SYSTEM VERSIONING) would stay on the retired table, since no event says "
+                "when a row was changed; drop the versioning, or keep the history in a table that is not rebuilt"
+            )
+
+    def _long_names(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        """Names of the server's own kind are changed in a rename, and have to fit then too."""
+        blue = self._definition(connection, table.schema, table.blue)
+        for kind, names in (("ibfk", blue.foreign_keys()), ("chk", self._renamed_checks(blue))):
+            longest = table.old if kind == "ibfk" else max(table.old, table.green, key=len)
+            for name in (each.name for each in names):
+                number = text.generated(name, table.blue, kind)
+                if number and len(f"{longest}_{kind}_{number}") > text.LONGEST_NAME:
+                    yield (
+                        f"{table.blue}: the constraint {name} would be called {longest}_{kind}_{number} after a rename, which is too long "
+                        "a name here; give it a name of your own"
+                    )
+                elif kind == "ibfk" and text.meanwhile(name) is None:
+                    yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {name}; give it a shorter one"
+
+    @abstractmethod
+    def _renamed_checks(self, table: text.Definition) -> Sequence[text.Check]:
+        """The CHECKs that the server may call otherwise when their table is renamed."""
+
+    def _taken(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        for name in (table.green, table.old):
+            kind = self._table_fact(connection, table.schema, name, "TABLE_TYPE")
+            if kind is not None and kind not in TABLE_TYPES:
+                yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {str(kind).lower()} of this name; rename it"
+
+    def _taken_anew(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        """Names of foreign keys are the schema's; a new structure may want one that is somebody else's."""
+        query = """SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS
+                   WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND CONSTRAINT_NAME = %s AND CONSTRAINT_TYPE = 'FOREIGN KEY'"""
+        for key in self._wanted(connection, table).foreign_keys() if table.form else []:
+            holders = {of for (of,) in self._execute(connection, query, table.schema, key.name)}
+            if others := holders - {table.blue, table.green, table.old}:
+                yield (
+                    f"{table.blue}: the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has; give "
+                    "another one"
+                )
+            if text.meanwhile(key.name) is None:
+                yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {key.name}; give it a shorter one"
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        query = partial(self._execute, connection)
+        return [
+            each
+            for table in tables
+            for each in carried_over(query, table, self._definition(connection, table.schema, table.blue))
+        ]
+
+    def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
+        keys = self._definition(connection, schema, table).foreign_keys()
+        return {key.parent for key in keys if key.parent_schema in (None, schema)} - {table}
+
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        return definitions(partial(self._execute, connection), lambda name: self.qualified(schema, name), schema)

@@ -1,0 +1,315 @@
+"""MySQL: a switch is one RENAME of tables that it has locked."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import Manners
+from projection_rebuild.dialects.mysql import create_table as text
+from projection_rebuild.dialects.mysql import hanging as around
+from projection_rebuild.dialects.mysql import moment, preflight
+from projection_rebuild.dialects.mysql import session as ours
+from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
+from projection_rebuild.dialects.mysql.cannot_carry import Check
+from projection_rebuild.dialects.mysql.event_log import not_settled
+from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.mysql.inspector import HOLDS, OLDEST_TRANSACTION
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.model.positions import Place
+from projection_rebuild.rows.shapes import Holds
+
+HOLDING = "projection_rebuild_holds_tables"
+
+# Not INNODB_TRX: MySQL fails to show there the statements of others in which a character takes four bytes.
+_SNAPSHOTS = """
+SELECT t.PROCESSLIST_ID, e.EVENT_ID FROM performance_schema.events_transactions_current e
+  JOIN performance_schema.threads t ON t.THREAD_ID = e.THREAD_ID AND (t.PROCESSLIST_DB = DATABASE() OR t.PROCESSLIST_DB IS NULL)
+ WHERE e.STATE = 'ACTIVE' AND e.ISOLATION_LEVEL = 'REPEATABLE READ' AND e.AUTOCOMMIT = 'NO' AND t.PROCESSLIST_ID <> CONNECTION_ID()"""
+
+_LISTS_LOCKS = """
+SELECT @@performance_schema AND (SELECT COUNT(*) = 2 FROM (
+  SELECT NAME FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl' AND ENABLED = 'YES' UNION ALL
+  SELECT NAME FROM performance_schema.setup_consumers WHERE NAME = 'global_instrumentation' AND ENABLED = 'YES') enabled)
+   AND (SELECT VARIABLE_VALUE = 0 FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Performance_schema_metadata_lock_lost')"""
+"""Whether MySQL keeps a list of the locks on tables, and has not run out of room for one."""
+
+_WRITERS = """
+SELECT OBJECT_INSTANCE_BEGIN, OWNER_THREAD_ID, OWNER_EVENT_ID FROM performance_schema.metadata_locks
+ WHERE OBJECT_TYPE = 'TABLE' AND LOWER(OBJECT_SCHEMA) = LOWER(COALESCE(%s, DATABASE())) AND LOWER(OBJECT_NAME) = LOWER(%s)
+   AND LOCK_STATUS <> 'PENDING' AND LOCK_TYPE NOT IN ('SHARED', 'SHARED_HIGH_PRIO', 'SHARED_READ', 'SHARED_READ_ONLY')"""
+
+
+class MySQLDialect(MySQLFamily):
+    """See :class:`MySQLFamily`.
+
+    LOCK TABLES covers the ledger, so that no other worker of a run is at its switch; and the last look is taken, and the tables are renamed,
+    under one lock, so that nothing is left on the old ones.
+    """
+
+    database = "mysql"
+    hides_other_tables = True
+    own_settings = ours.MYSQL
+    column_holds = HOLDS | {"json": Holds.NARROW_JSON}
+    innodb_tables = "INNODB_TABLES"
+    read_counters = (
+        """SELECT SUM(COUNT_READ) FROM performance_schema.table_io_waits_summary_by_table
+ WHERE OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND OBJECT_NAME IN ({marks})""",
+    )
+    open_snapshots = _SNAPSHOTS
+    preflights = preflight.MySQLPreflight
+
+    # Looking at tables ------------------------------------------------------------------------------------------
+
+    def _cuts_fractions(self, modes: Collection[str]) -> bool:
+        return "TIME_TRUNCATE_FRACTIONAL" in modes
+
+    def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
+        # MySQL makes its list of tables anew for each question, with all tables of the server. It finds a table's own space by an
+        # index, whose number stays and changes as the table's does.
+        query = "SELECT NAME, SPACE FROM information_schema.INNODB_TABLESPACES_BRIEF"
+        # Such a number is never taken for one of a table, which some have instead: partitions, and tables in shared spaces.
+        return self._identities(connection, schema, tables, query, str, "space {}")
+
+    @property
+    def _own_checks(self) -> dict[str, Check]:
+        return {"named check": self._named_checks}
+
+    def _named_checks(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+        for check in self._wanted(connection, table).checks():
+            if not text.generated(check.name, table.blue, "chk"):
+                yield (
+                    f"{table.blue}: the name of the constraint {check.name} is the schema's, and MySQL would move it to the new table only by "
+                    "copying that table at the switch, while writers wait and transactions that are older than the copy fail (1412). Rename "
+                    f"it once, at a time of your choice: names of MySQL's own kind, like {table.blue}_chk_1, follow a table; or drop it"
+                )
+
+    def _renamed_checks(self, table: text.Definition) -> Sequence[text.Check]:
+        return table.checks()
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        return around.hanging(partial(self._execute, connection), tables)
+
+    def _process_list(self, connection: sa.Connection) -> str:
+        # The older one fails while any session executes a text with a letter of four bytes.
+        has_other = (self.engine.dialect.server_version_info or ()) >= (8, 0, 22)
+        found = has_other and self._execute(connection, "SELECT @@performance_schema").scalar_one()
+        return "performance_schema.processlist" if found else "information_schema.PROCESSLIST"
+
+    def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        names = [each.blue for each in tables]
+        marks = ", ".join(["%s"] * len(names))
+        query = f"""{OLDEST_TRANSACTION} JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id
+                    JOIN performance_schema.metadata_locks l ON l.OWNER_THREAD_ID = t.THREAD_ID
+                    WHERE l.OBJECT_TYPE = 'TABLE' AND l.OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND l.OBJECT_NAME IN ({marks})
+                    AND t.PROCESSLIST_ID <> CONNECTION_ID()"""
+        found = self._if_allowed(connection, query, tables[0].schema, *names)
+        return None if found is None else float(found)
+
+    def _oldest(self) -> tuple[int, ...]:
+        return preflight.OLDEST
+
+    # Making green -----------------------------------------------------------------------------------------------
+
+    def _rows_as_written(self, wanted: text.Definition) -> Iterable[str]:
+        return map(text.as_written, wanted.rows())
+
+    def _name_on_green(self, check: str, table: TableSet) -> str:
+        # The name of a CHECK is the schema's, but one of the server's own kind follows a rename; others are refused.
+        number = text.generated(check, table.blue, "chk")
+        return check if number is None else f"{table.green}_chk_{number}"
+
+    def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        return [f"ANALYZE TABLE {self.qualified(table.schema, table.green)}", *self._histograms(connection, table, {})]
+
+    def _histograms(self, connection: sa.Connection, table: TableSet, there: Mapping[str, around.Histogram]) -> Iterator[str]:
+        """Gives green the histograms of blue.
+
+        :param there: those that green has
+        """
+        columns = self._wanted(connection, table).columns()
+        live = around.histograms(partial(self._execute, connection), table.schema, table.blue)
+        wanted = {name: each for name, each in live.items() if name in columns}
+        analyze = f"ANALYZE TABLE {self.qualified(table.schema, table.green)}"
+        for name, (buckets, automatic) in sorted(wanted.items() - there.items()):
+            kept = " AUTO UPDATE" if automatic else ""
+            yield f"{analyze} UPDATE HISTOGRAM ON {self.quote(name)} WITH {buckets} BUCKETS{kept}"
+        for name in sorted(there.keys() - wanted.keys()):
+            yield f"{analyze} DROP HISTOGRAM ON {self.quote(name)}"
+
+    def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        there = around.histograms(partial(self._execute, connection), table.schema, table.green)
+        return list(self._histograms(connection, table, there))
+
+    # Switching --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def hold(
+        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
+    ) -> Iterator[None]:
+        self.limit_lock_wait(connection, manners.timeout)
+        self._limit_silence(connection, manners.longest)
+        # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
+        used = [(each.schema, name) for each in tables for name in (each.blue, each.green)]
+        used += self._parents_beside(connection, tables)
+        names = [*used, *((tables[0].schema, name) for name in beside)]
+        looked_at = [each for name in manners.looked_at if (each := (tables[0].schema, name)) not in names]
+        wanted = [f"{self.qualified(schema, name)} WRITE" for schema, name in names]
+        locks = ", ".join([*wanted, *(f"{self.qualified(schema, name)} READ" for schema, name in looked_at)])
+        try:
+            in_the_way = moment.unused([*used, *looked_at], by_transactions=not manners.polite)
+            self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", manners.look, manners.timeout, manners.begins)
+            connection.info[HOLDING] = True
+            yield
+        except BaseException:
+            # If the connection is gone, so are its locks; the error that matters is this one.
+            with suppress(sa.exc.SQLAlchemyError):
+                self._let_go(connection)
+            raise
+        self._let_go(connection)
+
+    def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
+        run = {each.blue for each in tables}
+        definitions = [(each, self._definition(connection, each.schema, each.blue)) for each in tables]
+        definitions += [(each, self._wanted(connection, each)) for each in tables if each.form]
+        keys = [(each, key) for each, definition in definitions for key in definition.foreign_keys()]
+        found = {
+            (key.parent_schema or each.schema, key.parent): None for each, key in keys if not self._beside(key, each.schema, run)
+        }
+        return list(found)
+
+    def _let_go(self, connection: sa.Connection) -> None:
+        connection.info.pop(HOLDING, None)
+        try:
+            self._execute(connection, "UNLOCK TABLES")
+        except sa.exc.DBAPIError as error:
+            if not self.lock_was_refused(error):
+                raise
+            # A kill that came late has struck it, and strikes but once.
+            self._execute(connection, "UNLOCK TABLES")
+        self._limit_silence(connection, None)
+
+    @contextmanager
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        if not connection.info.get(HOLDING):
+            with super().transaction(connection):
+                yield
+            return
+        # START TRANSACTION would give the locked tables up.
+        self._execute(connection, "SET autocommit = 0")
+        try:
+            yield
+        except BaseException:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "ROLLBACK")
+                self._execute(connection, "SET autocommit = 1")
+            raise
+        self._execute(connection, "COMMIT")
+        self._execute(connection, "SET autocommit = 1")
+
+    def run_switch(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
+    ) -> bool:
+        self._still_fenced(manners)
+        # A counter that is ahead harms nobody, and a RENAME that is killed leaves all tables where they were.
+        for statement in statements:
+            manners.stay_in_time()
+            with self._killed_after(connection, manners.rest):
+                self._execute(connection, statement)
+        return True
+
+    def _in_a_moment(
+        self,
+        connection: sa.Connection,
+        in_the_way: moment.Question,
+        statement: str,
+        look: float,
+        timeout: timedelta,
+        begins: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends it if it waits for too long.
+
+        :param look: for how many seconds the moment is looked for
+        :param begins: called before each try
+        :raises TablesBusy: it did not come
+        """
+
+        @contextmanager
+        def bounded() -> Iterator[None]:
+            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
+            with self._killed_after(connection, timeout):
+                begins()
+                yield
+
+        free, deadline = moment.Moment(connection, in_the_way), time.monotonic() + look
+        try:
+            free.wait(deadline)
+        except sa.exc.DBAPIError as error:
+            # Without the privilege to look there is only waiting in the queue.
+            if number_of(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
+                raise
+        else:
+            if self._takes_many and free.take(statement, deadline, bounded):
+                return
+            # The connection, or something on the way, takes one statement at a time.
+            self._takes_many = False
+        with bounded():
+            self._execute(connection, statement)
+
+    def _alter_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
+        if connection.info.get(HOLDING):
+            self._execute(connection, statement)
+            return
+        # Whoever holds one of the tables and wants another would be the victim of a deadlock with us.
+        used = [(each.schema, name) for each in tables for name in (each.blue, each.old)]
+        self.limit_lock_wait(connection, timeout)
+        in_the_way = moment.unused([*used, *self._parents_beside(connection, tables)])
+        self._in_a_moment(connection, in_the_way, statement, timeout.total_seconds() / 2, timeout / 2)
+
+    # The second opinion, and the event store --------------------------------------------------------------------
+
+    def _last_in_text(self, text: str, path: str) -> str:
+        return f"JSON_EXTRACT({text}, '{path}')"
+
+    def _last(self, text: sa.ColumnElement[Any], path: str) -> sa.ColumnElement[Any]:
+        return sa.func.json_extract(text, path)
+
+    def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
+        began = time.monotonic()
+        with self.connect() as connection:
+            highest = self.newest_position(connection, schema, table, position_column)
+            writers = self._writers(connection, schema, table)
+            while writers and time.monotonic() - began < patience.total_seconds():
+                time.sleep(random.uniform(0.005, 0.02))  # noqa: S311 - spreads looks, guards nothing
+                writers &= self._writers(connection, schema, table) or set()
+        if writers is None:
+            self._wait_at_the_fence(schema, table, began, patience)
+        elif writers:
+            raise not_settled(table, patience)
+        return highest
+
+    def _writers(self, connection: sa.Connection, schema: str | None, table: str) -> set[tuple[int, ...]] | None:
+        """The locks of transactions that may append: each takes its lock before its position, and keeps it to the end.
+
+        None where nobody keeps a list of them, or may look into it.
+        """
+        try:
+            # Whoever appends through a view has locked a table of another name.
+            if not (self.table_exists(connection, schema, table) and self._execute(connection, _LISTS_LOCKS).scalar()):
+                return None
+            return {(*lock,) for lock in self._execute(connection, _WRITERS, schema, table)}
+        except sa.exc.DBAPIError as error:
+            if number_of(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
+                raise
+            return None
+
+    def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+        old = (self.engine.dialect.server_version_info or ()) < (8, 0, 17)
+        return sa.collate(self.utf8(text), "utf8mb4_bin" if old else "utf8mb4_0900_bin")

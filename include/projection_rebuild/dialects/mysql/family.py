@@ -1,0 +1,31 @@
+"""What MySQL and MariaDB have in common: every DDL statement commits by itself, so a switch is one RENAME TABLE behind a fence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from projection_rebuild.dialects.base import Dialect, Scratch
+from projection_rebuild.dialects.mysql.cannot_carry import MySQLDependents
+from projection_rebuild.dialects.mysql.cutover import MySQLCutover
+from projection_rebuild.dialects.mysql.event_log import MySQLEventLog
+from projection_rebuild.dialects.mysql.row_store import MySQLRowStore
+
+
+class MySQLFamily(MySQLDependents, MySQLCutover, MySQLRowStore, MySQLEventLog, Dialect):
+    """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11.
+
+    What only one of the two servers does, or does in another way, is in a class of its own beside this one.
+    """
+
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Scratch]:
+        with self.connect() as connection:
+            charset, collation = self._execute(connection, "SELECT @@character_set_database, @@collation_database").one()
+        with self._schema_apart(
+            name,
+            reserve="SELECT GET_LOCK(%s, 0) = 1",
+            make=f"CREATE DATABASE {self.quote(name)} CHARACTER SET {charset} COLLATE {collation}",
+            drop=f"DROP DATABASE IF EXISTS {self.quote(name)}",
+        ):
+            yield Scratch(self, name)

@@ -1,0 +1,502 @@
+"""The switch on PostgreSQL: all that moves from blue to green when the names do. Plain SQL, nothing is executed.
+
+Names are moved by renaming. What hangs on a table by its OID is either taken from blue and made anew on green (triggers, rules,
+policies, publications, foreign keys across the border of the run) or made to look up the name again (views). Everything is read
+from blue, and nothing is left on the retired table, so that the same switch takes it back as well.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from projection_rebuild.dialects.postgres.catalog import (
+    MATERIALIZED_VIEW,
+    MAX_IDENTIFIER,
+    UNVALIDATED,
+    VIEW,
+    Attached,
+    Catalog,
+    ForeignKey,
+    OwnedSequence,
+    Policy,
+    Publication,
+    Relation,
+    View,
+    array,
+    block,
+    full_name,
+    ident,
+    literal,
+)
+from projection_rebuild.dialects.postgres.shadow import Clone, green_name
+from projection_rebuild.dialects.postgres.target_schema import Structure, structure_of
+from projection_rebuild.errors import changed_since
+from projection_rebuild.model.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
+
+_LEVELS = """
+WITH RECURSIVE up(oid, level) AS (
+    SELECT unnest(%s::oid[]), 0
+    UNION
+    SELECT r.ev_class, up.level + 1 FROM up
+      JOIN pg_catalog.pg_depend d ON d.refobjid = up.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                                 AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+      JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN' AND r.ev_class <> up.oid
+)
+SELECT oid::bigint, max(level) FROM up GROUP BY oid"""
+
+_ATTEMPTS = 100
+
+ASIDE_SUFFIX = "_projection_rebuild"
+"""Ends the name that a live table has within one statement, where nobody sees it."""
+
+
+def old_name(name: str) -> str:
+    """What an index, sequence or statistics object is called when it belongs to a retired table."""
+    return derived(name, OLD_SUFFIX, MAX_IDENTIFIER)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A table of the run, or a materialized view over one, that gives its name to a green one."""
+
+    names: TableSet
+    blue: Relation
+
+    def full_name(self, name: str) -> str:
+        """One of its three names, qualified and quoted."""
+        return full_name(self.names.schema, name)
+
+
+class Switch:
+    """The switch of the tables of a run.
+
+    :param catalog: to be read as long as this object is used
+    """
+
+    def __init__(self, catalog: Catalog, tables: Sequence[TableSet]) -> None:
+        self._catalog = catalog
+        found = [(names, catalog.find(names.schema, names.blue)) for names in tables]
+        self._tables = [Moved(names, blue) for names, blue in found if blue is not None]
+
+    # What moves -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def materialized(self) -> list[Moved]:
+        """The materialized views over the tables of the run, and over each other, the inner ones first."""
+        made: list[Moved] = []
+        while True:
+            views = self._catalog.views_over([each.blue.oid for each in [*self._tables, *made]])
+            known = {each.blue.oid for each in made}
+            new = [each.relation for each in views if each.relation.kind == MATERIALIZED_VIEW and each.relation.oid not in known]
+            if not new:
+                return sorted(made, key=lambda each: self._levels[each.blue.oid])
+            made += [Moved(TableSet.of(each.name, schema=each.schema, limit=MAX_IDENTIFIER), each) for each in new]
+
+    @cached_property
+    def moved(self) -> list[Moved]:
+        """The tables of the run, and the materialized views over them."""
+        return [*self._tables, *self.materialized]
+
+    @cached_property
+    def oids(self) -> list[int]:
+        """The relations that will be retired."""
+        return [each.blue.oid for each in self.moved]
+
+    @cached_property
+    def _levels(self) -> dict[int, int]:
+        """How many relations stand between a view and the tables of the run at most."""
+        tables = array([each.blue.oid for each in self._tables])
+        return {oid: level for oid, level in self._catalog.rows(_LEVELS, tables)}
+
+    @cached_property
+    def views(self) -> list[View]:
+        """The views that speak of what will be retired."""
+        return [each for each in self._catalog.views_over(self.oids) if each.relation.kind != MATERIALIZED_VIEW]
+
+    @cached_property
+    def all_views(self) -> list[View]:
+        """The views and materialized views that look up a table once more, the inner ones first."""
+        return sorted(self._catalog.views_over(self.oids), key=lambda each: self._levels[each.relation.oid])
+
+    def _query(self, view: View) -> str:
+        """What a view will ask, which may be defined anew."""
+        anew = dict(each for table in self._tables if table.names.form for each in table.names.form.views)
+        relation, ours = view.relation, self._tables[0].names.schema
+        name = relation.name if relation.schema == ours else f"{relation.schema}.{relation.name}"
+        return " " + anew[name] if name in anew else view.definition
+
+    @cached_property
+    def border_keys_after(self) -> list[ForeignKey]:
+        """As :attr:`border_keys`, when the tables are switched: those of another structure have keys of their own."""
+        formed = {each.blue.oid: structure for each in self._tables if (structure := structure_of(each.names))}
+        ours = {(each.names.schema, each.names.blue) for each in self._tables}
+        made = [key for structure in formed.values() for key in structure.foreign_keys]
+        return [key for key in self.border_keys if key.child_oid not in formed] + [
+            key for key in made if (key.parent_schema, key.parent_name) not in ours
+        ]
+
+    @cached_property
+    def border_keys(self) -> list[ForeignKey]:
+        """The foreign keys of which one end only is in the run."""
+        ours = {each.blue.oid for each in self._tables}
+        return [key for key in self._catalog.foreign_keys(sorted(ours)) if (key.child_oid in ours) != (key.parent_oid in ours)]
+
+    @cached_property
+    def rules_elsewhere(self) -> list[Attached]:
+        """The rules of other relations that speak of what will be retired."""
+        return self._catalog.rules_elsewhere(self.oids)
+
+    @cached_property
+    def policies_elsewhere(self) -> list[Policy]:
+        """The policies of other tables that speak of what will be retired."""
+        return self._catalog.policies_elsewhere(self.oids)
+
+    # Before -----------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Iterator[str]:
+        """Gives green what blue has been given since the clone, and makes materialized views over it."""
+        names = [each.names for each in self._tables]
+        for each in self._tables:
+            if self._catalog.find(each.names.schema, each.names.green) is None:
+                # Only planned: what makes it gives it everything.
+                continue
+            clone = Clone(self._catalog, each.names, each.blue)
+            yield from clone.indexes()
+            yield from clone.foreign_keys(names)
+        if not self.materialized:
+            return
+        yield from self._drop_doubles(lambda names: [names.green, names.old])
+        yield self._materialize()
+        for each in self.materialized:
+            yield from Clone(self._catalog, each.names, each.blue).dress()
+            if each.blue.populated:
+                yield f"REFRESH MATERIALIZED VIEW {each.full_name(each.names.green)}"
+                yield f"VACUUM (ANALYZE) {each.full_name(each.names.green)}"
+
+    def _materialize(self) -> str:
+        """One statement that makes empty materialized views over green.
+
+        A query is bound to what its names mean while it is made, so for a moment the green tables have the live names. Nobody sees
+        it, but the tables are locked, so it has the manners of a switch: a short wait, and another try later.
+        """
+        forth: list[str] = []
+        back: list[str] = []
+        queries = {each.relation.oid: self._query(each) for each in self._catalog.views_over(self.oids)}
+        for each in self.moved:
+            if each.blue.kind == MATERIALIZED_VIEW:
+                storage = Clone(self._catalog, each.names, each.blue).storage()
+                made = each.full_name(each.names.green)
+                forth.append(f"CREATE MATERIALIZED VIEW {made}{storage} AS {queries[each.blue.oid]} WITH NO DATA")
+            # The old name may still belong to what an earlier run has retired.
+            aside = derived(each.names.blue, ASIDE_SUFFIX, MAX_IDENTIFIER)
+            forth += self._renames(each, each.names.blue, aside) + self._renames(each, each.names.green, each.names.blue)
+            back += self._renames(each, each.names.blue, each.names.green) + self._renames(each, aside, each.names.blue)
+        locks = f"LOCK TABLE {', '.join(each.blue.full_name for each in self._tables)} IN ACCESS EXCLUSIVE MODE"
+        body = "\n      ".join(f"EXECUTE {literal(each)};" for each in [locks, *forth, *back])
+        return f"""DO $projection_rebuild$
+BEGIN
+  FOR attempt IN 1..{_ATTEMPTS} LOOP
+    BEGIN
+      PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+      {body}
+      RETURN;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      IF attempt = {_ATTEMPTS} THEN
+        RAISE;
+      END IF;
+    END;
+    PERFORM pg_catalog.pg_sleep(pg_catalog.random() * 0.3);
+  END LOOP;
+END $projection_rebuild$"""
+
+    def orphans(self, names: TableSet) -> Iterator[tuple[ForeignKey, str]]:
+        """The foreign keys across the border that concern one table, each with a query for a row that lacks its parent in green."""
+        green = full_name(names.schema, names.green)
+        for key in self.border_keys_after:
+            if not key.holds:
+                continue
+            there = " AND ".join(f"c.{ident(of)} IS NOT NULL" for of in key.columns)
+            if (key.child_schema, key.child_name) == (names.schema, names.blue):
+                missing = f"NOT EXISTS (SELECT 1 FROM {key.parent} p WHERE {_match(key, 'p')})"
+                yield key, f"SELECT 1 FROM {green} c WHERE {there} AND {missing} LIMIT 1"
+            elif (key.parent_schema, key.parent_name) == (names.schema, names.blue):
+                # A parent that came after the clone may be on its way to green.
+                young = f"(SELECT age(t.xmin) FROM pg_catalog.pg_type t WHERE t.oid = {literal(green)}::pg_catalog.regtype)"
+                yield (
+                    key,
+                    f"SELECT 1 FROM {key.child} c JOIN {key.parent} b ON {_match(key, 'b')} WHERE {there} AND age(b.xmin) > {young} "
+                    f"AND NOT EXISTS (SELECT 1 FROM {green} p WHERE {_match(key, 'p')}) LIMIT 1",
+                )
+
+    # Within -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tied(self) -> list[Relation]:
+        """What foreign keys, rules and policies tie to what will be retired."""
+        names = [each.relation for each in self.rules_elsewhere] + [each.relation for each in self.policies_elsewhere]
+        names += [name for key in [*self.border_keys, *self.border_keys_after] for name in (key.child, key.parent)]
+        return [self._catalog.named(name) for name in dict.fromkeys(names)]
+
+    def locks(self) -> list[str]:
+        """Statements that lock the views that the switch changes, the outermost first, as their readers do.
+
+        Whoever reads a view has looked up its query when it waits for a table, and would go on with the retired one. So the views come
+        before the tables: then nobody is between the two.
+        """
+        views = [each.relation for each in self.views] + [each.blue for each in self.materialized]
+        views += [each for each in self.tied if each.kind == VIEW]
+        # Those of one level in another order at each attempt, for readers that lock them the other way round.
+        views = random.sample([*dict.fromkeys(views)], len({*views}))
+        views.sort(key=lambda each: -self._levels.get(each.oid, 0))
+        # It changes nothing. LOCK TABLE would lock all that a view reads as well, and does not know materialized views.
+        return [f"ALTER {each.word} {each.full_name} OWNER TO {ident(each.owner)}" for each in views]
+
+    def locked_tables(self) -> list[str]:
+        """The tables that are locked for the switch: those of the run, and those that are tied to them."""
+        return sorted({each.full_name for each in [*(table.blue for table in self._tables), *self.tied] if each.kind != VIEW})
+
+    def statements(self) -> list[str]:
+        """The switch itself, while everything is locked."""
+        # A deferred check that the drain has left open would forbid to alter its table.
+        made = ["SET CONSTRAINTS ALL IMMEDIATE"] if self._catalog.can_defer(self.oids) else []
+        made += [each for key in self.border_keys for each in [f"ALTER TABLE {key.child} DROP CONSTRAINT {ident(key.name)}"]]
+        for each in self.moved:
+            made += self._take_off(each)
+            made += self._move_names(each)
+        for each in self.moved:
+            made += self._renames(each, each.names.blue, each.names.old)
+            made += self._renames(each, each.names.green, each.names.blue)
+        made += [each for key in self.border_keys_after for each in _border_key(key)]
+        for each in self.moved:
+            made += self.put_on(each)
+        made += [_view(each, self._query(each)) for each in self.views]
+        made += [each.definition.replace("CREATE RULE", "CREATE OR REPLACE RULE", 1) for each in self.rules_elsewhere]
+        return made + [_altered(each) for each in self.policies_elsewhere]
+
+    def refuse_changes(self) -> None:
+        """Compares what is live with what green was made like.
+
+        :raises CloneError: they differ
+        """
+        run = [each.names for each in self._tables]
+        for each in self.moved:
+            green = self._catalog.find(each.names.schema, each.names.green)
+            changed = Clone(self._catalog, each.names, each.blue).differences(green, run) if green else []
+            if changed:
+                raise changed_since(each.names.blue, each.names.green, changed)
+
+    def _take_off(self, moved: Moved) -> Iterator[str]:
+        blue, oid = moved.blue.full_name, moved.blue.oid
+        for publication in self._catalog.publications(oid):
+            yield f"ALTER PUBLICATION {ident(publication.name)} DROP TABLE {blue}"
+        for trigger in self._catalog.triggers(oid):
+            yield f"DROP TRIGGER {ident(trigger.name)} ON {blue}"
+        for rule in self._rules(moved):
+            yield f"DROP RULE {ident(rule.name)} ON {blue}"
+        for policy in self._catalog.policies(oid):
+            yield f"DROP POLICY {ident(policy.name)} ON {blue}"
+
+    def put_on(self, moved: Moved) -> Iterator[str]:
+        """What is bound to a table and has to be made anew on the one that takes its name."""
+        blue, oid = moved.blue.full_name, moved.blue.oid
+        for policy in self._catalog.policies(oid):
+            yield _created(policy)
+            if policy.comment:
+                yield f"COMMENT ON POLICY {ident(policy.name)} ON {blue} IS {literal(policy.comment)}"
+        for kind, attached in (("RULE", self._rules(moved)), ("TRIGGER", self._catalog.triggers(oid))):
+            for each in attached:
+                yield each.definition
+                if each.enabled != "O":
+                    yield f"ALTER TABLE {blue} {_FIRING[each.enabled]} {kind} {ident(each.name)}"
+                if each.comment:
+                    yield f"COMMENT ON {kind} {ident(each.name)} ON {blue} IS {literal(each.comment)}"
+        for publication in self._catalog.publications(oid):
+            yield _published(publication, blue)
+
+    def created(self, policy: Policy) -> str:
+        """A policy's statement."""
+        return _created(policy)
+
+    def _rules(self, moved: Moved) -> list[Attached]:
+        return self._catalog.rules(moved.blue.oid)
+
+    def _move_names(self, moved: Moved) -> Iterator[str]:
+        if structure := structure_of(moved.names):
+            yield from self._exchange_names(moved, structure)
+            return
+        schema, oid = moved.names.schema, moved.blue.oid
+        for index in self._catalog.indexes(oid):
+            yield from _moved_name("INDEX", schema, index.name)
+        for each in self._catalog.statistics(oid):
+            yield from _moved_name("STATISTICS", each.schema, each.name)
+        for sequence in self._catalog.sequences(oid):
+            if not sequence.identity:
+                yield self._handed_over(moved, sequence)
+                continue
+            yield counted_on(sequence)
+            yield from _moved_name("SEQUENCE", sequence.schema, sequence.name)
+
+    def _exchange_names(self, moved: Moved, structure: Structure) -> Iterator[str]:
+        """Each side has objects of its own; those of one name count on from each other."""
+        kept = {name for _, _, name in structure.kept}
+        sequences = {each.name: each for each in self._catalog.sequences(moved.blue.oid)}
+        for name, sequence in sequences.items():
+            if name in kept:
+                yield self._handed_over(moved, sequence)
+        for new in structure.sequences:
+            if new.name in sequences:
+                yield counted_on(sequences[new.name])
+        for kind, schema, name in self._names_on(moved.blue):
+            yield f"ALTER {kind} {full_name(schema, name)} RENAME TO {ident(old_name(name))}"
+        for sequence in sequences.values():
+            # A serial column's may have the name that an identity column's is to have.
+            if not sequence.identity and sequence.name not in kept:
+                yield f"ALTER SEQUENCE {sequence.full_name} RENAME TO {ident(old_name(sequence.name))}"
+        for kind, schema, name in [
+            *(("INDEX", moved.blue.schema, each.name) for each in structure.indexes),
+            *(("STATISTICS", each.schema, each.name) for each in structure.statistics),
+            *(("SEQUENCE", each.schema, each.name) for each in structure.sequences),
+        ]:
+            yield f"ALTER {kind} {full_name(schema, green_name(name))} RENAME TO {ident(name)}"
+
+    def _handed_over(self, moved: Moved, sequence: OwnedSequence) -> str:
+        """The sequence of a serial column, which green uses as well."""
+        return f"ALTER SEQUENCE {sequence.full_name} OWNED BY {moved.full_name(moved.names.green)}.{ident(sequence.column)}"
+
+    def _renames(self, moved: Moved, name: str, to: str) -> list[str]:
+        return [f"ALTER {moved.blue.word} {moved.full_name(name)} RENAME TO {ident(to)}"]
+
+    # After and back ---------------------------------------------------------------------------------------------
+
+    def finish(self) -> Iterator[str]:
+        """Validates the foreign keys that were valid before the switch, while others read and write, and drops copies."""
+        yield from self._drop_doubles(lambda names: [names.old])
+        for key in self._catalog.foreign_keys([each.blue.oid for each in self._tables]):
+            if key.marked:
+                yield _validated(key)
+
+    def planned_finish(self) -> Iterator[str]:
+        """What :meth:`finish` will say of foreign keys, when the switch is only planned."""
+        yield from (_validated(key) for key in self.border_keys_after if key.holds)
+
+    def _drop_doubles(self, names: Callable[[TableSet], list[str]]) -> Iterator[str]:
+        """Drops what is in place of doubles of materialized views; no more than copies."""
+        found = [self._catalog.find(each.names.schema, name) for each in self.materialized for name in names(each.names)]
+        drops = [drop for relation in found if relation is not None for drop in dropping(self._catalog, relation)]
+        yield from dict.fromkeys(drops)
+
+    def planned_drop(self, name: str) -> Iterator[str]:
+        """What :func:`dropping` will say of the one table of this switch, when it is a retired one."""
+        for each in reversed(self.materialized):
+            yield f"DROP MATERIALIZED VIEW {each.full_name(each.names.old)}"
+        for table in self._tables:
+            yield f"DROP TABLE {table.full_name(name)}"
+
+    def take_back(self) -> Iterator[str]:
+        """Gives retired tables, and what a switch has renamed with them, the names of green ones."""
+        yield from self._drop_doubles(lambda names: [names.old])
+        for each in self._tables:
+            old = self._catalog.find(each.names.schema, each.names.old)
+            if old is None:
+                continue
+            for kind, schema, name in self._names_on(each.blue):
+                if (kind, schema, old_name(name)) in self._names_on(old):
+                    yield f"ALTER {kind} {full_name(schema, old_name(name))} RENAME TO {ident(green_name(name))}"
+            yield from self._renames(each, each.names.old, each.names.green)
+
+    def _names_on(self, relation: Relation) -> list[tuple[str, str, str]]:
+        """What has a name of its own in a schema, and belongs to a table alone."""
+        indexes = [("INDEX", relation.schema, each.name) for each in self._catalog.indexes(relation.oid)]
+        statistics = [("STATISTICS", each.schema, each.name) for each in self._catalog.statistics(relation.oid)]
+        sequences = [("SEQUENCE", each.schema, each.name) for each in self._catalog.sequences(relation.oid) if each.identity]
+        return indexes + statistics + sequences
+
+
+def dropping(catalog: Catalog, relation: Relation) -> Iterator[str]:
+    """Drops a double, green or retired, after what only rebuilds have hung on it: views of its kind, and keys of other doubles."""
+    suffix = GREEN_SUFFIX if relation.name.endswith(GREEN_SUFFIX) else OLD_SUFFIX
+    for key in catalog.foreign_keys([relation.oid]):
+        if key.child_oid != relation.oid and key.child_name.endswith((GREEN_SUFFIX, OLD_SUFFIX)):
+            yield f"ALTER TABLE {key.child} DROP CONSTRAINT {ident(key.name)}"
+    doubles: list[Relation] = []
+    over = [relation.oid]
+    while over:
+        found = [each.relation for each in catalog.views_over(over)]
+        found = [each for each in found if each.kind == MATERIALIZED_VIEW and each.name.endswith(suffix)]
+        # The outermost goes first, and one over two others once.
+        doubles = [each for each in doubles if each not in found] + found
+        over = [each.oid for each in found]
+    for each in [*reversed(doubles), relation]:
+        yield f"DROP {each.word} {each.full_name}"
+
+
+_FIRING = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
+
+
+def _match(key: ForeignKey, parent: str) -> str:
+    return " AND ".join(f"{parent}.{ident(to)} = c.{ident(of)}" for of, to in zip(key.columns, key.parent_columns, strict=True))
+
+
+def counted_on(sequence: OwnedSequence) -> str:
+    """Makes green's sequence of an identity column go on from where it or blue's has counted further: no id is handed out twice."""
+    live, made = sequence.full_name, full_name(sequence.schema, green_name(sequence.name))
+    further = "DESC" if sequence.increment > 0 else "ASC"
+    return (
+        f"SELECT pg_catalog.setval({literal(made)}, last_value, is_called) FROM "
+        f"(SELECT last_value, is_called FROM {live} UNION ALL SELECT last_value, is_called FROM {made}) s "
+        f"ORDER BY last_value {further}, is_called DESC LIMIT 1"
+    )
+
+
+def _moved_name(kind: str, schema: str | None, name: str) -> Iterator[str]:
+    yield f"ALTER {kind} {full_name(schema, name)} RENAME TO {ident(old_name(name))}"
+    yield f"ALTER {kind} {full_name(schema, green_name(name))} RENAME TO {ident(name)}"
+
+
+def _border_key(key: ForeignKey) -> Iterator[str]:
+    name = ident(key.name)
+    yield f"ALTER TABLE {key.child} ADD CONSTRAINT {name} {key.not_valid}"
+    comment = (key.comment or "") + (UNVALIDATED if key.holds else "")
+    if comment:
+        yield f"COMMENT ON CONSTRAINT {name} ON {key.child} IS {literal(comment)}"
+
+
+def _validated(key: ForeignKey) -> str:
+    comment = literal(key.comment) if key.comment else "NULL"
+    return block(
+        f"ALTER TABLE {key.child} VALIDATE CONSTRAINT {ident(key.name)}",
+        # Only if it is valid: until then the mark is what is known of it.
+        f"COMMENT ON CONSTRAINT {ident(key.name)} ON {key.child} IS {comment}",
+    )
+
+
+def _view(view: View, query: str) -> str:
+    options = ", ".join(f"{name}={literal(value)}" for name, _, value in (each.partition("=") for each in view.relation.options))
+    columns = ", ".join(ident(name) for name in view.columns)
+    return f"CREATE OR REPLACE VIEW {view.relation.full_name} ({columns}){f' WITH ({options})' if options else ''} AS{query}"
+
+
+def _created(policy: Policy) -> str:
+    roles = ", ".join(ident(role) for role in policy.roles) or "PUBLIC"
+    kind = "PERMISSIVE" if policy.permissive else "RESTRICTIVE"
+    return (
+        f"CREATE POLICY {ident(policy.name)} ON {policy.relation} AS {kind} FOR {policy.command} TO {roles}{_conditions(policy)}"
+    )
+
+
+def _altered(policy: Policy) -> str:
+    return f"ALTER POLICY {ident(policy.name)} ON {policy.relation}{_conditions(policy)}"
+
+
+def _conditions(policy: Policy) -> str:
+    using = f" USING ({policy.using})" if policy.using else ""
+    return using + (f" WITH CHECK ({policy.check})" if policy.check else "")
+
+
+def _published(publication: Publication, table: str) -> str:
+    columns = f" ({', '.join(ident(name) for name in publication.columns)})" if publication.columns else ""
+    where = f" WHERE ({publication.where})" if publication.where else ""
+    return f"ALTER PUBLICATION {ident(publication.name)} ADD TABLE ONLY {table}{columns}{where}"

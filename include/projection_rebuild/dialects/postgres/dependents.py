@@ -1,0 +1,100 @@
+"""What hangs on a table of PostgreSQL and goes on as it was, by name, for people to read before they let a rebuild begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Catalog, Column, ForeignKey, Grant, Relation
+from projection_rebuild.dialects.postgres.cutover import Switch
+from projection_rebuild.model.findings import Carried, named
+
+
+def carried_over(catalog: Catalog, switch: Switch) -> Iterator[Carried]:
+    """What the tables of a switch have, and the materialized views over them."""
+    for moved in switch.moved:
+        yield from _of(catalog, moved.blue)
+
+
+def _of(catalog: Catalog, blue: Relation) -> Iterator[Carried]:
+    oid = blue.oid
+    keys = catalog.foreign_keys([oid])
+    over = catalog.views_over([oid])
+    yield from named(
+        blue.name,
+        {
+            "owner": [blue.owner],
+            "columns": map(_column, catalog.columns(oid)),
+            "options": _options(blue),
+            "sequences": [f"{each.name} ({each.column})" for each in catalog.sequences(oid)],
+            "indexes": [each.name for each in catalog.indexes(oid) if not each.constraint],
+            "constraints": [
+                *(each.name for each in catalog.indexes(oid) if each.constraint),
+                *(each.name for each in catalog.constraints(oid)),
+            ],
+            "foreign keys": [f"{key.name} to {key.parent}{_waits(key)}" for key in keys if key.child_oid == oid],
+            "foreign keys of others": [f"{key.name} of {key.child}{_waits(key)}" for key in keys if key.child_oid != oid],
+            "statistics": [each.name for each in catalog.statistics(oid)],
+            "triggers": [each.name for each in catalog.triggers(oid)],
+            "rules": [each.name for each in catalog.rules(oid)],
+            "policies": [each.name for each in catalog.policies(oid)],
+            "publications": [each.name for each in catalog.publications(oid)],
+            "views": [each.relation.full_name for each in over if each.relation.kind != MATERIALIZED_VIEW],
+            "materialized views": [each.relation.full_name for each in over if each.relation.kind == MATERIALIZED_VIEW],
+            "rules of others": [f"{each.name} of {each.relation}" for each in catalog.rules_elsewhere([oid])],
+            "policies of others": [f"{each.name} of {each.relation}" for each in catalog.policies_elsewhere([oid])],
+            "privileges": _grants(each for each in catalog.grants(oid) if each.grantee != blue.owner),
+            "comments": _comments(catalog, blue),
+        },
+    )
+
+
+def _column(column: Column) -> str:
+    notes = [
+        *(["identity"] if column.identity else []),
+        *(["generated"] if column.generated else []),
+        *([f"statistics {column.statistics}"] if column.statistics is not None else []),
+    ]
+    return f"{column.name} {column.type}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _options(blue: Relation) -> Iterator[str]:
+    yield from blue.options
+    yield from (f"toast.{each}" for each in blue.toast_options)
+    flags = {
+        "UNLOGGED": blue.persistence == "u",
+        "ROW LEVEL SECURITY": blue.row_security,
+        "FORCE ROW LEVEL SECURITY": blue.force_row_security,
+        "REPLICA IDENTITY FULL": blue.replica_identity == "f",
+        "REPLICA IDENTITY NOTHING": blue.replica_identity == "n",
+        "REPLICA IDENTITY USING INDEX": blue.replica_identity == "i",
+        f"TABLESPACE {blue.tablespace}": blue.tablespace is not None,
+    }
+    yield from (words for words, flag in flags.items() if flag)
+
+
+def _waits(key: ForeignKey) -> str:
+    return " (deferrable)" if " DEFERRABLE" in key.definition else ""
+
+
+def _grants(grants: Iterable[Grant]) -> Iterator[str]:
+    whom: dict[str, list[str]] = {}
+    for each in grants:
+        privilege = f"{each.privilege} ({each.column})" if each.column else each.privilege
+        whom.setdefault(each.grantee or "PUBLIC", []).append(privilege)
+    yield from (f"{' '.join(privileges)} to {grantee}" for grantee, privileges in whom.items())
+
+
+def _comments(catalog: Catalog, blue: Relation) -> Iterator[str]:
+    if blue.comment:
+        yield f"on {blue.name}"
+    named_objects = (
+        catalog.columns(blue.oid),
+        catalog.constraints(blue.oid),
+        catalog.indexes(blue.oid),
+        catalog.statistics(blue.oid),
+        catalog.sequences(blue.oid),
+        catalog.triggers(blue.oid),
+        catalog.rules(blue.oid),
+        catalog.policies(blue.oid),
+    )
+    yield from (f"on {each.name}" for objects in named_objects for each in objects if each.comment)

@@ -1,0 +1,166 @@
+"""What hangs on live tables of PostgreSQL, put on the tables of another structure that are made apart, to see what would not work.
+
+Everything happens within the transaction that has made them, and is rolled back with it; no live table is locked for writing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Catalog, Relation, View, full_name, ident
+from projection_rebuild.dialects.postgres.cutover import Switch
+from projection_rebuild.dialects.postgres.target_schema import PLACE, search_path
+
+_SAVEPOINT = "projection_rebuild"
+
+
+class Rehearsal:
+    """One try of everything.
+
+    :param execute: executes a statement as it stands
+    :param switch: of the live tables, with their new structures
+    :param views: new queries for views, by name
+    """
+
+    def __init__(
+        self, catalog: Catalog, execute: Callable[[str], Any], switch: Switch, schema: str | None, views: Mapping[str, str]
+    ) -> None:
+        self._catalog = catalog
+        self._execute = execute
+        self._switch = switch
+        self._schema = schema
+        self._views = views
+        self._formed = [each for each in switch.moved if each.names.form]
+        self._apart = {each.blue.oid: each.blue for each in self._formed}
+        # Read before anything is tried, which the catalogs would tell as well.
+        self._over = [each for each in switch.all_views if each.relation.persistence != "t"]
+        self._elsewhere = [
+            *((each.name, each.relation, each.definition) for each in switch.rules_elsewhere),
+            *((each.name, each.relation, switch.created(each)) for each in switch.policies_elsewhere),
+        ]
+        self._children = [key for key in catalog.foreign_keys([*self._apart]) if key.child_oid not in self._apart]
+        self.anew: dict[str, str] = {}
+        """The views' new queries with every name qualified, once :meth:`refusals` has been through."""
+
+    def refusals(self) -> Iterator[str]:
+        """Why something would not work, each object by name with the remedy."""
+        yield from self._of_views()
+        yield from self._of_tables()
+        yield from self._of_others()
+        yield from self._of_children()
+
+    def _of_views(self) -> Iterator[str]:
+        known = {self._named(each.relation) for each in self._over}
+        for name in sorted(self._views.keys() - known):
+            yield f"structure.views: there is no view {name} over these tables; correct its name"
+        for view in self._over:
+            yield from self._of_view(view)
+
+    def _of_view(self, view: View) -> Iterator[str]:
+        name = self._named(view.relation)
+        made = full_name(PLACE, view.relation.name)
+        columns = ", ".join(map(ident, view.columns))
+        given = self._views.get(name)
+        # What a user writes is read as in a session of ours, what the server writes has every name in full.
+        self._execute(
+            f"SET LOCAL search_path = {search_path(self._catalog, self._schema)}" if given else "SET LOCAL search_path = ''"
+        )
+        problem = self._problem(f"CREATE VIEW {made} ({columns}) AS {given or self._there(view.definition)}")
+        self._execute("SET LOCAL search_path = ''")
+        problem = problem or self._changed(view)
+        if problem:
+            yield (
+                f"the view {name}: it would not work with the new structure ({problem}); give a query for it in structure.views, with the "
+                "columns and types that it has"
+            )
+            return
+        if given:
+            (made_view,) = self._catalog.rows("SELECT rtrim(pg_catalog.pg_get_viewdef(%s::pg_catalog.regclass), '; ')", made)
+            self.anew[name] = _outside_texts(rf"(?<![\w.\"]){PLACE}(?=\.)", ident(self._schema or ""), str(made_view[0]))
+        if view.relation.kind == MATERIALIZED_VIEW:
+            self._apart[view.relation.oid] = view.relation
+
+    def _changed(self, view: View) -> str | None:
+        """What forbids to replace a view: its columns, in which a new query may add some at the end."""
+        made = self._catalog.find(PLACE, view.relation.name)
+        if made is None:
+            return None
+        before, after = (
+            [(c.name, c.type, c.collation) for c in self._catalog.columns(oid)] for oid in (view.relation.oid, made.oid)
+        )
+        if view.relation.kind == MATERIALIZED_VIEW and len(before) != len(after):
+            return "it would have other columns"
+        for (name, kind, collation), (_, new, collated) in zip(before, after, strict=False):
+            if (kind, collation) != (new, collated):
+                return f"its column {name} would change from {kind} to {new}"
+        return None
+
+    def _of_tables(self) -> Iterator[str]:
+        for moved in self._formed:
+            for statement in self._switch.put_on(moved):
+                # What follows a statement that makes an object fails only if that has failed.
+                if statement.startswith(("COMMENT ", "ALTER TABLE ")):
+                    continue
+                if problem := self._problem(self._there(statement)):
+                    yield (
+                        f"{moved.names.blue}: what hangs on it would not work with the new structure ({problem}): {statement}; drop it before "
+                        "the rebuild, and make one for the new structure after"
+                    )
+
+    def _of_others(self) -> Iterator[str]:
+        for name, relation, statement in self._elsewhere:
+            self._stand_in(self._catalog.named(relation))
+            if problem := self._problem(self._there(statement)):
+                yield f"{name} of {relation}: it would not work with the new structure ({problem}); change or drop it before the rebuild"
+
+    def _of_children(self) -> Iterator[str]:
+        for key in self._children:
+            self._stand_in(self._catalog.relation(key.child_oid))
+            if problem := self._problem(
+                self._there(f"ALTER TABLE {key.child} ADD CONSTRAINT {ident(key.name)} {key.definition}")
+            ):
+                yield f"{key.child}: its foreign key {key.name} would not fit the new structure ({problem}); keep what it points to"
+
+    def _stand_in(self, relation: Relation) -> None:
+        """An empty table in the place of one that is not of the new structure."""
+        if relation.oid not in self._apart:
+            self._problem(f"CREATE TABLE {full_name(PLACE, relation.name)} (LIKE {relation.full_name})")
+            self._apart[relation.oid] = relation
+
+    def _named(self, relation: Relation) -> str:
+        return relation.name if relation.schema == self._schema else f"{relation.schema}.{relation.name}"
+
+    def _there(self, statement: str) -> str:
+        """A statement that speaks of the tables that are made apart, instead of the live ones."""
+        for each in self._apart.values():
+            name = r"\.".join(map(_spelled, (each.schema, each.name)))
+            statement = _outside_texts(rf"(?<![\w.\"]){name}(?![\w\"])", full_name(PLACE, each.name), statement)
+        return statement
+
+    def _problem(self, statement: str) -> str | None:
+        """Why a statement fails; then nothing of it stays."""
+        self._execute(f"SAVEPOINT {_SAVEPOINT}")
+        try:
+            self._execute(statement)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            self._execute(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            return str(error.orig).splitlines()[0]
+        self._execute(f"RELEASE SAVEPOINT {_SAVEPOINT}")
+        return None
+
+
+def _spelled(name: str) -> str:
+    """A name as the catalogs or we ourselves write it."""
+    quoted = re.escape(ident(name))
+    return rf"(?:{quoted}|{re.escape(name)})" if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted
+
+
+def _outside_texts(pattern: str, new: str, statement: str) -> str:
+    either = re.compile(rf"({pattern})|'(?:[^']|'')*'")
+    return either.sub(lambda found: new if found[1] else found[0], statement)

@@ -1,0 +1,392 @@
+"""Making green like blue on PostgreSQL: what ``LIKE`` copies, and all that it leaves out. Plain SQL, nothing is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from projection_rebuild.dialects.postgres.catalog import (
+    MATERIALIZED_VIEW,
+    MAX_IDENTIFIER,
+    Catalog,
+    Column,
+    ForeignKey,
+    Grant,
+    Index,
+    OwnedSequence,
+    Relation,
+    block,
+    full_name,
+    ident,
+    literal,
+)
+from projection_rebuild.dialects.postgres.target_schema import Structure, creating, structure_of
+from projection_rebuild.model.names import GREEN_SUFFIX, TableSet, derived
+
+Record = TypeVar("Record")
+
+
+def green_name(name: str) -> str:
+    """What an index, sequence or statistics object is called as long as it belongs to green."""
+    return derived(name, GREEN_SUFFIX, MAX_IDENTIFIER)
+
+
+class Clone:
+    """Statements that make one green relation like its blue one.
+
+    :param blue: a table or a materialized view, as it stands
+    """
+
+    def __init__(self, catalog: Catalog, names: TableSet, blue: Relation) -> None:
+        self._catalog = catalog
+        self._names = names
+        self._blue = blue
+        self._green = full_name(names.schema, names.green)
+        self._structure = structure_of(names)
+
+    # Tables -----------------------------------------------------------------------------------------------------
+
+    def create(self) -> Iterator[str]:
+        """An empty table with all but secondary indexes, foreign keys, and what is moved to it within the switch."""
+        blue = self._blue
+        if self._structure:
+            yield from self._create_anew(self._structure)
+            return
+        yield (
+            f"CREATE {'UNLOGGED ' if blue.persistence == 'u' else ''}TABLE {self._green} (LIKE {blue.full_name} INCLUDING ALL "
+            f"EXCLUDING COMMENTS EXCLUDING IDENTITY EXCLUDING INDEXES EXCLUDING STATISTICS){self.storage()}"
+        )
+        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+        yield f"ALTER TABLE {self._green} OWNER TO {ident(blue.owner)}"
+        yield from self._unvalidated_checks()
+        yield from self._identities()
+        yield from self._columns()
+        yield from self._statistics()
+        yield from self._comments()
+        yield from self._grants("TABLE", self._green, blue.oid)
+        yield from self._row_security()
+        # Unique ones from the start: rows are found by them, and a duplicate shows where it arises.
+        yield from self._new_indexes(lambda index: index.unique)
+        if blue.replica_identity in "fn":
+            yield f"ALTER TABLE {self._green} REPLICA IDENTITY {'FULL' if blue.replica_identity == 'f' else 'NOTHING'}"
+
+    def _create_anew(self, structure: Structure) -> Iterator[str]:
+        """A table of another structure, with what that does not speak of: owner, privileges, row security, replica identity."""
+        blue = self._blue
+        yield creating(self._catalog, self._names, structure, green_name)
+        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+        yield f"ALTER TABLE {self._green} OWNER TO {ident(blue.owner)}"
+        owners = {each.name: each.owner for each in self._catalog.statistics(blue.oid)}
+        for each in structure.statistics:
+            owner = owners.get(each.name, blue.owner)
+            yield f"ALTER STATISTICS {full_name(each.schema, green_name(each.name))} OWNER TO {ident(owner)}"
+        live = {each.name: each for each in self._catalog.sequences(blue.oid)}
+        for sequence in structure.sequences:
+            made = full_name(sequence.schema, green_name(sequence.name))
+            yield from self._revoke_leaks("SEQUENCE", made, blue.owner)
+            if sequence.name in live:
+                yield from self._grants("SEQUENCE", made, live[sequence.name].oid)
+        yield from self._grants("TABLE", self._green, blue.oid)
+        yield from self._row_security()
+        if blue.replica_identity in "fn":
+            yield f"ALTER TABLE {self._green} REPLICA IDENTITY {'FULL' if blue.replica_identity == 'f' else 'NOTHING'}"
+        for index in self._catalog.indexes(blue.oid):
+            if index.replica_identity and any(index.name == each.name and each.unique for each in structure.indexes):
+                yield f"ALTER TABLE {self._green} REPLICA IDENTITY USING INDEX {ident(green_name(index.name))}"
+
+    def storage(self) -> str:
+        """The clauses that follow the columns: access method, options, tablespace."""
+        blue = self._blue
+        options = [*map(_option, blue.options), *(f"toast.{_option(each)}" for each in blue.toast_options)]
+        return (
+            (f" USING {ident(blue.access_method)}" if blue.access_method else "")
+            + (f" WITH ({', '.join(options)})" if options else "")
+            + (f" TABLESPACE {ident(blue.tablespace)}" if blue.tablespace else "")
+        )
+
+    def dress(self) -> Iterator[str]:
+        """What makes a new materialized view like its blue one: owner, columns, statistics, comments, grants and indexes."""
+        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+        yield f"ALTER MATERIALIZED VIEW {self._green} OWNER TO {ident(self._blue.owner)}"
+        yield from self._columns()
+        yield from self._statistics()
+        yield from self._comments()
+        yield from self._grants("TABLE", self._green, self._blue.oid)
+        yield from self._new_indexes(lambda _: True)
+
+    def _unvalidated_checks(self) -> Iterator[str]:
+        # LIKE makes them valid, since a new table is empty.
+        for check in self._catalog.constraints(self._blue.oid):
+            if not check.validated and check.definition.endswith(" NOT VALID"):
+                yield (
+                    f"ALTER TABLE {self._green} DROP CONSTRAINT {ident(check.name)}, ADD CONSTRAINT {ident(check.name)} {check.definition}"
+                )
+
+    def _identities(self) -> Iterator[str]:
+        for sequence in self._catalog.sequences(self._blue.oid):
+            if not sequence.identity:
+                continue
+            made = full_name(sequence.schema, green_name(sequence.name))
+            yield (
+                f"ALTER TABLE {self._green} ALTER COLUMN {ident(sequence.column)} ADD GENERATED "
+                f"{'ALWAYS' if sequence.identity == 'a' else 'BY DEFAULT'} AS IDENTITY (SEQUENCE NAME {made} {_counting(sequence)})"
+            )
+            if sequence.persistence != self._blue.persistence:
+                yield f"ALTER SEQUENCE {made} SET {'UNLOGGED' if sequence.persistence == 'u' else 'LOGGED'}"
+            yield from self._revoke_leaks("SEQUENCE", made, self._blue.owner)
+            yield from self._grants("SEQUENCE", made, sequence.oid)
+            if sequence.comment:
+                yield f"COMMENT ON SEQUENCE {made} IS {literal(sequence.comment)}"
+
+    def _columns(self) -> Iterator[str]:
+        for column in self._catalog.columns(self._blue.oid):
+            changes = [*_column_changes(column)]
+            if self._blue.kind == MATERIALIZED_VIEW:
+                changes += _stored(column)
+            if changes:
+                alter = f"ALTER COLUMN {ident(column.name)} "
+                yield f"ALTER {self._blue.word} {self._green} " + ", ".join(alter + change for change in changes)
+
+    def _statistics(self) -> Iterator[str]:
+        for each in self._catalog.statistics(self._blue.oid):
+            made = full_name(each.schema, green_name(each.name))
+            yield f"CREATE STATISTICS {made}{each.definition} FROM {self._green}"
+            yield f"ALTER STATISTICS {made} OWNER TO {ident(each.owner)}"
+            if each.target is not None:
+                yield f"ALTER STATISTICS {made} SET STATISTICS {each.target}"
+            if each.comment:
+                yield f"COMMENT ON STATISTICS {made} IS {literal(each.comment)}"
+
+    def _comments(self) -> Iterator[str]:
+        blue = self._blue
+        if blue.comment:
+            yield f"COMMENT ON {blue.word} {self._green} IS {literal(blue.comment)}"
+        for column in self._catalog.columns(blue.oid):
+            if column.comment:
+                yield f"COMMENT ON COLUMN {self._green}.{ident(column.name)} IS {literal(column.comment)}"
+        for check in self._catalog.constraints(blue.oid):
+            if check.comment:
+                yield f"COMMENT ON CONSTRAINT {ident(check.name)} ON {self._green} IS {literal(check.comment)}"
+
+    def _revoke_leaks(self, what: str, made: str, maker: str) -> Iterator[str]:
+        """Default privileges are for what is new in the application's eyes."""
+        leaks = self._catalog.leaks(maker, self._names.schema, _DEFAULTS_OF[what])
+        if leaks:
+            yield f"REVOKE ALL ON {what} {made} FROM {', '.join(_grantee(each) for each in leaks)}"
+            yield f"GRANT ALL ON {what} {made} TO {ident(maker)}"
+
+    def _grants(self, what: str, made: str, oid: int) -> Iterator[str]:
+        grants = self._granted(oid)
+        owner = self._blue.owner
+        mine = {each.privilege for each in grants if each.grantee == owner and each.column is None}
+        if mine != self._catalog.owner_privileges(oid):
+            yield f"REVOKE ALL ON {what} {made} FROM {ident(owner)}"
+        else:
+            grants = [each for each in grants if each.grantee != owner or each.column is not None]
+        # Who may pass a privilege on has to have it first.
+        for each in sorted(grants, key=lambda grant: grant.grantor != owner):
+            privilege = f"{each.privilege} ({ident(each.column)})" if each.column else each.privilege
+            passed_on = " WITH GRANT OPTION" if each.grantable and each.grantee != owner else ""
+            grant = f"GRANT {privilege} ON {what} {made} TO {_grantee(each.grantee)}{passed_on}"
+            yield grant if each.grantor == owner else block(f"SET LOCAL ROLE {ident(each.grantor)}", grant)
+
+    def _granted(self, oid: int) -> list[Grant]:
+        """The privileges that green can have, too: those on a column that is gone go with it."""
+        there = self._structure.columns if self._structure else ()
+        return [each for each in self._catalog.grants(oid) if not there or each.column is None or each.column in there]
+
+    def _row_security(self) -> Iterator[str]:
+        if self._blue.row_security:
+            yield f"ALTER TABLE {self._green} ENABLE ROW LEVEL SECURITY"
+        if self._blue.force_row_security:
+            yield f"ALTER TABLE {self._green} FORCE ROW LEVEL SECURITY"
+
+    # Indexes ----------------------------------------------------------------------------------------------------
+
+    def indexes(self) -> Iterator[str]:
+        """The indexes of blue, under names of green's, and what is set on them, as far as green lacks it; without those that blue lacks."""
+        green = self._catalog.find(self._names.schema, self._names.green)
+        there = {each.name: each for each in self._catalog.indexes(green.oid)} if green else {}
+        indexes = self._structure.indexes if self._structure else self._catalog.indexes(self._blue.oid)
+        wanted = {green_name(each.name): _made_of(each) for each in indexes}
+        for name in [each.name for each in there.values() if wanted.get(each.name) != _made_of(each)]:
+            # Those of constraints are no plain indexes; that they differ is told.
+            if not there[name].constraint:
+                del there[name]
+                yield f"DROP INDEX {full_name(self._names.schema, name)}"
+        for index in indexes:
+            made = there.get(green_name(index.name))
+            if made is None:
+                yield self._index(index)
+            yield from self._set_on(index, made or replace(index, **_BARE))
+
+    def _new_indexes(self, wanted: Callable[[Index], bool]) -> Iterator[str]:
+        """For a relation that is made anew, whatever has its name now."""
+        for index in filter(wanted, self._catalog.indexes(self._blue.oid)):
+            yield self._index(index)
+            yield from self._set_on(index, replace(index, **_BARE))
+
+    def _index(self, index: Index) -> str:
+        name = ident(green_name(index.name))
+        if index.constraint:
+            made = f"ALTER TABLE {self._green} ADD CONSTRAINT {name} {index.constraint}"
+        else:
+            made = f"CREATE {'UNIQUE ' if index.unique else ''}INDEX {name} ON {self._green} USING {index.definition}"
+        # Their definitions have no place for it.
+        return block(f"SET LOCAL default_tablespace = {literal(index.tablespace)}", made) if index.tablespace else made
+
+    def _set_on(self, index: Index, made: Index) -> Iterator[str]:
+        name = ident(green_name(index.name))
+        full = full_name(self._names.schema, green_name(index.name))
+        if index.constraint and index.options and index.options != made.options:
+            # A constraint's definition does not tell them.
+            yield f"ALTER INDEX {full} SET ({', '.join(map(_option, index.options))})"
+        for number, target in index.statistics:
+            if (number, target) not in made.statistics:
+                yield f"ALTER INDEX {full} ALTER COLUMN {number} SET STATISTICS {target}"
+        if index.clustered and not made.clustered:
+            yield f"ALTER {self._blue.word} {self._green} CLUSTER ON {name}"
+        if index.replica_identity and not made.replica_identity:
+            yield f"ALTER TABLE {self._green} REPLICA IDENTITY USING INDEX {name}"
+        if index.comment and index.comment != made.comment:
+            yield f"COMMENT ON INDEX {full} IS {literal(index.comment)}"
+        if index.constraint_comment and index.constraint_comment != made.constraint_comment:
+            yield f"COMMENT ON CONSTRAINT {name} ON {self._green} IS {literal(index.constraint_comment)}"
+
+    # Foreign keys -----------------------------------------------------------------------------------------------
+
+    def foreign_keys(self, run: Sequence[TableSet]) -> Iterator[str]:
+        """The foreign keys to tables of the run that green has not, or that were never checked.
+
+        Those from and to other tables are moved within the switch: on green they would hold the application back.
+        """
+        green = self._catalog.find(self._names.schema, self._names.green)
+        keys = self._catalog.foreign_keys([green.oid]) if green else []
+        there = {key.name: key for key in keys if green and key.child_oid == green.oid}
+        wanted = [key for key in self._catalog.foreign_keys([self._blue.oid]) if key.child_oid == self._blue.oid]
+        for key in self._structure.foreign_keys if self._structure else wanted:
+            if parent := _set_of(run, key):
+                yield from self._foreign_key(key, parent, there.get(key.name))
+
+    # Comparing --------------------------------------------------------------------------------------------------
+
+    def differences(self, green: Relation, run: Sequence[TableSet]) -> list[str]:
+        """What green lacks or has too much, compared with blue as it is now."""
+        blue, catalog = self._blue, self._catalog
+        if self._structure:
+            # Green is another one on purpose; all that it takes over from blue by then are the privileges.
+            return [f"privilege {each}" for each in _names(set(self._granted(blue.oid)) ^ set(catalog.grants(green.oid)))]
+        as_green = replace(blue, oid=green.oid, name=green.name, populated=green.populated)
+        found = [] if as_green == green else ["the table's own settings"]
+        if [each.name for each in catalog.columns(blue.oid)] != [each.name for each in catalog.columns(green.oid)]:
+            found.append("the columns or their order")
+        for what, wanted, there in (
+            ("column", catalog.columns(blue.oid), catalog.columns(green.oid)),
+            ("constraint", catalog.constraints(blue.oid), catalog.constraints(green.oid)),
+            ("index", [*map(_renamed, catalog.indexes(blue.oid))], catalog.indexes(green.oid)),
+            ("statistics object", [*map(_renamed, catalog.statistics(blue.oid))], catalog.statistics(green.oid)),
+            ("sequence", _identities(catalog, blue, _renamed), _identities(catalog, green, lambda each: each)),
+            ("privilege", catalog.grants(blue.oid), catalog.grants(green.oid)),
+            ("foreign key", self._keys(blue, run), self._keys(green, run)),
+        ):
+            found += [f"{what} {each}" for each in _names(set(wanted) ^ set(there))]
+        return found
+
+    def _keys(self, table: Relation, run: Sequence[TableSet]) -> list[tuple[str, str, bool, str | None]]:
+        """The foreign keys to tables of the run, with the live names of those."""
+        live = {name: each.blue for each in run for name in (each.blue, each.green)}
+        return [
+            (key.name, key.pointing_to(live[key.parent_name]), key.validated, key.comment)
+            for key in self._catalog.foreign_keys([table.oid])
+            if key.child_oid == table.oid and key.parent_schema == self._names.schema and key.parent_name in live
+        ]
+
+    def _foreign_key(self, key: ForeignKey, parent: TableSet, made: ForeignKey | None) -> Iterator[str]:
+        # In two steps: the first is done at once, the second lets others write.
+        name = ident(key.name)
+        if made is None:
+            definition = key.pointing_to(full_name(parent.schema, parent.green)).removesuffix(" NOT VALID")
+            unchecked = "" if definition.endswith(" NOT ENFORCED") else " NOT VALID"
+            yield f"ALTER TABLE {self._green} ADD CONSTRAINT {name} {definition}{unchecked}"
+        if key.comment and not (made and made.comment == key.comment):
+            yield f"COMMENT ON CONSTRAINT {name} ON {self._green} IS {literal(key.comment)}"
+        if key.validated and not (made and made.validated):
+            yield f"ALTER TABLE {self._green} VALIDATE CONSTRAINT {name}"
+
+
+def _set_of(run: Sequence[TableSet], key: ForeignKey) -> TableSet | None:
+    return next((each for each in run if (each.schema, each.blue) == (key.parent_schema, key.parent_name)), None)
+
+
+_DEFAULTS_OF = {"TABLE": "r", "SEQUENCE": "S"}
+# What an index has when it has just been made.
+_BARE: dict[str, Any] = {
+    "options": (),
+    "statistics": (),
+    "clustered": False,
+    "replica_identity": False,
+    "comment": None,
+    "constraint_comment": None,
+}
+
+
+def _made_of(index: Index) -> tuple[str | None, str, bool]:
+    return index.constraint, index.definition, index.unique
+
+
+def _renamed(record: Record) -> Record:
+    """The record of an object of blue's, as green's would be."""
+    made: Record = replace(record, name=green_name(record.name))  # type: ignore[type-var, attr-defined]
+    return made
+
+
+def _identities(
+    catalog: Catalog, table: Relation, named: Callable[[OwnedSequence], OwnedSequence]
+) -> list[tuple[OwnedSequence, frozenset[Grant]]]:
+    return [
+        (replace(named(each), oid=0), frozenset(catalog.grants(each.oid)))
+        for each in catalog.sequences(table.oid)
+        if each.identity
+    ]
+
+
+def _names(records: Iterable[Any]) -> list[str]:
+    """The names of records, of whatever kind."""
+    firsts = [each[0] if isinstance(each, tuple) else each for each in records]
+    return sorted({str(getattr(each, "name", None) or getattr(each, "privilege", each)) for each in firsts})
+
+
+_STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+_COMPRESSION = {"p": "pglz", "l": "lz4"}
+
+
+def _column_changes(column: Column) -> Iterator[str]:
+    if column.statistics is not None:
+        yield f"SET STATISTICS {column.statistics}"
+    if column.options:
+        yield f"SET ({', '.join(map(_option, column.options))})"
+
+
+def _stored(column: Column) -> Iterator[str]:
+    """What LIKE copies to a table's columns."""
+    if column.storage:
+        yield f"SET STORAGE {_STORAGE[column.storage]}"
+    if column.compression:
+        yield f"SET COMPRESSION {_COMPRESSION[column.compression]}"
+
+
+def _counting(sequence: OwnedSequence) -> str:
+    return (
+        f"START WITH {sequence.start} INCREMENT BY {sequence.increment} MINVALUE {sequence.minimum} MAXVALUE {sequence.maximum} "
+        f"CACHE {sequence.cache} {'CYCLE' if sequence.cycle else 'NO CYCLE'}"
+    )
+
+
+def _option(option: str) -> str:
+    name, _, value = option.partition("=")
+    return f"{name}={literal(value)}"
+
+
+def _grantee(name: str | None) -> str:
+    return ident(name) if name else "PUBLIC"

@@ -1,0 +1,1 @@
+"""Plain data about a run: names, positions, limits, the plan, findings, and what each step has done."""

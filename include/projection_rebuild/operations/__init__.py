@@ -1,0 +1,1 @@
+"""Looking and tidying: the status of a rebuild, and housekeeping after dead runs."""

@@ -1,0 +1,1 @@
+"""Projectors that are programs of their own: how they are called, and ended."""

@@ -1,0 +1,28 @@
+"""The statements of a switch, as a dry run prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.run.context import Context
+
+
+def planned_switch(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    """The statements of a switch and what follows it at once, before there is anything to be switched."""
+    dialect = context.dialect
+    switch = within(context, dialect.switch(connection, tables, planned=True))
+    return [*switch, *dialect.planned_after_switch(connection, tables, planned=True)]
+
+
+def within(context: Context, statements: Sequence[str]) -> list[str]:
+    """In one transaction, where that holds them together."""
+    return [*statements] if context.dialect.ddl_commits else [context.dialect.begin, *statements, "COMMIT"]
+
+
+def printed(context: Context, connection: sa.Connection, statements: Sequence[str]) -> list[str]:
+    """The statements as they stand in a shell, after the settings of the session in which they are meant."""
+    dialect = context.dialect
+    return [*dialect.session(connection), *map(dialect.as_it_stands, statements)]

@@ -1,0 +1,1 @@
+"""Making green tables like the live ones, and dropping retired ones."""

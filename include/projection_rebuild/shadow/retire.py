@@ -1,0 +1,133 @@
+"""Dropping retired tables: only what this run retired, only if it is still that table, one table at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from projection_rebuild.errors import HeldByRollback, LockNotHad
+from projection_rebuild.errors.drivers import trouble_of
+from projection_rebuild.errors.trouble import Kind, Trouble
+from projection_rebuild.ledger import Retired, RunState
+from projection_rebuild.run.context import Context
+
+LOCK_WAIT = timedelta(milliseconds=500)
+PATIENCE = timedelta(minutes=2)
+LOOK_AGAIN = timedelta(minutes=1)
+"""The time between two looks whether a rollback is over."""
+
+
+def drop_due(context: Context, is_over: Callable[[str], bool]) -> datetime:
+    """When the tables that this run retired may go, in UTC; now if there are none.
+
+    :raises StepOrderError: the run has not switched
+    """
+    with context.dialect.connect() as connection:
+        context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
+        held = _rollback_at_work(context, connection, retired, is_over)
+    now = datetime.now(UTC)
+    return max([each.drop_after for each in retired] + ([now + LOOK_AGAIN] if held else []), default=now)
+
+
+def _rollback_at_work(
+    context: Context, connection: sa.Connection, retired: list[Retired], is_over: Callable[[str], bool]
+) -> str | None:
+    """The run that is about to make this run's old tables live again."""
+    for each in retired:
+        holder = context.ledger.claims.holder(connection, each.table)
+        run = context.ledger.runs.find(connection, holder) if holder and not is_over(holder) else None
+        if run is not None and run.record.plan.rolls_back == context.run_id:
+            return holder
+    return None
+
+
+def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
+    """Drops the tables that this run retired.
+
+    What a later run has retired under the same names in the meantime is not this run's and stays.
+
+    :param is_over: whether another run has ended that holds the tables
+    :returns: the names that were dropped
+    :raises StepOrderError: the run has not switched
+    :raises HeldByRollback: a rollback is making these tables live again
+    """
+    with context.dialect.connect() as connection:
+        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
+        if holder := _rollback_at_work(context, connection, retired, is_over):
+            raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
+        order = run.record.plan.tables
+        # Children first: a parent cannot go while a foreign key points to it.
+        retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
+        dropped = [each.old for each in retired if drop_retired(context, connection, each)]
+        with context.dialect.transaction(connection):
+            context.ledger.runs.move(connection, context.run_id, RunState.FINISHED, dropped=dropped)
+    return dropped
+
+
+def drop_retired(context: Context, connection: sa.Connection, retired: Retired) -> bool:
+    """Drops one retired table if it is still the one that was retired.
+
+    :returns: whether it was dropped; False: it was gone, or another table has taken its name and stays
+    """
+    dialect = context.dialect
+    there = dialect.table_exists(connection, context.schema, retired.old)
+    if there:
+        same = [False]
+
+        def attempt() -> None:
+            # Looked at for each attempt: while it waits, the table may become live again, and another one take its name.
+            same[0] = _is_the_same(context, connection, retired)
+            if same[0]:
+                with dialect.short_lock_wait(connection, LOCK_WAIT):
+                    _drop(context, connection, retired)
+                context.log(f"dropped {retired.old}")
+
+        when_free(context, [retired.old], attempt)
+        if not same[0]:
+            context.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
+            return False
+    context.ledger.owned_tables.forget_retired(connection, [retired.old])
+    return there
+
+
+def drop_within(context: Context, connection: sa.Connection, retired: Retired) -> bool:
+    """As :func:`drop_retired`, at once and in the caller's transaction; the ledger is left to the caller."""
+    same = _is_the_same(context, connection, retired)
+    if same:
+        _drop(context, connection, retired)
+    return same
+
+
+def _is_the_same(context: Context, connection: sa.Connection, retired: Retired) -> bool:
+    return retired.identity in (None, context.dialect.identity(connection, context.schema, retired.old))
+
+
+def _drop(context: Context, connection: sa.Connection, retired: Retired) -> None:
+    for statement in context.dialect.drop_table(connection, context.table_set(retired.table), retired.old):
+        context.dialect.run(connection, statement)
+
+
+def when_free(context: Context, tables: Sequence[str], action: Callable[[], None]) -> None:
+    """Does something to tables once nobody uses them: in short waits, so that no reader queues behind it.
+
+    :param tables: their names, for the message
+    :raises LockNotHad: somebody has used them for too long
+    """
+    refused = context.dialect.lock_was_refused
+    retrying = Retrying(
+        stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(multiplier=0.1, max=5), retry=retry_if_exception(refused)
+    )
+    try:
+        retrying(action)
+    except RetryError as error:
+        trouble = trouble_of(error.last_attempt.exception() or error)
+        code = trouble.code if trouble else ""
+    else:
+        return
+    text = f"somebody has used {', '.join(tables)} for {PATIENCE.total_seconds():g} s"
+    raise LockNotHad(Trouble(Kind.BUSY, code, text))

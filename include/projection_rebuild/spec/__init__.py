@@ -1,0 +1,77 @@
+"""The YAML file and the choices of one run, as checked data; the projectors that it names, and their order."""
+
+from projection_rebuild.spec.cutover import RetentionSection, SwapSection, VerifySection
+from projection_rebuild.spec.fields import (
+    WEEKDAYS,
+    ClockTime,
+    Duration,
+    Flag,
+    HoldDuration,
+    Moment,
+    Percent,
+    Section,
+    ShardCount,
+    Weekday,
+    Whole,
+    ZoneName,
+    parse_duration,
+    parse_moment,
+)
+from projection_rebuild.spec.live_writer import ConsumerTable, LiveWriter, LiveWriterSection, parse_live_writer
+from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.notify import Notifiers, NotifierSection, NotifySection
+from projection_rebuild.spec.options import PARAMETERS, AggregateName, RunOptions
+from projection_rebuild.spec.programs import ProgramSection
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.replay import OnError, ReplaySection, ThrottleSection
+from projection_rebuild.spec.stores import EventColumns, EventStoreSection, ReadModelsSection, StreamFormat, TimeUnit
+from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.windows import GiveUp, LowTrafficSection, StageSection, Window, Windows, WindowText
+
+__all__ = [
+    "PARAMETERS",
+    "WEEKDAYS",
+    "AggregateName",
+    "ClockTime",
+    "ConsumerTable",
+    "Duration",
+    "EventColumns",
+    "EventStoreSection",
+    "Flag",
+    "GiveUp",
+    "HoldDuration",
+    "LiveWriter",
+    "LiveWriterSection",
+    "LowTrafficSection",
+    "Moment",
+    "NotifierSection",
+    "Notifiers",
+    "NotifySection",
+    "OnError",
+    "Percent",
+    "ProgramSection",
+    "ReadModelsSection",
+    "RebuildSpec",
+    "ReplaySection",
+    "RetentionSection",
+    "RunOptions",
+    "Section",
+    "ShardCount",
+    "StageSection",
+    "StreamFormat",
+    "StructureSection",
+    "SwapSection",
+    "ThrottleSection",
+    "TimeUnit",
+    "VerifySection",
+    "Weekday",
+    "Whole",
+    "Window",
+    "WindowText",
+    "Windows",
+    "ZoneName",
+    "load_spec",
+    "parse_duration",
+    "parse_live_writer",
+    "parse_moment",
+]

@@ -1,0 +1,71 @@
+"""How the application projects events while nobody rebuilds: ``live_writer``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from projection_rebuild.spec.fields import Section
+
+
+class LiveWriter(StrEnum):
+    """How the application keeps blue current; decides the protocol of the cutover."""
+
+    TRANSACTIONAL = "transactional"
+    CHECKPOINTED = "checkpointed"
+    DETACHED = "detached"
+
+
+class ConsumerTable(Section):
+    """The table in which asynchronous consumers keep their positions; it is swapped together with the read models.
+
+    :param table: beside the read models; it has rows of the rebuilt projectors only
+    :param name_column: the column that names the consumer
+    :param position_column: the column that has its position
+    :param names: what each projector is called in ``name_column``
+    """
+
+    table: str
+    name_column: str
+    position_column: str
+    names: dict[str, str] = Field(min_length=1)
+
+
+class LiveWriterSection(Section):
+    """The contract that the application keeps.
+
+    * ``transactional``: the append transaction also writes blue.
+    * ``checkpointed``: a consumer writes blue together with its position in ``checkpoint.table``.
+    * ``detached``: queue jobs or after-commit handlers write blue. SQL tells of them: ``jobs_left`` or ``drain_check``.
+
+    A contract that needs no other key may be written as a text: ``live_writer: transactional``.
+
+    :param contract: how the application writes blue
+    :param checkpoint: where the consumer keeps its position; belongs to ``checkpointed``
+    :param drain_check: SQL on the read models' database that gives 0 when no job has anything left to do; belongs to ``detached``
+    :param jobs_left: SQL on the read models' database that gives the positions of the events that jobs have yet to project; belongs to
+        ``detached``, instead of ``drain_check``
+    """
+
+    contract: LiveWriter
+    checkpoint: ConsumerTable | None = None
+    drain_check: str | None = None
+    jobs_left: str | None = None
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if (self.contract is LiveWriter.CHECKPOINTED) != (self.checkpoint is not None):
+            raise ValueError("`checkpoint` (table, name_column, position_column, names) belongs to the contract checkpointed")
+        told = (self.drain_check is not None) + (self.jobs_left is not None)
+        if told != (self.contract is LiveWriter.DETACHED):
+            raise ValueError(
+                "either `jobs_left` (SQL that gives the positions of the events that have a job left) or `drain_check` (SQL that gives 0 when "
+                "nothing is left to do) belongs to the contract detached"
+            )
+        return self
+
+
+def parse_live_writer(value: object) -> object:
+    return {"contract": value} if isinstance(value, str) else value

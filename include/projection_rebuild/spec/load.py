@@ -1,0 +1,72 @@
+"""Reads a spec file; what is in it is checked before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from projection_rebuild.errors import ProjectorError, SpecError
+from projection_rebuild.model import limits
+from projection_rebuild.model.limits import shown
+from projection_rebuild.spec.file import read_spec
+from projection_rebuild.spec.projectors import foreign_readings, needs, shared_tables
+from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.validation import validate
+
+
+def load_spec(path: Path) -> RebuildSpec:
+    """Reads and checks a spec file, projectors included.
+
+    :raises SpecError: names file, key and remedy
+    """
+    given, name = read_spec(path), shown(path.name, limits.NAME)
+    spec = validate(RebuildSpec, given, name)
+    try:
+        shared = [*shared_tables(spec.load_projectors().values())]
+    except ProjectorError as error:
+        raise SpecError(f"{name}, projectors: {shown(error.message, 1_000)}") from error
+    if shared:
+        raise SpecError(f"{name}, projectors: {shown(' | '.join(map(str, shared)), 1_000)}")
+    if otherwise := [*foreign_readings(spec.load_projectors())]:
+        raise SpecError(f"{name}, projectors: {shown(' | '.join(otherwise), 1_000)}")
+    if wrong := [*_misplaced(spec)]:
+        raise SpecError(f"{name}, stages: {shown(' | '.join(wrong), 1_000)}")
+    return _beside(path, spec)
+
+
+def _misplaced(spec: RebuildSpec) -> Iterator[str]:
+    """What of the stages does not fit the projectors."""
+    if not spec.stages:
+        return
+    projectors = spec.load_projectors()
+    places: dict[str, int] = {}
+    names = [stage.name for stage in spec.stages]
+    if len(set(names)) < len(names):
+        yield "two have the same name; rename one"
+    for at, stage in enumerate(spec.stages):
+        for name in stage.projectors:
+            if name not in projectors:
+                yield f"{stage.name} names {name}, which is none of the projectors; they are {', '.join(projectors)}"
+            elif name in places:
+                yield f"{name} is named twice; leave it in one stage"
+            else:
+                places[name] = at
+    if missing := [name for name in projectors if name not in places]:
+        yield f"{', '.join(missing)} is in none of them; add it to one"
+    for name, needed in ((name, each) for name, before in needs(projectors).items() for each in before):
+        if places.get(needed, 0) > places.get(name, len(names)):
+            yield f"{name} is in an earlier stage than {needed}, on which it depends; move one of them"
+
+
+def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
+    """With the file of the new structure looked for beside the spec file, and both seen to be there."""
+    structure = spec.structure
+    if structure is None:
+        return spec
+    if structure.ddl is not None:
+        structure = structure.model_copy(update={"ddl": path.parent / structure.ddl})
+    try:
+        structure.load()
+    except SpecError as error:
+        raise SpecError(f"{shown(path.name, limits.NAME)}, {error.message}") from None
+    return spec.model_copy(update={"structure": structure})

@@ -1,0 +1,98 @@
+"""The choices of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, model_validator
+
+from projection_rebuild.authoring.parts import Part
+from projection_rebuild.errors import SpecError
+from projection_rebuild.model import limits
+from projection_rebuild.model.limits import LONGEST, MOST_AGGREGATES
+from projection_rebuild.spec.fields import Duration, Flag, Moment, Percent, Section, ShardCount
+from projection_rebuild.spec.validation import validate
+
+PARAMETERS = "the run's parameters"
+"""What the choices of a run are called in messages."""
+
+
+AggregateName = Annotated[str, Field(min_length=1)]
+
+
+class RunOptions(Section):
+    """What is chosen for one run; whatever is null comes from the spec.
+
+    :param projectors: names of the projectors to rebuild; null: all of the spec
+    :param rebuild_dependents: also those that depend on the chosen ones
+    :param since: only a part: what events recorded from here on concern; without an offset, in the spec's time zone
+    :param until: only a part: what events recorded before here concern
+    :param aggregates: only a part: what the events of these streams concern
+    :param max_count_drift_percent: the tolerance of the count check for all tables
+    :param shards: into how many parts each projector that can be divided is replayed
+    :param keep_old: whether the retired tables are kept
+    :param drop_after: how long they are kept
+    :param approval: whether a person has to approve the swap
+    :param replay_now: do not wait for the windows of stages
+    :param swap_now: do not wait for low traffic
+    :param dry_run: plan, print the SQL, and stop
+    :param reason: why, in free words; for the record
+    """
+
+    projectors: tuple[str, ...] | None = None
+    rebuild_dependents: Flag = False
+    since: Moment | None = None
+    until: Moment | None = None
+    aggregates: Annotated[tuple[AggregateName, ...], Field(max_length=MOST_AGGREGATES)] | None = None
+    max_count_drift_percent: Percent | None = None
+    shards: ShardCount | None = None
+    keep_old: Flag | None = None
+    drop_after: Duration | None = None
+    approval: Flag | None = None
+    replay_now: Flag = False
+    swap_now: Flag = False
+    dry_run: Flag = False
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.projectors is not None and not self.projectors:
+            raise ValueError("projectors: none is chosen; choose at least one, or leave the field out for all")
+        if self.aggregates is not None and not self.aggregates:
+            raise ValueError("aggregates: none is given; give at least one, or leave the field out for all")
+        return self
+
+    def part(self, zone: ZoneInfo) -> Part | None:
+        """The part that is to be rebuilt; None: everything.
+
+        :param zone: of times that were given without an offset
+        :raises SpecError: the part ends before it begins
+        """
+        if self.since is None and self.until is None and self.aggregates is None:
+            return None
+        since, until = (each if each is None or each.tzinfo else each.replace(tzinfo=zone) for each in (self.since, self.until))
+        if since is not None and until is not None and since >= until:
+            raise SpecError(f"since, until: {since.isoformat()} is not before {until.isoformat()}; correct one of them")
+        return Part(since=since, until=until, aggregates=None if self.aggregates is None else sorted(set(self.aggregates)))
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """The options from a form, ``--conf`` or a REST call.
+
+        :raises SpecError: names each field that cannot be used
+        """
+        return validate(cls, given, PARAMETERS)
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Self:
+        """The options that the ledger has of a run; one that an earlier version began goes on, whose limits were wider."""
+        kept = dict(record)
+        kept["reason"] = str(kept.get("reason") or "")[: limits.REASON]
+        if kept.get("drop_after") is not None:
+            # It wrote long durations as 1.296e+06s.
+            seconds = float(str(kept["drop_after"]).removesuffix("s"))
+            kept["drop_after"] = timedelta(seconds=min(seconds, LONGEST.total_seconds()))
+        return cls.model_validate(kept)

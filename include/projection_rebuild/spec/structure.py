@@ -1,0 +1,60 @@
+"""Another structure for the rebuilt tables: ``structure``."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Self
+
+import sqlalchemy as sa
+from pydantic import model_validator
+
+from projection_rebuild.errors import SpecError
+from projection_rebuild.errors.boundary import failure_of, is_of_the_machine, machine_trouble
+from projection_rebuild.model import limits
+from projection_rebuild.spec.fields import Section
+
+
+class StructureSection(Section):
+    """Another structure for the rebuilt tables than the one that they have; what it does not speak of goes on as it was.
+
+    Name it by ``metadata`` or by ``ddl``, one of the two.
+
+    :param metadata: ``package.module:name`` of an SQLAlchemy MetaData, or of the base class of declarative models
+    :param ddl: a file of statements that make tables and indexes, beside the spec file
+    :param views: new queries for views that the new structure would break, by name
+    """
+
+    metadata: str | None = None
+    ddl: Path | None = None
+    views: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.metadata is None) == (self.ddl is None):
+            raise ValueError("name the new structure by `metadata` (package.module:name) or by `ddl` (a file), one of the two")
+        return self
+
+    def load(self) -> sa.MetaData | str:
+        """The metadata, or the text of the file.
+
+        :raises SpecError: it cannot be imported or read, or is something else
+        :raises MachineTrouble: the machine failed, or a database that its module asks; it may be imported later
+        """
+        if self.ddl is not None:
+            try:
+                return limits.read(self.ddl, limits.DDL_FILE)
+            except SpecError as error:
+                raise SpecError(f"structure.ddl: {error.message}") from None
+        module_name, _, name = str(self.metadata).partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        # A module may do anything when it is imported, end the interpreter included.
+        except (Exception, SystemExit) as error:
+            if is_of_the_machine(error) and not isinstance(error, ImportError):
+                raise machine_trouble(error, f", importing {module_name}") from None
+            raise SpecError(f"structure.metadata: importing {module_name} failed with {failure_of(error)}") from None
+        found = getattr(found, "metadata", found)
+        if not isinstance(found, sa.MetaData):
+            raise SpecError(f"structure.metadata: {self.metadata} is no MetaData; write it as package.module:name")
+        return found
