@@ -51,7 +51,7 @@ MOVED: dict[str, str] = {
     "dialects.postgres_structure": "dialects.postgres.target_schema",
     "dialects.postgres_switch": "dialects.postgres.cutover",
     "dialects.postgres_trouble": "errors.postgres",
-    "dialects.session": "dialects.base.session",
+    "dialects.session": "dialects.base.settings",
     "dialects.sqlite": "dialects.sqlite.dialect",
     "dialects.sqlite_preflight": "dialects.sqlite.preflight",
     "dialects.sqlite_rehearsal": "dialects.sqlite.schema_trial",

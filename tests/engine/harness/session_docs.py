@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from projection_rebuild.dialects.base.session import Setting
+from projection_rebuild.dialects.base.settings import Setting
 from projection_rebuild.dialects.mysql import session as mysql_session
 from projection_rebuild.dialects.postgres import session as postgres_session
 from projection_rebuild.dialects.sqlite import session as sqlite_session

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from MySQLdb.cursors import SSCursor
 
 from projection_rebuild.dialects.base import LockWaits, Refusal
-from projection_rebuild.dialects.base.session import Setting
+from projection_rebuild.dialects.base.settings import Setting
 from projection_rebuild.dialects.mysql import connection as connecting
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql import session as ours

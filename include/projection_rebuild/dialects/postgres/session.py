@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from projection_rebuild.dialects.base.session import Setting
+from projection_rebuild.dialects.base.settings import Setting
 from projection_rebuild.model.findings import Finding
 
 APPLICATION_NAME = "projection_rebuild"

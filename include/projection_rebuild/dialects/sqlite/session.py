@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projection_rebuild.dialects.base.session import Setting
+from projection_rebuild.dialects.base.settings import Setting
 
 BUSY_TIMEOUT_MS = 60_000
 """SQLite wakes its waiting writers in no order: on a busy machine one of several may wait for many turns of the others."""
