@@ -205,7 +205,7 @@ def test_both_packages_are_in_the_wheel_with_all_their_files_and_nothing_else(wh
         (metadata,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     assert names == expected
     assert {"projection_rebuild/py.typed", "projection_rebuild_airflow/py.typed"} <= names
-    assert {name.rpartition(".")[2] for name in names} == {"py", "typed", "html", "css", "js", "svg"}
+    assert {name.rpartition(".")[2] for name in names} == {"py", "typed", "md", "html", "css", "js", "svg"}
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     pinned = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "==" in line.partition(";")[0]]
     assert pinned == []
