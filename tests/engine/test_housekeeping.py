@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.errors import StepOrderError, VerificationFailed
+from projection_rebuild.dialects import dialect_for
+from projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError, VerificationFailed
+from projection_rebuild.ledger.claims import Claims
+from projection_rebuild.ledger.runs import Runs
 from projection_rebuild.operations import housekeeping
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.run.context import Context
@@ -199,3 +203,65 @@ def test_a_failed_run_can_be_cleared_before_its_time(store: sa.Engine) -> None:
 def test_nothing_was_ever_rebuilt_here(store: sa.Engine) -> None:
     assert keeper(store).keep_house(is_over=over(), rebuilds=[]).describe() == "there is nothing to keep house of"
     assert tables(store) == LIVE
+
+
+def test_a_run_that_moves_while_it_is_removed_does_not_end_the_housekeeping(
+    store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_to(rebuild(store, "dead"), "verify")
+
+    def moved_meanwhile(*_: object, **__: object) -> None:
+        raise FencedOut("another worker has moved it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "move", moved_meanwhile)
+        (kept,) = keeper(store).keep_house(is_over=over("dead"), rebuilds=["shop"]).kept
+    assert "another worker has moved it" in kept.why
+    assert [each.run_id for each in keeper(store).keep_house(is_over=over("dead"), rebuilds=["shop"]).removed] == ["dead"]
+
+
+def test_a_run_whose_old_tables_went_before_it_was_reconciled_gives_its_claims_up(store: sa.Engine) -> None:
+    made = rebuild(store, "early")
+    run_to(made, "swap")
+    made.drop_old()
+    assert ledger(store, "claims") == len(TABLES)
+    made.reconcile()
+    assert ledger(store, "claims") == 0
+
+
+def test_claims_are_not_taken_from_a_run_that_comes_to_its_switch_meanwhile(
+    store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was taken for dead, and holds the claims' rows while it announces its switch."""
+    run_to(rebuild(store, "dead"), "verify")
+    hand_over = Claims.hand_over
+
+    def after_the_announcement(claims: Claims, connection: sa.Connection, run_id: str, heir: str) -> None:
+        connection.exec_driver_sql("UPDATE projection_rebuild_runs SET state = 'switching' WHERE run_id = 'dead'")
+        hand_over(claims, connection, run_id, heir)
+
+    monkeypatch.setattr(Claims, "hand_over", after_the_announcement)
+    with pytest.raises(ClaimRefused, match="retry its atomic_swap"):
+        rebuild(store, "heir").plan(RunOptions(), is_over=over("dead"))
+    with store.connect() as connection:
+        assert {*connection.exec_driver_sql("SELECT run_id FROM projection_rebuild_claims").scalars()} == {"dead"}
+
+
+def test_a_switch_that_another_worker_has_reconciled_meanwhile_ends_well(
+    store: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry of the step finds it done, and reconcile follows, before the first worker has recorded how long it took."""
+    made = rebuild(store, "slow")
+    run_to(made, "verify")
+    dialect = type(dialect_for(store))
+    looked = dialect.left_on_old
+
+    def after_the_other(*given: Any) -> list[str]:
+        monkeypatch.setattr(dialect, "left_on_old", looked)
+        rebuild(store, "slow").reconcile()
+        return looked(*given)
+
+    monkeypatch.setattr(dialect, "left_on_old", after_the_other)
+    made.swap()
+    report = made.report()
+    assert report.state == "reconciled" and report.swap is not None and report.swap.pause_parts

@@ -91,6 +91,16 @@ def test_a_run_that_another_worker_has_moved_is_not_moved(
     assert stored(connection) == before
 
 
+def test_a_late_look_moves_no_run_that_is_within_its_switch(ledger: tuple[Ledger, sa.Connection]) -> None:
+    """A worker that was taken for dead may end its verification then. Only the switch may say that it did not happen."""
+    made, connection = ledger
+    begin(made, connection, S.SWITCHING)
+    before = stored(connection)
+    with pytest.raises(FencedOut, match="another worker has moved it"):
+        made.runs.move_unless_switching(connection, "run", S.VERIFIED)
+    assert stored(connection) == before
+
+
 @pytest.mark.parametrize("state", RunState)
 def test_a_takeover_gives_up_what_is_left_to_be_given_up(ledger: tuple[Ledger, sa.Connection], state: RunState) -> None:
     made, connection = ledger

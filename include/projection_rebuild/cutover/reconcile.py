@@ -59,13 +59,13 @@ def reconcile(context: Context) -> Reconciliation:
             rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
             findings=findings,
         )
-        if not run.state.is_reconciled:
-            with context.dialect.transaction(connection):
+        with context.dialect.transaction(connection):
+            if not run.state.is_reconciled:
                 context.ledger.runs.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found)
-                # From here on only the retention waits, and that must not block the next rebuild.
-                context.ledger.claims.release(connection, context.run_id)
-                if plan.part:
-                    context.ledger.partial_rebuilds.forget(connection, context.run_id)
+            # From here on only the retention waits, and that must not block the next rebuild. Tables may have been dropped before.
+            context.ledger.claims.release(connection, context.run_id)
+            if plan.part:
+                context.ledger.partial_rebuilds.forget(connection, context.run_id)
     if swapped.in_doubt:
         raise FenceLost(in_doubt(swapped))
     if left:

@@ -193,7 +193,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
             for statement in context.dialect.constrain_green(connection, table, tables):
                 context.dialect.run(connection, statement)
         with context.dialect.transaction(connection):
-            context.ledger.runs.move(connection, context.run_id, RunState.VERIFIED)
+            context.ledger.runs.move_unless_switching(connection, context.run_id, RunState.VERIFIED)
         context.log(f"the old tables are up to date at {said(projectors.position)}")
         return projectors.position
 

@@ -194,7 +194,12 @@ def _mark_switched(context: Context, connection: sa.Connection, tables: list[Tab
     context.ledger.owned_tables.forget_greens(connection, greens)
     # In a rollback, green was a retired table; it is live now.
     context.ledger.owned_tables.forget_retired(connection, greens)
-    context.ledger.runs.move(connection, context.run_id, RunState.SWITCHED, **changes)
+    runs = context.ledger.runs
+    if runs.get(connection, context.run_id).state.is_reconciled:
+        # A retry of this step, and then reconcile, came between the renames and here.
+        runs.amend(connection, context.run_id, **changes)
+    else:
+        runs.move(connection, context.run_id, RunState.SWITCHED, **changes)
 
 
 def _left_over(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:

@@ -73,6 +73,20 @@ class Runs(Repository):
         if not self.move_from(connection, run, state, **changes):
             raise FencedOut(f"the run {run_id} is no longer {run.state}: another worker has moved it; this one has not")
 
+    def move_unless_switching(
+        self, connection: sa.Connection, run_id: str, state: RunState, **changes: Unpack[RecordChanges]
+    ) -> None:
+        """Moves a run that a late worker looked at, unless another one is within its switch: only the switch says how that ends.
+
+        :raises StepOrderError: as :meth:`move`
+        :raises FencedOut: its switch has begun, or somebody has moved it since it was read here
+        """
+        run = self.get(connection, run_id)
+        if run.state is RunState.SWITCHING or not self.move_from(connection, run, state, **changes):
+            raise FencedOut(
+                f"the run {run_id} is no longer as this worker found it: another worker has moved it; this one has not"
+            )
+
     def move_from(self, connection: sa.Connection, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
         """Moves a run that was read before, unless somebody has moved it since; then nothing is done.
 

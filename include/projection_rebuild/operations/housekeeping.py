@@ -13,7 +13,7 @@ from functools import partial
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from projection_rebuild.errors import ClaimRefused
+from projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
 from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Retired, Run, RunState
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.run.context import Context
@@ -88,7 +88,11 @@ def keep_house(context: Context, is_over: Callable[[str], bool], rebuilds: Colle
         with context.dialect.connect() as connection:
             # Once more: somebody may have cleared its task since.
             again = not is_over(left.run_id)
-            refusal = "it is at work again" if again else _remove(context, connection, left, is_over)
+            try:
+                refusal = "it is at work again" if again else _remove(context, connection, left, is_over)
+            except (FencedOut, StepOrderError) as error:
+                # It has moved since it was looked at; the others are looked at all the same.
+                refusal = str(error)
         if refusal:
             done.kept.append(left.model_copy(update={"why": refusal}))
         else:

@@ -51,12 +51,18 @@ def begin(
     for table in tables:
         holder = ledger.claims.holder(connection, table)
         if holder is not None and holder != context.run_id and is_over(holder):
-            dead = ledger.runs.find(connection, holder)
-            if dead is not None and dead.state in INTERRUPTED_AT_SWITCH:
-                raise ClaimRefused(
-                    f"the table {table} is claimed by the run {holder}, which is over, but {INTERRUPTED_AT_SWITCH[dead.state]}"
-                )
+            _refuse_interrupted(context, connection, table, holder)
             context.log(f"the run {holder} is over and still held {table}; taking its claims over")
             with context.dialect.transaction(connection):
                 ledger.take_over(connection, holder, context.run_id)
+                # Its worker may not be dead, and may have come to its switch while its claims were waited for.
+                _refuse_interrupted(context, connection, table, holder)
     ledger.claims.claim(connection, context.run_id, tables)
+
+
+def _refuse_interrupted(context: Context, connection: sa.Connection, table: str, holder: str) -> None:
+    dead = context.ledger.runs.find(connection, holder)
+    if dead is not None and dead.state in INTERRUPTED_AT_SWITCH:
+        raise ClaimRefused(
+            f"the table {table} is claimed by the run {holder}, which is over, but {INTERRUPTED_AT_SWITCH[dead.state]}"
+        )

@@ -81,7 +81,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         if found.passed:
             changes["live_tables"] = live_tables.taken_over(context, connection, context.switched_sets(plan), run)
         with context.dialect.transaction(connection):
-            context.ledger.runs.move(connection, context.run_id, state, **changes)
+            context.ledger.runs.move_unless_switching(connection, context.run_id, state, **changes)
     if not found.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
     return found

@@ -1,6 +1,6 @@
 """Runs a command, and ends it with all that it has started when whoever asked for it is gone.
 
-A script, run by Python alone: ``python guard.py PATIENCE COMMAND ARGUMENT...``, with the seconds between asking the command to end
+A script, run by Python alone: ``python supervisor.py PATIENCE COMMAND ARGUMENT...``, with the seconds between asking the command to end
 and ending it. Its standard input is a pipe to which nobody writes; it ends when the asking process closes it, or dies in whatever way.
 """
 
