@@ -1,11 +1,62 @@
-"""An empty table like a live one in another schema, maybe of another database: what rows have to keep, and nothing that belongs to the live one."""
+"""Tables apart on PostgreSQL: a new structure that is tried and forgotten, and empty tables like live ones in another schema.
+
+Such a table has what rows have to keep, and nothing that belongs to the live one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import Scratch, TablesApart, Trial
+from projection_rebuild.dialects.postgres import target_schema as structure
+from projection_rebuild.dialects.postgres.base import PostgresBase, doubled
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, Catalog, Column, Relation, full_name, ident, literal
-from projection_rebuild.model.names import derived
+from projection_rebuild.dialects.postgres.cutover import Switch
+from projection_rebuild.dialects.postgres.schema_trial import Rehearsal
+from projection_rebuild.errors import CloneError
+from projection_rebuild.model.names import Form, TableSet, derived
+
+
+class PostgresTablesApart(PostgresBase, TablesApart):
+    """See :class:`TablesApart`."""
+
+    @contextmanager
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> Iterator[Trial]:
+        schema = tables[0].schema
+
+        def execute(statement: str) -> None:
+            self._execute_all(connection, [statement])
+
+        with Catalog.of(connection) as catalog:
+            path, preparing = catalog.session_path, structure.preparing(catalog, schema, statements)
+        with structure.made_apart(execute, preparing):
+            with Catalog.of(connection) as catalog:
+                structure.refuse_touched(catalog)
+                found = {each.blue: structure.read(catalog, each, statements) for each in tables}
+                forms = {name: each.as_text() for name, each in found.items() if each}
+                formed = [replace(each, form=Form(forms[each.blue])) if each.blue in forms else each for each in tables]
+                rehearsal = Rehearsal(catalog, execute, Switch(catalog, formed), schema, views)
+                unchanged = {each.blue for each in formed if each.form and structure.unchanged(catalog, each)}
+                refusals = list(rehearsal.refusals())
+            # The live tables are the ones that are meant without a schema again.
+            self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
+            yield Trial(connection, structure.PLACE, forms, unchanged, rehearsal.anew, refusals, structure.ELSEWHERE)
+
+    def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
+        self._execute(connection, f"SET search_path = {self.quote(scratch.schema or 'public')}")
+
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            blue = catalog.find(table.schema, table.blue)
+            if blue is None:
+                raise CloneError(f"there is no table {table.blue}")
+            return doubled(made_apart(catalog, blue, scratch.schema))
 
 
 def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator[str]:

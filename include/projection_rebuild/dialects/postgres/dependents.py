@@ -1,12 +1,50 @@
-"""What hangs on a table of PostgreSQL and goes on as it was, by name, for people to read before they let a rebuild begin."""
+"""What hangs on a table of PostgreSQL: what goes on as it was, by name, for people to read, and what a rebuild refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import DependentObjects
+from projection_rebuild.dialects.postgres import unsupported as limits
+from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Catalog, Column, ForeignKey, Grant, Relation
 from projection_rebuild.dialects.postgres.cutover import Switch
+from projection_rebuild.dialects.postgres.dump import dumped
+from projection_rebuild.dialects.postgres.hanging import QUERY as HANGING
 from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.names import TableSet
+
+
+class PostgresDependents(PostgresBase, DependentObjects):
+    """See :class:`DependentObjects`."""
+
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return limits.KINDS
+
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        with Catalog.of(connection) as catalog:
+            return limits.refusals(catalog, Switch(catalog, tables))
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        names = [name for each in tables for name in (each.blue, each.green)]
+        schema, retired = tables[0].schema, [each.old for each in tables]
+        return str(self._execute(connection, HANGING, schema, names, schema, retired).scalar_one())
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        with Catalog.of(connection) as catalog:
+            return list(carried_over(catalog, Switch(catalog, tables)))
+
+    def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
+        oid = self._oid(connection, schema, table)
+        with Catalog.of(connection) as catalog:
+            keys = catalog.foreign_keys([oid]) if oid else []
+        return {key.parent_name for key in keys if key.child_oid == oid and key.parent_schema == schema} - {table}
+
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        return dumped(connection)
 
 
 def carried_over(catalog: Catalog, switch: Switch) -> Iterator[Carried]:

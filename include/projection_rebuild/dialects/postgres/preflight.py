@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from projection_rebuild.dialects.base import Surroundings
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import PreflightProbe, Surroundings
+from projection_rebuild.dialects.postgres import session as ours
+from projection_rebuild.dialects.postgres.base import LONGEST_LOCK_WAIT, PostgresBase, milliseconds
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (15,)
@@ -46,8 +52,60 @@ _LOCKABLE = """SELECT pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRU
     WHEN pg_catalog.current_setting('server_version_num')::integer >= 170000 THEN ', MAINTAIN' ELSE '' END)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"""
 
-SIZE = """SELECT coalesce(sum(pg_catalog.pg_total_relation_size(c.oid)), 0) FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"""
+
+class PostgresPreflight(PostgresBase, PreflightProbe):
+    """See :class:`PreflightProbe`."""
+
+    def _oldest(self) -> tuple[int, ...]:
+        return OLDEST
+
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        query = partial(self._execute, connection)
+        longest = milliseconds(LONGEST_LOCK_WAIT)
+        blues = [each.blue for each in surroundings.tables]
+        return [
+            *of_server(query, longest),
+            *ours.findings(query),
+            *ours.hidden(query, surroundings.schema, blues),
+            *self._event_triggers(connection, surroundings.schema),
+            *of_tables(query, surroundings),
+        ]
+
+    def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
+        """Whether event triggers let us do what a rebuild does: it is done to a table of our own, and taken back."""
+        query = partial(self._execute, connection)
+        found = ours.event_triggers(query)
+        if not found or not query(ours.MAY_CREATE, schema).scalar():
+            return
+        about, tried = f"event trigger {', '.join(found)}", ""
+        self._execute(connection, self.begin)
+        try:
+            for tried in ours.trial(self.quote(schema or "")):
+                self._execute(connection, tried)
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated or self.lock_was_refused(error):
+                raise
+            yield Finding(
+                about=about,
+                problem=f"it refuses {' '.join(tried.split()[:2])} (SQLSTATE {getattr(error.orig, 'sqlstate', None)}), which a rebuild needs",
+                remedy="let it pass the role of the rebuild, or ALTER EVENT TRIGGER ... DISABLE for the time of the rebuild",
+                refuses=True,
+            )
+        else:
+            yield Finding(
+                about=about,
+                problem="it acts on each CREATE, ALTER and DROP of a rebuild; those of a trial, which were taken back, it has let pass",
+                remedy="make sure that it refuses none for the name of a table",
+            )
+        finally:
+            with suppress(sa.exc.SQLAlchemyError):
+                self._execute(connection, "ROLLBACK")
+
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        query = partial(self._execute, connection)
+        return [*ours.findings(query), *ours.hidden(query, schema, [table]), *of_events(query, schema, table, columns)]
 
 
 def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.base import PreflightProbe, Surroundings
+from projection_rebuild.dialects.sqlite.base import SqliteBase
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (3, 26)
@@ -20,6 +22,26 @@ ALLOW = "tell its connections PRAGMA query_only = 0"
 
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
+
+
+class SqlitePreflight(SqliteBase, PreflightProbe):
+    """See :class:`PreflightProbe`."""
+
+    def _oldest(self) -> tuple[int, ...]:
+        return OLDEST
+
+    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+        query = partial(self._execute, connection)
+        return [*of_server(query), *of_tables(query, self.quote, surroundings)]
+
+    def preflight_events(
+        self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
+    ) -> list[Finding]:
+        # Whoever may open the file may read it, and an append that is visible is settled; who writes holds appends back.
+        return list(of_events(partial(self._execute, connection), table))
+
+    def free_bytes(self, connection: sa.Connection) -> int | None:
+        return free(partial(self._execute, connection))
 
 
 def of_server(query: Query) -> Iterator[Finding]:

@@ -1,0 +1,150 @@
+"""Sessions on PostgreSQL, and what every subject needs there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import set_json_loads
+
+from projection_rebuild.dialects.base import LockWaits, Refusal
+from projection_rebuild.dialects.postgres import connection as connecting
+from projection_rebuild.dialects.postgres import session as ours
+from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, literal
+from projection_rebuild.errors import SessionError
+from projection_rebuild.rows.values import from_json
+
+LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
+"""Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
+
+NAME_TAKEN = ("42P07", "42710")
+"""What a statement ends with that gives a name which something else has."""
+
+_FIND = """SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s"""
+
+
+class PostgresBase(LockWaits):
+    """See :class:`Sessions` and :class:`LockWaits`."""
+
+    max_identifier = MAX_IDENTIFIER
+    ddl_commits = False
+    database = "postgresql"
+
+    def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
+        super().__init__(engine, known_as)
+        self._own_sessions = connecting.OwnSessions(engine)
+
+    def why_not_connected(self, error: BaseException) -> Refusal:
+        return connecting.why_not_connected(error)
+
+    def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
+        return self._own_sessions.why_not(connection)
+
+    def set_up(self, connection: sa.Connection) -> None:
+        # Python's own reader makes floats of all numbers with a fraction, which are not always the same number.
+        set_json_loads(from_json, connection.connection.driver_connection)
+        # One round trip: connections are opened within the switch, too.
+        statement, values = ours.statement(self._version(connection))
+        self._execute(connection, statement, *values)
+
+    def session(self, connection: sa.Connection) -> list[str]:
+        statement, values = ours.statement(self._version(connection))
+        return [statement % tuple(map(literal, values))]
+
+    @staticmethod
+    def on_connect(driver: Any) -> None:
+        # SQLAlchemy asks for the server's version before we come to anything, and expects text.
+        if driver.info.parameter_status("client_encoding") != "UTF8":
+            driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
+
+    def check_live(self, connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        digits = self._execute(connection, "SELECT pg_catalog.current_setting('extra_float_digits')").scalar_one()
+        for problem in ours.live_problems(driver.info.parameter_status, int(digits)):
+            raise SessionError(problem)
+
+    @contextmanager
+    def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
+        driver: Any = connection.connection.driver_connection
+        before = ours.live_values(driver.info.parameter_status)
+        if not before:
+            yield
+            return
+        # In a transaction they go with it, or with a savepoint, when it is rolled back: then nothing has to be set back, nor could be.
+        local = not (driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE)
+        self._set(connection, {name: ours.LIVE[name] for name in before}, local=local)
+        try:
+            yield
+        finally:
+            if not driver.closed and driver.info.transaction_status != TransactionStatus.INERROR:
+                self._set(connection, before, local=local)
+
+    def _set(self, connection: sa.Connection, settings: Mapping[str, str], *, local: bool) -> None:
+        parts = ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings))
+        self._execute(connection, f"SELECT {parts}", *(value for each in settings.items() for value in (*each, local)))
+
+    def allow_memory(self, connection: sa.Connection, mib: int) -> None:
+        # The server's default, 4 MB, is meant for many small queries at a time.
+        self._execute(connection, f"SET LOCAL work_mem = '{mib}MB'")
+
+    def session_id(self, connection: sa.Connection) -> int | None:
+        return int(self._execute(connection, "SELECT pg_catalog.pg_backend_pid()").scalar_one())
+
+    def cancel(self, session_id: int) -> None:
+        with self.connect() as connection:
+            self._execute(connection, "SELECT pg_catalog.pg_cancel_backend(%s)", session_id)
+
+    def usual_lock_wait(self, connection: sa.Connection) -> None:
+        self._execute(connection, f"SET lock_timeout = '{ours.LOCK_WAIT}'")
+
+    def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
+        self._execute(connection, f"SET lock_timeout = {milliseconds(timeout)}")
+
+    def names_changed(self, error: BaseException | None) -> bool:
+        # A rename, a privilege and a comment need no lock on the table.
+        state = getattr(getattr(error, "orig", None), "sqlstate", None)
+        return super().names_changed(error) or state in NAME_TAKEN or _at_once(error)
+
+    def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
+        # Not by a cursor of the server's, which would need a transaction; and with a plan of its own for each range.
+        compiled = query.compile(dialect=self.engine.dialect, compile_kwargs={"render_postcompile": True})
+        driver: Any = connection.connection.driver_connection
+        with driver.cursor() as cursor, closing(cursor.stream(str(compiled), compiled.params, size=size)) as rows:
+            while page := list(islice(rows, size)):
+                yield page
+
+    def _execute_all(self, connection: sa.Connection, statements: Sequence[str]) -> None:
+        # All in one round trip, and as they stand: without values the driver formats nothing.
+        self.run_as_it_stands(connection, ";\n".join(statements))
+
+    def _oid(self, connection: sa.Connection, schema: str | None, table: str) -> int | None:
+        found: int | None = self._execute(connection, _FIND, schema, table).scalar()
+        return found
+
+
+def _at_once(error: BaseException | None) -> bool:
+    """Whether two have changed one row of the catalogs: the server has no code of its own for that."""
+    cause = getattr(error, "orig", None)
+    said = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
+
+
+def milliseconds(timeout: timedelta) -> int:
+    """What is waited for a lock at most."""
+    return max(1, round(min(timeout, LONGEST_LOCK_WAIT).total_seconds() * 1000))
+
+
+def longest_silence(longest: timedelta) -> str:
+    """Past it the server ends this transaction, should we hang or be gone without a word."""
+    return f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(longest.total_seconds() * 1000))}"
+
+
+def doubled(statements: Iterable[str]) -> list[str]:
+    """With doubled percent signs: the driver formats every statement."""
+    return [statement.replace("%", "%%") for statement in statements]

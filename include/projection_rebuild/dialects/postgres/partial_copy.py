@@ -1,0 +1,34 @@
+"""Copying the rows that a partial rebuild leaves alone, on PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import Listed, PartialCopy
+from projection_rebuild.dialects.postgres.base import PostgresBase, doubled
+from projection_rebuild.dialects.postgres.catalog import Catalog
+from projection_rebuild.dialects.postgres.cutover import counted_on
+from projection_rebuild.model.names import TableSet
+
+
+class PostgresPartialCopy(PostgresBase, PartialCopy):
+    """See :class:`PartialCopy`."""
+
+    overriding = " OVERRIDING SYSTEM VALUE"
+
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+        super().copy_others(connection, table, column, listed)
+        # Rows that are replayed get ids that none of the copied ones has.
+        with Catalog.of(connection) as catalog:
+            blue = catalog.find(table.schema, table.blue)
+            counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
+        for statement in doubled(counting):
+            self._execute(connection, statement)
+
+    def as_text(self, expression: str) -> str:
+        return f"({expression})::text"
+
+    def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        query = """SELECT attname FROM pg_catalog.pg_attribute
+                   WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum"""
+        return [name for (name,) in self._execute(connection, query, self._oid(connection, table.schema, table.blue))]

@@ -1,0 +1,114 @@
+"""Rows on PostgreSQL: COPY for many, and arrays for lookups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import KEYS_PER_STATEMENT, RowStore
+from projection_rebuild.dialects.postgres.base import PostgresBase
+from projection_rebuild.rows.bulk import FORMATS, as_text, slices
+from projection_rebuild.rows.types import Key, RowType, Values
+from projection_rebuild.rows.values import PORTABLE_BINDS, bound, loaded
+
+FEW_ROWS = 20
+"""Up to here a statement per row is cheaper than a temporary table."""
+
+_FORMATS = {**FORMATS, bool: lambda value: "t" if value else "f"}
+
+
+class PostgresRowStore(PostgresBase, RowStore):
+    """See :class:`RowStore`."""
+
+    # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
+    # A float as text, in its shortest form: the server's own cast of one to numeric drops two digits, which COPY does not.
+    binds = PORTABLE_BINDS | {
+        float: lambda value: repr(value).removesuffix(".0"),
+        datetime: lambda value: value.astimezone(UTC) if value.tzinfo else value,
+    }
+
+    def given(self, value: Any) -> Any:
+        # As text, which the server reads as what the column is; a number would be refused by a column of text.
+        if isinstance(value, datetime):
+            return (value.astimezone(UTC) if value.tzinfo else value).isoformat(sep=" ")
+        if isinstance(value, (bool, int, float, Decimal, date, UUID)):
+            return str(value)
+        return super().given(value)
+
+    def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
+        self._copy(connection, self.qualified(schema, table), kind, rows)
+
+    def check_deferred(self, connection: sa.Connection) -> None:
+        self._execute(connection, "SET CONSTRAINTS ALL IMMEDIATE")
+
+    def update_many(
+        self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
+    ) -> int:
+        changed = [name for name in kind.columns if name not in kind.key]
+        if len(rows) <= FEW_ROWS or not changed:
+            return self.update_rows(connection, schema, table, kind, rows)
+        target = self.qualified(schema, table)
+        self._execute(connection, "DROP TABLE IF EXISTS pg_temp.projection_rebuild_update")
+        self._execute(
+            connection,
+            "CREATE TEMPORARY TABLE projection_rebuild_update ON COMMIT DROP AS "
+            f"SELECT {self._list(kind.columns)} FROM {target} WITH NO DATA",
+        )
+        self._copy(connection, "pg_temp.projection_rebuild_update", kind, rows)
+        sets = ", ".join(f"{self.quote(name)} = n.{self.quote(name)}" for name in changed)
+        match = " AND ".join(f"t.{self.quote(name)} = n.{self.quote(name)}" for name in kind.key)
+        return self._execute(
+            connection, f"UPDATE {target} t SET {sets} FROM pg_temp.projection_rebuild_update n WHERE {match}"
+        ).rowcount
+
+    def _copy(self, connection: sa.Connection, target: str, kind: RowType, rows: Sequence[Values]) -> None:
+        if not rows:
+            return
+        # psycopg formats no percent signs in a COPY without values, so the doubling is taken back.
+        statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN".replace("%%", "%")
+        driver: Any = connection.connection.driver_connection
+        for some in slices(bound(kind, rows, self.binds)):
+            text = as_text(some, _FORMATS)
+            with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                if text is not None:
+                    copy.write(text)
+                    continue
+                # Types that only the driver knows how to write.
+                for row in some:
+                    copy.write_row(row)
+
+    def _select(
+        self,
+        connection: sa.Connection,
+        schema: str | None,
+        table: str,
+        kind: RowType,
+        columns: Sequence[str],
+        wanted: Sequence[Key],
+        lock: bool,
+    ) -> Iterator[Values]:
+        types = {} if lock or len(wanted) <= FEW_ROWS else self._array_types(connection, schema, table)
+        if not types.keys() >= {*columns}:
+            yield from super()._select(connection, schema, table, kind, columns, wanted, lock)
+            return
+        # A list of hundreds of pairs takes as long to be planned as to be executed, an array does not.
+        arrays = ", ".join(f"%s::{types[name]}" for name in columns)
+        match = " AND ".join(f"t.{self.quote(name)} = k.k{at}" for at, name in enumerate(columns))
+        listed = ", ".join(f"t.{self.quote(name)}" for name in kind.columns)
+        names = ", ".join(f"k{at}" for at in range(len(columns)))
+        statement = f"SELECT {listed} FROM unnest({arrays}) AS k({names}) JOIN {self.qualified(schema, table)} t ON {match}"
+        for start in range(0, len(wanted), KEYS_PER_STATEMENT):
+            some = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
+            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *some)])
+
+    def _array_types(self, connection: sa.Connection, schema: str | None, table: str) -> Mapping[str, str]:
+        """Types of arrays of a table's columns, without their length: a value that is cut would be found."""
+        query = """SELECT a.attname, pg_catalog.format_type(a.atttypid, -1) || '[]' FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
+        found = self._execute(connection, query, self.qualified(schema, table).replace("%%", "%"))
+        return {name: str(kind).replace("%", "%%") for name, kind in found}

@@ -1,0 +1,98 @@
+"""Tables apart from the live ones on SQLite: a new structure in memory, and rows in a file of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import Scratch, TablesApart, Trial, wait_for
+from projection_rebuild.dialects.sqlite.catalog import SqliteCatalog
+from projection_rebuild.dialects.sqlite.cutover import as_form
+from projection_rebuild.dialects.sqlite.schema_trial import rehearse
+from projection_rebuild.model.names import TableSet
+
+
+class SqliteTablesApart(SqliteCatalog, TablesApart):
+    """See :class:`TablesApart`."""
+
+    @contextmanager
+    def try_structure(
+        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
+    ) -> Iterator[Trial]:
+        memory = sa.create_engine("sqlite://")
+        try:
+            with memory.connect() as apart:
+                for statement in statements:
+                    self._execute(apart, statement)
+                wanted = [each for each in tables if self._find(apart, each.blue)]
+                forms = {each.blue: self._written(apart, each.blue) for each in wanted}
+                unchanged = {name for name, form in forms.items() if form == self._written(connection, name)}
+                refusals = list(rehearse(connection, list(forms), statements, views))
+                yield Trial(apart, None, forms, unchanged, dict(views), refusals)
+        finally:
+            memory.dispose()
+
+    def _written(self, connection: sa.Connection, table: str) -> str:
+        return as_form(self._table(connection, table), self._indexes(connection, table))
+
+    def bring(self, scratch: Scratch, table: str, position: str, upto: int) -> None:
+        with self.connect() as live, scratch.dialect.connect() as connection:
+            path = str(self._execute(live, "PRAGMA database_list").first()[2] or "")  # type: ignore[index]
+            stored = self._find(live, table)
+            # Only for this moment: each transaction would keep the writers of that file waiting.
+            self._execute(connection, "ATTACH DATABASE ? AS live", f"file:{quote(path)}?mode=ro")
+            if stored is not None:
+                self._execute(connection, stored.sql)
+            into = f"INSERT INTO main.{self.quote(table)}" if stored else f"CREATE TABLE main.{self.quote(table)} AS"
+            some = f"SELECT * FROM live.{self.quote(table)} WHERE {self.quote(position)} <= ?"
+            self._execute(connection, f"{into} {some}", upto)
+            self._execute(connection, "DETACH DATABASE live")
+
+    def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
+        return [self._table(connection, table.blue).sql, *(each.sql for each in self._indexes(connection, table.blue))]
+
+
+@contextmanager
+def file_apart(name: str) -> Iterator[sa.Engine]:
+    """An empty file for tables of our own; it goes with the context.
+
+    :raises TablesBusy: another process has not come to its end with the file of this name
+    """
+    path = Path(tempfile.gettempdir()) / f"{name}.db"
+    with _held(path.with_suffix(".lock")):
+        engine = sa.create_engine(f"sqlite:///file:{quote(str(path))}?uri=true", hide_parameters=True)
+        # Nobody needs it any more when this process has died.
+        sa.event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF"))
+        try:
+            _remove(path)
+            yield engine
+        finally:
+            engine.dispose()
+            _remove(path)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """A file that one process at a time has; it is free again when that one ends, however it ends."""
+
+    def locked() -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    with path.open("w") as file:
+        wait_for(locked)
+        yield
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""What hangs on a table of SQLite: what a rebuild carries over, and what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import DependentObjects
+from projection_rebuild.dialects.sqlite import create_table as text
+from projection_rebuild.dialects.sqlite.catalog import SqliteCatalog
+from projection_rebuild.dialects.sqlite.cutover import Stored, green_name, old_name
+from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.names import TableSet
+
+
+class SqliteDependents(SqliteCatalog, DependentObjects):
+    """See :class:`DependentObjects`."""
+
+    @property
+    def refuses(self) -> tuple[str, ...]:
+        return ("virtual table", "taken name", "defensive mode")
+
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
+
+    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+        for table in tables:
+            if text.table_name(self._table(connection, table.blue).sql) is None:
+                yield f"{table.blue}: a virtual table cannot be renamed together with its content; leave it out"
+
+    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+        """Names of indexes are the database's, and views have the same names as tables."""
+        query = "SELECT type, tbl_name FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        for table in tables:
+            ours = {table.blue, table.green, table.old}
+            wanted = [table.green, table.old]
+            for index in self._indexes(connection, table.blue):
+                wanted += [green_name(index.name), old_name(index.name)]
+            if table.form is not None:
+                wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, green_name(index.name))]
+            for name in dict.fromkeys(wanted):
+                for kind, of in self._execute(connection, query, name):
+                    if of not in ours or kind == "view":
+                        yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {kind} of this name; rename it"
+
+    def _defended(self, connection: sa.Connection) -> Iterator[str]:
+        # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
+        self._execute(connection, "PRAGMA writable_schema = 1")
+        try:
+            # Not executed: it would wait for another writer, and fail as if it were not allowed.
+            self._execute(connection, "EXPLAIN UPDATE sqlite_master SET sql = sql").close()
+        except sa.exc.OperationalError as error:
+            if self.lock_was_refused(error):
+                raise
+            yield (
+                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
+                "rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a Python "
+                "whose SQLite does not begin with it"
+            )
+        finally:
+            self._execute(connection, "PRAGMA writable_schema = 0")
+
+    def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
+        # It counts each change of the schema, by whomever.
+        return str(self._execute(connection, "PRAGMA schema_version").scalar_one())
+
+    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+        return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
+
+    def _carried(self, connection: sa.Connection, blue: Stored) -> Iterator[Carried]:
+        generated = {2: " (generated)", 3: " (generated)"}
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(blue.name)})").all()
+        tables = self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
+        mentions = "SELECT name FROM sqlite_master WHERE type = ? AND tbl_name <> ? AND instr(lower(sql), lower(?)) ORDER BY name"
+        yield from named(
+            blue.name,
+            {
+                "columns": [each.name + generated.get(each.hidden, "") for each in columns],
+                "options": text.options(blue.sql),
+                "indexes": [each.name for each in self._indexes(connection, blue.name)],
+                "foreign keys to": [parent for parent, _ in self._foreign_keys(connection, blue.name)],
+                "foreign keys from": [
+                    child
+                    for child in tables
+                    for parent, _ in self._foreign_keys(connection, child)
+                    if parent == blue.name and child != blue.name
+                ],
+                "triggers": [each.name for each in self._stored(connection, "trigger", blue.name)],
+                "views that may read it": self._execute(connection, mentions, "view", blue.name, blue.name).scalars().all(),
+                "triggers elsewhere that may use it": self._execute(connection, mentions, "trigger", blue.name, blue.name)
+                .scalars()
+                .all(),
+            },
+        )
+
+    def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
+        keys = self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})")
+        return {each[2] for each in keys} - {table}
+
+    def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
+        query = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name NOT LIKE 'projection\\_rebuild%' ESCAPE '\\'"
+        return {f"{kind} {name}": sql or "" for kind, name, sql in self._execute(connection, query)}
