@@ -16,11 +16,9 @@ from projection_rebuild.dialects.base import LockWaits, Refusal
 from projection_rebuild.dialects.postgres import connection as connecting
 from projection_rebuild.dialects.postgres import session as ours
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, literal
+from projection_rebuild.dialects.postgres.lock_waits import milliseconds
 from projection_rebuild.errors import SessionError
 from projection_rebuild.rows.values import from_json
-
-LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
-"""Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
 
 NAME_TAKEN = ("42P07", "42710")
 """What a statement ends with that gives a name which something else has."""
@@ -133,16 +131,6 @@ def _at_once(error: BaseException | None) -> bool:
     cause = getattr(error, "orig", None)
     said = getattr(getattr(cause, "diag", None), "message_primary", None)
     return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
-
-
-def milliseconds(timeout: timedelta) -> int:
-    """What is waited for a lock at most."""
-    return max(1, round(min(timeout, LONGEST_LOCK_WAIT).total_seconds() * 1000))
-
-
-def longest_silence(longest: timedelta) -> str:
-    """Past it the server ends this transaction, should we hang or be gone without a word."""
-    return f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(longest.total_seconds() * 1000))}"
 
 
 def doubled(statements: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong, Scratch
 from projection_rebuild.dialects.postgres import unsupported as limits
 from projection_rebuild.dialects.postgres.apart import PostgresTablesApart
-from projection_rebuild.dialects.postgres.base import doubled, longest_silence, milliseconds
+from projection_rebuild.dialects.postgres.base import doubled
 from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.comparing import PostgresComparing
 from projection_rebuild.dialects.postgres.cutover import Switch
@@ -20,6 +20,7 @@ from projection_rebuild.dialects.postgres.dependents import PostgresDependents
 from projection_rebuild.dialects.postgres.event_expressions import PostgresEventExpressions
 from projection_rebuild.dialects.postgres.event_log import PostgresEventLog
 from projection_rebuild.dialects.postgres.inspector import PostgresInspector
+from projection_rebuild.dialects.postgres.lock_waits import longest_silence, milliseconds
 from projection_rebuild.dialects.postgres.partial_copy import PostgresPartialCopy
 from projection_rebuild.dialects.postgres.preflight import PostgresPreflight
 from projection_rebuild.dialects.postgres.shadow_tables import PostgresShadow

@@ -11,7 +11,8 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import EventLog, Fence
-from projection_rebuild.dialects.postgres.base import PostgresBase, longest_silence
+from projection_rebuild.dialects.postgres.base import PostgresBase
+from projection_rebuild.dialects.postgres.lock_waits import longest_silence
 from projection_rebuild.errors import SettleTimeout
 from projection_rebuild.model.positions import Place
 

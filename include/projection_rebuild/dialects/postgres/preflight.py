@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import PreflightProbe, Surroundings
 from projection_rebuild.dialects.postgres import session as ours
-from projection_rebuild.dialects.postgres.base import LONGEST_LOCK_WAIT, PostgresBase, milliseconds
+from projection_rebuild.dialects.postgres.base import PostgresBase
+from projection_rebuild.dialects.postgres.lock_waits import LONGEST_LOCK_WAIT, milliseconds
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (15,)
