@@ -203,7 +203,7 @@ def _make_tables(place: Scratch, tables: Tables) -> None:
             tables.create_all(_there(connection, place))
             return
         for statement in [tables] if isinstance(tables, str) else tables:
-            place.dialect.run_as_it_stands(connection, statement)
+            place.dialect.execute(connection, statement)
 
 
 def _definition(dialect: Dialect, kind: RowType) -> str:

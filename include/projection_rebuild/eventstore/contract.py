@@ -153,7 +153,7 @@ class Contract:
         table = self._dialect.qualified(self._schema, self._section.table)
         quoted = self._dialect.quote(name)
         statement = f"SELECT {quoted}, count(*) FROM {table}{self._only()} GROUP BY {quoted} HAVING count(*) > 1 LIMIT 1"
-        found = connection.exec_driver_sql(statement, self._only_values()).first()
+        found = self._dialect.execute(connection, statement, self._only_values()).first()
         if found is not None:
             yield self._refusal(
                 f"its position column {name} is not unique: {found[1]:,} events are at position {found[0]:,}", remedy
@@ -203,8 +203,8 @@ class Contract:
         if known.kind is not ColumnKind.BYTES:
             return
         name, table = self._section.columns.type, self._dialect.qualified(self._schema, self._section.table)
-        found = connection.exec_driver_sql(
-            f"SELECT DISTINCT {self._quoted(name)} FROM {table}{self._only()}", self._only_values()
+        found = self._dialect.execute(
+            connection, f"SELECT DISTINCT {self._quoted(name)} FROM {table}{self._only()}", self._only_values()
         )
         if not all(map(_is_utf8, found.scalars())):
             yield self._refusal(f"its type column {name} holds bytes that are no UTF-8", "store event types as text")
@@ -266,7 +266,7 @@ class Contract:
         only = self._only()
         where = f"{only} AND {condition}" if only else f" WHERE {condition}"
         statement = f"SELECT 1 FROM {table}{where} LIMIT 1"
-        return connection.exec_driver_sql(statement, self._only_values()).first() is not None
+        return self._dialect.execute(connection, statement, self._only_values()).first() is not None
 
     def _only(self) -> str:
         parts = [self._equal(name, value) for name, value in self._section.only.items()]
@@ -275,8 +275,7 @@ class Contract:
     def _equal(self, name: str, value: str | int | bool | None) -> str:
         if isinstance(value, str):
             return self._dialect.equals_bytes(self._quoted(name))
-        mark = "?" if self._dialect.engine.dialect.paramstyle == "qmark" else "%s"
-        return f"{self._quoted(name)} {'IS NULL' if value is None else f'= {mark}'}"
+        return f"{self._quoted(name)} {'IS NULL' if value is None else f'= {self._dialect.mark}'}"
 
     def _only_values(self) -> tuple[Any, ...]:
         return tuple(value for value in self._section.only.values() if value is not None)

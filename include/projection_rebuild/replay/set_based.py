@@ -97,7 +97,7 @@ class Sets:
         """
         for number, statement in enumerate(self._filled(self._events(after, upto, among)), 1):
             try:
-                self._context.dialect.run_as_it_stands(connection, statement)
+                self._context.dialect.execute(connection, statement)
             except sa.exc.DBAPIError as error:
                 trouble = trouble_of(error)
                 if trouble is not None and trouble.kind in (Kind.SQL, Kind.MISSING):
@@ -124,7 +124,5 @@ class Sets:
         for statement in self._statements:
             filled = statement.replace("{events}", events)
             for table, green in names.items():
-                filled = filled.replace(
-                    "{" + table + "}", self._context.dialect.qualified(self._context.schema, green).replace("%%", "%")
-                )
+                filled = filled.replace("{" + table + "}", self._context.dialect.qualified(self._context.schema, green))
             yield filled

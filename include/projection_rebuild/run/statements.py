@@ -24,5 +24,4 @@ def within(context: Context, statements: Sequence[str]) -> list[str]:
 
 def printed(context: Context, connection: sa.Connection, statements: Sequence[str]) -> list[str]:
     """The statements as they stand in a shell, after the settings of the session in which they are meant."""
-    dialect = context.dialect
-    return [*dialect.session(connection), *map(dialect.as_it_stands, statements)]
+    return [*context.dialect.session(connection), *statements]

@@ -123,7 +123,7 @@ class RawEvents:
 
     def first(self) -> Place:
         """The lowest position; the beginning for an empty store."""
-        found = self._connection.exec_driver_sql(f"SELECT min({self._place}) FROM {self._table}", ()).scalar()
+        found = self._dialect.execute(self._connection, f"SELECT min({self._place}) FROM {self._table}").scalar()
         return None if found is None else int(found)
 
     # Their events -----------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ class RawEvents:
         return [f"{self._dialect.quote(name)} IN ({', '.join([self._dialect.mark] * len(wanted))})"], wanted
 
     def _rows(self, statement: str, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        found = self._connection.exec_driver_sql(statement, tuple(values))
+        found = self._dialect.execute(self._connection, statement, values)
         while rows := found.fetchmany(AT_ONCE):
             yield from rows
 

@@ -82,7 +82,7 @@ class Temporary:
         columns = ", ".join(self._read(name) for name in self.kind.columns)
         statement = f"SELECT {NUMBER}, {columns} FROM {self.qualified} WHERE {NUMBER} >= {numbers[0]} ORDER BY {NUMBER}"
         types = [self.kind.types[name] for name in self.kind.columns]
-        found = self._connection.exec_driver_sql(statement, ()).all()
+        found = self._dialect.execute(self._connection, statement).all()
         return [(int(row[0]), tuple(map(promised, types, row[1:]))) for row in found]
 
     def put(self, rows: Sequence[Values]) -> list[int]:
@@ -99,7 +99,7 @@ class Temporary:
             (number, *map(self._given, row, self._annotations, self._types)) for number, row in zip(numbers, rows, strict=True)
         ]
         if values:
-            self._connection.exec_driver_sql(f"INSERT INTO {self.qualified} ({names}) VALUES ({marks})", values)
+            self._dialect.execute_many(self._connection, f"INSERT INTO {self.qualified} ({names}) VALUES ({marks})", values)
         return numbers
 
     def _given(self, value: Any, annotation: type | None, column: ColumnType) -> Any:
@@ -137,7 +137,7 @@ class Temporary:
             return None
         read = ", ".join(map(self._read, columns))
         statement = f"SELECT {read} FROM {self.qualified} WHERE {NUMBER} = {number}"
-        found = self._connection.exec_driver_sql(statement, ()).one()
+        found = self._dialect.execute(self._connection, statement).one()
         return tuple(map(promised, (self.kind.types[name] for name in columns), found))
 
     def clear(self) -> None:
@@ -155,7 +155,8 @@ class Temporary:
         match = " AND ".join(f"{self._dialect.quote(name)} = {self._dialect.mark}" for name in columns)
         statement = f"SELECT {NUMBER} FROM {self.qualified} WHERE {NUMBER} IN ({', '.join(map(str, among))}) AND {match}"
         return {
-            int(each) for each in self._connection.exec_driver_sql(statement, tuple(map(self._dialect.given, values))).scalars()
+            int(each)
+            for each in self._dialect.execute(self._connection, statement, [*map(self._dialect.given, values)]).scalars()
         }
 
     def is_loose(self, columns: Iterable[str]) -> bool:
@@ -451,8 +452,8 @@ class GreenLook:
             else quote(name)
             for name in self._kind.columns
         ]
-        found = self._connection.exec_driver_sql(
-            f"SELECT {', '.join(read)} FROM {self._from} WHERE {match}", tuple(map(self._dialect.given, bound))
+        found = self._dialect.execute(
+            self._connection, f"SELECT {', '.join(read)} FROM {self._from} WHERE {match}", [*map(self._dialect.given, bound)]
         )
         types = [self._kind.types[name] for name in self._kind.columns]
         return [self._kind.row_class(*map(promised, types, row)) for row in found]

@@ -547,7 +547,7 @@ class _Compared:
             f"SELECT d.* FROM (SELECT s.{NUMBER} AS n, {gone}, {', '.join(flags)} FROM {temporary.qualified} s "
             f"LEFT JOIN {self._green(temporary)} g ON {match}) d WHERE {' OR '.join(f'd.{name} = 1' for name in names)} ORDER BY d.n"
         )
-        for number, is_gone, *flagged in self._connection.exec_driver_sql(statement, ()).all():
+        for number, is_gone, *flagged in self._dialect.execute(self._connection, statement).all():
             aggregate, key = rows[int(number)]
             if is_gone:
                 self._found(aggregate, f"{kind.table}: green has no row {_said(key)}, which its events make")
@@ -579,7 +579,7 @@ class _Compared:
         if is_json:
             sides = [self._dialect.as_stored(each, ColumnKind.JSON) for each in sides]
         statement = f"SELECT {', '.join(sides)} FROM {temporary.qualified} s JOIN {self._green(temporary)} g ON {match} WHERE s.{NUMBER} = {number}"
-        found = self._connection.exec_driver_sql(statement, ()).first()
+        found = self._dialect.execute(self._connection, statement).first()
         if found is None or is_json:
             return found is not None and bool(promised(annotation, found[0]) == promised(annotation, found[1]))
         one, other = found
@@ -599,7 +599,7 @@ class _Compared:
                 f"SELECT {columns} FROM {self._green(temporary)} g WHERE g.{quote(column)} IN ({', '.join([self._dialect.mark] * len(some))}) "
                 f"AND NOT EXISTS (SELECT 1 FROM {temporary.qualified} s WHERE {match})"
             )
-            for whose, *key in self._connection.exec_driver_sql(statement, tuple(given)).all():
+            for whose, *key in self._dialect.execute(self._connection, statement, given).all():
                 aggregate = str(promised(kind.types[column], whose))
                 # A collation may take another aggregate for one of these.
                 if aggregate in known or aggregate.rstrip(" ") in known:

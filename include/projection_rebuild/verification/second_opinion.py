@@ -98,7 +98,7 @@ def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -
             f"FROM {dialect.qualified(schema, section.table)} "
             f"WHERE {' AND '.join([f'({counted})', *only])} GROUP BY 1"
         )
-        rows = [tuple(row) for row in connection.exec_driver_sql(statement, values)]
+        rows = [tuple(row) for row in dialect.execute(connection, statement, values)]
     by_type = {text_of(found): int(placed) for found, _, placed in rows if found is not None}
     return Stored(
         by_type=by_type,

@@ -161,9 +161,9 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
     conditions = _Conditions(context, kind, table, there)
     # Without a common key no row is known to be the same as another.
     counts = {"only_blue": blue_rows, "only_green": green_rows, "differing": 0}
-    counts |= {what: int(connection.exec_driver_sql(f"SELECT count(*) {rest}", ()).scalar_one()) for what, rest in conditions}
+    counts |= {what: int(dialect.execute(connection, f"SELECT count(*) {rest}").scalar_one()) for what, rest in conditions}
     samples = {
-        what: [" / ".join(map(str, key)) for key in connection.exec_driver_sql(conditions.keys(what, rest), ())]
+        what: [" / ".join(map(str, key)) for key in dialect.execute(connection, conditions.keys(what, rest))]
         for what, rest in conditions
         if counts[what]
     }
@@ -217,9 +217,7 @@ class _Conditions:
 
 
 def _check_assertions(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
-    names = {
-        table.blue: context.dialect.qualified(table.schema, table.green).replace("%%", "%") for table in context.table_sets(plan)
-    }
+    names = {table.blue: context.dialect.qualified(table.schema, table.green) for table in context.table_sets(plan)}
     return [failure for sql in context.spec.verify.assertions if (failure := _assertion(connection, sql, names))]
 
 

@@ -169,7 +169,7 @@ class RowStore(Sessions):
 
     def _many(self, connection: sa.Connection, statement: str, rows: Sequence[Values]) -> int:
         """How many rows it has come to, as far as the driver tells."""
-        return connection.exec_driver_sql(statement, list(rows)).rowcount if rows else 0
+        return self.execute_many(connection, statement, rows).rowcount if rows else 0
 
 
 class Comparing(RowStore):

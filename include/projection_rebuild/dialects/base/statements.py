@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -17,11 +18,14 @@ from projection_rebuild.errors.trouble import Kind
 DENIALS = frozenset({Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.SQL})
 """How statements end that fail again as long as nobody changes something."""
 
+_TOKENS = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|%s|%""")
+"""Quoted texts and names, marks, and other percent signs. A quote that is doubled ends one quoted text and begins the next."""
+
 
 class Statements(ABC):
     """Writes and executes statements.
 
-    :param engine: the SQLAlchemy engine of the database; its preparer quotes every identifier
+    :param engine: the SQLAlchemy engine of the database
     :param known_as: how people know the connection, in messages: its id
     """
 
@@ -37,7 +41,6 @@ class Statements(ABC):
     def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         self.engine = engine
         self.known_as = known_as
-        self._quote = engine.dialect.identifier_preparer.quote_identifier
         self._sessions: dict[sa.Connection, int] = {}
         self._cancelling = threading.RLock()
         self._mark = "?" if engine.dialect.paramstyle == "qmark" else "%s"
@@ -48,8 +51,8 @@ class Statements(ABC):
         return self._mark
 
     def quote(self, name: str) -> str:
-        """An identifier, quoted always; with doubled percent signs where the driver formats its statements."""
-        return self._quote(name)
+        """An identifier, quoted always."""
+        return '"' + name.replace('"', '""') + '"'
 
     def qualified(self, schema: str | None, table: str) -> str:
         """A table's name with its schema, quoted."""
@@ -62,16 +65,30 @@ class Statements(ABC):
         """Executes one of the statements that the verbs below return."""
         self._execute(connection, statement)
 
-    def as_it_stands(self, statement: str) -> str:
-        """A statement of the verbs below without what the driver needs: it formats them, so percent signs are doubled there."""
-        return statement if self._mark == "?" else statement.replace("%%", "%")
+    def execute(self, connection: sa.Connection, statement: str, values: Sequence[Any] = ()) -> sa.CursorResult[*tuple[Any, ...]]:
+        """Executes a statement, written as a shell takes it but for the marks of its bound values."""
+        if not values:
+            # Then the driver formats nothing.
+            return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        return connection.exec_driver_sql(self._for_driver(statement, len(values)), tuple(values))
 
-    def run_as_it_stands(self, connection: sa.Connection, statement: str) -> sa.CursorResult[*tuple[Any, ...]]:
-        """Executes a statement that has no bound values and whose percent signs are not doubled."""
-        return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    def execute_many(
+        self, connection: sa.Connection, statement: str, rows: Sequence[Sequence[Any]]
+    ) -> sa.CursorResult[*tuple[Any, ...]]:
+        """The same once for each row of bound values; there is one row at least."""
+        return connection.exec_driver_sql(self._for_driver(statement, len(rows[0])), list(rows))
+
+    def _for_driver(self, statement: str, marks: int) -> str:
+        """A statement with bound values as its driver takes it: one that formats statements wants all other percent signs doubled.
+
+        :param marks: how many marks the statement has
+        """
+        if self._mark == "?" or statement.count("%") == marks:
+            return statement
+        return _TOKENS.sub(lambda found: found[0] if found[0] == self._mark else found[0].replace("%", "%%"), statement)
 
     def _execute(self, connection: sa.Connection, statement: str, *values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
-        return connection.exec_driver_sql(statement, tuple(values))
+        return self.execute(connection, statement, values)
 
     def _version(self, connection: sa.Connection) -> tuple[int, ...]:
         """The server's."""

@@ -62,7 +62,7 @@ class MySQLBase(LockWaits):
 
     def quote(self, name: str) -> str:
         # In backticks, which are right in any sql_mode.
-        return "`" + name.replace("`", "``").replace("%", "%%") + "`"
+        return "`" + name.replace("`", "``") + "`"
 
     def _open(self) -> sa.Connection:
         self._own_sessions.note_what_is_asked()

@@ -103,7 +103,7 @@ class Moment:
         look = f"SELECT 18446744073709551615 + SIGN(COUNT(*)) {self._question}".encode() % values
         with closing(driver.cursor()) as cursor:
             try:
-                cursor.execute(look + b"; " + statement.replace("%%", "%").encode())
+                cursor.execute(look + b"; " + statement.encode())
             except driver.Error as error:
                 if error.args[0] not in (OUT_OF_RANGE, SYNTAX_ERROR):
                     raise

@@ -56,7 +56,7 @@ _MISSING_PARENTS = """SELECT DISTINCT k.CONSTRAINT_NAME, k.REFERENCED_TABLE_SCHE
    AND c.COLUMN_NAME = k.REFERENCED_COLUMN_NAME
  WHERE k.TABLE_SCHEMA = %s AND k.TABLE_NAME = %s AND k.REFERENCED_TABLE_NAME IS NOT NULL AND c.COLUMN_NAME IS NULL ORDER BY 1"""
 
-_REPLICAS = "SELECT COUNT(*) FROM {} WHERE COMMAND LIKE 'Binlog Dump%%'"
+_REPLICAS = "SELECT COUNT(*) FROM {} WHERE COMMAND LIKE 'Binlog Dump%'"
 
 _METADATA_LOCKS = "SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl'"
 
@@ -285,7 +285,7 @@ class MySQLPreflight(Preflight):
 
     def _show_grants(self) -> str:
         roles = self._query("SELECT CURRENT_ROLE()").scalar_one()
-        return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}".replace("%", "%%")
+        return "SHOW GRANTS" if roles == "NONE" else f"SHOW GRANTS FOR CURRENT_USER() USING {roles}"
 
     @property
     def _process_list(self) -> str:

@@ -68,7 +68,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
         with NamedTemporaryFile(prefix="projection_rebuild_") as file:
             file.write(lines.encode())
             file.flush()
-            path = file.name.replace("\\", "/").replace("'", "''").replace("%", "%%")
+            path = file.name.replace("\\", "/").replace("'", "''")
             try:
                 loaded = self._execute(
                     connection,
@@ -96,15 +96,13 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
             return self._update_in_one_go(connection, schema, table, kind, rows)
         # The driver sends one statement for many rows only for INSERT. Each row is there, so each one is an update.
         marks = ", ".join([self._mark] * len(kind.columns))
-        # And of that one it does not format what follows the values, so that percent signs are not doubled there.
-        sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed).replace("%%", "%")
-        statement = (
-            f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks}) "
-            f"ON DUPLICATE KEY UPDATE {sets}"
-        )
+        into = f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})"
+        sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed)
+        # And of that one it does not format what follows the values.
+        statement = f"{self._for_driver(into, len(kind.columns))} ON DUPLICATE KEY UPDATE {sets}"
         self._execute(connection, "SAVEPOINT projection_rebuild_update")
         # The server counts a row that it has changed twice, and one that it has inserted once.
-        if self._many(connection, statement, bound(kind, rows, self.binds)) == 2 * len(rows):
+        if connection.exec_driver_sql(statement, list(bound(kind, rows, self.binds))).rowcount == 2 * len(rows):
             return len(rows)
         self._execute(connection, "ROLLBACK TO SAVEPOINT projection_rebuild_update")
         return self._update_in_one_go(connection, schema, table, kind, rows)
@@ -123,7 +121,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
             return self.update_rows(connection, schema, table, kind, rows)
         statement, values = self._update(schema, table, kind, rows)
         driver: Any = connection.connection.driver_connection
-        head = statement.encode()
+        head = self._for_driver(statement, len(kind.columns)).encode()
         statements, found = [head % tuple(map(driver.literal, row)) for row in values], 0
         with closing(driver.cursor()) as cursor:
             for message in _messages(statements):
@@ -160,7 +158,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        literal = path.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
+        literal = path.replace("\\", "\\\\").replace("'", "''")
         text = f"CONVERT({quoted} USING utf8mb4)" if kind is ColumnKind.BYTES else quoted
         return f"JSON_UNQUOTE({self._last_in_text(text, literal)})"
 

@@ -33,7 +33,7 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
     ) -> Iterator[Trial]:
         query = partial(self._execute, connection)
         live = tables[0].schema or str(query("SELECT DATABASE()").scalar_one())
-        with structure.tried(query, live, [_raw(each) for each in statements]) as place:
+        with structure.tried(query, live, statements) as place:
             there = [each for each in tables if self.table_exists(connection, place, each.blue)]
             forms = {each.blue: self._shown(connection, place, each.blue) for each in there}
             unchanged = {
@@ -59,14 +59,14 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
         # the server's own, to be dropped and renamed as it likes.
         wanted = self._wanted(connection, table)
         clauses = [
-            *map(_raw, self._rows_as_written(wanted)),
+            *self._rows_as_written(wanted),
             *(self._check(self._name_on_green(each.name, table), each) for each in wanted.checks()),
         ]
         if table.form is None and (row_format := self._lost_row_format(connection, table, wanted)):
             wanted = wanted.with_row_format(row_format)
         head = f"CREATE TABLE {self.qualified(table.schema, table.green)}"
         body = ",\n  ".join(clauses)
-        return [f"{head} (\n  {body}\n{_raw(wanted.options_from_one())}"]
+        return [f"{head} (\n  {body}\n{wanted.options_from_one()}"]
 
     @abstractmethod
     def _rows_as_written(self, wanted: text.Definition) -> Iterable[str]:
@@ -85,7 +85,7 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
         """What a CHECK of blue is called on green."""
 
     def _check(self, name: str, check: text.Check) -> str:
-        return f"CONSTRAINT {self.quote(name)} CHECK {_raw(check.rule)}"
+        return f"CONSTRAINT {self.quote(name)} CHECK {check.rule}"
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         there = {index.name: index for index in self._definition(connection, table.schema, table.green).indexes()}
@@ -93,10 +93,10 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
         missing = [index for index in wanted.late_indexes() if there.get(index.name) != index]
         names = {index.name for index in wanted.indexes()}
         gone = [name for name in there if name not in names or any(name == index.name for index in missing)]
-        plain = [f"ADD {_raw(index.clause)}" for index in missing if index.kind != "FULLTEXT"]
+        plain = [f"ADD {index.clause}" for index in missing if index.kind != "FULLTEXT"]
         plain += [f"DROP INDEX {self.quote(name)}" for name in gone]
         # InnoDB builds one of these at a time.
-        fulltext = [f"ADD {_raw(index.clause)}" for index in missing if index.kind == "FULLTEXT"]
+        fulltext = [f"ADD {index.clause}" for index in missing if index.kind == "FULLTEXT"]
         head = f"ALTER TABLE {self.qualified(table.schema, table.green)}"
         return [f"{head} {adds}" for adds in ([", ".join(plain)] if plain else []) + fulltext]
 
@@ -122,8 +122,8 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
 
     def _foreign_key(self, key: text.ForeignKey, schema: str | None, parent: str, name: str | None = None) -> str:
         return (
-            f"CONSTRAINT {self.quote(name or meanwhile_name(key.name))} FOREIGN KEY {_raw(key.columns)} REFERENCES "
-            f"{self.qualified(key.parent_schema or schema, parent)} {_raw(key.parent_columns)}{_raw(key.actions)}"
+            f"CONSTRAINT {self.quote(name or meanwhile_name(key.name))} FOREIGN KEY {key.columns} REFERENCES "
+            f"{self.qualified(key.parent_schema or schema, parent)} {key.parent_columns}{key.actions}"
         )
 
     def _kept(self, table: text.Keyed) -> list[str]:
@@ -150,11 +150,6 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
     @abstractmethod
     def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
         """Gives green the kinds of statistics that blue has been given since green was filled."""
-
-
-def _raw(clause: str) -> str:
-    """What the server has written, for a driver that formats its statements."""
-    return clause.replace("%", "%%")
 
 
 def meanwhile_name(name: str) -> str:

@@ -30,7 +30,7 @@ _QUALIFIED = re.compile(
 )
 
 Query = Callable[..., Any]
-"""Executes a statement with values, percent signs doubled."""
+"""Executes a statement with values."""
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def _refuse_databases(statements: Sequence[str]) -> None:
 
 
 def _use(database: str) -> str:
-    return f"USE {_quoted(database)}".replace("%", "%%")
+    return f"USE {_quoted(database)}"
 
 
 def _begin(query: Query, live: str) -> None:
@@ -109,7 +109,7 @@ def refusals(query: Query, live: str, place: str, tables: Collection[str], views
             del left[name]
             again = True
             try:
-                query(f"CREATE VIEW {_quoted(place)}.{_quoted(name)} AS {made}".replace("%", "%%"))
+                query(f"CREATE VIEW {_quoted(place)}.{_quoted(name)} AS {made}")
                 moved.add(name)
             except sa.exc.DBAPIError as error:
                 yield (

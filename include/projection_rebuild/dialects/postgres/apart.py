@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Scratch, TablesApart, Trial
 from projection_rebuild.dialects.postgres import target_schema as structure
-from projection_rebuild.dialects.postgres.base import PostgresBase, doubled
+from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, Catalog, Column, Relation, full_name, ident, literal
 from projection_rebuild.dialects.postgres.cutover import Switch
 from projection_rebuild.dialects.postgres.schema_trial import Rehearsal
@@ -56,7 +56,7 @@ class PostgresTablesApart(PostgresBase, TablesApart):
             blue = catalog.find(table.schema, table.blue)
             if blue is None:
                 raise CloneError(f"there is no table {table.blue}")
-            return doubled(made_apart(catalog, blue, scratch.schema))
+            return list(made_apart(catalog, blue, scratch.schema))
 
 
 def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from itertools import islice
@@ -118,8 +118,8 @@ class PostgresBase(LockWaits):
                 yield page
 
     def _execute_all(self, connection: sa.Connection, statements: Sequence[str]) -> None:
-        # All in one round trip, and as they stand: without values the driver formats nothing.
-        self.run_as_it_stands(connection, ";\n".join(statements))
+        # All in one round trip.
+        self._execute(connection, ";\n".join(statements))
 
     def _oid(self, connection: sa.Connection, schema: str | None, table: str) -> int | None:
         found: int | None = self._execute(connection, _FIND, schema, table).scalar()
@@ -131,8 +131,3 @@ def _at_once(error: BaseException | None) -> bool:
     cause = getattr(error, "orig", None)
     said = getattr(getattr(cause, "diag", None), "message_primary", None)
     return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
-
-
-def doubled(statements: Iterable[str]) -> list[str]:
-    """With doubled percent signs: the driver formats every statement."""
-    return [statement.replace("%", "%%") for statement in statements]

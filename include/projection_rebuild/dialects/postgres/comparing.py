@@ -41,5 +41,5 @@ class PostgresComparing(PostgresRowStore, Comparing):
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
         text = f"pg_catalog.convert_from({quoted}, 'UTF8')::json" if kind is ColumnKind.BYTES else f"{quoted}::json"
-        name = field.replace("'", "''").replace("%", "%%")
+        name = field.replace("'", "''")
         return f"({quoted if kind is ColumnKind.JSON else text} ->> '{name}')"

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong, Scratch
 from projection_rebuild.dialects.postgres import unsupported as limits
 from projection_rebuild.dialects.postgres.apart import PostgresTablesApart
-from projection_rebuild.dialects.postgres.base import doubled
 from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.comparing import PostgresComparing
 from projection_rebuild.dialects.postgres.cutover import Switch
@@ -34,7 +33,7 @@ from projection_rebuild.model.names import TableSet
 _SNAPSHOTS = """
 SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_xmin IS NOT NULL
-   AND (state LIKE 'idle in transaction%%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
+   AND (state LIKE 'idle in transaction%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
 
 # What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way to whoever waits, but
 # only after deadlock_timeout. Any other statement is a later one of the same transaction, and may hold values that no log should have.
@@ -88,7 +87,7 @@ class PostgresDialect(
 
     def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return doubled(Switch(catalog, tables).prepare())
+            return list(Switch(catalog, tables).prepare())
 
     @contextmanager
     def hold(
@@ -112,7 +111,7 @@ class PostgresDialect(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
     ) -> bool:
         try:
-            self._execute_all(connection, _in_time([statement.replace("%%", "%") for statement in statements], manners.rest))
+            self._execute_all(connection, _in_time(statements, manners.rest))
         except sa.exc.DBAPIError as error:
             if self.kind_of(error) is Kind.CANCELLED:
                 raise PauseTooLong from error
@@ -123,7 +122,7 @@ class PostgresDialect(
 
     def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return doubled(Switch(catalog, tables).take_back())
+            return list(Switch(catalog, tables).take_back())
 
     def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
         return {
@@ -138,17 +137,17 @@ class PostgresDialect(
         with Catalog.of(connection) as catalog:
             switch = Switch(catalog, tables)
             if planned:
-                return doubled(switch.statements())
+                return list(switch.statements())
             switch.refuse_changes()
-            return doubled(switch.statements())
+            return list(switch.statements())
 
     def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return doubled(Switch(catalog, tables).finish())
+            return list(Switch(catalog, tables).finish())
 
     def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return doubled(Switch(catalog, tables).planned_finish())
+            return list(Switch(catalog, tables).planned_finish())
 
 
 _AT_ONCE = 10

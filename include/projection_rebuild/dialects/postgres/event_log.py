@@ -62,7 +62,7 @@ class PostgresEventLog(PostgresBase, EventLog):
 
     def _appending(self, connection: sa.Connection, schema: str | None, table: str) -> list[tuple[str, bool]]:
         """The transactions that write to a table, and whether they are prepared ones."""
-        name = self.qualified(schema, table).replace("%%", "%")
+        name = self.qualified(schema, table)
         return [(transaction, prepared) for transaction, prepared in self._execute(connection, _APPENDING, name)]
 
     def _appends_ended(
@@ -78,7 +78,7 @@ class PostgresEventLog(PostgresBase, EventLog):
             prepared or transaction in appending for transaction, prepared in self._appending(connection, schema, table)
         ):
             return True
-        lock = f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE".replace("%%", "%")
+        lock = f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE"
         try:
             # One message is one transaction: should we hang, the server has let go all the same.
             self._execute_all(connection, ["SET LOCAL lock_timeout = 100", lock])

@@ -100,7 +100,7 @@ class PostgresInspector(PostgresBase, Inspector):
         return {each.name: ColumnType(each.type, _kind(each), each.compares_bytes, each.nullable) for each in found}
 
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
-        found = self._execute(connection, _SHAPES, self.qualified(schema, table).replace("%%", "%"))
+        found = self._execute(connection, _SHAPES, self.qualified(schema, table))
         return {each.name: _shape(each) for each in found}
 
     def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Listed, PartialCopy
-from projection_rebuild.dialects.postgres.base import PostgresBase, doubled
+from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.cutover import counted_on
 from projection_rebuild.model.names import TableSet
@@ -22,7 +22,7 @@ class PostgresPartialCopy(PostgresBase, PartialCopy):
         with Catalog.of(connection) as catalog:
             blue = catalog.find(table.schema, table.blue)
             counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
-        for statement in doubled(counting):
+        for statement in counting:
             self._execute(connection, statement)
 
     def as_text(self, expression: str) -> str:

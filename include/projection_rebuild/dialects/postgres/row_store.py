@@ -69,8 +69,7 @@ class PostgresRowStore(PostgresBase, RowStore):
     def _copy(self, connection: sa.Connection, target: str, kind: RowType, rows: Sequence[Values]) -> None:
         if not rows:
             return
-        # psycopg formats no percent signs in a COPY without values, so the doubling is taken back.
-        statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN".replace("%%", "%")
+        statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN"
         driver: Any = connection.connection.driver_connection
         for some in slices(bound(kind, rows, self.binds)):
             text = as_text(some, _FORMATS)
@@ -110,5 +109,5 @@ class PostgresRowStore(PostgresBase, RowStore):
         """Types of arrays of a table's columns, without their length: a value that is cut would be found."""
         query = """SELECT a.attname, pg_catalog.format_type(a.atttypid, -1) || '[]' FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
-        found = self._execute(connection, query, self.qualified(schema, table).replace("%%", "%"))
-        return {name: str(kind).replace("%", "%%") for name, kind in found}
+        found = self._execute(connection, query, self.qualified(schema, table))
+        return {name: str(kind) for name, kind in found}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import ShadowTables
-from projection_rebuild.dialects.postgres.base import PostgresBase, doubled
+from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.cutover import Switch, dropping
 from projection_rebuild.dialects.postgres.shadow import Clone
@@ -21,25 +21,21 @@ class PostgresShadow(PostgresBase, ShadowTables):
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         with self._clone(connection, table) as clone:
-            return doubled(clone.create())
+            return list(clone.create())
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         with self._clone(connection, table) as clone:
-            return doubled(clone.indexes())
+            return list(clone.indexes())
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         with self._clone(connection, table) as clone:
-            return doubled(clone.foreign_keys(run))
+            return list(clone.foreign_keys(run))
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         # Foreign keys from and to tables outside the run come within the switch, and are validated after it.
         with Catalog.of(connection) as catalog:
             queries = list(Switch(catalog, run).orphans(table))
-        return [
-            f"{key.name} of {key.child}"
-            for key, query in queries
-            if self._execute(connection, query.replace("%", "%%")).first() is not None
-        ]
+        return [f"{key.name} of {key.child}" for key, query in queries if self._execute(connection, query).first() is not None]
 
     def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
         # A new table counts as full of rows that are not visible to all: autovacuum would come just then, and index-only scans
@@ -49,7 +45,7 @@ class PostgresShadow(PostgresBase, ShadowTables):
     def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
         with Catalog.of(connection) as catalog:
             found = catalog.find(table.schema, name)
-            return doubled(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
+            return list(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
 
     @contextmanager
     def _clone(self, connection: sa.Connection, table: TableSet) -> Iterator[Clone]:
