@@ -242,7 +242,7 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(engine: sa.Engine,
     dialect, tables = tables_of(made)
     for _ in range(2):
         with dialect.connect() as connection:
-            renames = [f"{quoted(each.old)} TO {quoted(each.green)}" for each in tables]
+            renames = [f"{dialect.quote(each.old)} TO {dialect.quote(each.green)}" for each in tables]
             dialect.run(connection, f"RENAME TABLE {', '.join(renames)}")
             for table in tables:
                 assert dialect.index_green(connection, table) == []
@@ -313,7 +313,7 @@ def test_a_partitioned_table_is_known_by_its_identity(engine: sa.Engine) -> None
     with dialect.connect() as connection:
         seen = {name: dialect.identity(connection, None, name) for name in (ORDERS, TOTALS)}
         assert None not in seen.values()
-        dialect.run(connection, f"RENAME TABLE {quoted(TOTALS)} TO {quoted(tables[3].old)}")
+        dialect.run(connection, f"RENAME TABLE {dialect.quote(TOTALS)} TO {dialect.quote(tables[3].old)}")
         assert dialect.identity(connection, None, tables[3].old) == seen[TOTALS]
 
 
