@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from include.universal import events, independent
+from include.universal.schema import create_schema
 from projection_rebuild.authoring import Event, Projector
+from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows import RowBuffer
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -51,6 +54,25 @@ def test_the_tutorial_on_projectors_runs_to_its_end(sqlite_url: sa.URL) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT * FROM subscriptions").all() == [("s-1", "basic", "active")]
     engine.dispose()
+
+
+def test_a_run_by_the_class_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "include").symlink_to(DOCS.parent / "include")
+    (tmp_path / ".demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    database = sa.create_engine("sqlite:///.demo/universal.db")
+    create_schema(database)
+    events.append_all(database, events.generate(200))
+    executed("reference/command-line.md")
+    assert independent.actual_tables(database) == independent.expected_tables(database)
+    assert not [name for name in sa.inspect(database).get_table_names() if name.endswith(("_old", "_rebuild"))]
+    database.dispose()
+
+
+def test_the_reference_names_each_verb() -> None:
+    page = (DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
+    verbs = [name for name in vars(Rebuild) if not name.startswith("_")]
+    assert len(verbs) > 30 and [name for name in verbs if f"`{name}(" not in page] == []
 
 
 @pytest.mark.parametrize(
