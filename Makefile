@@ -123,7 +123,7 @@ up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
 
 .PHONY: hooks
-hooks: .venv/.development ## let git check style, types and the subject at each commit
+hooks: .venv/.development ## let git check style, types, prose and the subject at each commit
 	@$(BIN)/pre-commit install
 
 .PHONY: lock
