@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from projection_rebuild.api import Outcome, Waiting
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
-from projection_rebuild_airflow.runs import ledger_id, open_rebuild
+from projection_rebuild_airflow.runs import ledger_run, open_rebuild
 from projection_rebuild_airflow.triggers.low_traffic import ERROR, LONG, LowTrafficTrigger
 
 
@@ -36,8 +36,7 @@ class LowTrafficSensor(BaseSensorOperator):
             verdict = rebuild.look_at_traffic(Waiting(now))
         self.log.info(verdict.message)
         if verdict.outcome is Outcome.WAIT:
-            run = ledger_id(context["dag"].dag_id, context["run_id"])
-            self._wait(LowTrafficTrigger(spec_path=self.spec_path, ledger_run=run, since=now.isoformat()))
+            self._wait(LowTrafficTrigger(spec_path=self.spec_path, ledger_run=ledger_run(context), since=now.isoformat()))
         self._end(context, verdict.outcome, verdict.message)
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:
