@@ -26,6 +26,7 @@ from projection_rebuild_airflow.ids import rebuild_dag_id, rollback_dag_id
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
 from projection_rebuild_airflow.operators.rebuild import (
+    MAP_INDEX_LABEL,
     AtomicSwapOperator,
     BringBackOperator,
     CloneTablesOperator,
@@ -201,7 +202,7 @@ def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> 
     with TaskGroup(group_id=task_ids.REPLAY, tooltip="One task per projector, and one per shard"):
         shared: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
         shards = ReplayShardOperator.partial(
-            task_id=task_ids.SHARDS, map_index_template="{{ map_index_label }}", **shared
+            task_id=task_ids.SHARDS, map_index_template="{{ " + MAP_INDEX_LABEL + " }}", **shared
         ).expand_kwargs(XComArg(clone))
         for name in order(projectors):
             tasks[name] = ReplayOperator(task_id=name, projector=name, **shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,11 @@ def run_is_over(ti: RuntimeTaskInstanceProtocol, run: str) -> bool:
     return ti.get_dr_count(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], states=["queued", "running"]) == 0
 
 
+def is_over_by(context: Context) -> Callable[[str], bool]:
+    """Asks :func:`run_is_over` by the task of a context."""
+    return partial(run_is_over, context["ti"])
+
+
 def ledger_run(context: Context) -> str:
     """The name in the ledger of the run that a task belongs to."""
     return ledger_id(context["dag"].dag_id, context["run_id"])
@@ -49,15 +55,15 @@ def started_by(context: Context) -> str:
 
 
 Progress = Callable[[Checkpoint, float], None]
-"""Told now and then how far a replay is, with its events per second."""
+"""Called now and then with how far a replay is, and its events per second."""
 
 
-def _silent(checkpoint: Checkpoint, rate: float) -> None:
-    """Nobody wants to know."""
+def _no_progress(checkpoint: Checkpoint, rate: float) -> None:
+    """Shows nothing."""
 
 
 @contextmanager
-def open_rebuild(spec_path: str, context: Context, progress: Progress = _silent) -> Iterator[Rebuild]:
+def open_rebuild(spec_path: str, context: Context, progress: Progress = _no_progress) -> Iterator[Rebuild]:
     """The engine's object for the DAG run of a task; its connections are closed at the end.
 
     :param spec_path: the spec file, read anew: what runs is what the file says now
@@ -67,7 +73,7 @@ def open_rebuild(spec_path: str, context: Context, progress: Progress = _silent)
 
 
 @contextmanager
-def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> Iterator[Rebuild]:
+def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _no_progress) -> Iterator[Rebuild]:
     """The engine's object for any run of a spec; its connections are closed at the end.
 
     :param run_id: its name in the ledger

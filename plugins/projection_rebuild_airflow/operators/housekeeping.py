@@ -9,7 +9,7 @@ from airflow.sdk import Context
 from projection_rebuild.api import Housekeeping, load_spec
 from projection_rebuild_airflow.operators.rebuild import SpecOperator, airflow_errors
 from projection_rebuild_airflow.params import ONLY_LIST
-from projection_rebuild_airflow.runs import ledger_run, open_spec, run_is_over
+from projection_rebuild_airflow.runs import is_over_by, ledger_run, open_spec
 from projection_rebuild_airflow.specs import read_specs
 
 
@@ -21,10 +21,8 @@ class HousekeepingOperator(SpecOperator):
 
         :returns: what is gone and what stays, each in words
         """
+        is_over = is_over_by(context)
         rebuilds = [spec.rebuild for spec in read_specs().usable.values()]
-
-        def is_over(run: str) -> bool:
-            return run_is_over(context["ti"], run)
 
         with airflow_errors(), open_spec(load_spec(Path(self.spec_path)), ledger_run(context)) as rebuild, self.at_work(rebuild):
             if context["params"][ONLY_LIST]:

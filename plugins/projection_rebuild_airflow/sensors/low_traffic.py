@@ -1,4 +1,4 @@
-"""Holds the switch for a quiet moment: the first look is a worker's, all later ones are the triggerer's."""
+"""Holds the swap back until a quiet moment. A worker takes the first look, the triggerer all later ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from projection_rebuild_airflow.triggers.low_traffic import ERROR, LONG, LowTraf
 
 
 class LowTrafficSensor(BaseSensorOperator):
-    """Passes inside the spec's low-traffic window when the application is quiet, or at once on "swap now".
+    """Passes when the application is quiet within the spec's low-traffic window, or at once on "swap now".
 
     :param spec_path: the spec file
-    :param on_long_wait: told, with the task's context and what is waited for, when it takes longer than ``low_traffic.warn_after``
+    :param on_long_wait: called when the wait is longer than ``low_traffic.warn_after``, with the task's context and what
+        it waits for
     """
 
     template_fields = ("spec_path",)
@@ -40,7 +41,10 @@ class LowTrafficSensor(BaseSensorOperator):
         self._end(context, verdict.outcome, verdict.message)
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:
-        """Goes on with what the trigger has found."""
+        """Goes on with what the trigger has found.
+
+        :param event: see :class:`LowTrafficTrigger`
+        """
         outcome, message = event["outcome"], event["message"]
         self.log.info(message)
         if outcome == LONG:
