@@ -380,6 +380,23 @@ def test_history_has_duration_pause_and_rate_and_says_what_was_taken_back() -> N
     assert (lengths.latest, pauses.latest, rates.latest) == ("7 min", "41 ms", "5,000")
 
 
+def test_a_run_of_more_projectors_than_the_spec_has_now_says_how_many_it_had() -> None:
+    plan = report("finished").plan.model_copy(update={"projectors": ["Orders", "Lines", "Totals"]})
+    (past,) = shown(seen(past=[report("finished", plan=plan)])).past
+    assert past.projectors == "3"
+
+
+def test_a_replay_that_has_handled_no_event_has_no_rate_in_the_history() -> None:
+    begun = [ReplayRecord(projector="Orders", events=0, position=None, seconds=9.0)]
+    what = shown(seen(past=[report("cloned", replays=begun)]))
+    rates = what.charts[2]
+    assert (what.past[0].rate, rates.latest, rates.bars) == ("", "nothing yet", [])
+
+
+def test_the_page_says_whose_clock_it_goes_by() -> None:
+    assert shown(seen()).at == "Wed 25 Nov 16:00:00, Europe/Amsterdam"
+
+
 def test_a_run_that_has_not_switched_has_no_pause() -> None:
     (planned,) = shown(seen(past=[report("verified")])).past
     assert (planned.duration, planned.pause) == ("", "")

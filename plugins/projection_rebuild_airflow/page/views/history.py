@@ -62,15 +62,21 @@ def past_run_view(seen: Seen, report: Report) -> PastRunView:
         tone=_TONES.get(RunState(report.state), Tone.BUSY),
         reason=report.reason,
         by=report.by,
-        projectors=f"{len(report.plan.projectors)} of {len(seen.spec.projectors)}",
+        projectors=_how_many_projectors(seen, report),
         duration=_seconds(duration) if duration is not None else "",
         pause=_seconds(pause) if pause is not None else "",
-        rate=f"{count(rate)}/s" if rate else "",
+        rate=f"{count(rate)}/s" if rate is not None else "",
         href=links.run(*dag_run) if dag_run else "",
         report=links.report(*dag_run) if dag_run else "",
         facts=[*facts_of(seen, report), *outcome_of(report)],
         verification=verification_view(report.verification),
     )
+
+
+def _how_many_projectors(seen: Seen, report: Report) -> str:
+    """How many of the spec's projectors a run has replayed. The spec may have lost some of them since."""
+    replayed, known = len(report.plan.projectors), len(seen.spec.projectors)
+    return f"{replayed} of {known}" if replayed <= known else f"{replayed}"
 
 
 def state_in_words(seen: Seen, report: Report) -> str:
@@ -118,9 +124,10 @@ def _pause(report: Report) -> float | None:
 
 
 def _rate(report: Report) -> float | None:
-    """Events per second of all replays together, as if one came after the other."""
+    """Events per second of all replays together, as if one came after the other; None: nothing is replayed yet."""
     seconds = sum(replay.seconds for replay in report.replays)
-    return sum(replay.events for replay in report.replays) / seconds if seconds else None
+    events = sum(replay.events for replay in report.replays)
+    return events / seconds if events and seconds else None
 
 
 def _seconds(seconds: float) -> str:

@@ -23,6 +23,7 @@ SECONDS_AT_WORK, SECONDS_IDLE = 2.0, 10.0
 class RebuildView:
     """One rebuild.
 
+    :param at: the moment of the look, with the time zone of all moments on the page
     :param one: the page shows one run only
     :param again_in: in how many seconds it is worth asking again
     """
@@ -57,7 +58,7 @@ def rebuild_view(seen: Seen, may_act: Callable[[str], bool], only: str = "") -> 
         rebuild=seen.spec.rebuild,
         status=status,
         tone=tone,
-        at=moment(seen.at, seen.spec.zone),
+        at=f"{moment(seen.at, seen.spec.zone)}, {seen.spec.zone.key}",
         runs=runs,
         gauges=gauges(seen),
         gate=gate_message(seen, shown),
