@@ -109,6 +109,10 @@ docs: .venv/.development ## build the site of docs/ into .site, with search; a b
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	echo "Open .site/index.html, or see changes at once with: .venv/bin/mkdocs serve"
 
+.PHONY: pictures
+pictures: .venv/.development ## take the docs' pictures of Airflow's UI anew, in a browser (10 minutes)
+	@$(BIN)/python -m tools.pictures
+
 .PHONY: prove
 prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
 	@$(BIN)/python -m tools.prove $(ARGS)
