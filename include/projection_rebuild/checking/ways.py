@@ -25,7 +25,7 @@ from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place
 from projection_rebuild.replay import set_based, shards
 from projection_rebuild.replay.inline import project_live
-from projection_rebuild.replay.projector_replay import PAGE_EVENTS
+from projection_rebuild.replay.pipeline.feed import PAGE_EVENTS
 from projection_rebuild.replay.row_tables import WriteError
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run import start

@@ -6,7 +6,7 @@ owner's has come, and from verification on the owner always goes first. It may b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -32,6 +32,14 @@ class Projects(Protocol):
         """Applies an event to the rows."""
 
 
+class RowOwner(Protocol):
+    """Whoever has rows in memory that others look at."""
+
+    @property
+    def rows(self) -> RowBuffer:
+        """The rows as they are now; another buffer once they were given up."""
+
+
 class Reading:
     """What one projector looks at beside its own rows.
 
@@ -41,10 +49,10 @@ class Reading:
     def __init__(self, projector: type[Projector], source: RowSource) -> None:
         self._classes = projector.reads
         self._source = source
-        self._owners: Mapping[type, Callable[[], RowBuffer]] = {}
+        self._owners: Mapping[type, RowOwner] = {}
         self.renew()
 
-    def lean_on(self, owners: Mapping[type, Callable[[], RowBuffer]]) -> None:
+    def lean_on(self, owners: Mapping[type, RowOwner]) -> None:
         """From here on these classes are looked at as their owners have them in memory, which may not be written yet."""
         self._owners = {each: owners[each] for each in self._classes if each in owners}
         self.renew()
@@ -53,7 +61,7 @@ class Reading:
         """Forgets what was seen: the tables may have gone on."""
         seen = RowBuffer(self._source)
         self.buffers: dict[type, RowBuffer] = {
-            each: self._owners[each]() if each in self._owners else seen for each in self._classes
+            each: self._owners[each].rows if each in self._owners else seen for each in self._classes
         }
         self.probes = {each: ProbeRows(buffer) for each, buffer in self.buffers.items()}
 

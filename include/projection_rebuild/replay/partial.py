@@ -28,8 +28,9 @@ from projection_rebuild.ledger import Checkpoint, PartState
 from projection_rebuild.model.findings import Finding
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.plan import Plan
-from projection_rebuild.model.positions import BEGINNING, Place, is_before, said
+from projection_rebuild.model.positions import BEGINNING, Place, earliest, is_before, said
 from projection_rebuild.replay.foreign_reads import Projects
+from projection_rebuild.replay.scope import ReplayScope
 from projection_rebuild.rows.types import Rows
 from projection_rebuild.run import jobs
 from projection_rebuild.run.context import Context
@@ -40,7 +41,7 @@ FEW_STREAMS = 1_000
 
 
 @dataclass(frozen=True)
-class OpenPart:
+class OpenPart(ReplayScope):
     """One projector's part, its other rows being copied.
 
     :param settled: up to here only events of the part are applied, above it all events
@@ -52,8 +53,13 @@ class OpenPart:
     settled: Place
     only: Only
 
+    def ranges(self, after: Place, upto: Place) -> Iterator[tuple[Place, Place, Only]]:
+        if is_before(after, self.settled):
+            yield after, earliest([upto, self.settled]), self.only
+            after = self.settled
+        yield after, upto, EVERYTHING
+
     def of(self, projector: Projects) -> Projects:
-        """A projector as it works on this part."""
         return _OfPart(projector, self)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from projection_rebuild.authoring.partition import Partition, Shard
 from projection_rebuild.errors import ShardError
 from projection_rebuild.ledger import Asked
+from projection_rebuild.replay.scope import ReplayScope
 from projection_rebuild.rows.buffer import Asking, RowBuffer
 from projection_rebuild.rows.types import Key, RowType, row_type
 
@@ -21,31 +22,42 @@ MOST_ASKED = 10_000
 """Rows that a transaction may have asked for in vain, without its being known at once whose they would be."""
 
 
-class Ownership:
-    """What one shard has read and asked for since its last commit.
+class Ownership(ReplayScope):
+    """A shard, and what it has read and asked for since its last commit.
 
     :param label: how the shard is called
     """
 
+    hint = OF_ANOTHER_SHARD
+    # Several shards write one table.
+    makes_indexes = False
+
+    shard: Shard
+    seen: set[str]
+    asking: Asking
+
     def __init__(self, label: str, shard: Shard, partition: Partition) -> None:
         self.shard = shard
         self.asking = Asking()
-        self.seen: set[str] = set()
-        """The partitions of the events that were read, as the event store's database writes them."""
+        # As the event store's database writes them.
+        self.seen = set()
         self._label = label
         self._partition = partition
 
     def begin(self) -> None:
-        """What was read is committed, or forgotten."""
         self.asking.clear()
         self.seen.clear()
 
-    def check(self, rows: RowBuffer) -> list[Asked]:
-        """Makes sure that only rows of what was read have been reached.
+    def undo(self) -> None:
+        self.asking.clear()
 
-        :returns: what was asked for in vain, and may be another shard's all the same
-        :raises ShardError: a row belongs to another partition than the events
-        """
+    def partitions(self) -> frozenset[str]:
+        return frozenset(self.seen)
+
+    def restore(self, partitions: frozenset[str]) -> None:
+        self.seen.update(partitions)
+
+    def check(self, rows: RowBuffer) -> list[Asked]:
         for kind, values in rows.touched_values(self._partition.attribute):
             if not self._covers(rows, kind, values):
                 raise self._stray(kind)
