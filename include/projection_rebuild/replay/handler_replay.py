@@ -14,7 +14,7 @@ from projection_rebuild.errors import Interrupted
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.dead_letters import retry_dead_letters
-from projection_rebuild.replay.foreign_reads import Reading, RowOwner
+from projection_rebuild.replay.foreign_reads import ForeignReads, RowOwner
 from projection_rebuild.replay.indexes import index_lookups
 from projection_rebuild.replay.memory import collector_off
 from projection_rebuild.replay.pace import Pace
@@ -49,13 +49,13 @@ class HandlerReplay:
         connection: sa.Connection,
         applied_above: Collection[int] | None = None,
         scope: ReplayScope | None = None,
-        reads: Reading | None = None,
+        reads: ForeignReads | None = None,
     ) -> None:
         scope = scope or ReplayScope()
         self.projector = projector
         self._context = context
         self._connection = connection
-        self._reads = reads or Reading(projector, GreenTables(context.dialect, connection, context.schema, str))
+        self._reads = reads or ForeignReads(projector, GreenTables(context.dialect, connection, context.schema, str))
         tables = GreenTables(context.dialect, connection, context.schema, lambda name: context.table_set(name).green)
         tables.learn(projector.kinds())
         limits, keeps = context.spec.replay, context.spec.replay.on_error is OnError.DEAD_LETTER
@@ -92,7 +92,7 @@ class HandlerReplay:
 
     def attach(self, owners: Mapping[type, RowOwner]) -> None:
         """From here on its handlers see these rows of others as their owners have them in memory."""
-        self._reads.lean_on(owners)
+        self._reads.attach(owners)
 
     # By itself --------------------------------------------------------------------------------------------------------
 

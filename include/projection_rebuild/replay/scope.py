@@ -9,7 +9,7 @@ from projection_rebuild.eventstore.store import EVERYTHING, Only
 from projection_rebuild.ledger import Asked
 from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.foreign_reads import Projects
-from projection_rebuild.rows.buffer import Asking, RowBuffer
+from projection_rebuild.rows.buffer import MissLog, RowBuffer
 
 
 class ReplayScope:
@@ -21,7 +21,7 @@ class ReplayScope:
     seen: set[str] | None = None
     """Where the event store notes the partitions of the events that it has read; None: nowhere."""
 
-    asking: Asking | None = None
+    misses: MissLog | None = None
     """Where the rows note what handlers asked for in vain; None: nowhere."""
 
     hint: str = ""

@@ -12,7 +12,7 @@ from projection_rebuild.authoring.partition import Partition, Shard
 from projection_rebuild.errors import ShardError
 from projection_rebuild.ledger import Asked
 from projection_rebuild.replay.scope import ReplayScope
-from projection_rebuild.rows.buffer import Asking, RowBuffer
+from projection_rebuild.rows.buffer import MissLog, RowBuffer
 from projection_rebuild.rows.types import Key, RowType, row_type
 
 OF_ANOTHER_SHARD = "In a shard a row that is missing may be another shard's: then replay it without shards, or correct `partition_by` or the `stream` of its rows."
@@ -34,22 +34,22 @@ class Ownership(ReplayScope):
 
     shard: Shard
     seen: set[str]
-    asking: Asking
+    misses: MissLog
 
     def __init__(self, label: str, shard: Shard, partition: Partition) -> None:
         self.shard = shard
-        self.asking = Asking()
+        self.misses = MissLog()
         # As the event store's database writes them.
         self.seen = set()
         self._label = label
         self._partition = partition
 
     def begin(self) -> None:
-        self.asking.clear()
+        self.misses.clear()
         self.seen.clear()
 
     def undo(self) -> None:
-        self.asking.clear()
+        self.misses.clear()
 
     def partitions(self) -> frozenset[str]:
         return frozenset(self.seen)
@@ -79,14 +79,14 @@ class Ownership(ReplayScope):
         return {str(each) for each in rows.held(kind, attribute, self.seen)}.issuperset(found - self.seen)
 
     def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
-        for row_class, key in self.asking.missed:
+        for row_class, key in self.misses.missed:
             kind = row_type(row_class)
             if rows.holds(row_class, key) or self._tells(rows, kind, kind.key_attributes, key):
                 continue
             yield Asked(self.shard.number, kind.table, None, key)
 
     def _looked_up(self, rows: RowBuffer) -> Iterator[Asked]:
-        for row_class, name, value in self.asking.looked_up:
+        for row_class, name, value in self.misses.looked_up:
             kind = row_type(row_class)
             if not self._tells(rows, kind, (name,), (value,)):
                 yield Asked(self.shard.number, kind.table, name, (value,))

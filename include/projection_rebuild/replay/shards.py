@@ -18,7 +18,7 @@ from projection_rebuild.model.results import ReplayResult
 from projection_rebuild.replay.indexes import index_lookups
 from projection_rebuild.replay.projector_replay import replay
 from projection_rebuild.replay.row_tables import WriteError
-from projection_rebuild.replay.set_based import why_not
+from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shard_ownership import Ownership
 from projection_rebuild.replay.unit import shard_unit
 from projection_rebuild.rows.types import row_type
@@ -53,7 +53,7 @@ def why_whole(context: Context, projector: type[Projector]) -> str | None:
         return "it is replayed within the windows of its stage, by one worker"
     if not context.spec.begins_at_once(projector.name()):
         return "it is replayed in a later stage, and shards begin when the tables are made"
-    if why_not(context, projector) is None:
+    if ineligible_because(context, projector) is None:
         return "it is replayed by its SQL, whose work the database divides by itself if it can"
     return None
 

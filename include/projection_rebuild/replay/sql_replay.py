@@ -10,12 +10,12 @@ import sqlalchemy as sa
 from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.positions import Place, is_before, said
-from projection_rebuild.replay.foreign_reads import Reading
+from projection_rebuild.replay.foreign_reads import ForeignReads
 from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.pace import Pace
 from projection_rebuild.replay.row_tables import WriteError
 from projection_rebuild.replay.scope import ReplayScope
-from projection_rebuild.replay.set_based import SetError, Sets
+from projection_rebuild.replay.set_based import SetBasedReplay, SetError
 from projection_rebuild.run.context import Context
 
 
@@ -33,10 +33,10 @@ class SqlReplay(HandlerReplay):
         connection: sa.Connection,
         applied_above: Collection[int] | None = None,
         scope: ReplayScope | None = None,
-        reads: Reading | None = None,
+        reads: ForeignReads | None = None,
     ) -> None:
         super().__init__(context, projector, checkpoint, connection, applied_above, scope, reads)
-        self._sql: Sets | None = Sets(context, projector, frozenset(applied_above or ()))
+        self._sql: SetBasedReplay | None = SetBasedReplay(context, projector, frozenset(applied_above or ()))
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
         """Replays up to a settled position, by SQL as far as that goes.
@@ -53,7 +53,7 @@ class SqlReplay(HandlerReplay):
             self.pipeline.rewind()
         super().replay_to(head, throttle, progress)
 
-    def _replay_range(self, sql: Sets, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
+    def _replay_range(self, sql: SetBasedReplay, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
         pipeline = self.pipeline
         pipeline.since = time.monotonic()
         bound, count = sql.next_range(pipeline.reached, head)
@@ -72,7 +72,7 @@ class SqlReplay(HandlerReplay):
             pipeline.committed(moved)
             progress(moved)
 
-    def _write_range(self, sql: Sets, count: int, bound: Place, head: Place) -> Checkpoint:
+    def _write_range(self, sql: SetBasedReplay, count: int, bound: Place, head: Place) -> Checkpoint:
         context, connection, pipeline = self._context, self._connection, self.pipeline
         moved = pipeline.advance(count, bound, head, 0.0)
         context.dialect.allow_memory(connection, context.spec.replay.max_memory)

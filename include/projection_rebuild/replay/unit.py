@@ -15,11 +15,11 @@ from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import Place, is_before
 from projection_rebuild.replay.external.replay import ExternalReplay
-from projection_rebuild.replay.foreign_reads import reading_of
+from projection_rebuild.replay.foreign_reads import foreign_reads_of
 from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.pace import Pace
 from projection_rebuild.replay.partial import OpenPart
-from projection_rebuild.replay.set_based import why_not
+from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shard_ownership import Ownership
 from projection_rebuild.replay.sql_replay import SqlReplay
 from projection_rebuild.run.context import Context
@@ -79,7 +79,7 @@ def unit_of(
     projector = context.projector(checkpoint.projector)
     if issubclass(projector, ExternalProjector):
         return ExternalReplay(context, projector, checkpoint, connection, stopped)
-    reads = reading_of(context, connection, plan, projector)
+    reads = foreign_reads_of(context, connection, plan, projector)
     # A part is a choice among rows, which handlers tell.
     in_part = part is not None and is_before(checkpoint.position, part.settled)
     by_sql = _is_replayed_by_sql(context, projector, handlers_tell=in_part)
@@ -104,7 +104,7 @@ def _is_replayed_by_sql(context: Context, projector: type[Projector], *, handler
     :param handlers_tell: only handlers can tell which rows are replayed
     :raises ProjectorError: it is not, and there are no handlers
     """
-    reason = why_not(context, projector)
+    reason = ineligible_because(context, projector)
     if reason is None and not handlers_tell:
         return True
     if not projector.has_handlers():

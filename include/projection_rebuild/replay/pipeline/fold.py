@@ -9,9 +9,9 @@ from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.errors import HandlerError, PartError, RowError
 from projection_rebuild.errors.boundary import trouble_at_event, word_for
 from projection_rebuild.model.positions import Place, said
-from projection_rebuild.replay.foreign_reads import Projects, Reading
+from projection_rebuild.replay.foreign_reads import ForeignReads, Projects
 from projection_rebuild.replay.pipeline.budget import Budget
-from projection_rebuild.replay.prefetch import LoadAhead
+from projection_rebuild.replay.prefetch import Prefetcher
 from projection_rebuild.replay.row_tables import GreenTables
 from projection_rebuild.replay.scope import ReplayScope
 from projection_rebuild.rows.buffer import RowBuffer
@@ -36,7 +36,7 @@ class Fold:
         self,
         projector: type[Projector],
         tables: GreenTables,
-        reads: Reading,
+        reads: ForeignReads,
         scope: ReplayScope,
         budget: Budget,
         log: Callable[[str], None],
@@ -50,14 +50,14 @@ class Fold:
         self._budget = budget
         self._log = log
         self._instance: Projects = reads.of(scope.of(projector()))
-        self._prefetcher = LoadAhead(self._instance, reads)
+        self._prefetcher = Prefetcher(self._instance, reads)
 
     def begin(self, *, complete: bool) -> None:
         """Begins with a buffer that holds nothing.
 
         :param complete: green is known to be empty, so that nothing has to be loaded
         """
-        self.rows = RowBuffer(self._tables, complete=complete, classes=self._projector.owns, asking=self.scope.asking)
+        self.rows = RowBuffer(self._tables, complete=complete, classes=self._projector.owns, misses=self.scope.misses)
         self.scope.begin()
 
     def renew_reads(self) -> None:
