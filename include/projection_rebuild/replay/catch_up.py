@@ -47,8 +47,8 @@ class Lockstep:
         together: list[HandlerReplay] = []
         self.programs: list[ExternalReplay] = []
         for name in plan.projectors:
-            part = partial.open_part(context, connection, plan, checkpoints[name])
-            unit = unit_of(context, connection, plan, checkpoints[name], part)
+            selection = partial.open_selection(context, connection, plan, checkpoints[name])
+            unit = unit_of(context, connection, plan, checkpoints[name], selection)
             if isinstance(unit, ExternalReplay):
                 self.programs.append(unit)
             else:

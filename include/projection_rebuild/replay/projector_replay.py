@@ -14,6 +14,7 @@ from projection_rebuild.model.results import ReplayResult
 from projection_rebuild.replay import partial
 from projection_rebuild.replay.foreign_reads import readable_to, reads_of_run
 from projection_rebuild.replay.indexes import index, index_lookups
+from projection_rebuild.replay.partial_copy import prepare
 from projection_rebuild.replay.unit import ReplayUnit, unit_of
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.jobs import heads_of
@@ -41,14 +42,14 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
         if first is None:
             raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
         plan = context.plan_of(run)
-        first = partial.prepare(context, connection, plan, first)
+        first = prepare(context, connection, plan, first)
         context.log(f"{name}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
         progress = ProgressLog(context, first, name)
         throttle = Throttle(context, name, connection, lambda: stopped() or closed())
-        part = partial.open_part(context, connection, plan, first)
+        selection = partial.open_selection(context, connection, plan, first)
         if first.position is not None:
             index_lookups(context, connection, projector)
-        unit: ReplayUnit = unit_of(context, connection, plan, first, part, stopped)
+        unit: ReplayUnit = unit_of(context, connection, plan, first, selection, stopped)
         began = unit.begin()
         with unit.at_work():
             for head in _heads(context, connection, plan, unit):

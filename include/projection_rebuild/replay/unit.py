@@ -18,7 +18,7 @@ from projection_rebuild.replay.external.replay import ExternalReplay
 from projection_rebuild.replay.foreign_reads import foreign_reads_of
 from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.pace import Pace
-from projection_rebuild.replay.partial import OpenPart
+from projection_rebuild.replay.partial import OpenSelection
 from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shard_ownership import Ownership
 from projection_rebuild.replay.sql_replay import SqlReplay
@@ -67,12 +67,12 @@ def unit_of(
     connection: sa.Connection,
     plan: Plan,
     checkpoint: Checkpoint,
-    part: OpenPart | None,
+    selection: OpenSelection | None,
     stopped: Callable[[], bool] | None = None,
 ) -> HandlerReplay | ExternalReplay:
     """The replay of the projector whose checkpoint this is.
 
-    :param part: the part of its rows that is replayed first; None: all are
+    :param selection: the part of its rows that is replayed first; None: all are
     :param stopped: see :class:`ExternalReplay`
     :raises ProjectorError: it has only SQL, which cannot be used
     """
@@ -81,9 +81,9 @@ def unit_of(
         return ExternalReplay(context, projector, checkpoint, connection, stopped)
     reads = foreign_reads_of(context, connection, plan, projector)
     # A part is a choice among rows, which handlers tell.
-    in_part = part is not None and is_before(checkpoint.position, part.settled)
+    in_part = selection is not None and is_before(checkpoint.position, selection.settled)
     by_sql = _is_replayed_by_sql(context, projector, handlers_tell=in_part)
-    return (SqlReplay if by_sql else HandlerReplay)(context, projector, checkpoint, connection, plan.already, part, reads)
+    return (SqlReplay if by_sql else HandlerReplay)(context, projector, checkpoint, connection, plan.already, selection, reads)
 
 
 def shard_unit(
