@@ -16,7 +16,7 @@ from projection_rebuild.authoring.external import ExternalProjector
 from projection_rebuild.errors import ProgramFailed
 from projection_rebuild.model.names import GREEN_SUFFIX
 from projection_rebuild.model.positions import Place, is_before
-from projection_rebuild.replay.external.process import Program
+from projection_rebuild.replay.external.process import Process
 from projection_rebuild.run.context import Context
 
 VARIABLE = "PROJECTION_REBUILD_"
@@ -40,7 +40,7 @@ class Call:
         self._said: int | None = None
         self._at: Place = after
         values = _values(context, projector, after, upto)
-        self.program = Program(
+        self.process = Process(
             [_filled(word, values) for word in projector.command],
             patience=external.PATIENCE,
             directory=projector.directory,
@@ -50,8 +50,8 @@ class Call:
     def positions(self, seconds: float) -> Iterator[int]:
         """The last position that the program has reported within this time, if it has reported any."""
         deadline, reached = time.monotonic() + seconds, None
-        while (left := deadline - time.monotonic()) > 0 and not self.program.has_ended():
-            line = self.program.line(min(left, 0.05))
+        while (left := deadline - time.monotonic()) > 0 and not self.process.has_ended():
+            line = self.process.line(min(left, 0.05))
             if line is not None and (found := self._understood(line)) is not None:
                 reached = found
         if reached is not None:
@@ -74,7 +74,7 @@ class Call:
 
     def check(self) -> None:
         """Whether the program, which has ended, has done what it was asked for."""
-        code = self.program.end()
+        code = self.process.end()
         if code:
             what = "its command cannot be started" if code == 127 else f"it ended with exit code {code}"
             raise failed(self._projector, self.upto, what)

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
-class Program:
+class Process:
     """A program at work; it ends when :meth:`end` is called, and with this process in any case.
 
     :param command: program and arguments

@@ -155,7 +155,7 @@ class ExternalReplay:
             self._still_ours()
             for reached in call.positions(seconds):
                 self._reached(call, reached, progress)
-            if not call.program.has_ended():
+            if not call.process.has_ended():
                 return False
             call.check()
         except BaseException:
@@ -190,5 +190,5 @@ class ExternalReplay:
     def cut_short(self) -> None:
         """Ends the program, if one is at work; the ledger keeps that its call had no end."""
         if self._call is not None:
-            self._call.program.end()
+            self._call.process.end()
             self._call = None
