@@ -73,9 +73,9 @@ def test_without_the_drain_the_last_events_are_lost(database: sa.Engine, monkeyp
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
-    monkeypatch.setattr(catch_up.Lockstep, "drain", lambda self, position: [])
-    monkeypatch.setattr(catch_up.Lockstep, "catch_up", lambda self, stopped: None)
-    monkeypatch.setattr(catch_up.Lockstep, "miscounted", lambda self, stored: [])
+    monkeypatch.setattr(catch_up.CatchUp, "drain", lambda self, position: [])
+    monkeypatch.setattr(catch_up.CatchUp, "catch_up", lambda self, stopped: None)
+    monkeypatch.setattr(catch_up.CatchUp, "miscounted", lambda self, stored: [])
     made.swap()
     assert actual(database) != expected([*events(1_000), LATE])
 
@@ -87,8 +87,8 @@ def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, mon
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
     without_folding(monkeypatch)
-    monkeypatch.setattr(catch_up.Lockstep, "catch_up", lambda self, stopped: None)
-    monkeypatch.setattr(catch_up.Lockstep, "position", property(lambda self: 1_000))
+    monkeypatch.setattr(catch_up.CatchUp, "catch_up", lambda self, stopped: None)
+    monkeypatch.setattr(catch_up.CatchUp, "position", property(lambda self: 1_000))
     monkeypatch.setattr(
         EventStore, "counts", lambda self, after, upto, count=EventStore.counts: count(self, after, self.newest())
     )
@@ -109,7 +109,7 @@ def test_without_the_count_a_missed_event_is_lost(database: sa.Engine, monkeypat
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [{"id": at} | stored[at - 1]])
-    monkeypatch.setattr(catch_up.Lockstep, "miscounted", lambda self, stored: [])
+    monkeypatch.setattr(catch_up.CatchUp, "miscounted", lambda self, stored: [])
     made.swap()
     assert actual(database) != expected([*stored, LATE])
 

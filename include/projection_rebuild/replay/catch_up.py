@@ -29,7 +29,7 @@ MOST_EVENTS = 10_000
 """Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
 
 
-class Lockstep:
+class CatchUp:
     """All projectors of a run, in the order of their dependencies.
 
     :param connection: where rows are loaded and written
@@ -141,7 +141,7 @@ class Lockstep:
             program.pass_over(position, position)
         return sorted({position for positions in folded.values() for position in positions})
 
-    def stand(self) -> None:
+    def assert_checkpoints_unmoved(self) -> None:
         """Makes sure, in the caller's transaction, that nobody has moved a checkpoint since this worker did.
 
         :raises FencedOut: another worker of this run has

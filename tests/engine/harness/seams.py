@@ -91,8 +91,8 @@ def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_folding(patch: pytest.MonkeyPatch) -> None:
-    """What is read for green in lockstep with the event store is not applied."""
-    patch.setattr(catch_up.Lockstep, "_fold", lambda self, bound, among=None: {})
+    """What a catch-up reads for green is not applied."""
+    patch.setattr(catch_up.CatchUp, "_fold", lambda self, bound, among=None: {})
 
 
 def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:
