@@ -58,7 +58,7 @@ def test_a_package_with_the_name_of_an_old_module_hands_on_its_names(old: str) -
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("rows", "Rows row RowType RowBuffer RowSource Changes Key Values row_type ProbeRows"),
+        ("rows", "Rows row RowType RowBuffer RowSource Changes Key Values row_type RecordingRows ProbeRows"),
         ("spec", "RebuildSpec RunOptions load_spec LiveWriter OnError PARAMETERS parse_duration"),
         ("errors", "RebuildError SpecError"),
         ("dialects", "Dialect dialect_for trouble_of"),

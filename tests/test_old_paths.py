@@ -110,6 +110,11 @@ def test_a_project_needs_no_folder_on_its_path_beside_those_of_version_0_1() -> 
     assert "ok" in run("from include.projection_rebuild.live import project_live; print('ok')", path=("",))
 
 
+def test_project_inline_has_its_first_name_too() -> None:
+    inline = import_module("projection_rebuild.replay.inline")
+    assert inline.project_live is inline.project_inline
+
+
 @pytest.fixture
 def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package ``shop`` whose modules have moved since it was called ``bygone.shop``; one of today's has an old one's name."""

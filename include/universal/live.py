@@ -21,7 +21,7 @@ from include.universal.projectors import ALL
 from include.universal.schema import category_summaries, subscriptions
 from projection_rebuild.authoring import Event, Projector
 from projection_rebuild.eventstore.store import EventStore
-from projection_rebuild.replay.inline import project_live
+from projection_rebuild.replay.inline import project_inline
 
 metadata = sa.MetaData()
 
@@ -161,7 +161,7 @@ def work_off(engine: sa.Engine, store: EventStore, queue: int = 0, projectors: S
 
 def _project(connection: sa.Connection, event: Event, projectors: Sequence[type[Projector]]) -> None:
     for projector in projectors:
-        project_live(connection, projector, event)
+        project_inline(connection, projector, event)
 
 
 def _types(projectors: Sequence[type[Projector]]) -> list[str]:

@@ -123,6 +123,13 @@ class User:
         if SHOTS:
             self.page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
+    @contextmanager
+    def tall(self) -> Iterator[None]:
+        """Within it the window shows what one would scroll for otherwise."""
+        self.page.set_viewport_size({"width": 1400, "height": 1250})
+        yield
+        self.page.set_viewport_size(WIDE)
+
     def shoot_graph(self, run: str) -> None:
         """Takes a picture of a run in Airflow's graph, if somebody wants them."""
         if not SHOTS:
@@ -193,7 +200,9 @@ def test_an_operators_day(browser: Browser, running_airflow: RunningAirflow, app
 
     form = operator.form("rebuild_universal")
     choose(form, "MonthlySummaryProjector: monthly_summaries", why="totals of travel are doubled")
-    operator.shoot("form")
+    with operator.tall():
+        form.get_by_text("Single Run", exact=True).scroll_into_view_if_needed()
+        operator.shoot("form")
     tick(form, "How it is checked and switched", "Ask before the switch")
     form.get_by_role("button", name="Trigger").click()
     expect(operator.page.get_by_role("dialog")).to_have_count(0)
@@ -222,7 +231,8 @@ def test_an_operators_day(browser: Browser, running_airflow: RunningAirflow, app
     operator.run.get_by_role("link", name="Approve or reject").click()
     operator.page.wait_for_url("**/required_actions")
     expect(operator.page.get_by_text("totals of travel are doubled")).to_be_visible()
-    operator.shoot("approval")
+    with operator.tall():
+        operator.shoot("approval")
     approve(operator, running_airflow)
 
     # The window is shut; who may only look, in the dark, sees the same and finds nothing to press.

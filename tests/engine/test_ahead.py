@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector, handles
-from projection_rebuild.replay.foreign_reads import Reading
-from projection_rebuild.replay.prefetch import Depths, LoadAhead
+from projection_rebuild.replay.foreign_reads import ForeignReads
+from projection_rebuild.replay.prefetch import Depths, Prefetcher
 from projection_rebuild.rows.buffer import RowBuffer
 from projection_rebuild.rows.types import Rows
 from tests.engine.harness.items import Item, Stored, Total
@@ -52,9 +52,9 @@ SOURCE = [Item(f"{number}-{each}", "p", each) for number in range(6) for each in
 SOURCE_TOTALS = [Total(each, "m") for each in range(SIZE)]
 
 
-def loading(source: Stored) -> tuple[Counting, LoadAhead, RowBuffer]:
+def loading(source: Stored) -> tuple[Counting, Prefetcher, RowBuffer]:
     projector = Counting()
-    return projector, LoadAhead(projector, Reading(Counting, source)), RowBuffer(source)
+    return projector, Prefetcher(projector, ForeignReads(Counting, source)), RowBuffer(source)
 
 
 def test_events_of_which_none_asks_for_more_are_looked_at_once() -> None:

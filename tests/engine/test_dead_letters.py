@@ -13,7 +13,7 @@ from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import FencedOut, HandlerError, TooManyDeadLetters, VerificationFailed
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay.projector_replay import ProjectorReplay, drive_again
+from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.row_tables import WriteError
 from projection_rebuild.rows.types import Rows
 from tests.engine.harness import shop
@@ -163,16 +163,16 @@ def test_of_two_workers_one_drives_an_event_again(engine: sa.Engine) -> None:
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
         read = context.ledger.checkpoints.of_projectors(one, "run")["PickyProjector"]
-        first, late = (ProjectorReplay(context, PickyProjector, read, each) for each in (one, two))
-        drive_again(context, first)
+        first, late = (HandlerReplay(context, PickyProjector, read, each) for each in (one, two))
+        first.begin()
         # As if it had come here before the first one was done.
-        (letter,) = late._buried.values()
+        (letter,) = late.pipeline.errors.recorded
         (event,) = context.store.find([letter.position], metadata=False)
         with pytest.raises(FencedOut):
-            late.drive_again(letter, event)
+            late.pipeline.retry(letter, event)
         # Nor does one go on that has rows in memory without that event.
         with pytest.raises(FencedOut), context.dialect.transaction(two):
-            late.advance(1, read.position + 1, read.position + 1, 0.0)
+            late.pipeline.advance(1, read.position + 1, read.position + 1, 0.0)
     assert letters(engine) == [] and totals(engine, "_rebuild") == {1: 1, 13: 1}
 
 

@@ -68,7 +68,7 @@ def test_a_row_that_cannot_be_loaded_is_not_blamed_on_the_handler(sqlite_url: sa
     made = shop.open_run("late")
     made.plan(RunOptions())
     made.clone_tables()
-    monkeypatch.setattr(prefetch.ProbeRows, "load_wanted", lambda self: False)
+    monkeypatch.setattr(prefetch.RecordingRows, "load_wanted", lambda self: False)
     fault = Fault(1, refusals("sqlite")[0], only=re.compile('SELECT .* FROM "orders_rebuild"'))
     with fault.on(made), pytest.raises(OutOfRoom, match=r"at the event Order\w+ at position \d+"):
         made.replay("OrderProjector")

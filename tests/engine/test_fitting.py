@@ -18,7 +18,7 @@ from projection_rebuild.dialects import Dialect
 from projection_rebuild.errors import RowError, UnfitValue
 from projection_rebuild.replay.row_tables import BlueTables, GreenTables
 from projection_rebuild.rows.buffer import RowBuffer
-from projection_rebuild.rows.recording import ProbeRows, Unknown
+from projection_rebuild.rows.recording import RecordingRows, Unknown
 from projection_rebuild.rows.types import row, row_type
 
 EAST = timezone(timedelta(hours=5))
@@ -376,7 +376,7 @@ def test_a_row_is_found_by_whatever_becomes_its_key(dialect: Dialect, source: ty
             for each in rows.where(kind, other=given):
                 each.seen += 1
             end()
-            probe = ProbeRows(rows)
+            probe = RecordingRows(rows)
             with suppress(Unknown):
                 probe.get(kind, given).seen += 10
             probe.load_wanted()

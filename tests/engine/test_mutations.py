@@ -16,7 +16,8 @@ from projection_rebuild.errors import ClaimRefused, RebuildError
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import catch_up, projector_replay
+from projection_rebuild.replay import catch_up
+from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.run.context import Context
 from projection_rebuild.shadow import retire
 from projection_rebuild.spec.options import RunOptions
@@ -72,9 +73,9 @@ def test_without_the_drain_the_last_events_are_lost(database: sa.Engine, monkeyp
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
-    monkeypatch.setattr(catch_up.Lockstep, "drain", lambda self, position: [])
-    monkeypatch.setattr(catch_up.Lockstep, "catch_up", lambda self, stopped: None)
-    monkeypatch.setattr(catch_up.Lockstep, "miscounted", lambda self, stored: [])
+    monkeypatch.setattr(catch_up.CatchUp, "drain", lambda self, position: [])
+    monkeypatch.setattr(catch_up.CatchUp, "catch_up", lambda self, stopped: None)
+    monkeypatch.setattr(catch_up.CatchUp, "miscounted", lambda self, stored: [])
     made.swap()
     assert actual(database) != expected([*events(1_000), LATE])
 
@@ -86,8 +87,8 @@ def test_without_the_drain_the_count_refuses_the_switch(database: sa.Engine, mon
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [LATE])
     without_folding(monkeypatch)
-    monkeypatch.setattr(catch_up.Lockstep, "catch_up", lambda self, stopped: None)
-    monkeypatch.setattr(catch_up.Lockstep, "position", property(lambda self: 1_000))
+    monkeypatch.setattr(catch_up.CatchUp, "catch_up", lambda self, stopped: None)
+    monkeypatch.setattr(catch_up.CatchUp, "position", property(lambda self: 1_000))
     monkeypatch.setattr(
         EventStore, "counts", lambda self, after, upto, count=EventStore.counts: count(self, after, self.newest())
     )
@@ -108,7 +109,7 @@ def test_without_the_count_a_missed_event_is_lost(database: sa.Engine, monkeypat
     run_to(made, "verify")
     with database.begin() as connection:
         connection.execute(shop.stored_events.insert(), [{"id": at} | stored[at - 1]])
-    monkeypatch.setattr(catch_up.Lockstep, "miscounted", lambda self, stored: [])
+    monkeypatch.setattr(catch_up.CatchUp, "miscounted", lambda self, stored: [])
     made.swap()
     assert actual(database) != expected([*stored, LATE])
 
@@ -140,11 +141,11 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
         read = context.ledger.checkpoints.of_projectors(one, "run")["CustomerTotalProjector"]
-        first = projector_replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, one)
+        first = HandlerReplay(context, shop.CustomerTotalProjector, read, one)
         first.replay_to(1_000, unthrottled(context, one), lambda _: None)
-        late = projector_replay.ProjectorReplay(context, shop.CustomerTotalProjector, read, two)
+        late = HandlerReplay(context, shop.CustomerTotalProjector, read, two)
         # It has loaded what the first one wrote, and would add the same events to it.
-        late._buffer.forget()
+        late.rows.forget()
         monkeypatch.setattr(ledger.Checkpoints, "advance", unconditional)
         late.replay_to(1_000, unthrottled(context, two), lambda _: None)
         doubled = {row[0]: row[1] for row in one.exec_driver_sql("SELECT customer, orders FROM customer_totals_rebuild")}
@@ -162,7 +163,7 @@ def test_without_the_token_a_worker_of_an_earlier_clone_writes(database: sa.Engi
         now = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         assert before.position == now.position and before.token != now.token
         stolen = Checkpoint(before.projector, before.position, before.head, before.events, before.seconds, now.token)
-        work = projector_replay.ProjectorReplay(context, shop.OrderProjector, stolen, connection)
+        work = HandlerReplay(context, shop.OrderProjector, stolen, connection)
         work.replay_to(500, unthrottled(context, connection), lambda _: None)
         assert connection.exec_driver_sql("SELECT count(*) FROM orders_rebuild").scalar_one() > 0
 

@@ -184,7 +184,7 @@ def test_every_way_gives_the_rows_that_live_code_gives(store: sa.Engine, monkeyp
         # MySQL's sister cuts what the others round; tenths of a second up to four are the same second anyway.
         assert [each[-1] for each in wanted["hours"]] == ["10", "10"]
     assert len(wanted["hours"]) == (2 if store.dialect.name != "sqlite" else 10)
-    monkeypatch.setattr("projection_rebuild.replay.projector_replay.PAGE_EVENTS", 3)
+    monkeypatch.setattr("projection_rebuild.replay.pipeline.feed.PAGE_EVENTS", 3)
     for way, replay in WAYS.items():
         made = rebuild(store, replay)
         run_to(made, "clone")

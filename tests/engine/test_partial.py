@@ -27,7 +27,7 @@ from projection_rebuild.errors import (
     VerificationFailed,
 )
 from projection_rebuild.eventstore.store import EventStore
-from projection_rebuild.replay import partial
+from projection_rebuild.replay import partial, partial_copy
 from projection_rebuild.rows.types import Rows
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.projectors import load_projector
@@ -586,7 +586,7 @@ def test_an_event_without_the_key_of_its_part_is_named(sqlite_url: sa.URL) -> No
 
 def test_jobs_that_never_end_leave_a_part_alone(sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stored_in(sqlite_url)
-    monkeypatch.setattr(partial, "PATIENCE", timedelta(milliseconds=50))
+    monkeypatch.setattr(partial_copy, "PATIENCE", timedelta(milliseconds=50))
     made = rebuild(engine, live_writer={"contract": "detached", "drain_check": "SELECT 1"})
     run_to(made, "clone", NAMED)
     with pytest.raises(SettleTimeout, match="drain_check did not give 0"):

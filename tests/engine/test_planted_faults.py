@@ -17,7 +17,7 @@ from projection_rebuild.eventstore.columns import EventColumns
 from projection_rebuild.eventstore.decoding import RowDecoder
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay.projector_replay import ProjectorReplay
+from projection_rebuild.replay.pipeline.fold import Fold
 from projection_rebuild.rows.buffer import RowBuffer
 from projection_rebuild.rows.types import Rows
 from tests.engine.harness import shop, shop_sets
@@ -199,7 +199,7 @@ PLANTED: dict[str, tuple[Any, str, Callable[[Any], Any], str, str]] = {
     "decoded wrong": (RowDecoder, "decode", dearer, TOTALS, "in spent"),
     "in another order": (EventStore, "pages", backwards, LATEST, "in spent"),
     "doubled": (EventStore, "pages", each_twice, TOTALS, MISCOUNTED),
-    "doubled in the rows": (ProjectorReplay, "fold", folded_twice, TOTALS, "in orders, spent"),
+    "doubled in the rows": (Fold, "apply", folded_twice, TOTALS, "in orders, spent"),
     "not written": (RowBuffer, "changes", one_row_less, TOTALS, "green has no row"),
 }
 

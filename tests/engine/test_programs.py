@@ -82,8 +82,8 @@ def test_a_program_that_heeds_no_end_writes_nothing_into_tables_made_anew(
 
 WORKER = """
 import sys, time
-from projection_rebuild.replay.external.process import Program
-program = Program([sys.executable, "-c", sys.argv[1]], patience=0.2, directory=None, environment={})
+from projection_rebuild.replay.external.process import Process
+program = Process([sys.executable, "-c", sys.argv[1]], patience=0.2, directory=None, environment={})
 print(program._process.pid, program.line(20), flush=True)
 time.sleep(600)
 """

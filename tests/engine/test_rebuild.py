@@ -21,7 +21,7 @@ from projection_rebuild.errors import (
     StepOrderError,
     VerificationFailed,
 )
-from projection_rebuild.replay import projector_replay
+from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.row_tables import GreenTables, WriteError
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.traffic.throttle import Throttle
@@ -367,9 +367,9 @@ def test_a_second_worker_on_the_same_checkpoint_is_fenced_out(engine: sa.Engine,
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
         read = context.ledger.checkpoints.of_projectors(one, "run")["OrderProjector"]
-        late = projector_replay.ProjectorReplay(context, shop.OrderProjector, read, two)
+        late = HandlerReplay(context, shop.OrderProjector, read, two)
         throttle = Throttle(context, "OrderProjector", one, lambda: False)
-        projector_replay.ProjectorReplay(context, shop.OrderProjector, read, one).replay_to(500, throttle, lambda _: None)
+        HandlerReplay(context, shop.OrderProjector, read, one).replay_to(500, throttle, lambda _: None)
         with pytest.raises(FencedOut):
             late.replay_to(500, throttle, lambda _: None)
     run_to_end(made, PROJECTORS)
@@ -383,7 +383,7 @@ def test_a_worker_of_an_earlier_clone_is_fenced_out(engine: sa.Engine, stored: l
     with context.dialect.connect() as connection:
         read = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         made.clone_tables()
-        zombie = projector_replay.ProjectorReplay(context, shop.OrderProjector, read, connection)
+        zombie = HandlerReplay(context, shop.OrderProjector, read, connection)
         with pytest.raises(FencedOut):
             zombie.replay_to(500, Throttle(context, "OrderProjector", connection, lambda: False), lambda _: None)
     with engine.connect() as connection:

@@ -15,8 +15,8 @@ from projection_rebuild.errors import HandlerError, Interrupted
 from projection_rebuild.eventstore import store as event_store
 from projection_rebuild.eventstore.store import FIRST_PAGE
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import projector_replay
 from projection_rebuild.replay.memory import Memory, collector_off
+from projection_rebuild.replay.pipeline import feed, loop, pipeline, writer
 from projection_rebuild.run import progress
 from projection_rebuild.traffic import throttle
 from tests.engine.harness import shop
@@ -88,7 +88,7 @@ def written(made: Rebuild, projector: str, clock: StandingClock, monkeypatch: py
         if re.match(r"(SELECT|INSERT|UPDATE|DELETE)\b.*_rebuild\b", statement, re.DOTALL) and "sqlite_" not in statement:
             done.append((statement, len(values) if many else 1))
 
-    for module in (projector_replay, throttle, progress):
+    for module in (loop, pipeline, writer, throttle, progress):
         monkeypatch.setattr(module, "time", clock)
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
     try:
@@ -102,7 +102,7 @@ def written(made: Rebuild, projector: str, clock: StandingClock, monkeypatch: py
 def test_what_a_replay_does_depends_on_no_clock(
     new_database: Any, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(projector_replay, "PAGE_EVENTS", 100)
+    monkeypatch.setattr(feed, "PAGE_EVENTS", 100)
     seen, made = [], []
     for jump in (0.0, 3_600.0):
         store = sa.create_engine(new_database("sqlite"))

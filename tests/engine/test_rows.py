@@ -9,9 +9,9 @@ import pytest
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import ProjectorError, RowError
-from projection_rebuild.replay.foreign_reads import Reading
-from projection_rebuild.rows.buffer import Asking, RowBuffer
-from projection_rebuild.rows.recording import ProbeRows, Unknown
+from projection_rebuild.replay.foreign_reads import ForeignReads
+from projection_rebuild.rows.buffer import MissLog, RowBuffer
+from projection_rebuild.rows.recording import RecordingRows, Unknown
 from projection_rebuild.rows.types import Rows, row, row_type
 from tests.engine.harness.items import Item, Stored, Total
 
@@ -114,8 +114,8 @@ def test_a_lookup_finds_rows_in_memory_and_in_the_source_in_the_order_of_their_k
 
 
 def test_removed_rows_leave_the_lookups_and_the_memory() -> None:
-    asking = Asking()
-    rows = RowBuffer(Stored(), complete=True, asking=asking)
+    misses = MissLog()
+    rows = RowBuffer(Stored(), complete=True, misses=misses)
     for number in range(20):
         rows.add(Item(f"{number}", "p"))
         rows.settle()
@@ -124,7 +124,7 @@ def test_removed_rows_leave_the_lookups_and_the_memory() -> None:
         rows.settle()
     assert rows.where(Item, parent="p") == []
     assert len(rows) == 0 and not rows._table(Item).index["parent"]
-    assert asking.missed == set()
+    assert misses.missed == set()
 
 
 def test_a_row_that_comes_back_with_another_lookup_column_is_found_by_that_one_only() -> None:
@@ -265,7 +265,7 @@ def test_a_buffer_over_an_empty_source_asks_nothing() -> None:
 def test_a_probe_learns_keys_and_changes_nothing() -> None:
     source = Stored(Item("a", "p", 1), Total(1, "m", 1))
     rows = RowBuffer(source)
-    probe = ProbeRows(rows)
+    probe = RecordingRows(rows)
     for key in ("a", "b"):
         probe.next_event()
         with pytest.raises(Unknown):
@@ -283,7 +283,7 @@ def test_a_probe_learns_keys_and_changes_nothing() -> None:
 def test_a_probe_looks_rows_up_as_well() -> None:
     source = Stored(Item("a", "p"), Item("b", "p"))
     rows = RowBuffer(source)
-    probe = ProbeRows(rows)
+    probe = RecordingRows(rows)
     with pytest.raises(Unknown):
         probe.where(Item, parent="p")
     probe.load_wanted()
@@ -359,7 +359,7 @@ def test_a_probe_changes_nothing_within_a_column_or_an_event() -> None:
     rows, given = RowBuffer(Stored(Post("a", "p", ["x"]))), ["z"]
     rows.preload(row_type(Post), [("a",), ("c",)])
     rows.preload_where(row_type(Post), "author", ["p"])
-    probe = ProbeRows(rows)
+    probe = RecordingRows(rows)
     probe.get(Post, "a").tags.append("y")
     probe.where(Post, author="p")[0].tags.append("y")
     added = Post("b", "q", given)
@@ -380,5 +380,5 @@ class Tagger(Projector):
 def test_a_change_within_a_column_that_is_only_read_is_refused() -> None:
     source = Stored(Post("a", "p", ["x"]))
     with pytest.raises(RowError, match="posts, which its projector only `reads`"):
-        Reading(Tagger, source).of(Tagger()).project(Event(position=1, stream="a", type="Tagged", payload={}), RowBuffer())
+        ForeignReads(Tagger, source).of(Tagger()).project(Event(position=1, stream="a", type="Tagged", payload={}), RowBuffer())
     assert source.rows[Post, ("a",)][2] == ["x"]

@@ -12,7 +12,7 @@ from projection_rebuild.errors import HandlerError, Interrupted, PlanError, Proj
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import set_based as sets_module
-from projection_rebuild.replay.set_based import SetError, Sets
+from projection_rebuild.replay.set_based import SetBasedReplay, SetError
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.projectors import load_projector
 from tests.engine.harness import shop, shop_sets
@@ -46,13 +46,15 @@ def append(engine: sa.Engine, event: dict[str, Any]) -> None:
 def by_sql(made: Rebuild, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The ranges over which SQL is run."""
     ranges: list[tuple[Place, Place]] = []
-    run = Sets.run
+    run = SetBasedReplay.run
 
-    def noted(self: Sets, connection: sa.Connection, after: Place, upto: Place, among: Collection[int] | None = None) -> None:
+    def noted(
+        self: SetBasedReplay, connection: sa.Connection, after: Place, upto: Place, among: Collection[int] | None = None
+    ) -> None:
         ranges.append((after, upto))
         run(self, connection, after, upto, among)
 
-    monkeypatch.setattr(Sets, "run", noted)
+    monkeypatch.setattr(SetBasedReplay, "run", noted)
     return ranges
 
 
@@ -96,9 +98,9 @@ def test_a_replay_by_sql_that_was_stopped_goes_on_from_its_checkpoint(engine: sa
 def test_positions_that_green_holds_already_are_left_out(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
     projector = shop_sets.CustomerTotalProjector
 
-    def in_ranges_of(most: int) -> Sets:
+    def in_ranges_of(most: int) -> SetBasedReplay:
         context = rebuild(engine, projectors=BOTH, replay={"batch_events": most})._context
-        return Sets(context, projector, already=[3, 5, 2_000])
+        return SetBasedReplay(context, projector, applied_above=[3, 5, 2_000])
 
     there = [at for at, each in enumerate(stored, start=1) if each["event_class"] in projector.event_types() and at not in (3, 5)]
     assert in_ranges_of(100).next_range(None, 1_000) == (there[99], 100)
@@ -112,7 +114,7 @@ def test_a_range_holds_no_more_events_than_there_is_time_for(
     monkeypatch.setattr(sets_module, "FIRST_RANGE", 50)
     monkeypatch.setattr(sets_module, "FEWEST", 10)
     context = rebuild(engine, projectors=BOTH, replay={"batch_events": 1_000})._context
-    sets = Sets(context, context.projector("CustomerTotalProjector"), already=[])
+    sets = SetBasedReplay(context, context.projector("CustomerTotalProjector"), applied_above=[])
     # Nothing was there, so it was quick, which says nothing about events.
     sets.took(0, 0.001)
     bound, count = sets.next_range(None, 1_000)

@@ -14,7 +14,7 @@ from projection_rebuild.errors import PlanError
 from projection_rebuild.ledger import Ledger
 from projection_rebuild.model.positions import HIGHEST, LOWEST
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay.set_based import Sets
+from projection_rebuild.replay.set_based import SetBasedReplay
 from projection_rebuild.spec.options import RunOptions
 from tests.conftest import EVERY_STATEMENT
 from tests.engine.harness.databases import flavour
@@ -111,14 +111,14 @@ def test_the_event_at_the_smallest_position_can_be_set_aside_and_driven_again(en
 def ranges(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many events each range of SQL was given."""
     found: list[int] = []
-    next_range = Sets.next_range
+    next_range = SetBasedReplay.next_range
 
-    def watched(self: Sets, *given: Any) -> tuple[Any, int]:
+    def watched(self: SetBasedReplay, *given: Any) -> tuple[Any, int]:
         bound, count = next_range(self, *given)
         found.append(count)
         return bound, count
 
-    monkeypatch.setattr(Sets, "next_range", watched)
+    monkeypatch.setattr(SetBasedReplay, "next_range", watched)
     return found
 
 

@@ -545,7 +545,7 @@ def test_a_program_that_begins_anew_gets_tables_of_the_new_structure(sqlite_url:
         checkpoint = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
         # As after a kill between the two statements that put an empty table in its place.
         context.dialect.run(connection, "DROP TABLE orders_rebuild")
-        ExternalReplay(context, program, checkpoint, connection).begin_anew()
+        ExternalReplay(context, program, checkpoint, connection).begin()
         assert context.dialect.columns(connection, None, "orders_rebuild") == [
             column.name for column in metadata.tables["orders"].columns
         ]

@@ -31,7 +31,7 @@ from projection_rebuild.errors import (
 )
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.model.names import TableSet
-from projection_rebuild.replay.catch_up import Lockstep
+from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import append, project
@@ -504,7 +504,7 @@ def test_a_switch_of_a_worker_whose_place_another_has_taken_ends(postgres: sa.En
             connection.execute(shop.stored_events.insert(), LATE[:2])
         context = rebuild(postgres, live_writer=CHECKPOINTED)._context
         with context.dialect.connect() as connection:
-            Lockstep(context, connection, context.plan_of(context.ledger.runs.get(connection, "run"))).catch_up()
+            CatchUp(context, connection, context.plan_of(context.ledger.runs.get(connection, "run"))).catch_up()
 
     with monkeypatch.context() as patch:
         before_the_drain(patch, late)

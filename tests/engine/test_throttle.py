@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.errors import Interrupted, RebuildError, SpecError, StepOrderError
 from projection_rebuild.rebuild import Rebuild
-from projection_rebuild.replay import projector_replay as replaying
+from projection_rebuild.replay.pipeline import feed
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.traffic import throttle as throttling
 from tests.engine.harness import shop
@@ -111,7 +111,7 @@ def test_a_paused_replay_stands_still_and_goes_on_when_it_is_resumed(cloned: Cal
 
 
 def test_a_pause_in_the_middle_finds_everything_committed(cloned: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaying, "PAGE_EVENTS", 200)
+    monkeypatch.setattr(feed, "PAGE_EVENTS", 200)
     replay = cloned(replay={"batch_events": 100_000, "commit_every": "1h"})
     worker = replay.run
     looks = 0

@@ -21,7 +21,7 @@ from psycopg import conninfo, pq
 
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import ConnectionRefused
-from projection_rebuild.replay.external.replay import _as_text
+from projection_rebuild.replay.external.call import url_as_text
 from projection_rebuild_airflow.connections import MYSQL_OPTIONS, POSTGRES_FIELDS, url_of
 from projection_rebuild_airflow.runs import _engine
 from tests.conftest import Databases
@@ -329,14 +329,14 @@ def test_a_program_is_given_a_url_that_says_all_of_it() -> None:
             url = url_of(
                 connection("postgres", extra={"sslmode": "verify-full", "sslrootcert": f"/{word}", "options": "-c a=b"}, **fields)
             )
-            understood = conninfo.conninfo_to_dict(_as_text(url))
+            understood = conninfo.conninfo_to_dict(url_as_text(url))
             assert understood == {
                 "host": host, "port": "5433" if host.startswith("/") else 5433, "user": f"u{word}", "password": f"p{word}",
                 "dbname": f"d{word}", "sslmode": "verify-full", "sslrootcert": f"/{word}", "options": "-c a=b",
             } | ({"port": understood["port"]} if str(understood["port"]) == "5433" else {})  # fmt: skip
             if not host.startswith("/"):
                 mysql = url_of(connection("mysql", extra={"ssl": {"ca": f"/{word}"}}, **fields))
-                assert sa.make_url(_as_text(mysql)) == mysql.set(drivername="mysql")
+                assert sa.make_url(url_as_text(mysql)) == mysql.set(drivername="mysql")
 
 
 # What goes wrong -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class ByPeriod:
         return str(self.of(event))
 
 
-class Part(BaseModel):
+class Selection(BaseModel):
     """The part that a run rebuilds. Events are chosen by when they were recorded, by their aggregate, or by both.
 
     :param since: events from here on, an aware time; None: from the first one
@@ -93,7 +93,7 @@ class Part(BaseModel):
 
 
 @dataclass(frozen=True)
-class PartKeys:
+class SelectedKeys:
     """The aggregates or periods of one projector's part: their rows are replayed, all others are copied.
 
     :param listed: those that are known one by one
@@ -123,7 +123,7 @@ def without_stream(what: str = "an event") -> PartError:
     )
 
 
-class PartRows:
+class SelectionGuard:
     """Rows in the hands of a handler during the replay of a part: it may touch those of its own event's part only.
 
     Rows of others are not what they were at the event's time, and a change to them would be applied a second time.

@@ -24,8 +24,8 @@ from projection_rebuild.ledger import Ledger
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place
 from projection_rebuild.replay import set_based, shards
-from projection_rebuild.replay.inline import project_live
-from projection_rebuild.replay.projector_replay import PAGE_EVENTS
+from projection_rebuild.replay.inline import project_inline
+from projection_rebuild.replay.pipeline.feed import PAGE_EVENTS
 from projection_rebuild.replay.row_tables import WriteError
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run import start
@@ -148,7 +148,7 @@ class Ways:
         projector = self.projectors[name]
         if way.by_sql:
             # As the spec has it: what it turns off is not used either.
-            return set_based.why_not(self._context(self.spec), projector)
+            return set_based.ineligible_because(self._context(self.spec), projector)
         if not projector.has_handlers():
             return ""
         if way.shards > 1:
@@ -172,7 +172,7 @@ class Ways:
             for event in events:
                 try:
                     with dialect.transaction(connection):
-                        project_live(connection, projector, event, schema=self.scratch.schema)
+                        project_inline(connection, projector, event, schema=self.scratch.schema)
                 except Exception as error:
                     told = _told(error, projector, event)
                     if self.spec.replay.on_error is not OnError.DEAD_LETTER:

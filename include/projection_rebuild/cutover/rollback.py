@@ -18,7 +18,7 @@ from projection_rebuild.ledger import Retired, Run, RunState
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place, said
-from projection_rebuild.replay.catch_up import Lockstep
+from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
 from projection_rebuild.run.statements import planned_switch, printed, within
@@ -185,7 +185,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         for table in tables:
             for statement in context.dialect.index_green(connection, table):
                 context.dialect.run(connection, statement)
-        projectors = Lockstep(context, connection, plan)
+        projectors = CatchUp(context, connection, plan)
         context.log(f"the old tables stand at {said(projectors.position)}")
         projectors.catch_up(stopped)
         # Where retired tables let go of their foreign keys.

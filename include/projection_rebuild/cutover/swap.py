@@ -24,7 +24,7 @@ from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, HIGHEST, Place, is_before
 from projection_rebuild.model.refusals import foreign_old
 from projection_rebuild.model.results import LeftBehind, SwapResult, by_parts
-from projection_rebuild.replay.catch_up import Lockstep
+from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.rows.types import row_type
 from projection_rebuild.run import jobs
 from projection_rebuild.run.context import Context
@@ -448,7 +448,7 @@ class _Counted:
 
 def _count_ahead(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> _Counted:
     """The long count, taken before anybody waits; within the switch only the newest events are left to be counted."""
-    projectors = Lockstep(context, connection, context.plan_of(context.ledger.runs.get(connection, context.run_id)))
+    projectors = CatchUp(context, connection, context.plan_of(context.ledger.runs.get(connection, context.run_id)))
     projectors.catch_up(stopped)
     position = context.store.place_before(RECOUNTED, projectors.position)
     return _Counted(position, context.store.counts(BEGINNING, position))
@@ -464,7 +464,7 @@ def _refuse_orphans(context: Context, connection: sa.Connection, stopped: Callab
     for look in range(LOOKS):
         if look:
             # What was deleted together with a parent may just not have come to green yet.
-            Lockstep(context, connection, plan).catch_up(stopped)
+            CatchUp(context, connection, plan).catch_up(stopped)
         found = [f"{table.blue}, {each}" for table in tables for each in context.dialect.orphans(connection, table, tables)]
         if not found:
             return
@@ -556,7 +556,7 @@ class _Attempt:
         self._number = number
         self._run = context.ledger.runs.get(connection, context.run_id)
         self._plan = context.plan_of(self._run)
-        self._projectors = Lockstep(context, connection, self._plan)
+        self._projectors = CatchUp(context, connection, self._plan)
         self._pause = _Pause(context.spec.swap.max_pause)
         self._done: frozenset[int] = frozenset()
         self._settled: Place = self._projectors.position
@@ -741,7 +741,7 @@ class _Attempt:
                 raise _ProgramsBehind
             above = self._projectors.drain(position)
         else:
-            self._projectors.stand()
+            self._projectors.assert_checkpoints_unmoved()
         if self._projectors.programs:
             # The fence has settled it.
             settled, above = position, []

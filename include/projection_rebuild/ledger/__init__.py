@@ -15,7 +15,7 @@ from projection_rebuild.ledger.claims import Claims
 from projection_rebuild.ledger.dead_letters import DeadLetter, DeadLetters
 from projection_rebuild.ledger.external_calls import ExternalCalls
 from projection_rebuild.ledger.owned_tables import OwnedTables, Retired
-from projection_rebuild.ledger.partial_rebuilds import PartialRebuilds, PartState
+from projection_rebuild.ledger.partial_rebuilds import PartialRebuilds, PartialState
 from projection_rebuild.ledger.reports import Code, Reports
 from projection_rebuild.ledger.run_record import Identities, RecordChanges, Run, RunRecord, refuse_within_switch
 from projection_rebuild.ledger.runs import Runs
@@ -39,8 +39,8 @@ __all__ = [
     "Ledger",
     "Note",
     "OwnedTables",
-    "PartState",
     "PartialRebuilds",
+    "PartialState",
     "RecordChanges",
     "Reports",
     "Retired",

@@ -14,7 +14,7 @@ from projection_rebuild.ledger.repository import Repository, now
 
 
 @dataclass(frozen=True)
-class PartState:
+class PartialState:
     """What a partial rebuild has done for one projector.
 
     :param part_id: under which its keys are kept; a worker that begins it again has another one
@@ -35,10 +35,10 @@ class PartialRebuilds(Repository):
         """The table of the keys of parts: ``part_id``, ``part_key``."""
         return self._schema.part_keys.name
 
-    def find(self, connection: sa.Connection, run_id: str, projector: str) -> PartState | None:
+    def find(self, connection: sa.Connection, run_id: str, projector: str) -> PartialState | None:
         """How far the part of a projector is; None: not begun."""
         row = connection.execute(sa.select(self._schema.parts).where(*self._of(run_id, projector))).one_or_none()
-        return None if row is None else PartState(row.part_id, row.token, row.settled)
+        return None if row is None else PartialState(row.part_id, row.token, row.settled)
 
     def begin(self, connection: sa.Connection, run_id: str, read: Checkpoint) -> str:
         """Begins a projector's part (again), in the caller's transaction; whoever was at it before is fenced out.

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import BaseModel, computed_field
 
-from projection_rebuild.authoring.parts import Part
+from projection_rebuild.authoring.parts import Selection
 from projection_rebuild.model.findings import Carried, Finding
 from projection_rebuild.model.positions import Place
 
@@ -111,7 +111,7 @@ class Plan(BaseModel):
     carried: list[Carried] = []
     sql: list[str] = []
     dry_run: bool = False
-    part: Part | None = None
+    part: Selection | None = None
     rolls_back: str | None = None
     already: list[int] | None = None
 

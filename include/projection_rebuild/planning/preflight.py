@@ -21,7 +21,7 @@ from projection_rebuild.model.plan import Space
 from projection_rebuild.model.refusals import foreign_green, foreign_old
 from projection_rebuild.planning.schema_change import difference, statements
 from projection_rebuild.replay.partial import look
-from projection_rebuild.replay.set_based import why_not
+from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shards import why_whole
 from projection_rebuild.rows.shapes import Shape
 from projection_rebuild.rows.types import RowType, row_type
@@ -243,7 +243,7 @@ class _Look:
         """Projectors whose SQL cannot be used."""
         for name in projectors:
             projector = self._context.projector(name)
-            reason = why_not(self._context, projector)
+            reason = ineligible_because(self._context, projector)
             if projector.has_handlers():
                 if reason and self._context.spec.replay.set_based:
                     problem = f"{reason}, so that it is replayed by its handlers and not by its SQL"

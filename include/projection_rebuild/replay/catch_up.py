@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
 
 import sqlalchemy as sa
 
-from projection_rebuild.authoring.external import ExternalProjector
 from projection_rebuild.errors import StepOrderError
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.plan import Plan
@@ -20,9 +18,10 @@ from projection_rebuild.model.positions import Place, earliest, is_before
 from projection_rebuild.model.refusals import miscount
 from projection_rebuild.replay import partial
 from projection_rebuild.replay.external.replay import ExternalReplay
-from projection_rebuild.replay.foreign_reads import reading_of
-from projection_rebuild.replay.projector_replay import ProjectorReplay
-from projection_rebuild.rows.buffer import RowBuffer
+from projection_rebuild.replay.foreign_reads import RowOwner
+from projection_rebuild.replay.handler_replay import HandlerReplay
+from projection_rebuild.replay.pace import FullSpeed
+from projection_rebuild.replay.unit import ReplayUnit, unit_of
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.jobs import heads_of
 
@@ -30,7 +29,7 @@ MOST_EVENTS = 10_000
 """Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
 
 
-class Lockstep:
+class CatchUp:
     """All projectors of a run, in the order of their dependencies.
 
     :param connection: where rows are loaded and written
@@ -44,35 +43,28 @@ class Lockstep:
         missing = [name for name in plan.projectors if name not in checkpoints]
         if missing:
             raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
-        works: list[ProjectorReplay] = []
+        # Those that are folded in one transaction, and the programs, each of which commits by itself.
+        together: list[HandlerReplay] = []
         self.programs: list[ExternalReplay] = []
         for name in plan.projectors:
-            projector = context.projector(name)
-            if issubclass(projector, ExternalProjector):
-                self.programs.append(ExternalReplay(context, projector, checkpoints[name], connection))
+            selection = partial.open_selection(context, connection, plan, checkpoints[name])
+            unit = unit_of(context, connection, plan, checkpoints[name], selection)
+            if isinstance(unit, ExternalReplay):
+                self.programs.append(unit)
             else:
-                part = partial.open_part(context, connection, plan, checkpoints[name])
-                reading = reading_of(context, connection, plan, projector)
-                works.append(ProjectorReplay(context, projector, checkpoints[name], connection, plan.already, part, reading))
-        owners: dict[type, Callable[[], RowBuffer]] = {
-            each: lambda work=work: work.rows  # type: ignore[misc]
-            for work in works
-            for each in work.projector.owns
-        }
-        for work in works:
-            work.reading.lean_on(owners)
+                together.append(unit)
+        owners: dict[type, RowOwner] = {row_class: unit for unit in together for row_class in unit.projector.owns}
+        for unit in together:
+            unit.attach(owners)
         # Whoever reads another one's rows is folded after it; rows are written parents first.
-        self._to_be_folded = works
-        self._works = sorted(works, key=lambda work: min(plan.tables.index(table) for table in work.projector.tables()))
-
-    @property
-    def _everyone(self) -> list[ProjectorReplay | ExternalReplay]:
-        return [*self._works, *self.programs]
+        self._to_be_folded = together
+        self._together = sorted(together, key=lambda unit: min(plan.tables.index(table) for table in unit.projector.tables()))
+        self._units: list[ReplayUnit] = [*self._together, *self.programs]
 
     @property
     def position(self) -> Place:
         """Up to here every projector has come."""
-        return earliest(work.checkpoint.position for work in self._everyone)
+        return earliest(unit.checkpoint.position for unit in self._units)
 
     def catch_up(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Rounds of settle and replay, each projector to the same head, until the backlog is small.
@@ -82,7 +74,7 @@ class Lockstep:
         for head in heads_of(self._context, lambda: self.position):
             self._replay_to(head)
             for program in self.programs:
-                program.replay_to(head, stopped, lambda now: None, lambda: None)
+                program.replay_to(head, FullSpeed(stopped), lambda _: None)
 
     def programs_behind(self, position: Place) -> list[ExternalReplay]:
         """The programs that have events left up to a position."""
@@ -96,17 +88,17 @@ class Lockstep:
 
         :param stored: how many events of each type the store holds up to :attr:`position`
         """
-        found = []
-        for work in self._everyone:
-            there = sum(stored.get(each, 0) for each in work.projector.stored_types())
-            checkpoint, aside = work.checkpoint, work.dead_letters
-            if there != checkpoint.events + aside:
-                found.append(miscount(work.projector.name(), checkpoint.events, aside, there, checkpoint.position))
-        return found
+        miscounts = []
+        for unit in self._units:
+            there = sum(stored.get(event_type, 0) for event_type in unit.projector.stored_types())
+            checkpoint, letters = unit.checkpoint, unit.dead_letters
+            if there != checkpoint.events + letters:
+                miscounts.append(miscount(unit.projector.name(), checkpoint.events, letters, there, checkpoint.position))
+        return miscounts
 
     def dead_letters(self) -> dict[str, int]:
         """How many events each projector has set aside; those that have none are left out."""
-        return {work.projector.name(): work.dead_letters for work in self._works if work.dead_letters}
+        return {unit.projector.name(): unit.dead_letters for unit in self._units if unit.dead_letters}
 
     def too_many_dead_letters(self) -> list[str]:
         """Why what has been set aside stands in the way of a switch."""
@@ -129,7 +121,7 @@ class Lockstep:
 
     def _bounds(self, head: Place) -> Iterator[Place]:
         size = min(self._context.spec.replay.batch_events, MOST_EVENTS)
-        at = earliest(work.checkpoint.position for work in self._works) if self._works else head
+        at = earliest(unit.checkpoint.position for unit in self._together) if self._together else head
         while True:
             at = self._context.store.place_of(size, at, head) if is_before(at, head) else head
             yield at
@@ -147,46 +139,41 @@ class Lockstep:
         for program in self.programs:
             # Whatever it has left has been seen to before.
             program.pass_over(position, position)
-        return sorted({each for positions in folded.values() for each in positions})
+        return sorted({position for positions in folded.values() for position in positions})
 
-    def stand(self) -> None:
+    def assert_checkpoints_unmoved(self) -> None:
         """Makes sure, in the caller's transaction, that nobody has moved a checkpoint since this worker did.
 
         :raises FencedOut: another worker of this run has
         """
-        for work in self._everyone:
-            at = work.checkpoint
+        for unit in self._units:
+            at = unit.checkpoint
             self._context.ledger.checkpoints.advance(
                 self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
             )
 
-    def _fold(self, bound: Place, among: Collection[int] | None = None) -> dict[ProjectorReplay, list[int]]:
+    def _fold(self, bound: Place, among: Collection[int] | None = None) -> dict[HandlerReplay, list[int]]:
         """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
-        folded: dict[ProjectorReplay, list[int]] = {}
-        for work in self._to_be_folded:
-            with closing(work.pages_to(bound)) as pages:
-                for events, _ in pages:
-                    wanted = [event for event in events if among is None or event.position in among]
-                    work.fold(wanted)
-                    folded.setdefault(work, []).extend(event.position for event in wanted)
-        return {work: folded[work] for work in self._works if work in folded}
+        folded = {unit: unit.fold_to(bound, among) for unit in self._to_be_folded}
+        return {unit: positions for unit in self._together if (positions := folded[unit]) is not None}
 
     def _write(
-        self, folded: dict[ProjectorReplay, list[int]], bound: Place, head: Place, among: Collection[int] | None = None
-    ) -> dict[ProjectorReplay, Checkpoint]:
+        self, folded: dict[HandlerReplay, list[int]], bound: Place, head: Place, among: Collection[int] | None = None
+    ) -> dict[HandlerReplay, Checkpoint]:
         began = time.monotonic()
-        moved = {work: work.advance(len(events), bound, head, time.monotonic() - began) for work, events in folded.items()}
-        for work in reversed(folded):
-            work.tables.delete(work.changes())
-        for work in folded:
-            work.tables.put(work.changes())
-            if not work.projector.has_handlers():
-                work.run_sets(bound, among)
+        moved = {
+            unit: unit.pipeline.advance(len(positions), bound, head, time.monotonic() - began)
+            for unit, positions in folded.items()
+        }
+        for unit in reversed(folded):
+            unit.delete_rows()
+        for unit in folded:
+            unit.put_rows(bound, among)
         if folded:
             # Once for all of them, whose connection is one: one's rows may refer to another's.
-            next(iter(folded)).tables.check()
+            next(iter(folded)).pipeline.writer.check()
         return moved
 
-    def _committed(self, moved: dict[ProjectorReplay, Checkpoint]) -> None:
-        for work, checkpoint in moved.items():
-            work.committed(checkpoint)
+    def _committed(self, moved: dict[HandlerReplay, Checkpoint]) -> None:
+        for unit, checkpoint in moved.items():
+            unit.pipeline.committed(checkpoint)

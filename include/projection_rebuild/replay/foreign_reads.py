@@ -6,7 +6,7 @@ owner's has come, and from verification on the owner always goes first. It may b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import Place, earliest
 from projection_rebuild.replay.row_tables import GreenTables
 from projection_rebuild.rows.buffer import RowBuffer
-from projection_rebuild.rows.recording import ProbeRows
+from projection_rebuild.rows.recording import RecordingRows
 from projection_rebuild.rows.types import Rows, RowSource, Values, row_type
 from projection_rebuild.run.context import Context
 
@@ -32,8 +32,16 @@ class Projects(Protocol):
         """Applies an event to the rows."""
 
 
-class Reading:
-    """What one projector looks at beside its own rows.
+class RowOwner(Protocol):
+    """Whoever has rows in memory that others look at."""
+
+    @property
+    def rows(self) -> RowBuffer:
+        """The rows as they are now; another buffer once they were given up."""
+
+
+class ForeignReads:
+    """The rows of others that one projector's handlers look at.
 
     :param source: where it is
     """
@@ -41,10 +49,10 @@ class Reading:
     def __init__(self, projector: type[Projector], source: RowSource) -> None:
         self._classes = projector.reads
         self._source = source
-        self._owners: Mapping[type, Callable[[], RowBuffer]] = {}
+        self._owners: Mapping[type, RowOwner] = {}
         self.renew()
 
-    def lean_on(self, owners: Mapping[type, Callable[[], RowBuffer]]) -> None:
+    def attach(self, owners: Mapping[type, RowOwner]) -> None:
         """From here on these classes are looked at as their owners have them in memory, which may not be written yet."""
         self._owners = {each: owners[each] for each in self._classes if each in owners}
         self.renew()
@@ -53,37 +61,37 @@ class Reading:
         """Forgets what was seen: the tables may have gone on."""
         seen = RowBuffer(self._source)
         self.buffers: dict[type, RowBuffer] = {
-            each: self._owners[each]() if each in self._owners else seen for each in self._classes
+            each: self._owners[each].rows if each in self._owners else seen for each in self._classes
         }
-        self.probes = {each: ProbeRows(buffer) for each, buffer in self.buffers.items()}
+        self.recordings = {each: RecordingRows(buffer) for each, buffer in self.buffers.items()}
 
     def load_wanted(self) -> bool:
-        """Loads what probing handlers have asked for; False if there was nothing."""
-        return any([probe.load_wanted() for probe in self.probes.values()])
+        """Loads what handlers have asked for in a recording run; False if there was nothing."""
+        return any([recording.load_wanted() for recording in self.recordings.values()])
 
     def of(self, projector: Projects) -> Projects:
         """A projector whose handlers may look at these tables."""
-        return _Reader(projector, self) if self._classes else projector
+        return _WithForeignReads(projector, self) if self._classes else projector
 
 
-class _Reader:
-    def __init__(self, projector: Projects, reading: Reading) -> None:
+class _WithForeignReads:
+    def __init__(self, projector: Projects, reads: ForeignReads) -> None:
         self._projector = projector
-        self._reading = reading
+        self._reads = reads
 
     def project(self, event: Event, rows: Rows) -> None:
-        probing = isinstance(rows, ProbeRows)
-        for probe in self._reading.probes.values() if probing else ():
-            probe.next_event()
-        given = _ReadingRows(rows, self._reading.probes if probing else self._reading.buffers)
+        recording = isinstance(rows, RecordingRows)
+        for foreign in self._reads.recordings.values() if recording else ():
+            foreign.next_event()
+        given = _OwnAndForeignRows(rows, self._reads.recordings if recording else self._reads.buffers)
         self._projector.project(event, given)
         given.refuse_changes()
         # Others' rows have been given as copies, and are what they were.
-        for buffer in () if probing else self._reading.buffers.values():
+        for buffer in () if recording else self._reads.buffers.values():
             buffer.end_event()
 
 
-class _ReadingRows:
+class _OwnAndForeignRows:
     """Rows in the hands of a handler: its own, and those of others, which it gets as copies."""
 
     def __init__(self, rows: Rows, others: Mapping[type, Rows]) -> None:
@@ -139,7 +147,7 @@ class _ReadingRows:
         raise RowError(f"a handler changes a row of {row_type(row_class).table}, which its projector only `reads`")
 
 
-def reading_of(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> Reading:
+def foreign_reads_of(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> ForeignReads:
     """What a projector looks at in a run."""
     in_run = set(plan.tables)
     tables = GreenTables(
@@ -148,7 +156,7 @@ def reading_of(context: Context, connection: sa.Connection, plan: Plan, projecto
         context.schema,
         lambda table: context.table_set(table).green if table in in_run else table,
     )
-    return Reading(projector, tables)
+    return ForeignReads(projector, tables)
 
 
 def readable_to(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> Place:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.dialects import Dialect, dialect_for
-from projection_rebuild.replay.foreign_reads import Reading
+from projection_rebuild.replay.foreign_reads import ForeignReads
 from projection_rebuild.replay.row_tables import BlueTables, GreenTables
 from projection_rebuild.rows.buffer import RowBuffer
 
@@ -15,7 +15,7 @@ CHECKED = "projection_rebuild_session_checked"
 """In the info of a connection: its session has been looked at."""
 
 
-def project_live(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
+def project_inline(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
     """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
 
     What the database refuses comes as the driver's own error: the application has to tell its transactions that may simply be tried again
@@ -42,11 +42,15 @@ def project_live(connection: sa.Connection, projector: type[Projector], event: E
         _project(dialect, connection, projector, event, schema)
 
 
+project_live = project_inline
+"""The first name of :func:`project_inline`, which applications may go on using."""
+
+
 def _project(dialect: Dialect, connection: sa.Connection, projector: type[Projector], event: Event, schema: str | None) -> None:
     tables = BlueTables(dialect, connection, schema)
     buffer = RowBuffer(tables, classes=projector.owns)
     # What is only looked at is not locked.
-    handlers = Reading(projector, GreenTables(dialect, connection, schema, str)).of(projector())
+    handlers = ForeignReads(projector, GreenTables(dialect, connection, schema, str)).of(projector())
     for each in projector.upcasters.current(event):
         handlers.project(each, buffer)
         buffer.end_event()

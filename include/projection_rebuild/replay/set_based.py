@@ -33,7 +33,7 @@ class SetError(ProjectorError):
     code = "PR-SET-01"
 
 
-def why_not(context: Context, projector: type[Projector]) -> str | None:
+def ineligible_because(context: Context, projector: type[Projector]) -> str | None:
     """Why a projector is not replayed by its SQL; empty: it has none. None: it is."""
     if not statements_of(projector, context.dialect.database):
         return ""
@@ -61,16 +61,16 @@ def statements_of(projector: type[Projector], database: str) -> list[str]:
     return list(given)
 
 
-class Sets:
-    """The SQL of one projector for one worker.
+class SetBasedReplay:
+    """The SQL of one projector for one worker, and how large the ranges are for which it runs.
 
-    :param already: positions whose events green holds
+    :param applied_above: positions whose events green holds
     """
 
-    def __init__(self, context: Context, projector: type[Projector], already: Collection[int]) -> None:
+    def __init__(self, context: Context, projector: type[Projector], applied_above: Collection[int]) -> None:
         self._context = context
         self._projector = projector
-        self._already = already
+        self._applied_above = applied_above
         self._statements = statements_of(projector, context.dialect.database)
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
@@ -80,7 +80,7 @@ class Sets:
 
     def next_range(self, after: Place, head: Place) -> tuple[Place, int]:
         """Up to where the next range goes, and how many events it holds: no more than a transaction has the time for."""
-        return self._context.store.range_of(self._range, after, head, self._projector.stored_types(), self._already)
+        return self._context.store.range_of(self._range, after, head, self._projector.stored_types(), self._applied_above)
 
     def took(self, events: int, seconds: float) -> None:
         """Told how long a range took; the next one is made to take as long as a transaction should, at most twenty times as large."""
@@ -116,7 +116,7 @@ class Sets:
 
     def _events(self, after: Place, upto: Place, among: Collection[int] | None) -> str:
         types = self._projector.stored_types()
-        without = [each for each in self._already if is_before(after, each) and not is_before(upto, each)]
+        without = [each for each in self._applied_above if is_before(after, each) and not is_before(upto, each)]
         return self._context.store.relation(after, upto, types, without=without, among=among)
 
     def _filled(self, events: str) -> Iterable[str]:

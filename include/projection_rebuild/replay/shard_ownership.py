@@ -11,7 +11,8 @@ from typing import Any
 from projection_rebuild.authoring.partition import Partition, Shard
 from projection_rebuild.errors import ShardError
 from projection_rebuild.ledger import Asked
-from projection_rebuild.rows.buffer import Asking, RowBuffer
+from projection_rebuild.replay.scope import ReplayScope
+from projection_rebuild.rows.buffer import MissLog, RowBuffer
 from projection_rebuild.rows.types import Key, RowType, row_type
 
 OF_ANOTHER_SHARD = "In a shard a row that is missing may be another shard's: then replay it without shards, or correct `partition_by` or the `stream` of its rows."
@@ -21,31 +22,42 @@ MOST_ASKED = 10_000
 """Rows that a transaction may have asked for in vain, without its being known at once whose they would be."""
 
 
-class Ownership:
-    """What one shard has read and asked for since its last commit.
+class Ownership(ReplayScope):
+    """A shard, and what it has read and asked for since its last commit.
 
     :param label: how the shard is called
     """
 
+    hint = OF_ANOTHER_SHARD
+    # Several shards write one table.
+    makes_indexes = False
+
+    shard: Shard
+    seen: set[str]
+    misses: MissLog
+
     def __init__(self, label: str, shard: Shard, partition: Partition) -> None:
         self.shard = shard
-        self.asking = Asking()
-        self.seen: set[str] = set()
-        """The partitions of the events that were read, as the event store's database writes them."""
+        self.misses = MissLog()
+        # As the event store's database writes them.
+        self.seen = set()
         self._label = label
         self._partition = partition
 
     def begin(self) -> None:
-        """What was read is committed, or forgotten."""
-        self.asking.clear()
+        self.misses.clear()
         self.seen.clear()
 
-    def check(self, rows: RowBuffer) -> list[Asked]:
-        """Makes sure that only rows of what was read have been reached.
+    def undo(self) -> None:
+        self.misses.clear()
 
-        :returns: what was asked for in vain, and may be another shard's all the same
-        :raises ShardError: a row belongs to another partition than the events
-        """
+    def partitions(self) -> frozenset[str]:
+        return frozenset(self.seen)
+
+    def restore(self, partitions: frozenset[str]) -> None:
+        self.seen.update(partitions)
+
+    def check(self, rows: RowBuffer) -> list[Asked]:
         for kind, values in rows.touched_values(self._partition.attribute):
             if not self._covers(rows, kind, values):
                 raise self._stray(kind)
@@ -67,14 +79,14 @@ class Ownership:
         return {str(each) for each in rows.held(kind, attribute, self.seen)}.issuperset(found - self.seen)
 
     def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
-        for row_class, key in self.asking.missed:
+        for row_class, key in self.misses.missed:
             kind = row_type(row_class)
             if rows.holds(row_class, key) or self._tells(rows, kind, kind.key_attributes, key):
                 continue
             yield Asked(self.shard.number, kind.table, None, key)
 
     def _looked_up(self, rows: RowBuffer) -> Iterator[Asked]:
-        for row_class, name, value in self.asking.looked_up:
+        for row_class, name, value in self.misses.looked_up:
             kind = row_type(row_class)
             if not self._tells(rows, kind, (name,), (value,)):
                 yield Asked(self.shard.number, kind.table, name, (value,))

@@ -15,11 +15,12 @@ from projection_rebuild.errors import ShardError, StepOrderError
 from projection_rebuild.ledger import Asked, Checkpoint, RunState, refuse_within_switch
 from projection_rebuild.model.positions import earliest, said
 from projection_rebuild.model.results import ReplayResult
-from projection_rebuild.replay.memory import collector_off
-from projection_rebuild.replay.projector_replay import ProjectorReplay, index_lookups, replay
+from projection_rebuild.replay.indexes import index_lookups
+from projection_rebuild.replay.projector_replay import replay
 from projection_rebuild.replay.row_tables import WriteError
-from projection_rebuild.replay.set_based import why_not
+from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shard_ownership import Ownership
+from projection_rebuild.replay.unit import shard_unit
 from projection_rebuild.rows.types import row_type
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.progress import ProgressLog
@@ -52,7 +53,7 @@ def why_whole(context: Context, projector: type[Projector]) -> str | None:
         return "it is replayed within the windows of its stage, by one worker"
     if not context.spec.begins_at_once(projector.name()):
         return "it is replayed in a later stage, and shards begin when the tables are made"
-    if why_not(context, projector) is None:
+    if ineligible_because(context, projector) is None:
         return "it is replayed by its SQL, whose work the database divides by itself if it can"
     return None
 
@@ -83,11 +84,11 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
             context.log(f"{label}: the shards are joined already; there is nothing to replay")
             return ReplayResult(label, 0, whole.position, 0.0, whole.position)
         context.log(f"{label}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
-        work = ProjectorReplay(context, projector, first, connection, ownership=Ownership(label, shard, partition))
+        unit = shard_unit(context, connection, projector, first, Ownership(label, shard, partition))
         throttle, progress = Throttle(context, first.projector, connection, stopped, label), ProgressLog(context, first, label)
         try:
-            with collector_off():
-                work.replay_to(first.head, throttle, progress)
+            with unit.at_work():
+                unit.replay_to(first.head, throttle, progress)
         except WriteError as error:
             raise WriteError(
                 f"{label}: {error.message}. Or two shards make the same row; replay it without shards, or correct `partition_by`",
@@ -95,7 +96,7 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
                 error.event_type,
                 error.position,
             ) from None
-    last = work.checkpoint
+    last = unit.checkpoint
     return ReplayResult(label, last.events - first.events, last.position, last.seconds - first.seconds, first.position)
 
 

@@ -1,15 +1,19 @@
 """Typed rows as handlers see them, and what a database's column makes of their values; usable without a database."""
 
-from projection_rebuild.rows.buffer import Asking, RowBuffer
-from projection_rebuild.rows.recording import ProbeRows, Unknown
+from projection_rebuild.rows.buffer import MissLog, RowBuffer
+from projection_rebuild.rows.recording import RecordingRows, Unknown
 from projection_rebuild.rows.types import UNCHANGING, Changes, Key, Rows, RowSource, RowType, Values, row, row_type
+
+ProbeRows = RecordingRows
+"""Its name in version 0.1."""
 
 __all__ = [
     "UNCHANGING",
-    "Asking",
     "Changes",
     "Key",
+    "MissLog",
     "ProbeRows",
+    "RecordingRows",
     "RowBuffer",
     "RowSource",
     "RowType",

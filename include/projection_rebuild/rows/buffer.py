@@ -76,7 +76,7 @@ class _TableState:
 
 
 @dataclass
-class Asking:
+class MissLog:
     """What handlers asked for that was not there, and by what they looked rows up."""
 
     missed: set[tuple[type, Key]] = field(default_factory=set)
@@ -94,7 +94,7 @@ class RowBuffer:
     :param source: where unknown rows are loaded from; None: what is not here does not exist
     :param complete: True if the source is known to be empty so far, so that nothing has to be looked up
     :param classes: those that handlers may ask for; None: any
-    :param asking: where to note what was asked for; None: nowhere
+    :param misses: where to note what was asked for; None: nowhere
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class RowBuffer:
         *,
         complete: bool = False,
         classes: Collection[type] | None = None,
-        asking: Asking | None = None,
+        misses: MissLog | None = None,
     ) -> None:
-        self._asking = asking
+        self._misses = misses
         self._source = source
         self._classes = classes
         self._complete = complete or source is None
@@ -211,8 +211,8 @@ class RowBuffer:
         except UnfitValue:
             # No row can have it.
             return []
-        if self._asking is not None:
-            self._asking.looked_up.add((row_class, name, value))
+        if self._misses is not None:
+            self._misses.looked_up.add((row_class, name, value))
         self._look_up(table, name, value)
         rows, before = table.rows, table.before
         # One that was given another value, and removed then, is still there by this one.
@@ -355,8 +355,8 @@ class RowBuffer:
             if (found := table.rows.get(key)) is not None:
                 return found
             table.absent.add(key)
-        if self._asking is not None:
-            self._asking.missed.add((table.kind.row_class, key))
+        if self._misses is not None:
+            self._misses.missed.add((table.kind.row_class, key))
         return None
 
     def _take(self, table: _TableState, loaded: Iterable[Values]) -> None:

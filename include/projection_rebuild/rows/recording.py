@@ -10,13 +10,13 @@ from projection_rebuild.rows.types import Key, R, row_type
 
 
 class Unknown(Exception):
-    """A probing handler came to a row that has to be loaded first."""
+    """In a recording run a handler came to a row that has to be loaded first."""
 
 
-class ProbeRows:
-    """Runs handlers for nothing but to learn which rows they will ask for, so that a batch loads them at once.
+class RecordingRows:
+    """Records which rows handlers ask for, so that a batch loads them at once.
 
-    Handlers are pure functions of event and rows, so running one twice is safe. Each probe works on copies and is
+    Handlers are pure functions of event and rows, so running one twice is safe. Here each works on copies, which are
     thrown away; the first unknown row ends the handler.
     """
 
@@ -83,7 +83,7 @@ class ProbeRows:
         raise Unknown
 
     def load_wanted(self) -> bool:
-        """Loads what the probes asked for, at once; False if there was nothing."""
+        """Loads what handlers asked for, at once; False if there was nothing."""
         found = bool(self.wanted or self.wanted_where)
         for row_class, keys in self.wanted.items():
             self._buffer.preload(row_type(row_class), keys)

@@ -71,7 +71,7 @@ class RowType:
 
     def copy_of(self, row: R) -> R:
         """A row of its own."""
-        # Each row that a probe touches: the module `copy` takes several times as long.
+        # Each row that a recording run touches: the module `copy` takes several times as long.
         made = object.__new__(type(row))
         for name, value in zip(self.attributes, self.snapshot(row), strict=True):
             setattr(made, name, value)

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, model_validator
 
-from projection_rebuild.authoring.parts import Part
+from projection_rebuild.authoring.parts import Selection
 from projection_rebuild.errors import SpecError
 from projection_rebuild.model import limits
 from projection_rebuild.model.limits import LONGEST, MOST_AGGREGATES
@@ -65,7 +65,7 @@ class RunOptions(Section):
             raise ValueError("aggregates: none is given; give at least one, or leave the field out for all")
         return self
 
-    def part(self, zone: ZoneInfo) -> Part | None:
+    def part(self, zone: ZoneInfo) -> Selection | None:
         """The part that is to be rebuilt; None: everything.
 
         :param zone: of times that were given without an offset
@@ -76,7 +76,7 @@ class RunOptions(Section):
         since, until = (each if each is None or each.tzinfo else each.replace(tzinfo=zone) for each in (self.since, self.until))
         if since is not None and until is not None and since >= until:
             raise SpecError(f"since, until: {since.isoformat()} is not before {until.isoformat()}; correct one of them")
-        return Part(since=since, until=until, aggregates=None if self.aggregates is None else sorted(set(self.aggregates)))
+        return Selection(since=since, until=until, aggregates=None if self.aggregates is None else sorted(set(self.aggregates)))
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:

@@ -18,7 +18,7 @@ from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.results import Sampled, TableComparison, Verification
 from projection_rebuild.replay import partial
-from projection_rebuild.replay.catch_up import Lockstep
+from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.replay.projector_replay import replay
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run import jobs
@@ -52,7 +52,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         if not failures:
             # To one position, so that every row of a child finds the parent that was there at its time.
             jobs.wait_for_queue(context)
-            projectors = Lockstep(context, connection, plan)
+            projectors = CatchUp(context, connection, plan)
             projectors.catch_up(stopped)
             counted = second_opinion.count(context, connection, plan)
             failures, notes = counted.failures, counted.notes

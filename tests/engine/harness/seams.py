@@ -22,7 +22,7 @@ from projection_rebuild.dialects.mysql import dialect as mysql
 from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.dialects.postgres import connection as postgres_connection
 from projection_rebuild.eventstore.store import EventStore
-from projection_rebuild.replay import catch_up, partial
+from projection_rebuild.replay import catch_up, partial_copy
 from projection_rebuild.shadow import retire
 from tests.engine.harness.clients import append
 
@@ -91,8 +91,8 @@ def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_folding(patch: pytest.MonkeyPatch) -> None:
-    """What is read for green in lockstep with the event store is not applied."""
-    patch.setattr(catch_up.Lockstep, "_fold", lambda self, bound, among=None: {})
+    """What a catch-up reads for green is not applied."""
+    patch.setattr(catch_up.CatchUp, "_fold", lambda self, bound, among=None: {})
 
 
 def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def second_session_is_waited_for(patch: pytest.MonkeyPatch, seconds: float) -> N
 def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], object]) -> None:
     """Somebody comes after blue's position is known (``held``), before and after each table's copy (``before the copy``,
     ``after the copy``), once all is copied (``copied``), and when the copies have settled (``settled``)."""
-    held, copy, settled = partial._Copy._held_by_blue, Dialect.copy_others, EventStore.settled_head
+    held, copy, settled = partial_copy.PartialCopy._held_by_blue, Dialect.copy_others, EventStore.settled_head
     copying = threading.local()
 
     def held_by_blue(self: Any) -> Any:
@@ -180,15 +180,17 @@ def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], o
             return found
         return settled(self, *given)
 
-    patch.setattr(partial._Copy, "_held_by_blue", held_by_blue)
+    patch.setattr(partial_copy.PartialCopy, "_held_by_blue", held_by_blue)
     patch.setattr(Dialect, "copy_others", copy_others)
     patch.setattr(EventStore, "settled_head", settled_head)
 
 
 def without_what_changed_during_the_copy(patch: pytest.MonkeyPatch) -> None:
     """A part's copy does not look for rows that changed while it was made."""
-    between = partial._Copy._keys_between
-    patch.setattr(partial._Copy, "_keys_between", lambda self, after, *given: set() if after else between(self, after, *given))
+    between = partial_copy.PartialCopy._keys_between
+    patch.setattr(
+        partial_copy.PartialCopy, "_keys_between", lambda self, after, *given: set() if after else between(self, after, *given)
+    )
 
 
 # The command line -------------------------------------------------------------------------------------------------

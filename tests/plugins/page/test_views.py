@@ -393,6 +393,17 @@ def test_a_replay_that_has_handled_no_event_has_no_rate_in_the_history() -> None
     assert (what.past[0].rate, rates.latest, rates.bars) == ("", "nothing yet", [])
 
 
+def test_a_rollback_has_no_rate() -> None:
+    """It counts the events that the retired tables hold already, and needs no time for these."""
+    plan = report("cloned").plan.model_copy(update={"rolls_back": RUN})
+    done = Progress(projector="Orders", events=50_000, position=800, head=800, seconds=0.001)
+    run = running("cloned", [done], run_id="rollback_shop/y", plan=plan)
+    (replay,) = one(seen(run, tasks={})).replays
+    assert (replay.events, replay.rate) == ("50,000 events", "")
+    what = shown(seen(past=[run.report]))
+    assert (what.past[0].rate, what.charts[2].bars) == ("", [])
+
+
 def test_the_page_says_whose_clock_it_goes_by() -> None:
     assert shown(seen()).at == "Wed 25 Nov 16:00:00, Europe/Amsterdam"
 

@@ -1,4 +1,4 @@
-"""One call of a program: started under a guard, its output read line by line, its exit code told. Imports nothing of the engine."""
+"""One call of a program: started under a supervisor, its output read line by line, its exit code told. Imports nothing of the engine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-GUARD = Path(__file__).with_name("supervisor.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
-class Program:
+class Process:
     """A program at work; it ends when :meth:`end` is called, and with this process in any case.
 
     :param command: program and arguments
@@ -24,7 +24,7 @@ class Program:
 
     def __init__(self, command: Sequence[str], *, patience: float, directory: str | None, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - the command is the spec's own
-            [sys.executable, "-I", "-S", str(GUARD), str(patience), *command],
+            [sys.executable, "-I", "-S", str(SUPERVISOR), str(patience), *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -32,7 +32,7 @@ class Program:
             env=dict(environment),
             text=True,
             errors="replace",
-            # Whoever kills the worker with all of its process group does not hit the guard.
+            # Whoever kills the worker with all of its process group does not hit the supervisor.
             start_new_session=True,
         )
         self._lines: SimpleQueue[str] = SimpleQueue()

@@ -40,13 +40,13 @@ def main(patience: float, command: list[str]) -> int:
         signal.signal(each, lambda *_: None)
     kernel = ctypes.CDLL(None) if sys.platform == "linux" else None
 
-    def die_with_guard() -> None:
+    def die_with_supervisor() -> None:
         if kernel is not None:
             kernel.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
     try:
         child = subprocess.Popen(  # noqa: S603 - the spec's own command
-            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_guard
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=die_with_supervisor
         )
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)

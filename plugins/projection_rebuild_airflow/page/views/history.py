@@ -124,7 +124,12 @@ def _pause(report: Report) -> float | None:
 
 
 def _rate(report: Report) -> float | None:
-    """Events per second of all replays together, as if one came after the other; None: nothing is replayed yet."""
+    """Events per second of all replays together, as if one came after the other.
+
+    None: nothing is replayed yet, or the run is a rollback, whose count begins with the events that the retired tables hold already.
+    """
+    if report.plan.rolls_back:
+        return None
     seconds = sum(replay.seconds for replay in report.replays)
     events = sum(replay.events for replay in report.replays)
     return events / seconds if events and seconds else None

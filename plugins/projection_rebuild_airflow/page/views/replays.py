@@ -39,13 +39,12 @@ def replay_view(seen: Seen, run: RunSeen, progress: Progress) -> ReplayView:
     has_begun = progress.position is not None
     is_done = has_begun and not is_before(progress.position, progress.head)
     share = share_done(seen.look.first, progress.position, progress.head) if has_begun else 0.0
-    rate = progress.events / progress.seconds if progress.seconds else 0.0
     return ReplayView(
         projector=f"{progress.projector}, shard {progress.shard}" if progress.shard else progress.projector,
         share=round(share, 4),
         tone=Tone.OK if is_done else Tone.BUSY if has_begun else Tone.IDLE,
         events=_events(progress, share, is_done) if has_begun else "not begun",
-        rate=f"{count(rate)} events/s" if rate else "",
+        rate=_rate(run, progress),
         left="replayed" if is_done else _time_left(progress, share),
         lag=_lag(progress.position, seen.look.traffic.head),
         rests=_rests(seen, run, progress),
@@ -56,6 +55,13 @@ def replay_view(seen: Seen, run: RunSeen, progress: Progress) -> ReplayView:
 def _events(progress: Progress, share: float, is_done: bool) -> str:
     total = f" of about {count(progress.events / share)}" if share and not is_done else ""
     return f"{count(progress.events)}{total} events"
+
+
+def _rate(run: RunSeen, progress: Progress) -> str:
+    """Empty for a rollback: its count begins with the events that the retired tables hold already."""
+    if run.report.plan.rolls_back or not progress.events or not progress.seconds:
+        return ""
+    return f"{count(progress.events / progress.seconds)} events/s"
 
 
 def _time_left(progress: Progress, share: float) -> str:

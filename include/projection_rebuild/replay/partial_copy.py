@@ -1,0 +1,213 @@
+"""The copy that a partial rebuild begins with: all rows but those of the part, from blue.
+
+Blue is written meanwhile, and a row of blue does not tell which events it holds. So nothing is copied that may have changed
+during the copy: blue holds every event up to a position before it (``held``), all that were seen by it lie at or below the
+head that is settled after it (``settled``), and whatever has events in between becomes part of the part. Every other row
+was the same before, during and after, and the replay goes on above ``settled`` as it does in any rebuild. That needs no
+snapshot, no lock on blue, and the same statements on every database.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, SelectedKeys, Selection, without_stream
+from projection_rebuild.dialects.base import Listed
+from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
+from projection_rebuild.errors.boundary import trouble_at_event, word_for
+from projection_rebuild.eventstore.store import EVERYTHING, PATIENCE, Only
+from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.model.names import TableSet
+from projection_rebuild.model.plan import Plan
+from projection_rebuild.model.positions import BEGINNING, Place, said
+from projection_rebuild.replay.partial import bounds, chosen_events, columns_of, declaration, events_of, settled_state
+from projection_rebuild.run import jobs
+from projection_rebuild.run.context import Context
+from projection_rebuild.spec.replay import OnError
+
+
+def prepare(context: Context, connection: sa.Connection, plan: Plan, first: Checkpoint) -> Checkpoint:
+    """Copies the rows outside a projector's part, once; does nothing for a whole rebuild.
+
+    :returns: the checkpoint from which the replay goes on
+    :raises FencedOut: another worker does the same
+    :raises SettleTimeout: appends, or the jobs that project them, did not end in time
+    """
+    if plan.part is None or settled_state(context, connection, first) is not None:
+        return first
+    PartialCopy(context, connection, plan.part, first).run()
+    return context.ledger.checkpoints.of_projectors(connection, context.run_id)[first.projector]
+
+
+class PartialCopy:
+    """The copy for one projector; a kill at any moment leaves what the next one replaces."""
+
+    def __init__(self, context: Context, connection: sa.Connection, selection: Selection, first: Checkpoint) -> None:
+        self._context = context
+        self._connection = connection
+        self._selection = selection
+        self._first = first
+        self._name = first.projector
+        self._projector = context.projector(self._name)
+        self._declared = declaration(self._projector)
+        self._types = self._projector.stored_types()
+
+    def run(self) -> None:
+        context, connection, ledger = self._context, self._connection, self._context.ledger
+        began = time.monotonic()
+        held = self._held_by_blue()
+        # Before the copy: an event that appears below `held` afterwards is not counted here, and verification notices.
+        count = self._count(BEGINNING, held)
+        keys = self._keys(held)
+        with context.dialect.transaction(connection):
+            part_id = ledger.partial_rebuilds.begin(connection, context.run_id, self._first)
+            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(keys.listed))
+        listed = Listed(context.schema, ledger.partial_rebuilds.key_table, part_id)
+        context.log(f"{self._name}: copying all rows but those of {self._what(keys)}")
+        with context.dialect.transaction(connection):
+            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id)
+            for table, column in self._tables():
+                context.dialect.run(connection, f"DELETE FROM {context.dialect.qualified(table.schema, table.green)}")
+                context.dialect.copy_others(connection, table, column, listed)
+        settled = context.store.settled_head()
+        if settled is None:
+            raise StepOrderError(
+                f"the event store is empty, so that no part of {self._name} can be rebuilt. The live tables are untouched; "
+                "find out where its events are, then clear plan and what follows"
+            )
+        count += self._count(held, settled)
+        changed = self._keys_between(held, settled) - set(keys.listed)
+        keys = replace(keys, listed={*keys.listed, *changed})
+        count -= self._count(BEGINNING, settled, events_of(self._declared, keys))
+        with context.dialect.transaction(connection):
+            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id, settled=settled)
+            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(changed))
+            for table, column in self._tables() if changed else ():
+                context.dialect.delete_listed(connection, table, column, listed)
+            # The events that the copied rows hold are handled; those of the part are going to be.
+            ledger.checkpoints.advance(
+                connection,
+                context.run_id,
+                self._first,
+                position=self._first.position,
+                head=settled,
+                events=count,
+                seconds=time.monotonic() - began,
+            )
+        context.log(f"{self._name}: copied as of {said(settled)}; replaying {self._what(keys)}")
+        self._finish_tables()
+
+    def _finish_tables(self) -> None:
+        """Now, and not at the end of the replay: rows are looked for among those that were copied."""
+        for table, _ in self._tables():
+            for statement in self._context.dialect.index_green(self._connection, table):
+                self._context.dialect.run(self._connection, statement)
+            for statement in self._context.dialect.analyze(self._connection, table):
+                self._context.dialect.run(self._connection, statement)
+
+    def _tables(self) -> Iterator[tuple[TableSet, str]]:
+        return columns_of(self._context, self._projector, self._declared)
+
+    def _what(self, keys: SelectedKeys) -> str:
+        if isinstance(self._declared, ByAggregate):
+            return f"{len(keys.listed):,} aggregates"
+        beside = sum(not keys.in_range(each) for each in keys.listed)
+        return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
+
+    def _count(self, after: Place, upto: Place, only: Only = EVERYTHING) -> int:
+        counts = self._context.store.counts(after, upto, only)
+        return sum(counts.get(each, 0) for each in self._types)
+
+    # Which rows -----------------------------------------------------------------------------------------------------
+
+    def _held_by_blue(self) -> Place:
+        """A place up to which blue holds every event for certain."""
+        context, writer = self._context, self._context.spec.live_writer
+        consumers = writer.checkpoint
+        if consumers is not None:
+            table = sa.table(consumers.table, schema=context.schema)
+            position: sa.ColumnClause[int] = sa.column(consumers.position_column, sa.BigInteger)
+            name: sa.ColumnClause[str] = sa.column(consumers.name_column, sa.String)
+            mine = sa.select(position).select_from(table).where(name == consumers.names[self._name])
+            # A consumer that has NULL there has not begun.
+            found = self._connection.execute(mine).scalar_one()
+            return None if found is None else int(found)
+        head = jobs.replayable_head(context)
+        if writer.drain_check is not None:
+            self._wait_for_jobs(PATIENCE)
+        return head
+
+    def _wait_for_jobs(self, patience: timedelta) -> None:
+        """Once there is none, all events from before have been projected."""
+        deadline, spoken = time.monotonic() + patience.total_seconds(), False
+        while jobs.are_left(self._context, self._connection):
+            if time.monotonic() > deadline:
+                raise SettleTimeout(
+                    f"live_writer.drain_check did not give 0 within {patience.total_seconds():.0f} s, so it is not known which events the "
+                    f"rows outside the part of {self._name} hold; retry in a quieter moment, or give live_writer.jobs_left in its place, which "
+                    "tells them apart and has nobody wait"
+                )
+            if not spoken:
+                self._context.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
+                spoken = True
+            time.sleep(0.02)
+
+    def _keys(self, held: Place) -> SelectedKeys:
+        declared = self._declared
+        if isinstance(declared, ByPeriod):
+            keys = bounds(self._context, declared, self._selection)
+            found = {
+                period
+                for table, column in self._tables()
+                for period in self._context.dialect.distinct(self._connection, table.schema, table.blue, column)
+            }
+            return replace(keys, listed={each for each in found if keys.in_range(each)})
+        named, timed = self._selection.aggregates, self._selection.since or self._selection.until
+        if declared.of is None and named is not None and timed is None:
+            # By name alone: also one whose events are gone has its rows replaced.
+            return SelectedKeys(set(named))
+        return SelectedKeys(self._keys_between(BEGINNING, held, chosen_events(self._selection)))
+
+    def _keys_between(self, after: Place, upto: Place, only: Only = EVERYTHING) -> set[str]:
+        """The aggregates or periods that have events above one place and up to another.
+
+        :raises PartError: an event has no stream, by which its aggregate would be told
+        """
+        declared, store = self._declared, self._context.store
+        if isinstance(declared, ByAggregate) and declared.of is None:
+            found = store.streams(after, upto, self._types, only)
+            if None in found:
+                raise without_stream()
+            return {each for each in found if each is not None}
+        pages = store.pages(
+            after,
+            upto,
+            self._types,
+            size=self._context.spec.replay.batch_events,
+            metadata=self._projector.needs_metadata,
+            only=only,
+        )
+        with closing(pages):
+            return {key for events, _ in pages for key in self._keys_of(events)}
+
+    def _keys_of(self, events: Iterable[Event]) -> Iterator[str]:
+        for event in events:
+            try:
+                yield from map(self._declared.key, self._projector.upcasters.bring_up_to_date([event]))
+            except Exception as error:
+                if trouble := trouble_at_event(error, self._name, event.type, event.position):
+                    raise trouble from None
+                if self._context.spec.replay.on_error is OnError.DEAD_LETTER:
+                    # The replay meets it again, and sets it aside.
+                    continue
+                if isinstance(error, PoisonEvent):
+                    raise
+                # Without the chain: an exception's text may quote the payload.
+                raise HandlerError(self._name, event.type, event.position, word_for(error)) from None

@@ -1,0 +1,116 @@
+"""The stages of one projector's replay, and what is between them: folded, and not yet committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+from projection_rebuild.authoring.events import Event
+from projection_rebuild.errors import Interrupted, PoisonEvent, RowError
+from projection_rebuild.ledger import Checkpoint, DeadLetter
+from projection_rebuild.model.positions import Place, is_before, said
+from projection_rebuild.replay.memory import collect
+from projection_rebuild.replay.pipeline.budget import Budget
+from projection_rebuild.replay.pipeline.error_policy import ErrorPolicy
+from projection_rebuild.replay.pipeline.feed import EventFeed
+from projection_rebuild.replay.pipeline.fold import Fold
+from projection_rebuild.replay.pipeline.writer import Batch, BatchWriter
+from projection_rebuild.replay.row_tables import WriteError
+
+
+@dataclass
+class Pipeline:
+    """Feed, fold, error policy and writer of one projector.
+
+    :param projector: its name
+    :param began_empty: green was empty at the beginning of the events, and this worker alone fills it
+    :ivar reached: up to where events are folded
+    :ivar pending: how many of them are not committed
+    :ivar since: when the first of those was read, by the monotonic clock
+    """
+
+    projector: str
+    feed: EventFeed
+    fold: Fold
+    writer: BatchWriter
+    errors: ErrorPolicy
+    budget: Budget
+    began_empty: bool
+    reached: Place = field(init=False)
+    pending: int = field(init=False)
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Goes on at the checkpoint: what is folded and not committed, if anything, is forgotten."""
+        position = self.writer.checkpoint.position
+        self.fold.begin(complete=position is None and self.began_empty)
+        self.errors.begin()
+        self._go_on_at(position)
+
+    def _go_on_at(self, position: Place) -> None:
+        self.reached, self.pending, self.since = position, 0, time.monotonic()
+
+    def pages_to(self, place: Place) -> Generator[tuple[list[Event], Place], None, None]:
+        """The projector's events above what is folded that green does not hold: see :meth:`EventFeed.pages`."""
+        self.fold.renew_reads()
+        yield from self.feed.pages(self.reached, place, self.budget.events)
+
+    def is_enough(self) -> bool:
+        """Whether what is folded has to be committed before more is."""
+        return self.budget.is_enough(self.pending, self.fold.rows)
+
+    def commit(self, head: Place, committed_in: Callable[[float], None]) -> None:
+        """Writes what is folded, if anything is.
+
+        :param committed_in: told the seconds of each commit
+        :raises FencedOut: another worker has moved the checkpoint
+        """
+        checkpoint = self.writer.checkpoint
+        if (self.reached, head) == (checkpoint.position, checkpoint.head):
+            return
+
+        def write(events: int, reached: Place) -> None:
+            asked = self.fold.scope.check(self.fold.rows)
+            letters, changes = self.errors.dead_letters(reached), self.fold.changes()
+            batch = Batch(events, reached, head, self.since, changes, letters, asked)
+            moved, seconds = self.writer.write(self.projector, batch)
+            committed_in(seconds)
+            self.committed(moved)
+
+        self.errors.write(self.pending, self.reached, write)
+        if is_before(self.reached, head):
+            collect()
+
+    def advance(self, events: int, reached: Place, head: Place, seconds: float) -> Checkpoint:
+        """Moves the checkpoint in the caller's transaction: see :meth:`BatchWriter.advance`."""
+        return self.writer.advance(events, reached, head, seconds, self.errors.dead_letters(reached))
+
+    def committed(self, moved: Checkpoint) -> None:
+        """The transaction that moved the checkpoint and wrote the rows has been committed."""
+        self.writer.checkpoint = moved
+        self.errors.committed(moved.position)
+        self._go_on_at(moved.position)
+        self.fold.committed(moved.position)
+
+    def retry(self, letter: DeadLetter, event: Event) -> bool:
+        """Projects the event of a dead letter, and takes it out of the ledger, in one transaction.
+
+        :returns: whether it could be projected; if not, all is as before
+        """
+        try:
+            self.fold.apply([event])
+            moved = self.writer.write_retried(letter, self.fold.changes)
+        except (PoisonEvent, WriteError, RowError):
+            self.errors.forget()
+            return False
+        self.errors.retried(letter)
+        self.committed(moved)
+        return True
+
+    def interrupted(self) -> Interrupted:
+        """What a worker raises that is asked to stop, once what is folded is committed."""
+        return Interrupted(f"{self.projector} was stopped at {said(self.writer.checkpoint.position)}; a retry goes on there")
