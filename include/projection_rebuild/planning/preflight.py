@@ -15,7 +15,7 @@ from projection_rebuild.dialects.base import Surroundings, Trial
 from projection_rebuild.errors import PlanError, PoisonEvent, RebuildError
 from projection_rebuild.errors.drivers import one_line, trouble_of
 from projection_rebuild.errors.trouble import MAY_PASS
-from projection_rebuild.model.findings import Finding
+from projection_rebuild.model.findings import Finding, refusal, refusal_of
 from projection_rebuild.model.names import GREEN_SUFFIX, OLD_SUFFIX, Form, TableSet
 from projection_rebuild.model.plan import Space
 from projection_rebuild.model.refusals import foreign_green, foreign_old
@@ -147,7 +147,7 @@ class _Look:
         try:
             return choose(known, options.model_copy(update={"projectors": there}))
         except PlanError as error:
-            self._findings.append(Finding.refusal(error.message))
+            self._findings.append(refusal_of(error))
             return list(there)
 
     def _event_types(self, projectors: list[str]) -> Iterator[Finding]:
@@ -301,7 +301,7 @@ class _Look:
             with self._dialect.try_structure(self._connection, there, made, section.views) as trial:
                 yield from self._tried(trial, kinds)
         except RebuildError as error:
-            yield Finding.refusal(error.message)
+            yield refusal_of(error)
         except sa.exc.DBAPIError as error:
             trouble = trouble_of(error)
             if trouble is None or trouble.kind in MAY_PASS:
@@ -320,7 +320,7 @@ class _Look:
             yield Finding(about="structure", problem="the tables have it already", remedy="take it out of the spec")
             return
         found.forms, found.views = {name: trial.forms[name] for name in changed}, trial.views
-        yield from map(Finding.refusal, trial.refusals)
+        yield from trial.refusals
         for name in changed:
             columns = self._dialect.columns(trial.connection, trial.schema, name)
             unique = self._dialect.unique_keys(trial.connection, trial.schema, name)
@@ -450,7 +450,7 @@ class _Look:
         """Tables in green's or old's place that no run has made."""
         dialect, ledger, connection = self._dialect, self._context.ledger, self._connection
         known = ledger.exists(connection)
-        for name, refusal in ((table.green, foreign_green(table)), (table.old, foreign_old(table.old))):
+        for name, problem in ((table.green, foreign_green(table)), (table.old, foreign_old(table.old))):
             if name in run or not dialect.table_exists(connection, table.schema, name):
                 continue
             ours = known and (
@@ -459,10 +459,10 @@ class _Look:
                 else ledger.owned_tables.retired(connection, old=name)
             )
             if not ours:
-                yield Finding.refusal(f"{table.blue}: {refusal}")
+                yield refusal(table.blue, problem)
 
-    def _uncarried(self, tables: Sequence[TableSet]) -> Iterator[Finding]:
-        return map(Finding.refusal, self._dialect.cannot_carry(self._connection, tables))
+    def _uncarried(self, tables: Sequence[TableSet]) -> list[Finding]:
+        return self._dialect.cannot_carry(self._connection, tables)
 
     def _order(self, tables: list[str]) -> Iterator[Finding]:
         parents = {each: self._dialect.parents(self._connection, self._context.schema, each) for each in tables}
@@ -475,7 +475,7 @@ class _Look:
                 "there is no order in which they could be filled. Drop one of these foreign keys",
             )
         except PlanError as error:
-            yield Finding.refusal(error.message)
+            yield refusal_of(error)
 
     def _programs(self, projectors: Sequence[str], tables: Sequence[TableSet]) -> Iterator[Finding]:
         """What cannot be right where a projector is a program with transactions of its own."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.model.findings import Carried
+from projection_rebuild.model.findings import Carried, Finding
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.rows.shapes import Shape
 
@@ -142,7 +142,7 @@ class DependentObjects(Sessions):
         """The kinds of objects that :meth:`cannot_carry` speaks of."""
 
     @abstractmethod
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         """Objects on the blue tables that a rebuild would lose or break, each with its reason and remedy."""
 
     @abstractmethod

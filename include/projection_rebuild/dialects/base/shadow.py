@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
 from projection_rebuild.errors.outcomes import TablesBusy
+from projection_rebuild.model.findings import Finding
 from projection_rebuild.model.names import TableSet
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Trial:
     forms: dict[str, str]
     unchanged: set[str]
     views: dict[str, str]
-    refusals: list[str]
+    refusals: list[Finding]
     elsewhere: str = ""
 
 

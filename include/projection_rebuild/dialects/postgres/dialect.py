@@ -359,7 +359,7 @@ class PostgresDialect(Dialect):
     def refuses(self) -> tuple[str, ...]:
         return limits.KINDS
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         with Catalog.of(connection) as catalog:
             return limits.refusals(catalog, Switch(catalog, tables))
 

@@ -36,7 +36,7 @@ from projection_rebuild.dialects.sqlite.cutover import (
 from projection_rebuild.dialects.sqlite.schema_trial import rehearse
 from projection_rebuild.errors import CloneError
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.model.findings import Carried, Finding, named
+from projection_rebuild.model.findings import Carried, Finding, named, refusal
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds, Shape
@@ -206,15 +206,15 @@ class SqliteDialect(Dialect):
     def refuses(self) -> tuple[str, ...]:
         return ("virtual table", "taken name", "defensive mode")
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
 
-    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
         for table in tables:
             if text.table_name(self._table(connection, table.blue).sql) is None:
-                yield f"{table.blue}: a virtual table cannot be renamed together with its content; leave it out"
+                yield refusal(table.blue, "a virtual table cannot be renamed together with its content", "leave it out")
 
-    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
         """Names of indexes are the database's, and views have the same names as tables."""
         query = "SELECT type, tbl_name FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         for table in tables:
@@ -227,9 +227,10 @@ class SqliteDialect(Dialect):
             for name in dict.fromkeys(wanted):
                 for kind, of in self._execute(connection, query, name):
                     if of not in ours or kind == "view":
-                        yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {kind} of this name; rename it"
+                        problem = f"the rebuild needs the name {name}, which is taken by the {kind} of this name"
+                        yield refusal(table.blue, problem, "rename it")
 
-    def _defended(self, connection: sa.Connection) -> Iterator[str]:
+    def _defended(self, connection: sa.Connection) -> Iterator[Finding]:
         # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
         self._execute(connection, "PRAGMA writable_schema = 1")
         try:
@@ -238,10 +239,11 @@ class SqliteDialect(Dialect):
         except sa.exc.OperationalError as error:
             if self.lock_was_refused(error):
                 raise
-            yield (
-                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
-                "rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a Python "
-                "whose SQLite does not begin with it"
+            yield refusal(
+                "",
+                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are",
+                "let the rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a "
+                "Python whose SQLite does not begin with it",
             )
         finally:
             self._execute(connection, "PRAGMA writable_schema = 0")
