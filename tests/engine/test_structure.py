@@ -20,7 +20,7 @@ from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import PlanError, SpecError
-from projection_rebuild.planning import preflight
+from projection_rebuild.planning import schema_trial
 from projection_rebuild.planning.schema_change import statements
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay.external.replay import ExternalReplay
@@ -451,7 +451,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
     references = """, -- REFERENCES "Other".regions
         region integer CONSTRAINT of_region REFERENCES "Other" . Regions (id), said text DEFAULT 'REFERENCES "Other".regions') WITH (fillfactor"""
     path.write_text(DDL["postgres"].replace(") WITH (fillfactor", references))
-    told = preflight.difference
+    told = schema_trial.difference
 
     def told_meanwhile(*arguments: Any) -> list[str]:
         execute(engine, "SET lock_timeout = '1s'", 'INSERT INTO "Other".regions VALUES (1)')
@@ -459,7 +459,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
 
     changes = {"structure": {"ddl": str(path)}, "projectors": PROJECTORS[:1]}
     with monkeypatch.context() as patch:
-        patch.setattr(preflight, "difference", told_meanwhile)
+        patch.setattr(schema_trial, "difference", told_meanwhile)
         plan = rebuild(engine, **changes).plan(RunOptions(dry_run=True))
     assert not any("of_region" in each for each in plan.difference)
     run_to(rebuild(engine, **changes), "drop")
