@@ -21,7 +21,7 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from projection_rebuild.api import RebuildSpec, SpecError, needs, order
+from projection_rebuild.api import ProjectorRegistry, RebuildSpec, SpecError
 from projection_rebuild_airflow import notify
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
@@ -77,7 +77,7 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
     problems = list(specs.broken.values())
     for path, spec in specs.usable.items():
         try:
-            made = [rebuild_dag(spec, path), rollback_dag(spec, path)]
+            made = [rebuild_dag(spec, path, specs.projectors[path]), rollback_dag(spec, path)]
             for dag in made:
                 # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
                 dag.validate()  # type: ignore[no-untyped-call]
@@ -88,13 +88,17 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
     return dags, problems
 
 
-def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
-    """The DAG of one spec."""
+def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | None = None) -> DAG:
+    """The DAG of one spec.
+
+    :param projectors: those of the spec; None: they are imported here
+    """
     notify.check(spec, path)
+    projectors = ProjectorRegistry.load(spec) if projectors is None else projectors
     with DAG(
         dag_id=f"rebuild_{spec.rebuild}",
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
-        doc_md=_documentation(spec, path),
+        doc_md=_documentation(spec, path, projectors),
         # Without a start date and with no time to look back, unpausing never starts the run of a night that is over.
         schedule=CronTriggerTimetable(spec.schedule, timezone=spec.timezone, run_immediately=timedelta(0))
         if spec.schedule
@@ -103,14 +107,14 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
         # A run that only waits for its retention must not keep the next one from starting; the ledger refuses two runs
         # on the same tables.
         max_active_runs=16,
-        params=form(spec),
+        params=form(spec, projectors),
         deadline=_deadline(spec, path),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
         # Airflow would take a DAG that failed halfway, or that only broken_specs() has made, for one of the file's.
         auto_register=False,
     ) as dag:
-        _tasks(spec, _common(spec, path))
+        _tasks(spec, projectors, _common(spec, path))
     return dag
 
 
@@ -151,10 +155,10 @@ def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
     return dag
 
 
-def _tasks(spec: RebuildSpec, common: dict[str, Any]) -> None:
+def _tasks(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any]) -> None:
     plan = PlanOperator(task_id="plan", **common)
     clone = CloneTablesOperator(task_id="clone_tables", **common)
-    replays = _replays(spec, common, clone)
+    replays = _replays(spec, projectors, common, clone)
     # A projector that was not chosen is skipped, and nothing is lost by that.
     verify = VerifyCountsOperator(task_id="verify_counts", trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
     approve = ApproveSwapOperator(
@@ -183,20 +187,19 @@ def _from_switch_on(spec: RebuildSpec, common: dict[str, Any], before: BaseOpera
     before >> wait >> swap >> reconcile >> retention >> drop
 
 
-def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
+def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
     """One task per projector, with the edges of their dependencies: the graph view is the dependency graph.
 
     Before those that can be divided stands one that is mapped over the shards of them all; it is skipped if the run has none.
     """
-    projectors = spec.load_projectors()
-    before = needs(projectors)
+    before = projectors.needs()
     tasks: dict[str, BaseOperator] = {}
     with TaskGroup(group_id="replay", tooltip="One task per projector, and one per shard"):
         how: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
         shards = ReplayShardOperator.partial(task_id="shards", map_index_template="{{ map_index_label }}", **how).expand_kwargs(
             XComArg(clone)
         )
-        for name in order(projectors):
+        for name in projectors.order():
             tasks[name] = ReplayOperator(task_id=name, projector=name, **how)
             clone >> tasks[name]
             if projectors[name].partition() is not None and spec.begins_at_once(name):
@@ -209,9 +212,8 @@ def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> 
     return list(tasks.values())
 
 
-def _documentation(spec: RebuildSpec, path: Path) -> str:
-    projectors = spec.load_projectors()
-    rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in order(projectors)]
+def _documentation(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry) -> str:
+    rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in projectors.order()]
     return "\n".join(
         [
             f"**Rebuilds the read models of {spec.rebuild}** while the application goes on: green tables are filled beside the "

@@ -12,7 +12,15 @@ import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from projection_rebuild.api import Checkpoint, ConnectionRefused, Rebuild, RebuildSpec, boundary, load_spec
+from projection_rebuild.api import (
+    Checkpoint,
+    ConnectionRefused,
+    ProjectorRegistry,
+    Rebuild,
+    RebuildSpec,
+    boundary,
+    load_with_projectors,
+)
 from projection_rebuild_airflow.connections import url_of
 
 if TYPE_CHECKING:
@@ -59,15 +67,20 @@ def open_rebuild(spec_path: str, context: Context, progress: Progress = _silent)
 
     :param spec_path: the spec file, read anew: what runs is what the file says now
     """
-    with open_spec(load_spec(Path(spec_path)), ledger_id(context["dag"].dag_id, context["run_id"]), progress) as rebuild:
+    loaded = load_with_projectors(Path(spec_path))
+    ledger_run = ledger_id(context["dag"].dag_id, context["run_id"])
+    with open_spec(loaded.spec, ledger_run, progress, loaded.projectors) as rebuild:
         yield rebuild
 
 
 @contextmanager
-def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> Iterator[Rebuild]:
+def open_spec(
+    spec: RebuildSpec, run_id: str, progress: Progress = _silent, projectors: ProjectorRegistry | None = None
+) -> Iterator[Rebuild]:
     """The engine's object for any run of a spec; its connections are closed at the end.
 
     :param run_id: its name in the ledger
+    :param projectors: those of the spec; None: they are imported here
     """
     with ExitStack() as opened:
         read_models = opened.enter_context(_engine(spec.read_models.conn_id))
@@ -76,7 +89,15 @@ def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> I
             if spec.event_store.conn_id == spec.read_models.conn_id
             else opened.enter_context(_engine(spec.event_store.conn_id))
         )
-        rebuild = Rebuild(spec, run_id=run_id, event_store=event_store, read_models=read_models, log=_log.info, progress=progress)
+        rebuild = Rebuild(
+            spec,
+            run_id=run_id,
+            event_store=event_store,
+            read_models=read_models,
+            log=_log.info,
+            progress=progress,
+            projectors=projectors,
+        )
         opened.callback(rebuild.close)
         yield rebuild
 

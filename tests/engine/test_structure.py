@@ -27,7 +27,7 @@ from projection_rebuild.replay.external.replay import ExternalReplay
 from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.options import RunOptions
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 from tests.conftest import Databases
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, marked
@@ -519,7 +519,7 @@ def test_what_makes_no_table_is_refused(tmp_path: Path) -> None:
 )
 def test_a_structure_that_cannot_be_read_is_named(section: dict[str, str], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        StructureSection.model_validate(section).load()
+        load_structure(StructureSection.model_validate(section))
 
 
 def test_the_file_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_the_file_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
         load_spec(path)
     (tmp_path / "next.sql").write_text("CREATE TABLE orders (id int)")
     section = load_spec(path).structure
-    assert section is not None and section.load() == "CREATE TABLE orders (id int)"
+    assert section is not None and load_structure(section) == "CREATE TABLE orders (id int)"
 
 
 def test_a_program_that_begins_anew_gets_tables_of_the_new_structure(sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 
 from projection_rebuild.dialects.base import Trial
 from projection_rebuild.errors import PlanError
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 
 _ALLOWED = re.compile(
     r"(CREATE\s+(UNLOGGED\s+)?TABLE|CREATE\s+(UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)?INDEX|ALTER\s+TABLE|ALTER\s+INDEX|COMMENT\s+ON|"
@@ -34,7 +34,7 @@ def statements(section: StructureSection, tables: Collection[str], dialect: sa.D
     :param tables: those of the run; metadata may describe others, too
     :raises PlanError: nothing of it concerns these tables, or a statement makes something else
     """
-    source = section.load()
+    source = load_structure(section)
     if isinstance(source, str):
         return _from_text(source, dialect)
     wanted = [table for table in source.sorted_tables if table.name in tables]

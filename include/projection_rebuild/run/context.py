@@ -15,6 +15,7 @@ from projection_rebuild.model.names import Form, TableSet
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.run import agreed
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Context:
     ledger: Ledger
     schema: str | None
     one_database: bool
-    projectors: dict[str, type[Projector]]
+    projectors: ProjectorRegistry
     log: Callable[[str], None]
     progress: Callable[[Checkpoint, float], None]
 

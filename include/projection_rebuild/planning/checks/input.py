@@ -16,7 +16,7 @@ from projection_rebuild.model.plan import Space
 from projection_rebuild.planning.schema_trial import SchemaChange, tried
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run.context import Context
-from projection_rebuild.spec.dependencies import choose, sort
+from projection_rebuild.spec.dependencies import sort
 from projection_rebuild.spec.options import RunOptions
 
 
@@ -45,7 +45,7 @@ class PreflightInput:
         known = self.context.projectors
         there = tuple(name for name in self.options.projectors or known if name in known)
         try:
-            return choose(known, self.options.model_copy(update={"projectors": there}))
+            return known.choose(self.options.model_copy(update={"projectors": there}))
         except PlanError:
             return list(there)
 

@@ -10,7 +10,6 @@ from projection_rebuild.planning.checks.input import PreflightInput
 from projection_rebuild.planning.checks.registry import Scope, check
 from projection_rebuild.replay.set_based import why_not
 from projection_rebuild.replay.shards import why_whole
-from projection_rebuild.spec.dependencies import order
 from projection_rebuild.spec.projectors import shared_tables
 
 
@@ -26,7 +25,7 @@ def unknown(planned: PreflightInput) -> Iterator[Finding]:
 def unordered(planned: PreflightInput) -> Iterator[Finding]:
     """Projectors that depend on each other in a circle, or on one that the spec does not list."""
     try:
-        order(planned.context.projectors)
+        planned.context.projectors.order()
     except PlanError as error:
         yield refusal_of(error)
 
