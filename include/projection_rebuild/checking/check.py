@@ -179,8 +179,8 @@ class _Check:
         if (section := self._spec.structure) is not None:
             sets = [TableSet.of(each, schema=schema, limit=self._apart.max_identifier) for each in tables]
             statements = schema_change.statements(section, tables, self._apart.engine.dialect)
-            with self._apart.connect() as connection, self._apart.try_structure(connection, sets, statements, {}) as trial:
-                made = [*trial.forms]
+            with self._apart.connect() as connection, self._apart.try_schema(connection, sets, statements, {}) as trial:
+                made = [*trial.definitions]
                 make_alike(self._apart, trial.connection, trial.schema, scratch, made)
         with self._models.connect() as live:
             make_alike(self._models, live, schema, scratch, [each for each in tables if each not in made])

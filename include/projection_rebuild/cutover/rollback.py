@@ -132,7 +132,7 @@ def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: 
         return refusals
     return [
         *_missing_columns(context, connection, plan, kept),
-        *context.dialect.cannot_carry(connection, context.switched_sets(plan)),
+        *context.dialect.unsupported_objects(connection, context.switched_sets(plan)),
     ]
 
 

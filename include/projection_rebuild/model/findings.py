@@ -42,7 +42,7 @@ def refusal_of(error: RebuildError) -> Finding:
     return refusal("", error.message)
 
 
-class Carried(BaseModel):
+class Dependents(BaseModel):
     """What hangs on one table, of one kind, and will be there after a rebuild as it was before.
 
     :param kind: in the plural: ``columns``, ``triggers``
@@ -59,11 +59,11 @@ class Carried(BaseModel):
         return f"{self.table}: {self.kind} {', '.join(self.names)}"
 
 
-def named(table: str, kinds: Mapping[str, Iterable[str]]) -> Iterator[Carried]:
+def named(table: str, kinds: Mapping[str, Iterable[str]]) -> Iterator[Dependents]:
     """What hangs on a table, without the kinds that it has nothing of."""
     for kind, names in kinds.items():
         if found := tuple(dict.fromkeys(names)):
-            yield Carried(table=table, kind=kind, names=found)
+            yield Dependents(table=table, kind=kind, names=found)
 
 
 def refuse(findings: Sequence[Finding], what: str = "this rebuild is refused") -> None:

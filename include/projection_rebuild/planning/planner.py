@@ -7,10 +7,10 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from projection_rebuild.cutover.reconcile import finish_dead
-from projection_rebuild.model.findings import Carried, Finding, refuse
+from projection_rebuild.model.findings import Dependents, Finding, refuse
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.planning.checks.input import PreflightInput
-from projection_rebuild.planning.estimate import forecast
+from projection_rebuild.planning.estimate import estimate
 from projection_rebuild.planning.preflight import preflight
 from projection_rebuild.replay.shards import shard_counts
 from projection_rebuild.run.context import Context
@@ -30,8 +30,8 @@ def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], 
         refuse(findings)
         made = _plan_of(planned, findings)
         if options.dry_run:
-            carried = _carried(context, connection, made)
-            expected = forecast(context, made.projectors, made.head, made.shards)
+            carried = _dependents(context, connection, made)
+            expected = estimate(context, made.projectors, made.head, made.shards)
             sql = _statements(context, connection, made)
             return made.model_copy(update={"forecasts": expected, "carried": carried, "sql": sql})
         begin(context, connection, made, options, is_over, by)
@@ -51,7 +51,7 @@ def _plan_of(planned: PreflightInput, findings: list[Finding]) -> Plan:
         shards={} if planned.part else shard_counts(context, planned.projectors, options),
         findings=findings,
         space=planned.space,
-        forms=planned.schema_change.forms,
+        forms=planned.schema_change.definitions,
         views=planned.schema_change.views,
         difference=planned.schema_change.difference,
         dry_run=options.dry_run,
@@ -66,8 +66,8 @@ STRUCTURAL = {
 """Kinds of what a new structure speaks of, and so does not take over."""
 
 
-def _carried(context: Context, connection: sa.Connection, made: Plan) -> list[Carried]:
-    hanging = context.dialect.carried(connection, context.switched_sets(made))
+def _dependents(context: Context, connection: sa.Connection, made: Plan) -> list[Dependents]:
+    hanging = context.dialect.dependent_objects(connection, context.switched_sets(made))
     return [each for each in hanging if each.table not in made.forms or each.kind not in STRUCTURAL]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Trial
+from projection_rebuild.dialects.base import SchemaTrial
 from projection_rebuild.errors import RebuildError
 from projection_rebuild.errors.drivers import one_line, trouble_of
 from projection_rebuild.errors.trouble import MAY_PASS
@@ -23,14 +23,14 @@ from projection_rebuild.run.context import Context
 class SchemaChange:
     """What was seen of the structure that the spec names.
 
-    :param forms: by table, as the dialect keeps it; empty where the tables stay as they are
+    :param definitions: by table, as the dialect keeps it; empty where the tables stay as they are
     :param views: defined anew with it, by name
     :param difference: from today's structure, a line each
     :param parents: by table, those that its foreign keys will point to
     :param findings: what would not work with it, or that a person should know
     """
 
-    forms: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
     difference: list[str] = field(default_factory=list)
     parents: dict[str, set[str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def tried(context: Context, connection: sa.Connection, tables: Sequence[TableSet
         return change
     try:
         made = statements(section, [table.blue for table in tables], connection.dialect)
-        with context.dialect.try_structure(connection, tables, made, section.views) as trial:
+        with context.dialect.try_schema(connection, tables, made, section.views) as trial:
             for finding in _looked_at(context, connection, trial, kinds, change):
                 change.findings.append(finding)
     except RebuildError as error:
@@ -65,17 +65,17 @@ def tried(context: Context, connection: sa.Connection, tables: Sequence[TableSet
 
 
 def _looked_at(
-    context: Context, connection: sa.Connection, trial: Trial, kinds: Mapping[str, RowType], change: SchemaChange
+    context: Context, connection: sa.Connection, trial: SchemaTrial, kinds: Mapping[str, RowType], change: SchemaChange
 ) -> Iterator[Finding]:
-    dialect, changed = context.dialect, [name for name in trial.forms if name not in trial.unchanged]
-    if not trial.forms:
+    dialect, changed = context.dialect, [name for name in trial.definitions if name not in trial.unchanged]
+    if not trial.definitions:
         problem = f"it makes none of the tables {', '.join(sorted(kinds))}"
         yield refusal("structure", problem, "correct it, or take it out of the spec")
     elif not changed:
         # Then nothing is done about it, and such a run can be taken back.
         yield Finding(about="structure", problem="the tables have it already", remedy="take it out of the spec")
         return
-    change.forms, change.views = {name: trial.forms[name] for name in changed}, trial.views
+    change.definitions, change.views = {name: trial.definitions[name] for name in changed}, trial.views
     yield from trial.refusals
     for name in changed:
         unique = dialect.unique_keys(trial.connection, trial.schema, name)

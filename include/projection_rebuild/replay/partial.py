@@ -20,10 +20,10 @@ import sqlalchemy as sa
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, Part, PartKeys, PartRows, without_stream
 from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.dialects.base import Listed
+from projection_rebuild.dialects.base import KeyList
 from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
 from projection_rebuild.errors.boundary import trouble_at_event, word_for
-from projection_rebuild.eventstore.store import EVERYTHING, PATIENCE, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, PATIENCE, EventFilter
 from projection_rebuild.ledger import Checkpoint, PartState
 from projection_rebuild.model.findings import Finding
 from projection_rebuild.model.names import TableSet
@@ -50,7 +50,7 @@ class OpenPart:
     declared: ByAggregate | ByPeriod
     keys: PartKeys
     settled: Place
-    only: Only
+    only: EventFilter
 
     def of(self, projector: Projects) -> Projects:
         """A projector as it works on this part."""
@@ -142,9 +142,9 @@ def _columns(context: Context, projector: type[Projector], declared: ByAggregate
         yield context.table_set(kind.table), kind.column(declared.rows[kind.row_class])
 
 
-def _chosen(part: Part) -> Only:
+def _chosen(part: Part) -> EventFilter:
     streams = None if part.aggregates is None else tuple(part.aggregates)
-    return Only(streams=streams, since=part.since, until=part.until)
+    return EventFilter(streams=streams, since=part.since, until=part.until)
 
 
 # Copying --------------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class _Copy:
         with context.dialect.transaction(connection):
             part_id = ledger.partial_rebuilds.begin(connection, context.run_id, self._first)
             ledger.partial_rebuilds.add_keys(connection, part_id, sorted(keys.listed))
-        listed = Listed(context.schema, ledger.partial_rebuilds.key_table, part_id)
+        listed = KeyList(context.schema, ledger.partial_rebuilds.key_table, part_id)
         context.log(f"{self._name}: copying all rows but those of {self._what(keys)}")
         with context.dialect.transaction(connection):
             ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id)
@@ -276,7 +276,7 @@ class _Copy:
         beside = sum(not keys.in_range(each) for each in keys.listed)
         return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
 
-    def _count(self, after: Place, upto: Place, only: Only = EVERYTHING) -> int:
+    def _count(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> int:
         counts = self._context.store.counts(after, upto, only)
         return sum(counts.get(each, 0) for each in self._types)
 
@@ -330,7 +330,7 @@ class _Copy:
             return PartKeys(set(named))
         return PartKeys(self._keys_between(BEGINNING, held, _chosen(self._part)))
 
-    def _keys_between(self, after: Place, upto: Place, only: Only = EVERYTHING) -> set[str]:
+    def _keys_between(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> set[str]:
         """The aggregates or periods that have events above one place and up to another.
 
         :raises PartError: an event has no stream, by which its aggregate would be told
@@ -378,6 +378,6 @@ def _bounds(context: Context, declared: ByAggregate | ByPeriod, part: Part) -> P
     return PartKeys((), first, last)
 
 
-def _to_be_read(declared: ByAggregate | ByPeriod, keys: PartKeys) -> Only:
+def _to_be_read(declared: ByAggregate | ByPeriod, keys: PartKeys) -> EventFilter:
     named = isinstance(declared, ByAggregate) and declared.of is None and len(keys.listed) <= FEW_STREAMS
-    return Only(streams=tuple(sorted(keys.listed))) if named else EVERYTHING
+    return EventFilter(streams=tuple(sorted(keys.listed))) if named else ALL_EVENTS

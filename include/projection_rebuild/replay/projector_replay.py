@@ -23,7 +23,7 @@ from projection_rebuild.errors import (
     TooManyDeadLetters,
 )
 from projection_rebuild.errors.boundary import trouble_at_event, word_for
-from projection_rebuild.eventstore.store import EVERYTHING, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, EventFilter
 from projection_rebuild.ledger import Checkpoint, DeadLetter, RunState, refuse_within_switch
 from projection_rebuild.model.positions import BEGINNING, Place, earliest, is_before, just_below, said
 from projection_rebuild.model.results import ReplayResult
@@ -130,7 +130,9 @@ class ProjectorReplay:
             after = self._part.settled
         yield from self._pages(after, place)
 
-    def _pages(self, after: Place, upto: Place, only: Only = EVERYTHING) -> Generator[tuple[list[Event], Place], None, None]:
+    def _pages(
+        self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS
+    ) -> Generator[tuple[list[Event], Place], None, None]:
         pages = self._context.store.pages(
             after,
             upto,

@@ -11,7 +11,7 @@ from projection_rebuild.errors import SpecError
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import Checkpoint, Ledger, Run
 from projection_rebuild.model.limits import shown
-from projection_rebuild.model.names import Form, TableSet
+from projection_rebuild.model.names import TableSet, TargetSchema
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.run import agreed
 from projection_rebuild.spec.rebuild import RebuildSpec
@@ -51,8 +51,8 @@ class Context:
 
     def table_set(self, table: str, plan: Plan | None = None) -> TableSet:
         """The blue, green and old names of a live table, with the structure that a plan gives it."""
-        form = Form(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
-        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, form=form)
+        target_schema = TargetSchema(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
+        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, target_schema=target_schema)
 
     def table_sets(self, plan: Plan) -> list[TableSet]:
         """The names of all tables of the run, parents first."""

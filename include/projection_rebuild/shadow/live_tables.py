@@ -154,7 +154,7 @@ def refuse_uncarried(context: Context, connection: sa.Connection, tables: Sequen
 
     :raises ChangedSince: names each object, and what to do
     """
-    if findings := context.dialect.cannot_carry(connection, tables):
+    if findings := context.dialect.unsupported_objects(connection, tables):
         raise ChangedSince(
             "since the rebuild was planned, the live tables were given what a switch would lose or break. Nothing has been switched, green "
             "stays. Do what each line says, then retry:\n" + "\n".join(lines(findings))

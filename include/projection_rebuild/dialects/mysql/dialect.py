@@ -18,10 +18,10 @@ from projection_rebuild.dialects.mysql import hanging as around
 from projection_rebuild.dialects.mysql import moment, preflight
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
-from projection_rebuild.dialects.mysql.cannot_carry import Check
 from projection_rebuild.dialects.mysql.event_log import not_settled
 from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.dialects.mysql.inspector import HOLDS, OLDEST_TRANSACTION
+from projection_rebuild.dialects.mysql.unsupported import Check
 from projection_rebuild.model.findings import Finding, refusal
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
@@ -181,7 +181,7 @@ class MySQLDialect(MySQLFamily):
     def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
         run = {each.blue for each in tables}
         definitions = [(each, self._definition(connection, each.schema, each.blue)) for each in tables]
-        definitions += [(each, self._wanted(connection, each)) for each in tables if each.form]
+        definitions += [(each, self._wanted(connection, each)) for each in tables if each.target_schema]
         keys = [(each, key) for each, definition in definitions for key in definition.foreign_keys()]
         found = {
             (key.parent_schema or each.schema, key.parent): None for each, key in keys if not self._beside(key, each.schema, run)

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Catalog, Column, ForeignKey, Grant, Relation
 from projection_rebuild.dialects.postgres.cutover import Switch
-from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.findings import Dependents, named
 
 
-def carried_over(catalog: Catalog, switch: Switch) -> Iterator[Carried]:
+def dependents_of(catalog: Catalog, switch: Switch) -> Iterator[Dependents]:
     """What the tables of a switch have, and the materialized views over them."""
     for moved in switch.moved:
         yield from _of(catalog, moved.blue)
 
 
-def _of(catalog: Catalog, blue: Relation) -> Iterator[Carried]:
+def _of(catalog: Catalog, blue: Relation) -> Iterator[Dependents]:
     oid = blue.oid
     keys = catalog.foreign_keys([oid])
     over = catalog.views_over([oid])

@@ -22,34 +22,33 @@ from sqlalchemy.dialects.postgresql import JSON
 from projection_rebuild.dialects.base import (
     KEYS_PER_STATEMENT,
     Dialect,
-    Extent,
     Fence,
-    Listed,
+    KeyList,
     Manners,
     PauseTooLong,
     Refusal,
+    RunTables,
+    SchemaTrial,
     Scratch,
-    Surroundings,
-    Trial,
+    TableSize,
 )
 from projection_rebuild.dialects.postgres import connection as connecting
-from projection_rebuild.dialects.postgres import preflight
+from projection_rebuild.dialects.postgres import preflight, target_schema
 from projection_rebuild.dialects.postgres import session as ours
-from projection_rebuild.dialects.postgres import target_schema as structure
 from projection_rebuild.dialects.postgres import unsupported as limits
 from projection_rebuild.dialects.postgres.apart import made_apart
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, Catalog, literal
 from projection_rebuild.dialects.postgres.cutover import Switch, counted_on, dropping
-from projection_rebuild.dialects.postgres.dependents import carried_over
+from projection_rebuild.dialects.postgres.dependents import dependents_of
 from projection_rebuild.dialects.postgres.dump import dumped
 from projection_rebuild.dialects.postgres.hanging import QUERY as HANGING
-from projection_rebuild.dialects.postgres.schema_trial import Rehearsal
+from projection_rebuild.dialects.postgres.schema_trial import DependentsTrial
 from projection_rebuild.dialects.postgres.shadow import Clone
 from projection_rebuild.errors import CloneError, SessionError, SettleTimeout
 from projection_rebuild.errors.trouble import Kind
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.model.findings import Carried, Finding
-from projection_rebuild.model.names import Form, TableSet
+from projection_rebuild.model.findings import Dependents, Finding
+from projection_rebuild.model.names import TableSet, TargetSchema
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.bulk import FORMATS, as_text, slices
 from projection_rebuild.rows.shapes import Holds, Shape
@@ -339,12 +338,12 @@ class PostgresDialect(Dialect):
         # -1: never analyzed. Then the pages are few or the table is new, and a count is what is left.
         return int(found) if found is not None and found >= 0 else self.row_count(connection, schema, table)
 
-    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+    def table_size(self, connection: sa.Connection, schema: str | None, table: str) -> TableSize | None:
         # The server counts what is written while it is written; what ANALYZE found is left where those counts were reset.
         query = """SELECT coalesce(nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0))::bigint,
                    pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s"""
         found = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
-        return None if found is None else Extent(int(found[0]), int(found[1]))
+        return None if found is None else TableSize(int(found[0]), int(found[1]))
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)
@@ -359,7 +358,7 @@ class PostgresDialect(Dialect):
     def refuses(self) -> tuple[str, ...]:
         return limits.KINDS
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         with Catalog.of(connection) as catalog:
             return limits.refusals(catalog, Switch(catalog, tables))
 
@@ -377,9 +376,9 @@ class PostgresDialect(Dialect):
         with Catalog.of(connection) as catalog:
             return [each for table in tables for each in limits.left_on(catalog, catalog.find(table.schema, table.old))]
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         with Catalog.of(connection) as catalog:
-            return list(carried_over(catalog, Switch(catalog, tables)))
+            return list(dependents_of(catalog, Switch(catalog, tables)))
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
         oid = self._oid(connection, schema, table)
@@ -424,16 +423,16 @@ class PostgresDialect(Dialect):
     def _oldest(self) -> tuple[int, ...]:
         return preflight.OLDEST
 
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
         longest = _milliseconds(LONGEST_LOCK_WAIT)
-        blues = [each.blue for each in surroundings.tables]
+        blues = [each.blue for each in run_tables.tables]
         return [
             *preflight.of_server(query, longest),
             *ours.findings(query),
-            *ours.hidden(query, surroundings.schema, blues),
-            *self._event_triggers(connection, surroundings.schema),
-            *preflight.of_tables(query, surroundings),
+            *ours.hidden(query, run_tables.schema, blues),
+            *self._event_triggers(connection, run_tables.schema),
+            *preflight.of_tables(query, run_tables),
         ]
 
     def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
@@ -478,28 +477,33 @@ class PostgresDialect(Dialect):
     # Another structure ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> Iterator[Trial]:
+    ) -> Iterator[SchemaTrial]:
         schema = tables[0].schema
 
         def execute(statement: str) -> None:
             self._execute_all(connection, [statement])
 
         with Catalog.of(connection) as catalog:
-            path, preparing = catalog.session_path, structure.preparing(catalog, schema, statements)
-        with structure.made_apart(execute, preparing):
+            path, preparing = catalog.session_path, target_schema.preparing(catalog, schema, statements)
+        with target_schema.made_apart(execute, preparing):
             with Catalog.of(connection) as catalog:
-                structure.refuse_touched(catalog)
-                found = {each.blue: structure.read(catalog, each, statements) for each in tables}
-                forms = {name: each.as_text() for name, each in found.items() if each}
-                formed = [replace(each, form=Form(forms[each.blue])) if each.blue in forms else each for each in tables]
-                rehearsal = Rehearsal(catalog, execute, Switch(catalog, formed), schema, views)
-                unchanged = {each.blue for each in formed if each.form and structure.unchanged(catalog, each)}
-                refusals = list(rehearsal.refusals())
+                target_schema.refuse_touched(catalog)
+                found = {each.blue: target_schema.read(catalog, each, statements) for each in tables}
+                definitions = {name: each.as_text() for name, each in found.items() if each}
+                formed = [
+                    replace(each, target_schema=TargetSchema(definitions[each.blue])) if each.blue in definitions else each
+                    for each in tables
+                ]
+                dependents = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
+                unchanged = {each.blue for each in formed if each.target_schema and target_schema.unchanged(catalog, each)}
+                refusals = list(dependents.refusals())
             # The live tables are the ones that are meant without a schema again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
-            yield Trial(connection, structure.PLACE, forms, unchanged, rehearsal.anew, refusals, structure.ELSEWHERE)
+            yield SchemaTrial(
+                connection, target_schema.PLACE, definitions, unchanged, dependents.anew, refusals, target_schema.ELSEWHERE
+            )
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
@@ -744,7 +748,7 @@ class PostgresDialect(Dialect):
 
     overriding = " OVERRIDING SYSTEM VALUE"
 
-    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         super().copy_others(connection, table, column, listed)
         # Rows that are replayed get ids that none of the copied ones has.
         with Catalog.of(connection) as catalog:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.base import RunTables
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (15,)
@@ -89,9 +89,9 @@ def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:
         )
 
 
-def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
+def of_tables(query: Query, run_tables: RunTables) -> Iterator[Finding]:
     """Rights in the schema, and the keys of the tables."""
-    schema = surroundings.schema
+    schema = run_tables.schema
     user = query("SELECT current_user").scalar_one()
     if schema is None:
         problem = f"{user} may use no schema that it names"
@@ -104,14 +104,14 @@ def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
                 remedy=f"GRANT USAGE, CREATE ON SCHEMA {name} TO {user}",
                 refuses=True,
             )
-    for (name,) in query(_LEDGER, schema, list(surroundings.ledger)):
+    for (name,) in query(_LEDGER, schema, list(run_tables.ledger)):
         yield Finding(
             about=name,
             problem=f"it is a table of the ledger, and {user} may not read and write it",
             remedy=f"run all rebuilds of this schema as one role, or GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {user}",
             refuses=True,
         )
-    for table in surroundings.tables:
+    for table in run_tables.tables:
         if not query(_PRIMARY, schema, table.blue).scalar_one():
             yield Finding(
                 about=table.blue,

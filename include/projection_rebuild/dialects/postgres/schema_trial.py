@@ -19,7 +19,7 @@ from projection_rebuild.model.findings import Finding, refusal
 _SAVEPOINT = "projection_rebuild"
 
 
-class Rehearsal:
+class DependentsTrial:
     """One try of everything.
 
     :param execute: executes a statement as it stands
@@ -35,7 +35,7 @@ class Rehearsal:
         self._switch = switch
         self._schema = schema
         self._views = views
-        self._formed = [each for each in switch.moved if each.names.form]
+        self._formed = [each for each in switch.moved if each.names.target_schema]
         self._apart = {each.blue.oid: each.blue for each in self._formed}
         # Read before anything is tried, which the catalogs would tell as well.
         self._over = [each for each in switch.all_views if each.relation.persistence != "t"]

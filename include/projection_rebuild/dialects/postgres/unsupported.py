@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, PARTITIONED, TABLE, Catalog, Relation, array
 from projection_rebuild.dialects.postgres.cutover import Moved, Switch, old_name
 from projection_rebuild.dialects.postgres.shadow import green_name
-from projection_rebuild.dialects.postgres.target_schema import structure_of
+from projection_rebuild.dialects.postgres.target_schema import parsed_schema
 from projection_rebuild.model.findings import Finding, refusal
 
 # What speaks of a table, its row type, its indexes and constraints, or the sequence of an identity column.
@@ -263,7 +263,7 @@ def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
     named = [(moved.names.schema, each.name) for each in catalog.indexes(oid)]
     named += [(each.schema, each.name) for each in catalog.statistics(oid)]
     named += [(each.schema, each.name) for each in catalog.sequences(oid) if each.identity]
-    if structure := structure_of(moved.names):
+    if structure := parsed_schema(moved.names):
         new = [(moved.names.schema, each.name) for each in structure.indexes]
         new += [(each.schema, each.name) for each in structure.statistics]
         new += [(each.schema, each.name) for each in structure.sequences]

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Scratch, Surroundings, Trial, wait_for
+from projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, RunTables, SchemaTrial, Scratch, wait_for
 from projection_rebuild.dialects.sqlite import create_table as text
 from projection_rebuild.dialects.sqlite import preflight
 from projection_rebuild.dialects.sqlite import session as ours
@@ -26,17 +26,17 @@ from projection_rebuild.dialects.sqlite.cutover import (
     Schema,
     Stored,
     Switch,
-    as_form,
+    as_definition,
     folded,
     gone,
     green_name,
-    of_form,
+    of_definition,
     old_name,
 )
-from projection_rebuild.dialects.sqlite.schema_trial import rehearse
+from projection_rebuild.dialects.sqlite.schema_trial import broken_dependents
 from projection_rebuild.errors import CloneError
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.model.findings import Carried, Finding, named, refusal
+from projection_rebuild.model.findings import Dependents, Finding, named, refusal
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds, Shape
@@ -206,7 +206,7 @@ class SqliteDialect(Dialect):
     def refuses(self) -> tuple[str, ...]:
         return ("virtual table", "taken name", "defensive mode")
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
 
     def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
@@ -222,7 +222,7 @@ class SqliteDialect(Dialect):
             wanted = [table.green, table.old]
             for index in self._indexes(connection, table.blue):
                 wanted += [green_name(index.name), old_name(index.name)]
-            if table.form is not None:
+            if table.target_schema is not None:
                 wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, green_name(index.name))]
             for name in dict.fromkeys(wanted):
                 for kind, of in self._execute(connection, query, name):
@@ -252,10 +252,10 @@ class SqliteDialect(Dialect):
         # It counts each change of the schema, by whomever.
         return str(self._execute(connection, "PRAGMA schema_version").scalar_one())
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
-        return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
+        return [each for table in tables for each in self._dependents(connection, self._table(connection, table.blue))]
 
-    def _carried(self, connection: sa.Connection, blue: Stored) -> Iterator[Carried]:
+    def _dependents(self, connection: sa.Connection, blue: Stored) -> Iterator[Dependents]:
         generated = {2: " (generated)", 3: " (generated)"}
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(blue.name)})").all()
         tables = self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
@@ -297,9 +297,9 @@ class SqliteDialect(Dialect):
     def _oldest(self) -> tuple[int, ...]:
         return preflight.OLDEST
 
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
-        return [*preflight.of_server(query), *preflight.of_tables(query, self.quote, surroundings)]
+        return [*preflight.of_server(query), *preflight.of_tables(query, self.quote, run_tables)]
 
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
@@ -316,30 +316,30 @@ class SqliteDialect(Dialect):
     # Another structure ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> Iterator[Trial]:
+    ) -> Iterator[SchemaTrial]:
         memory = sa.create_engine("sqlite://")
         try:
             with memory.connect() as apart:
                 for statement in statements:
                     self._execute(apart, statement)
                 wanted = [each for each in tables if self._find(apart, each.blue)]
-                forms = {each.blue: self._written(apart, each.blue) for each in wanted}
-                unchanged = {name for name, form in forms.items() if form == self._written(connection, name)}
-                refusals = list(rehearse(connection, list(forms), statements, views))
-                yield Trial(apart, None, forms, unchanged, dict(views), refusals)
+                definitions = {each.blue: self._written(apart, each.blue) for each in wanted}
+                unchanged = {name for name, definition in definitions.items() if definition == self._written(connection, name)}
+                refusals = list(broken_dependents(connection, list(definitions), statements, views))
+                yield SchemaTrial(apart, None, definitions, unchanged, dict(views), refusals)
         finally:
             memory.dispose()
 
     def _written(self, connection: sa.Connection, table: str) -> str:
-        return as_form(self._table(connection, table), self._indexes(connection, table))
+        return as_definition(self._table(connection, table), self._indexes(connection, table))
 
     def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[Stored, list[Stored]]:
-        """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
-        if table.form is None:
+        """The table that green is to be, and its indexes, under live names: those of its target schema, or blue's."""
+        if table.target_schema is None:
             return self._table(connection, table.blue), self._indexes(connection, table.blue)
-        return of_form(table.blue, table.form.definition)
+        return of_definition(table.blue, table.target_schema.definition)
 
     # Tables apart -----------------------------------------------------------------------------------------------
 
@@ -407,7 +407,7 @@ class SqliteDialect(Dialect):
         greens = {each.blue: each.green for each in run}
         found = []
         for parent, pairs in (
-            self._foreign_keys(connection, table.blue) if table.form is None else self._form_keys(connection, table)
+            self._foreign_keys(connection, table.blue) if table.target_schema is None else self._target_keys(connection, table)
         ):
             lost = self._lost(connection, table.green, greens.get(parent, parent), pairs)
             if lost:
@@ -654,7 +654,7 @@ class SqliteDialect(Dialect):
         """The indexes that were made by a statement of their own; a table's keys have others, which follow its name."""
         return self._stored(connection, "index", table)
 
-    def _form_keys(self, connection: sa.Connection, table: TableSet) -> list[tuple[str, list[tuple[str, str]]]]:
+    def _target_keys(self, connection: sa.Connection, table: TableSet) -> list[tuple[str, list[tuple[str, str]]]]:
         """As :meth:`_foreign_keys`, of a table that is not live yet; its parents are."""
         wanted, _ = self._wanted(connection, table)
         memory = sa.create_engine("sqlite://")

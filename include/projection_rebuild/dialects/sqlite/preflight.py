@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.base import RunTables
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (3, 26)
@@ -83,9 +83,9 @@ def _is_read_only(query: Query) -> bool:
     return False
 
 
-def of_tables(query: Query, quote: Callable[[str], str], surroundings: Surroundings) -> Iterator[Finding]:
+def of_tables(query: Query, quote: Callable[[str], str], run_tables: RunTables) -> Iterator[Finding]:
     """The keys of the tables."""
-    for table in surroundings.tables:
+    for table in run_tables.tables:
         columns = query(f"PRAGMA table_xinfo({quote(table.blue)})").all()
         if not any(each.pk for each in columns):
             yield Finding(

@@ -12,7 +12,7 @@ from projection_rebuild.model.findings import Finding, refusal
 _ALL = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
 
 
-def rehearse(
+def broken_dependents(
     live: sa.Connection, tables: Collection[str], statements: Sequence[str], views: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Why views, triggers and foreign keys of others would not work with these tables.

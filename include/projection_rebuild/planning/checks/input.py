@@ -11,7 +11,7 @@ from projection_rebuild.authoring.parts import Part
 from projection_rebuild.dialects import Dialect
 from projection_rebuild.errors import PlanError
 from projection_rebuild.errors.drivers import trouble_of
-from projection_rebuild.model.names import Form, TableSet
+from projection_rebuild.model.names import TableSet, TargetSchema
 from projection_rebuild.model.plan import Space
 from projection_rebuild.planning.schema_trial import SchemaChange, tried
 from projection_rebuild.rows.types import RowType
@@ -72,7 +72,9 @@ class PreflightInput:
         change = self.schema_change
         views = tuple(change.views.items())
         return [
-            replace(table, form=Form(change.forms[table.blue], views)) if table.blue in change.forms else table
+            replace(table, target_schema=TargetSchema(change.definitions[table.blue], views))
+            if table.blue in change.definitions
+            else table
             for table in self._there
         ]
 

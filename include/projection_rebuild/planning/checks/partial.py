@@ -19,7 +19,7 @@ def chosen(planned: PreflightInput) -> Iterable[Finding]:
 @check(Scope.EXISTING_TABLES, "the part")
 def copied(planned: PreflightInput) -> Iterator[Finding]:
     """Tables whose structure changes, so that rows cannot be copied."""
-    forms = planned.schema_change.forms
-    if planned.part is not None and forms:
-        problem = f"the structure of {', '.join(forms)} changes, so that no rows can be copied"
+    changed = planned.schema_change.definitions
+    if planned.part is not None and changed:
+        problem = f"the structure of {', '.join(changed)} changes, so that no rows can be copied"
         yield refusal("since, until, aggregates", problem, "rebuild these projectors as a whole")

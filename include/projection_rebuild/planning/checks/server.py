@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.base import RunTables
 from projection_rebuild.model.findings import Finding
 from projection_rebuild.planning.checks.input import PreflightInput
 from projection_rebuild.planning.checks.registry import Scope, check
@@ -17,5 +17,5 @@ def version(planned: PreflightInput) -> list[Finding]:
 @check(Scope.BESIDE, "server")
 def settings(planned: PreflightInput) -> list[Finding]:
     """Settings and privileges that are in the way; the database's module `preflight` knows them."""
-    surroundings = Surroundings(planned.context.schema, planned.existing, planned.context.ledger.tables)
-    return planned.dialect.preflight(planned.connection, surroundings)
+    run_tables = RunTables(planned.context.schema, planned.existing, planned.context.ledger.tables)
+    return planned.dialect.preflight(planned.connection, run_tables)

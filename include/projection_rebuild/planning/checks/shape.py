@@ -38,7 +38,7 @@ def _unlike(planned: PreflightInput, kind: RowType) -> Iterator[Finding]:
         yield refusal(blue, f"there is no table {blue}", "create it (it may be empty), or correct the projector's row class")
         return
     there = dialect.columns(connection, schema, blue)
-    if blue in planned.schema_change.forms:
+    if blue in planned.schema_change.definitions:
         # Whether the new table has what it needs has been looked at where it was tried.
         if missing := [name for name in kind.columns if name not in there]:
             yield Finding(

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import DependentObjects
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql.base import TABLE_TYPES, MySQLBase
-from projection_rebuild.dialects.mysql.dependents import carried_over, definitions
+from projection_rebuild.dialects.mysql.dependents import definitions, dependents_of
 from projection_rebuild.dialects.mysql.hanging import TRIGGERS_OF
-from projection_rebuild.model.findings import Carried, Finding, refusal
+from projection_rebuild.model.findings import Dependents, Finding, refusal
 from projection_rebuild.model.names import TableSet
 
 CHILDREN = """
@@ -31,7 +31,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
     def refuses(self) -> tuple[str, ...]:
         return tuple(self._checks)
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         names = {each.blue for each in tables}
         checks = self._checks.values()
         return [finding for table in tables for check in checks for finding in check(connection, table, names)]
@@ -116,7 +116,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
         """Names of foreign keys are the schema's; a new structure may want one that is somebody else's."""
         query = """SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS
                    WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND CONSTRAINT_NAME = %s AND CONSTRAINT_TYPE = 'FOREIGN KEY'"""
-        for key in self._wanted(connection, table).foreign_keys() if table.form else []:
+        for key in self._wanted(connection, table).foreign_keys() if table.target_schema else []:
             holders = {of for (of,) in self._execute(connection, query, table.schema, key.name)}
             if others := holders - {table.blue, table.green, table.old}:
                 problem = f"the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has"
@@ -124,12 +124,12 @@ class MySQLDependents(MySQLBase, DependentObjects):
             if text.meanwhile(key.name) is None:
                 yield _too_long(table, key.name)
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         query = partial(self._execute, connection)
         return [
             each
             for table in tables
-            for each in carried_over(query, table, self._definition(connection, table.schema, table.blue))
+            for each in dependents_of(query, table, self._definition(connection, table.schema, table.blue))
         ]
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
