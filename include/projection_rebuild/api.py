@@ -25,12 +25,11 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay.stages import Closed
 from projection_rebuild.run.report import Report, Said
 from projection_rebuild.run.signals import PAUSE, SWAP_NOW, TRAFFIC
-from projection_rebuild.spec.dependencies import order
-from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.load import load_spec, load_with_projectors
 from projection_rebuild.spec.notify import NotifierSection, NotifySection
 from projection_rebuild.spec.options import PARAMETERS, RunOptions
-from projection_rebuild.spec.projectors import needs
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.traffic.low_traffic import (
     Outcome,
     Probe,
@@ -69,6 +68,7 @@ __all__ = [
     "Plan",
     "Probe",
     "Progress",
+    "ProjectorRegistry",
     "Rebuild",
     "RebuildError",
     "RebuildSpec",
@@ -96,11 +96,10 @@ __all__ = [
     "is_before",
     "limits",
     "load_spec",
+    "load_with_projectors",
     "measured",
-    "needs",
     "next_opening",
     "old_paths",
-    "order",
     "share_done",
     "shown",
     "word",

@@ -31,7 +31,7 @@ MOVED: dict[str, str] = {
     "dialects.mysql_hanging": "dialects.mysql.hanging",
     "dialects.mysql_moment": "dialects.mysql.moment",
     "dialects.mysql_preflight": "dialects.mysql.preflight",
-    "dialects.mysql_rehearsal": "dialects.mysql.schema_trial",
+    "dialects.mysql_rehearsal": "dialects.mysql.rename_time",
     "dialects.mysql_session": "dialects.mysql.session",
     "dialects.mysql_structure": "dialects.mysql.target_schema",
     "dialects.mysql_text": "dialects.mysql.create_table",

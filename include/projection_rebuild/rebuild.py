@@ -29,6 +29,7 @@ from projection_rebuild.run.report import Report
 from projection_rebuild.shadow import clone, retire
 from projection_rebuild.spec.options import PARAMETERS, RunOptions
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.replay import ThrottleSection
 from projection_rebuild.traffic import throttle
 from projection_rebuild.traffic.low_traffic import Traffic, Verdict, Waiting
@@ -46,6 +47,7 @@ class Rebuild:
     :param read_models: the database that holds the tables and the ledger; may be the same
     :param log: where progress goes, a line at a time
     :param progress: told now and then how far a replay is, with its events per second
+    :param projectors: those of the spec, where it was loaded with them; None: they are imported here
     :raises ProjectorError: a projector of the spec cannot be used
     :raises ConnectionRefused: one of the databases cannot be connected to as configured
     :raises SpecError: the spec or the run's id is beyond :mod:`projection_rebuild.model.limits`
@@ -61,6 +63,7 @@ class Rebuild:
         read_models: sa.Engine,
         log: Callable[[str], None] = _logger.info,
         progress: Callable[[Checkpoint, float], None] = lambda checkpoint, rate: None,
+        projectors: ProjectorRegistry | None = None,
     ) -> None:
         limits.check(spec.model_dump(), "the spec")
         limits.word(run_id, "run_id", most=limits.RUN_ID, lines=False)
@@ -78,7 +81,7 @@ class Rebuild:
             ledger=Ledger(dialect, schema),
             schema=schema,
             one_database=same_database(event_store, read_models),
-            projectors=spec.load_projectors(),
+            projectors=ProjectorRegistry.load(spec) if projectors is None else projectors,
             log=log,
             progress=progress,
         )

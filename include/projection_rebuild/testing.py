@@ -28,6 +28,7 @@ from projection_rebuild.rebuild import of_our_own
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.rows.values import json_text, plain_type
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 
 SQLITE = "sqlite://"
 """A file of SQLite's own, for whoever names no database."""
@@ -139,7 +140,7 @@ def tables_apart(
 
             def look(events: Sequence[Told | Event], others: Sequence[type[Projector]] = ()) -> Checked:
                 _append(scratch, [*_history(events)])
-                chosen = {each.name(): each for each in others} or named
+                chosen = ProjectorRegistry({each.name(): each for each in others} or named)
                 return Comparing(Ways(whole, scratch, store, True, chosen)).all([*chosen], store.whole())
 
             yield look

@@ -20,7 +20,7 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
-from projection_rebuild.api import RebuildSpec, SpecError, needs, order
+from projection_rebuild.api import ProjectorRegistry, RebuildSpec, SpecError
 from projection_rebuild_airflow import notify, task_ids
 from projection_rebuild_airflow.ids import rebuild_dag_id, rollback_dag_id
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
@@ -78,7 +78,7 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
     problems = list(specs.broken.values())
     for path, spec in specs.usable.items():
         try:
-            of_spec = [rebuild_dag(spec, path), rollback_dag(spec, path)]
+            of_spec = [rebuild_dag(spec, path, specs.projectors[path]), rollback_dag(spec, path)]
             for dag in of_spec:
                 # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
                 dag.validate()  # type: ignore[no-untyped-call]
@@ -89,13 +89,17 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
     return dags, problems
 
 
-def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
-    """The DAG of one spec."""
+def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | None = None) -> DAG:
+    """The DAG of one spec.
+
+    :param projectors: those of the spec; None: they are imported here
+    """
     notify.check(spec, path)
+    projectors = ProjectorRegistry.load(spec) if projectors is None else projectors
     with DAG(
         dag_id=rebuild_dag_id(spec.rebuild),
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
-        doc_md=_documentation(spec, path),
+        doc_md=_documentation(spec, path, projectors),
         # Without a start date and with no time to look back, unpausing never starts the run of a night that is over.
         schedule=CronTriggerTimetable(spec.schedule, timezone=spec.timezone, run_immediately=timedelta(0))
         if spec.schedule
@@ -104,14 +108,14 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
         # A run that only waits for its retention must not keep the next one from starting; the ledger refuses two runs
         # on the same tables.
         max_active_runs=16,
-        params=form(spec),
+        params=form(spec, projectors),
         deadline=_deadline(spec, path),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
         # Airflow would take a DAG that failed halfway, or that only broken_specs() has made, for one of the file's.
         auto_register=False,
     ) as dag:
-        _tasks(spec, _common(spec, path))
+        _tasks(spec, projectors, _common(spec, path))
     return dag
 
 
@@ -153,11 +157,11 @@ def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
     return dag
 
 
-def _tasks(spec: RebuildSpec, common: dict[str, Any]) -> None:
+def _tasks(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any]) -> None:
     """The tasks of a rebuild."""
     plan = PlanOperator(task_id=task_ids.PLAN, **common)
     clone = CloneTablesOperator(task_id=task_ids.CLONE_TABLES, **common)
-    replays = _replays(spec, common, clone)
+    replays = _replays(spec, projectors, common, clone)
     # The task of a projector that was not chosen is skipped; that must not skip the verification.
     verify = VerifyCountsOperator(task_id=task_ids.VERIFY_COUNTS, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
     approve = ApproveSwapOperator(
@@ -190,21 +194,20 @@ def _swap_and_after(spec: RebuildSpec, common: dict[str, Any], before: BaseOpera
     before >> wait >> swap >> reconcile >> retention >> drop
 
 
-def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
+def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
     """One task for each projector, with an edge for each dependency: the graph view is the dependency graph.
 
     One more task is mapped over the shards of all projectors. It runs before the projectors that can be divided, and Airflow skips it
     where the run has no shards.
     """
-    projectors = spec.load_projectors()
-    needed_by = needs(projectors)
+    needed_by = projectors.needs()
     tasks: dict[str, BaseOperator] = {}
     with TaskGroup(group_id=task_ids.REPLAY, tooltip="One task per projector, and one per shard"):
         shared: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
         shards = ReplayShardOperator.partial(
             task_id=task_ids.SHARDS, map_index_template="{{ " + MAP_INDEX_LABEL + " }}", **shared
         ).expand_kwargs(XComArg(clone))
-        for name in order(projectors):
+        for name in projectors.order():
             tasks[name] = ReplayOperator(task_id=name, projector=name, **shared)
             clone >> tasks[name]
             if projectors[name].partition() is not None and spec.begins_at_once(name):
@@ -217,10 +220,9 @@ def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> 
     return list(tasks.values())
 
 
-def _documentation(spec: RebuildSpec, path: Path) -> str:
+def _documentation(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry) -> str:
     """What Airflow's page of the DAG says about it, as Markdown."""
-    projectors = spec.load_projectors()
-    rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in order(projectors)]
+    rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in projectors.order()]
     return "\n".join(
         [
             f"**Rebuilds the read models of {spec.rebuild}** while the application goes on: green tables are filled beside the "

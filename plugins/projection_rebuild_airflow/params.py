@@ -15,11 +15,11 @@ from projection_rebuild.api import (
     PARAMETERS,
     REASON,
     RUN_ID,
+    ProjectorRegistry,
     RebuildSpec,
     RunOptions,
     SpecError,
     check,
-    order,
     word,
 )
 
@@ -30,10 +30,9 @@ ONLY_LIST = "only_list"
 """The param of housekeeping."""
 
 
-def form(spec: RebuildSpec) -> dict[str, Param]:
+def form(spec: RebuildSpec, projectors: ProjectorRegistry) -> dict[str, Param]:
     """The params of a spec's DAG. Their defaults are what the schedule uses and a plain Trigger means."""
-    projectors = spec.load_projectors()
-    names = order(projectors)
+    names = projectors.order()
     labels = {name: f"{name}: {', '.join(projectors[name].tables())}" for name in names}
     return {
         "projectors": Param(

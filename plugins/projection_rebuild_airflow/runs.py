@@ -13,7 +13,15 @@ import sqlalchemy as sa
 from airflow.sdk import BaseHook, Context
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from projection_rebuild.api import Checkpoint, ConnectionRefused, Rebuild, RebuildSpec, boundary, load_spec
+from projection_rebuild.api import (
+    Checkpoint,
+    ConnectionRefused,
+    ProjectorRegistry,
+    Rebuild,
+    RebuildSpec,
+    boundary,
+    load_with_projectors,
+)
 from projection_rebuild_airflow.connections import url_of
 from projection_rebuild_airflow.ids import dag_run_of, ledger_id
 
@@ -68,15 +76,19 @@ def open_rebuild(spec_path: str, context: Context, progress: Progress = _no_prog
 
     :param spec_path: the spec file, read anew: what runs is what the file says now
     """
-    with open_spec(load_spec(Path(spec_path)), ledger_run(context), progress) as rebuild:
+    loaded = load_with_projectors(Path(spec_path))
+    with open_spec(loaded.spec, ledger_run(context), progress, loaded.projectors) as rebuild:
         yield rebuild
 
 
 @contextmanager
-def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _no_progress) -> Iterator[Rebuild]:
+def open_spec(
+    spec: RebuildSpec, run_id: str, progress: Progress = _no_progress, projectors: ProjectorRegistry | None = None
+) -> Iterator[Rebuild]:
     """The engine's object for any run of a spec; its connections are closed at the end.
 
     :param run_id: its name in the ledger
+    :param projectors: those of the spec; None: they are imported here
     """
     with ExitStack() as opened:
         read_models = opened.enter_context(_engine(spec.read_models.conn_id))
@@ -85,7 +97,15 @@ def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _no_progress)
             if spec.event_store.conn_id == spec.read_models.conn_id
             else opened.enter_context(_engine(spec.event_store.conn_id))
         )
-        rebuild = Rebuild(spec, run_id=run_id, event_store=event_store, read_models=read_models, log=_log.info, progress=progress)
+        rebuild = Rebuild(
+            spec,
+            run_id=run_id,
+            event_store=event_store,
+            read_models=read_models,
+            log=_log.info,
+            progress=progress,
+            projectors=projectors,
+        )
         opened.callback(rebuild.close)
         yield rebuild
 

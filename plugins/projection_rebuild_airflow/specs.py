@@ -9,7 +9,16 @@ from pathlib import Path
 
 from airflow.configuration import conf
 
-from projection_rebuild.api import NAME, RebuildError, RebuildSpec, SpecError, failure_of, load_spec, shown
+from projection_rebuild.api import (
+    NAME,
+    ProjectorRegistry,
+    RebuildError,
+    RebuildSpec,
+    SpecError,
+    failure_of,
+    load_with_projectors,
+    shown,
+)
 
 FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
 """The environment variable that names the folders of specs, separated as in PATH."""
@@ -20,10 +29,12 @@ class Specs:
     """All spec files found.
 
     :param usable: by path
+    :param projectors: those of each usable one, by its path
     :param broken: what is wrong with the others, by path
     """
 
     usable: dict[Path, RebuildSpec] = field(default_factory=dict)
+    projectors: dict[Path, ProjectorRegistry] = field(default_factory=dict)
     broken: dict[Path, str] = field(default_factory=dict)
 
 
@@ -73,16 +84,17 @@ def read_specs() -> Specs:
             continue
         for path in paths:
             try:
-                spec = load_spec(path)
+                loaded = load_with_projectors(path)
             # A projector's module may do anything when it is imported, end the interpreter included.
             except (Exception, SystemExit) as error:
                 found.broken[path] = problem(path, error)
                 continue
+            spec = loaded.spec
             if spec.rebuild in names:
                 found.broken[path] = (
                     f"{path.name}, rebuild: {spec.rebuild} is the name of {names[spec.rebuild].name} too; rename one"
                 )
                 continue
             names[spec.rebuild] = path
-            found.usable[path] = spec
+            found.usable[path], found.projectors[path] = spec, loaded.projectors
     return found

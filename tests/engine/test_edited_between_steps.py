@@ -21,7 +21,7 @@ from tests.engine.harness import shop
 from tests.engine.harness.databases import execute
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import actual
-from tests.engine.harness.specs import PROJECTORS, SPEC, rebuild
+from tests.engine.harness.specs import PROJECTORS, SPEC, projectors_of, rebuild
 
 STEPS: dict[str, Callable[[Rebuild], object]] = {
     "clone": Rebuild.clone_tables,
@@ -72,16 +72,6 @@ class OrderOfMore:
 @row("orders_of_somebody", key="id", stream="id")
 class OrderElsewhere:
     id: str
-
-
-def projectors_of(rebuild: Rebuild, **instead: type[Projector] | None) -> Rebuild:
-    """The same run with other code: each projector that is named is another class, or none."""
-    known = rebuild._context.projectors
-    for name, projector in instead.items():
-        known.pop(name)
-        if projector is not None:
-            known[projector.name()] = projector
-    return rebuild
 
 
 @pytest.mark.parametrize("upto", AFTER)

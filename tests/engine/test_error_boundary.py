@@ -46,7 +46,7 @@ from projection_rebuild.shadow import clone, retire
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.projectors import load_projector
 from projection_rebuild.spec.stores import EventStoreSection
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.marked import MARK, leaks
@@ -288,6 +288,13 @@ MODULES = {
 }
 
 
+def imported(module: str, by: str) -> object:
+    """What a spec names in a module of the author's, as a projector or as a new structure."""
+    if by == "projector":
+        return load_projector(f"{module}:P")
+    return load_structure(StructureSection(metadata=f"{module}:metadata"))
+
+
 @pytest.mark.parametrize("what", MODULES)
 @pytest.mark.parametrize("by", ["projector", "structure"])
 def test_a_module_that_fails_is_told_by_kind_and_line(
@@ -297,9 +304,8 @@ def test_a_module_that_fails_is_told_by_kind_and_line(
     name = f"authors_{by}_{list(MODULES).index(what)}"
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    load = (lambda: load_projector(f"{name}:P")) if by == "projector" else StructureSection(metadata=f"{name}:metadata").load
     with pytest.raises((ProjectorError, SpecError), match=f"importing {name} failed with {words}") as raised:
-        load()
+        imported(name, by)
     assert not leaks(raised.value) and str(raised.value).count("[PR-") == 1
 
 
@@ -310,8 +316,7 @@ def test_a_module_that_asks_a_database_that_is_away_may_be_imported_later(
     name = f"authors_{by}_asks"
     (tmp_path / f"{name}.py").write_text(f"import sqlite3\nraise sqlite3.OperationalError('{MARK}')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    load = (lambda: load_projector(f"{name}:P")) if by == "projector" else StructureSection(metadata=f"{name}:metadata").load
-    found = told(load)
+    found = told(lambda: imported(name, by))
     assert isinstance(found, MachineTrouble) and f"importing {name}" in found.message
 
 

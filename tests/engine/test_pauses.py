@@ -33,7 +33,7 @@ def dozen(family: str, new_database: Callable[[str], sa.URL]) -> Iterator[sa.Eng
 
 def test_a_switch_that_cannot_keep_its_bound_is_refused_before_it(dozen: sa.Engine) -> None:
     with dozen.begin() as connection:
-        # As a rehearsal leaves it that was killed.
+        # As a measurement leaves it that was killed.
         connection.exec_driver_sql("CREATE TABLE projection_rebuild_trial_1 (id INT)")
     for options in (RunOptions(), RunOptions(dry_run=True)):
         with pytest.raises(

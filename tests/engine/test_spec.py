@@ -12,6 +12,7 @@ import yaml
 from projection_rebuild.errors import SpecError
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.options import RunOptions
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.windows import Window
 
 MINIMAL: dict[str, Any] = {
@@ -36,7 +37,7 @@ def test_a_minimal_spec_has_sensible_defaults(tmp_path: Path) -> None:
     assert spec.event_store.columns.type == "event_class"
     assert spec.verify.max_count_drift_percent == 5
     assert spec.retention.drop_after == timedelta(hours=72)
-    assert list(spec.load_projectors()) == ["OrderProjector"]
+    assert list(ProjectorRegistry.load(spec)) == ["OrderProjector"]
 
 
 @pytest.mark.parametrize(

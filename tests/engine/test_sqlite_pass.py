@@ -283,4 +283,4 @@ def test_a_writer_at_work_is_not_taken_for_that(rich_sqlite: sa.Engine, rich_app
     with rich_sqlite.connect() as writer, dialect.connect() as connection:
         writer.exec_driver_sql("BEGIN IMMEDIATE")
         dialect.limit_lock_wait(connection, timedelta(0))
-        assert dialect.cannot_carry(connection, tables) == []
+        assert dialect.unsupported_objects(connection, tables) == []

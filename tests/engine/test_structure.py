@@ -20,14 +20,14 @@ from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import PlanError, SpecError
-from projection_rebuild.planning import preflight
+from projection_rebuild.planning import schema_trial
 from projection_rebuild.planning.schema_change import statements
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay.external.replay import ExternalReplay
 from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.options import RunOptions
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 from tests.conftest import Databases
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, marked
@@ -451,7 +451,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
     references = """, -- REFERENCES "Other".regions
         region integer CONSTRAINT of_region REFERENCES "Other" . Regions (id), said text DEFAULT 'REFERENCES "Other".regions') WITH (fillfactor"""
     path.write_text(DDL["postgres"].replace(") WITH (fillfactor", references))
-    told = preflight.difference
+    told = schema_trial.difference
 
     def told_meanwhile(*arguments: Any) -> list[str]:
         execute(engine, "SET lock_timeout = '1s'", 'INSERT INTO "Other".regions VALUES (1)')
@@ -459,7 +459,7 @@ def test_a_parent_in_another_schema_can_be_written_while_a_structure_is_looked_a
 
     changes = {"structure": {"ddl": str(path)}, "projectors": PROJECTORS[:1]}
     with monkeypatch.context() as patch:
-        patch.setattr(preflight, "difference", told_meanwhile)
+        patch.setattr(schema_trial, "difference", told_meanwhile)
         plan = rebuild(engine, **changes).plan(RunOptions(dry_run=True))
     assert not any("of_region" in each for each in plan.difference)
     run_to(rebuild(engine, **changes), "drop")
@@ -519,7 +519,7 @@ def test_what_makes_no_table_is_refused(tmp_path: Path) -> None:
 )
 def test_a_structure_that_cannot_be_read_is_named(section: dict[str, str], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        StructureSection.model_validate(section).load()
+        load_structure(StructureSection.model_validate(section))
 
 
 def test_the_file_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_the_file_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
         load_spec(path)
     (tmp_path / "next.sql").write_text("CREATE TABLE orders (id int)")
     section = load_spec(path).structure
-    assert section is not None and section.load() == "CREATE TABLE orders (id int)"
+    assert section is not None and load_structure(section) == "CREATE TABLE orders (id int)"
 
 
 def test_a_program_that_begins_anew_gets_tables_of_the_new_structure(sqlite_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:

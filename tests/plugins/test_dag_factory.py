@@ -24,6 +24,7 @@ from projection_rebuild.operations.housekeeping import Housekeeping
 from projection_rebuild.replay.projector_replay import ReplayResult
 from projection_rebuild.replay.stages import Closed
 from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.windows import StageSection
 from projection_rebuild_airflow.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
 from projection_rebuild_airflow.ids import ledger_id
@@ -65,7 +66,7 @@ def test_the_graph_is_the_dependency_graph(dag: DAG) -> None:
 
 def test_a_stage_begins_when_the_one_before_it_is_done() -> None:
     spec = load_spec(SPEC)
-    names = list(spec.load_projectors())
+    names = list(ProjectorRegistry.load(spec))
     stages = [StageSection(name="a", projectors=tuple(names[:4])), StageSection(name="b", projectors=tuple(names[4:]))]
     dag = rebuild_dag(spec.model_copy(update={"stages": tuple(stages)}), SPEC)
     for name in stages[1].projectors:

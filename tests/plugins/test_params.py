@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import Param
 
 import include
 from projection_rebuild.errors import SpecError
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.windows import StageSection
 from projection_rebuild_airflow.params import form, options_from, rollback_form, rollback_options_from
 
@@ -21,19 +23,23 @@ def spec() -> RebuildSpec:
     return load_spec(Path(include.__path__[0]) / "rebuilds" / "universal.yaml")
 
 
+def form_of(spec: RebuildSpec) -> dict[str, Param]:
+    return form(spec, ProjectorRegistry.load(spec))
+
+
 def defaults(spec: RebuildSpec) -> dict[str, Any]:
-    return {name: param.value for name, param in form(spec).items()}
+    return {name: param.value for name, param in form_of(spec).items()}
 
 
 def test_the_defaults_rebuild_everything_as_the_spec_says(spec: RebuildSpec) -> None:
     options = options_from(defaults(spec))
-    assert options.projectors is not None and set(options.projectors) == set(spec.load_projectors())
+    assert options.projectors is not None and set(options.projectors) == set(ProjectorRegistry.load(spec))
     assert (options.drop_after, options.max_count_drift_percent, options.keep_old) == (None, None, True)
     assert not (options.dry_run or options.swap_now or options.rebuild_dependents)
 
 
 def test_every_param_has_a_valid_default_a_title_and_a_section(spec: RebuildSpec) -> None:
-    for name, param in [*form(spec).items(), *rollback_form(spec).items()]:
+    for name, param in [*form_of(spec).items(), *rollback_form(spec).items()]:
         param.resolve()
         assert param.schema["title"] and param.schema["section"] and param.schema["description_md"], name
 
@@ -41,13 +47,13 @@ def test_every_param_has_a_valid_default_a_title_and_a_section(spec: RebuildSpec
 def test_the_page_names_each_field_of_the_form(spec: RebuildSpec) -> None:
     staged = spec.model_copy(update={"stages": (StageSection(name="first", projectors=("ExpenseProjector",)),)})
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "trigger.md").read_text(encoding="utf-8")
-    fields = form(staged)
+    fields = form_of(staged)
     assert "replay_now" in fields
     assert [name for name, param in fields.items() if f"| {param.schema['title']} | `{name}` | " not in page] == []
 
 
 def test_the_choices_are_labelled_with_their_tables(spec: RebuildSpec) -> None:
-    labels = form(spec)["projectors"].schema["values_display"]
+    labels = form_of(spec)["projectors"].schema["values_display"]
     assert labels["ExpenseProjector"] == "ExpenseProjector: expenses"
 
 

@@ -27,6 +27,7 @@ from projection_rebuild.rows.types import row_type
 from projection_rebuild.spec.dependencies import sort
 from projection_rebuild.spec.projectors import needs
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 
 EVENTS = 10_000
 """How many events are looked at, unless somebody says otherwise."""
@@ -142,7 +143,7 @@ class _Check:
             raise _unlike(type(self._models), type(self._apart))
         self._store = Sample(dialect_for(store, spec.event_store.conn_id), spec.event_store)
         self._one_database = same_database(store, models) and same_database(models, apart)
-        self._projectors = spec.load_projectors()
+        self._projectors = ProjectorRegistry.load(spec)
 
     @boundary.step("check", boundary.UNTOUCHED)
     def run(self, projectors: Sequence[str] | None, events: int) -> Checked:
@@ -178,8 +179,8 @@ class _Check:
         if (section := self._spec.structure) is not None:
             sets = [TableSet.of(each, schema=schema, limit=self._apart.max_identifier) for each in tables]
             statements = schema_change.statements(section, tables, self._apart.engine.dialect)
-            with self._apart.connect() as connection, self._apart.try_structure(connection, sets, statements, {}) as trial:
-                made = [*trial.forms]
+            with self._apart.connect() as connection, self._apart.try_schema(connection, sets, statements, {}) as trial:
+                made = [*trial.definitions]
                 make_alike(self._apart, trial.connection, trial.schema, scratch, made)
         with self._models.connect() as live:
             make_alike(self._models, live, schema, scratch, [each for each in tables if each not in made])

@@ -34,6 +34,7 @@ from projection_rebuild.shadow import clone
 from projection_rebuild.spec.live_writer import LiveWriter, LiveWriterSection
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.replay import OnError, ThrottleSection
 
 ALL = 1_000_000_000
@@ -136,7 +137,7 @@ class Ways:
     scratch: Scratch
     store: Sample
     one_database: bool
-    projectors: dict[str, type[Projector]]
+    projectors: ProjectorRegistry
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _ledger: Ledger = field(init=False)
 

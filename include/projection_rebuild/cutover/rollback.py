@@ -6,7 +6,7 @@ anywhere, and its own switch can be taken back in turn: that is the way forward 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from projection_rebuild.cutover.reconcile import finish_dead
 from projection_rebuild.errors import PlanError, StepOrderError
 from projection_rebuild.ledger import Retired, Run, RunState
+from projection_rebuild.model.findings import Finding, refusal, refuse
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place, said
@@ -42,11 +43,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
                 "(`structure`) and trigger a rebuild: it is made from the events, and is switched in as this one was"
             )
         left = target.left_behind
-        if refusals := _refusals(context, connection, before, retired):
-            raise PlanError(
-                f"nothing has been touched; the switch of {target.run_id} cannot be taken back:\n"
-                + "\n".join(f"- {each}" for each in refusals)
-            )
+        refuse(_refusals(context, connection, before, retired), f"the switch of {target.run_id} cannot be taken back")
         above = {*left.above, *_applied_before(context, connection, target)}
         head = context.store.newest()
         made = Plan(
@@ -114,49 +111,47 @@ def _names(retired: list[Retired]) -> str:
     return ", ".join(sorted({each.run_id for each in retired})) or "none"
 
 
-def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: list[Retired]) -> list[str]:
+def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: list[Retired]) -> list[Finding]:
     """Why the old tables of a run cannot become live again."""
     kept = {each.table: each for each in retired}
-    refusals = []
+    refusals: list[Finding] = []
     for table in context.switched_sets(plan):
         old = kept.get(table.blue)
         if old is None:
             later = context.ledger.owned_tables.retired(connection, old=table.old)
-            who = (
-                f"; {later[0].old} is what the run {later[0].run_id} has retired since, take that one back first" if later else ""
-            )
-            refusals.append(f"{table.blue}: its old table has been dropped{who}")
-        elif refusal := _not_the_same(context, connection, old):
-            refusals.append(refusal)
+            who = f"{later[0].old} is what the run {later[0].run_id} has retired since, take that one back first" if later else ""
+            refusals.append(refusal(table.blue, "its old table has been dropped", who))
+        else:
+            refusals += _not_the_same(context, connection, old)
     refusals += [
-        f"{name} is no projector of this spec any more; its tables cannot be brought up to date"
+        refusal("", f"{name} is no projector of this spec any more; its tables cannot be brought up to date")
         for name in plan.projectors
         if name not in context.projectors
     ]
     if refusals:
         return refusals
-    refusals += _missing_columns(context, connection, plan, kept)
-    return refusals + context.dialect.cannot_carry(connection, context.switched_sets(plan))
+    return [
+        *_missing_columns(context, connection, plan, kept),
+        *context.dialect.unsupported_objects(connection, context.switched_sets(plan)),
+    ]
 
 
-def _not_the_same(context: Context, connection: sa.Connection, old: Retired) -> str | None:
+def _not_the_same(context: Context, connection: sa.Connection, old: Retired) -> Iterator[Finding]:
     if not context.dialect.table_exists(connection, context.schema, old.old):
-        return f"{old.table}: there is no table {old.old} any more; somebody has dropped it"
-    if old.identity not in (None, context.dialect.identity(connection, context.schema, old.old)):
-        return f"{old.table}: {old.old} is not the table that was retired; somebody has put another one in its place"
-    return None
+        yield refusal(old.table, f"there is no table {old.old} any more; somebody has dropped it")
+    elif old.identity not in (None, context.dialect.identity(connection, context.schema, old.old)):
+        yield refusal(old.table, f"{old.old} is not the table that was retired; somebody has put another one in its place")
 
 
-def _missing_columns(context: Context, connection: sa.Connection, plan: Plan, kept: dict[str, Retired]) -> list[str]:
-    refusals = []
+def _missing_columns(context: Context, connection: sa.Connection, plan: Plan, kept: dict[str, Retired]) -> Iterator[Finding]:
     for kind in [kind for name in plan.projectors for kind in context.projector(name).kinds()]:
         there = context.dialect.columns(connection, context.schema, kept[kind.table].old)
         if missing := [name for name in kind.columns if name not in there]:
-            refusals.append(
-                f"{kind.table}: the old table has no column {', '.join(missing)}, which {kind.row_class.__name__} writes; it cannot be "
-                "brought up to date by today's projectors"
+            yield refusal(
+                kind.table,
+                f"the old table has no column {', '.join(missing)}, which {kind.row_class.__name__} writes; it cannot be brought up to "
+                "date by today's projectors",
             )
-    return refusals
 
 
 def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) -> Place:

@@ -49,7 +49,7 @@ PAYLOAD = 3
 
 
 @dataclass(frozen=True)
-class Only:
+class EventFilter:
     """Which events are read of those that a projector handles.
 
     :param streams: of these aggregates; at most a few thousand, since each is a bound value
@@ -62,7 +62,7 @@ class Only:
     until: datetime | None = None
 
 
-EVERYTHING = Only()
+ALL_EVENTS = EventFilter()
 
 
 class _Hurry:
@@ -274,7 +274,7 @@ class EventStore:
             with reading(self._section.table):
                 stack.close()
 
-    def counts(self, after: Place, upto: Place, only: Only = EVERYTHING) -> dict[str, int]:
+    def counts(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> dict[str, int]:
         """How many events of each type lie above one place and up to another."""
         exact = self._columns.exact_type
         query = (
@@ -340,7 +340,7 @@ class EventStore:
             found = ((self._columns.stream_of(each), position) for each, position in connection.execute(query))
             return {stream: int(position) for stream, position in found if stream is not None}
 
-    def streams(self, after: Place, upto: Place, types: Sequence[str], only: Only = EVERYTHING) -> set[str | None]:
+    def streams(self, after: Place, upto: Place, types: Sequence[str], only: EventFilter = ALL_EVENTS) -> set[str | None]:
         """The aggregates that have events of these types above one place and up to another; None: events without one.
 
         :raises PartError: what stands for a stream is none of the form that the spec says
@@ -443,7 +443,7 @@ class EventStore:
         *,
         size: int,
         metadata: bool = False,
-        only: Only = EVERYTHING,
+        only: EventFilter = ALL_EVENTS,
         shard: Shard | None = None,
         seen: set[str] | None = None,
     ) -> Generator[tuple[list[Event], Place], None, None]:
@@ -483,7 +483,7 @@ class EventStore:
                     after = upto
                     yield [], after
 
-    def _filter(self, only: Only) -> list[sa.ColumnElement[bool]]:
+    def _filter(self, only: EventFilter) -> list[sa.ColumnElement[bool]]:
         streams = [] if only.streams is None else self._columns.of_streams(only.streams)
         return [*self._columns.only, *streams, *self._columns.recorded(only.since, only.until)]
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from projection_rebuild.errors import PlanError
+from projection_rebuild.errors import PlanError, RebuildError
 
 
 class Finding(BaseModel):
     """One thing that a person should know.
 
-    :param about: the object: a table, a setting, a key of the spec
-    :param problem: what is wrong with it
+    :param about: the object: a table, a setting, a key of the spec; empty where the problem's own words name it
+    :param problem: what is wrong with it; a sentence with a full stop where the remedy is a sentence, too
     :param remedy: what to do; empty where the problem's own words say it
     :param refuses: whether nothing can begin before that is done; otherwise it only informs
     """
@@ -25,18 +25,24 @@ class Finding(BaseModel):
     remedy: str = ""
     refuses: bool = False
 
-    @classmethod
-    def refusal(cls, sentence: str) -> Finding:
-        """One that refuses, from a sentence ``object: problem and remedy``."""
-        about, separator, problem = sentence.partition(": ")
-        return cls(about=about, problem=problem, refuses=True) if separator else cls(about="", problem=sentence, refuses=True)
-
     def __str__(self) -> str:
         said = f"{self.about}: {self.problem}" if self.about else self.problem
-        return f"{said}; {self.remedy}" if self.remedy else said
+        if not self.remedy:
+            return said
+        return f"{said} {self.remedy}" if said.endswith(".") else f"{said}; {self.remedy}"
 
 
-class Carried(BaseModel):
+def refusal(about: str, problem: str, remedy: str = "") -> Finding:
+    """A finding that refuses; see :class:`Finding`."""
+    return Finding(about=about, problem=problem, remedy=remedy, refuses=True)
+
+
+def refusal_of(error: RebuildError) -> Finding:
+    """A finding that refuses in the words of an error, which name object, problem and remedy themselves."""
+    return refusal("", error.message)
+
+
+class Dependents(BaseModel):
     """What hangs on one table, of one kind, and will be there after a rebuild as it was before.
 
     :param kind: in the plural: ``columns``, ``triggers``
@@ -53,25 +59,27 @@ class Carried(BaseModel):
         return f"{self.table}: {self.kind} {', '.join(self.names)}"
 
 
-def named(table: str, kinds: Mapping[str, Iterable[str]]) -> Iterator[Carried]:
+def named(table: str, kinds: Mapping[str, Iterable[str]]) -> Iterator[Dependents]:
     """What hangs on a table, without the kinds that it has nothing of."""
     for kind, names in kinds.items():
         if found := tuple(dict.fromkeys(names)):
-            yield Carried(table=table, kind=kind, names=found)
+            yield Dependents(table=table, kind=kind, names=found)
 
 
-def refuse(findings: Sequence[Finding]) -> None:
+def refuse(findings: Sequence[Finding], what: str = "this rebuild is refused") -> None:
     """Ends a plan if any finding refuses it.
 
+    :param what: what cannot be done, as the head of the list
     :raises PlanError: all findings in one list
     """
-    refusing = _lines(each for each in findings if each.refuses)
+    refusing = lines(finding for finding in findings if finding.refuses)
     if not refusing:
         return
-    informing = _lines(each for each in findings if not each.refuses)
+    informing = lines(finding for finding in findings if not finding.refuses)
     also = ["besides, worth knowing:", *informing] if informing else []
-    raise PlanError("\n".join(["nothing has been touched; this rebuild is refused:", *refusing, *also]))
+    raise PlanError("\n".join([f"nothing has been touched; {what}:", *refusing, *also]))
 
 
-def _lines(findings: Iterable[Finding]) -> list[str]:
-    return [f"- {each}" for each in dict.fromkeys(findings)]
+def lines(findings: Iterable[Finding]) -> list[str]:
+    """The findings as a list for a person, each once."""
+    return [f"- {finding}" for finding in dict.fromkeys(findings)]

@@ -23,7 +23,7 @@ def derived(name: str, suffix: str, limit: int) -> str:
 
 
 @dataclass(frozen=True)
-class Form:
+class TargetSchema:
     """The structure that a green table has instead of its blue one's.
 
     :param definition: of the table under its live name, as its dialect keeps it
@@ -42,16 +42,16 @@ class TableSet:
     :param blue: the live name
     :param green: the table that is being rebuilt
     :param old: the live table after the switch
-    :param form: the structure that green has; None: that of blue
+    :param target_schema: the structure that green has; None: that of blue
     """
 
     schema: str | None
     blue: str
     green: str
     old: str
-    form: Form | None = None
+    target_schema: TargetSchema | None = None
 
     @classmethod
-    def of(cls, table: str, *, schema: str | None, limit: int, form: Form | None = None) -> TableSet:
+    def of(cls, table: str, *, schema: str | None, limit: int, target_schema: TargetSchema | None = None) -> TableSet:
         """The names for a live table in a database whose identifiers have at most ``limit`` bytes."""
-        return cls(schema, table, derived(table, GREEN_SUFFIX, limit), derived(table, OLD_SUFFIX, limit), form)
+        return cls(schema, table, derived(table, GREEN_SUFFIX, limit), derived(table, OLD_SUFFIX, limit), target_schema)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pydantic import BaseModel, computed_field
 
 from projection_rebuild.authoring.parts import Selection
-from projection_rebuild.model.findings import Carried, Finding
+from projection_rebuild.model.findings import Dependents, Finding
 from projection_rebuild.model.positions import Place
 
 UNSHOWN = "rows, locks, and what an earlier run has left"
@@ -38,7 +38,7 @@ def _size(count: float) -> str:
     return f"{count:,.1f} GiB"
 
 
-class Forecast(BaseModel):
+class ReplayEstimate(BaseModel):
     """What to expect of one projector's replay.
 
     :param events: those that it handles
@@ -107,8 +107,8 @@ class Plan(BaseModel):
     forms: dict[str, str] = {}
     views: dict[str, str] = {}
     difference: list[str] = []
-    forecasts: list[Forecast] = []
-    carried: list[Carried] = []
+    forecasts: list[ReplayEstimate] = []
+    carried: list[Dependents] = []
     sql: list[str] = []
     dry_run: bool = False
     part: Selection | None = None
@@ -130,7 +130,7 @@ class Plan(BaseModel):
         if self.forms:
             lines += ["  New structure:", *(f"    {each}" for each in self.difference or ["nothing differs"])]
         if self.carried:
-            lines += ["  Carried over:", *(f"    {each}" for each in self.carried)]
+            lines += ["  Dependents over:", *(f"    {each}" for each in self.carried)]
         if self.sql:
             lines += [f"  SQL, in this order, without {UNSHOWN}:", *map(_ended, self.sql)]
         if self.dry_run:

@@ -148,8 +148,8 @@ def tables(context: Context) -> list[TableSeen]:
         seen = []
         for names in _every_table(context):
             for role, name in (("blue", names.blue), ("green", names.green), ("old", names.old)):
-                extent = context.dialect.extent(connection, context.schema, name)
-                if extent is None:
+                table_size = context.dialect.table_size(connection, context.schema, name)
+                if table_size is None:
                     continue
                 run_id = context.ledger.owned_tables.run_of_green(connection, name) if known and role == "green" else None
                 old = retired.get(name) if role == "old" else None
@@ -158,8 +158,8 @@ def tables(context: Context) -> list[TableSeen]:
                         table=names.blue,
                         name=name,
                         role=role,
-                        rows=extent.rows,
-                        size=extent.size,
+                        rows=table_size.rows,
+                        size=table_size.size,
                         run_id=old.run_id if old else run_id,
                         drop_after=old.drop_after if old else None,
                     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from projection_rebuild.model.plan import Forecast
+from projection_rebuild.model.plan import ReplayEstimate
 from projection_rebuild.model.positions import BEGINNING, Place
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.record import history
@@ -13,7 +13,7 @@ RUNS = 20
 """Runs back in which a projector's rate is looked for."""
 
 
-def forecast(context: Context, projectors: Iterable[str], head: Place, shards: Mapping[str, int]) -> list[Forecast]:
+def estimate(context: Context, projectors: Iterable[str], head: Place, shards: Mapping[str, int]) -> list[ReplayEstimate]:
     """What to expect of each projector's replay, in the given order. Counts the store once.
 
     :param head: the position up to which events are counted
@@ -21,7 +21,7 @@ def forecast(context: Context, projectors: Iterable[str], head: Place, shards: M
     """
     counts, rates = context.store.counts(BEGINNING, head), _rates(context)
     return [
-        Forecast(
+        ReplayEstimate(
             projector=name,
             events=sum(counts.get(each, 0) for each in context.projector(name).event_types()),
             events_per_second=rates.get(name),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from projection_rebuild.cutover.reconcile import finish_dead
-from projection_rebuild.model.findings import Carried, refuse
+from projection_rebuild.model.findings import Dependents, Finding, refuse
 from projection_rebuild.model.plan import Plan
-from projection_rebuild.planning.estimate import forecast
+from projection_rebuild.planning.checks.input import PreflightInput
+from projection_rebuild.planning.estimate import estimate
 from projection_rebuild.planning.preflight import preflight
 from projection_rebuild.replay.shards import shard_counts
 from projection_rebuild.run.context import Context
@@ -24,32 +25,38 @@ def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], 
     with context.dialect.connect() as connection:
         if not options.dry_run:
             finish_dead(context, connection, is_over)
-        found = preflight(context, connection, options)
-        refuse(found.findings)
-        made = Plan(
-            rebuild=context.spec.rebuild,
-            run_id=context.run_id,
-            projectors=found.projectors,
-            tables=found.tables,
-            schema_name=context.schema,
-            events=context.store.estimate(),
-            head=context.store.newest(),
-            shards={} if part else shard_counts(context, found.projectors, options),
-            findings=found.findings,
-            space=found.space,
-            forms=found.structure.forms,
-            views=found.structure.views,
-            difference=found.structure.difference,
-            dry_run=options.dry_run,
-            part=part,
-        )
+        planned = PreflightInput(context, connection, options, part)
+        findings = preflight(planned)
+        refuse(findings)
+        made = _plan_of(planned, findings)
         if options.dry_run:
-            carried = _carried(context, connection, made)
-            expected = forecast(context, made.projectors, made.head, made.shards)
+            carried = _dependents(context, connection, made)
+            expected = estimate(context, made.projectors, made.head, made.shards)
             sql = _statements(context, connection, made)
             return made.model_copy(update={"forecasts": expected, "carried": carried, "sql": sql})
         begin(context, connection, made, options, is_over, by)
     return made
+
+
+def _plan_of(planned: PreflightInput, findings: list[Finding]) -> Plan:
+    context, options = planned.context, planned.options
+    return Plan(
+        rebuild=context.spec.rebuild,
+        run_id=context.run_id,
+        projectors=planned.projectors,
+        tables=planned.filling_order,
+        schema_name=context.schema,
+        events=context.store.estimate(),
+        head=context.store.newest(),
+        shards={} if planned.part else shard_counts(context, planned.projectors, options),
+        findings=findings,
+        space=planned.space,
+        forms=planned.schema_change.definitions,
+        views=planned.schema_change.views,
+        difference=planned.schema_change.difference,
+        dry_run=options.dry_run,
+        part=planned.part,
+    )
 
 
 STRUCTURAL = {
@@ -59,8 +66,8 @@ STRUCTURAL = {
 """Kinds of what a new structure speaks of, and so does not take over."""
 
 
-def _carried(context: Context, connection: sa.Connection, made: Plan) -> list[Carried]:
-    hanging = context.dialect.carried(connection, context.switched_sets(made))
+def _dependents(context: Context, connection: sa.Connection, made: Plan) -> list[Dependents]:
+    hanging = context.dialect.dependent_objects(connection, context.switched_sets(made))
     return [each for each in hanging if each.table not in made.forms or each.kind not in STRUCTURAL]
 
 

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from projection_rebuild.dialects.base import Trial
+from projection_rebuild.dialects.base import SchemaTrial
 from projection_rebuild.errors import PlanError
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 
 _ALLOWED = re.compile(
     r"(CREATE\s+(UNLOGGED\s+)?TABLE|CREATE\s+(UNIQUE\s+|FULLTEXT\s+|SPATIAL\s+)?INDEX|ALTER\s+TABLE|ALTER\s+INDEX|COMMENT\s+ON|"
@@ -34,7 +34,7 @@ def statements(section: StructureSection, tables: Collection[str], dialect: sa.D
     :param tables: those of the run; metadata may describe others, too
     :raises PlanError: nothing of it concerns these tables, or a statement makes something else
     """
-    source = section.load()
+    source = load_structure(section)
     if isinstance(source, str):
         return _from_text(source, dialect)
     wanted = [table for table in source.sorted_tables if table.name in tables]
@@ -82,7 +82,7 @@ def _from_text(text: str, dialect: sa.Dialect) -> list[str]:
 # What differs ---------------------------------------------------------------------------------------------------
 
 
-def difference(live: sa.Connection, schema: str | None, trial: Trial, tables: Sequence[str]) -> list[str]:
+def difference(live: sa.Connection, schema: str | None, trial: SchemaTrial, tables: Sequence[str]) -> list[str]:
     """What changes for these tables, a line each: Alembic's comparison, and the keys and checks that it does not look at."""
     with warnings.catch_warnings():
         # Of what reflection does not know; whether it is carried over is decided by the databases' own words.
@@ -90,7 +90,7 @@ def difference(live: sa.Connection, schema: str | None, trial: Trial, tables: Se
         return _difference(live, schema, trial, tables)
 
 
-def _difference(live: sa.Connection, schema: str | None, trial: Trial, tables: Sequence[str]) -> list[str]:
+def _difference(live: sa.Connection, schema: str | None, trial: SchemaTrial, tables: Sequence[str]) -> list[str]:
     aside, place = trial.connection, trial.schema
     default = sa.inspect(live).default_schema_name
     named = None if schema in (None, default) else schema
@@ -140,7 +140,7 @@ def _without_defaults_for_identities(live: sa.Connection, schema: str | None, ta
             new.server_default = None
 
 
-def _moved_to(trial: Trial, named: str | None) -> Any:
+def _moved_to(trial: SchemaTrial, named: str | None) -> Any:
     def moved(_table: sa.Table, _to: str | None, _key: sa.ForeignKeyConstraint, referred: str | None) -> Any:
         if referred == trial.schema:
             return named or sa.schema.BLANK_SCHEMA

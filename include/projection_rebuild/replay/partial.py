@@ -16,7 +16,7 @@ from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, SelectedKeys, Selection, SelectionGuard
 from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.errors import StepOrderError
-from projection_rebuild.eventstore.store import EVERYTHING, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, EventFilter
 from projection_rebuild.ledger import Checkpoint, PartialState
 from projection_rebuild.model.findings import Finding
 from projection_rebuild.model.names import TableSet
@@ -42,13 +42,13 @@ class OpenSelection(ReplayScope):
     declared: ByAggregate | ByPeriod
     keys: SelectedKeys
     settled: Place
-    only: Only
+    only: EventFilter
 
-    def ranges(self, after: Place, upto: Place) -> Iterator[tuple[Place, Place, Only]]:
+    def ranges(self, after: Place, upto: Place) -> Iterator[tuple[Place, Place, EventFilter]]:
         if is_before(after, self.settled):
             yield after, earliest([upto, self.settled]), self.only
             after = self.settled
-        yield after, upto, EVERYTHING
+        yield after, upto, ALL_EVENTS
 
     def of(self, projector: Projects) -> Projects:
         return _WithinSelection(projector, self)
@@ -141,10 +141,10 @@ def columns_of(context: Context, projector: type[Projector], declared: ByAggrega
         yield context.table_set(kind.table), kind.column(declared.rows[kind.row_class])
 
 
-def chosen_events(selection: Selection) -> Only:
+def chosen_events(selection: Selection) -> EventFilter:
     """The events by which a part is chosen."""
     streams = None if selection.aggregates is None else tuple(selection.aggregates)
-    return Only(streams=streams, since=selection.since, until=selection.until)
+    return EventFilter(streams=streams, since=selection.since, until=selection.until)
 
 
 def open_selection(context: Context, connection: sa.Connection, plan: Plan, read: Checkpoint) -> OpenSelection | None:
@@ -196,7 +196,7 @@ def bounds(context: Context, declared: ByAggregate | ByPeriod, selection: Select
     return SelectedKeys((), first, last)
 
 
-def events_of(declared: ByAggregate | ByPeriod, keys: SelectedKeys) -> Only:
+def events_of(declared: ByAggregate | ByPeriod, keys: SelectedKeys) -> EventFilter:
     """The events that have to be read for a part."""
     named = isinstance(declared, ByAggregate) and declared.of is None and len(keys.listed) <= FEW_STREAMS
-    return Only(streams=tuple(sorted(keys.listed))) if named else EVERYTHING
+    return EventFilter(streams=tuple(sorted(keys.listed))) if named else ALL_EVENTS

@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, SelectedKeys, Selection, without_stream
-from projection_rebuild.dialects.base import Listed
+from projection_rebuild.dialects.base import KeyList
 from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
 from projection_rebuild.errors.boundary import trouble_at_event, word_for
-from projection_rebuild.eventstore.store import EVERYTHING, PATIENCE, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, PATIENCE, EventFilter
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.plan import Plan
@@ -69,7 +69,7 @@ class PartialCopy:
         with context.dialect.transaction(connection):
             part_id = ledger.partial_rebuilds.begin(connection, context.run_id, self._first)
             ledger.partial_rebuilds.add_keys(connection, part_id, sorted(keys.listed))
-        listed = Listed(context.schema, ledger.partial_rebuilds.key_table, part_id)
+        listed = KeyList(context.schema, ledger.partial_rebuilds.key_table, part_id)
         context.log(f"{self._name}: copying all rows but those of {self._what(keys)}")
         with context.dialect.transaction(connection):
             ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id)
@@ -121,7 +121,7 @@ class PartialCopy:
         beside = sum(not keys.in_range(each) for each in keys.listed)
         return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
 
-    def _count(self, after: Place, upto: Place, only: Only = EVERYTHING) -> int:
+    def _count(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> int:
         counts = self._context.store.counts(after, upto, only)
         return sum(counts.get(each, 0) for each in self._types)
 
@@ -175,7 +175,7 @@ class PartialCopy:
             return SelectedKeys(set(named))
         return SelectedKeys(self._keys_between(BEGINNING, held, chosen_events(self._selection)))
 
-    def _keys_between(self, after: Place, upto: Place, only: Only = EVERYTHING) -> set[str]:
+    def _keys_between(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> set[str]:
         """The aggregates or periods that have events above one place and up to another.
 
         :raises PartError: an event has no stream, by which its aggregate would be told

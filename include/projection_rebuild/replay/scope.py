@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from projection_rebuild.authoring.partition import Shard
-from projection_rebuild.eventstore.store import EVERYTHING, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, EventFilter
 from projection_rebuild.ledger import Asked
 from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.foreign_reads import Projects
@@ -30,9 +30,9 @@ class ReplayScope:
     makes_indexes: bool = True
     """Whether this worker may build indexes of green while it replays; others may be writing the same tables."""
 
-    def ranges(self, after: Place, upto: Place) -> Iterable[tuple[Place, Place, Only]]:
+    def ranges(self, after: Place, upto: Place) -> Iterable[tuple[Place, Place, EventFilter]]:
         """The ranges to read above one place and up to another, each with which of its events are read."""
-        return [(after, upto, EVERYTHING)]
+        return [(after, upto, ALL_EVENTS)]
 
     def of(self, projector: Projects) -> Projects:
         """A projector as it works within the scope."""

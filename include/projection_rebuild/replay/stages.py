@@ -1,6 +1,6 @@
 """Stages: a rebuild in waves over several nights, each projector replayed within the windows of its stage only.
 
-A window's end is a stop like any other: what is folded is committed, and the next window goes on at the checkpoint. Only a program
+A window's end is a stop like any other: what is folded is committed, and the next window goes on at the checkpoint. EventFilter a program
 that would have to begin anew is not cut short by it.
 """
 

@@ -16,7 +16,7 @@ from projection_rebuild.ledger import Run
 from projection_rebuild.model.limits import shown
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.spec.rebuild import RebuildSpec
-from projection_rebuild.spec.structure import StructureSection
+from projection_rebuild.spec.structure import StructureSection, load_structure
 
 _FREE = {"mapper", "decoder", "wait_for_holes"}
 """Keys of the event store that name code, or are a patience."""
@@ -59,7 +59,10 @@ def _of_structure(structure: StructureSection | None) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = structure.model_dump(mode="json", exclude={"ddl"}, exclude_none=True)
     if structure.ddl is not None:
-        found |= {"ddl": structure.ddl.name, "the content of ddl": hashlib.sha256(str(structure.load()).encode()).hexdigest()}
+        found |= {
+            "ddl": structure.ddl.name,
+            "the content of ddl": hashlib.sha256(str(load_structure(structure)).encode()).hexdigest(),
+        }
     return found
 
 

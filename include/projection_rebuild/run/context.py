@@ -11,10 +11,11 @@ from projection_rebuild.errors import SpecError
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import Checkpoint, Ledger, Run
 from projection_rebuild.model.limits import shown
-from projection_rebuild.model.names import Form, TableSet
+from projection_rebuild.model.names import TableSet, TargetSchema
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.run import agreed
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Context:
     ledger: Ledger
     schema: str | None
     one_database: bool
-    projectors: dict[str, type[Projector]]
+    projectors: ProjectorRegistry
     log: Callable[[str], None]
     progress: Callable[[Checkpoint, float], None]
 
@@ -50,8 +51,8 @@ class Context:
 
     def table_set(self, table: str, plan: Plan | None = None) -> TableSet:
         """The blue, green and old names of a live table, with the structure that a plan gives it."""
-        form = Form(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
-        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, form=form)
+        target_schema = TargetSchema(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
+        return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, target_schema=target_schema)
 
     def table_sets(self, plan: Plan) -> list[TableSet]:
         """The names of all tables of the run, parents first."""

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import TablesChanged
 from projection_rebuild.errors import ChangedSince, CloneError
 from projection_rebuild.ledger import Identities, Run
-from projection_rebuild.model.findings import Finding
+from projection_rebuild.model.findings import Finding, lines
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.run.context import Context
 
@@ -154,10 +154,10 @@ def refuse_uncarried(context: Context, connection: sa.Connection, tables: Sequen
 
     :raises ChangedSince: names each object, and what to do
     """
-    if found := list(dict.fromkeys(context.dialect.cannot_carry(connection, tables))):
+    if findings := context.dialect.unsupported_objects(connection, tables):
         raise ChangedSince(
             "since the rebuild was planned, the live tables were given what a switch would lose or break. Nothing has been switched, green "
-            "stays. Do what each line says, then retry:\n" + "\n".join(f"- {each}" for each in found)
+            "stays. Do what each line says, then retry:\n" + "\n".join(lines(findings))
         )
 
 

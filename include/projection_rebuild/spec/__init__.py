@@ -18,11 +18,12 @@ from projection_rebuild.spec.fields import (
     parse_moment,
 )
 from projection_rebuild.spec.live_writer import ConsumerTable, LiveWriter, LiveWriterSection, parse_live_writer
-from projection_rebuild.spec.load import load_spec
+from projection_rebuild.spec.load import LoadedSpec, load_spec, load_with_projectors
 from projection_rebuild.spec.notify import Notifiers, NotifierSection, NotifySection
 from projection_rebuild.spec.options import PARAMETERS, AggregateName, RunOptions
 from projection_rebuild.spec.programs import ProgramSection
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.replay import OnError, ReplaySection, ThrottleSection
 from projection_rebuild.spec.stores import EventColumns, EventStoreSection, ReadModelsSection, StreamFormat, TimeUnit
 from projection_rebuild.spec.structure import StructureSection
@@ -42,6 +43,7 @@ __all__ = [
     "HoldDuration",
     "LiveWriter",
     "LiveWriterSection",
+    "LoadedSpec",
     "LowTrafficSection",
     "Moment",
     "NotifierSection",
@@ -50,6 +52,7 @@ __all__ = [
     "OnError",
     "Percent",
     "ProgramSection",
+    "ProjectorRegistry",
     "ReadModelsSection",
     "RebuildSpec",
     "ReplaySection",
@@ -71,6 +74,7 @@ __all__ = [
     "Windows",
     "ZoneName",
     "load_spec",
+    "load_with_projectors",
     "parse_duration",
     "parse_live_writer",
     "parse_moment",

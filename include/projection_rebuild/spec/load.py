@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from projection_rebuild.errors import ProjectorError, SpecError
 from projection_rebuild.model import limits
 from projection_rebuild.model.limits import shown
 from projection_rebuild.spec.file import read_spec
-from projection_rebuild.spec.projectors import foreign_readings, needs, shared_tables
+from projection_rebuild.spec.projectors import foreign_readings, shared_tables
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
+from projection_rebuild.spec.structure import load_structure
 from projection_rebuild.spec.validation import validate
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec file as data, and the projectors that it names."""
+
+    spec: RebuildSpec
+    projectors: ProjectorRegistry
 
 
 def load_spec(path: Path) -> RebuildSpec:
@@ -19,26 +30,34 @@ def load_spec(path: Path) -> RebuildSpec:
 
     :raises SpecError: names file, key and remedy
     """
+    return load_with_projectors(path).spec
+
+
+def load_with_projectors(path: Path) -> LoadedSpec:
+    """As :func:`load_spec`, with the projectors, which are imported once.
+
+    :raises SpecError: names file, key and remedy
+    """
     given, name = read_spec(path), shown(path.name, limits.NAME)
     spec = validate(RebuildSpec, given, name)
     try:
-        shared = [*shared_tables(spec.load_projectors().values())]
+        projectors = ProjectorRegistry.load(spec)
+        shared = [*shared_tables(projectors.values())]
     except ProjectorError as error:
         raise SpecError(f"{name}, projectors: {shown(error.message, 1_000)}") from error
     if shared:
         raise SpecError(f"{name}, projectors: {shown(' | '.join(map(str, shared)), 1_000)}")
-    if otherwise := [*foreign_readings(spec.load_projectors())]:
+    if otherwise := [*foreign_readings(projectors)]:
         raise SpecError(f"{name}, projectors: {shown(' | '.join(otherwise), 1_000)}")
-    if wrong := [*_misplaced(spec)]:
+    if wrong := [*_misplaced(spec, projectors)]:
         raise SpecError(f"{name}, stages: {shown(' | '.join(wrong), 1_000)}")
-    return _beside(path, spec)
+    return LoadedSpec(_beside(path, spec), projectors)
 
 
-def _misplaced(spec: RebuildSpec) -> Iterator[str]:
+def _misplaced(spec: RebuildSpec, projectors: ProjectorRegistry) -> Iterator[str]:
     """What of the stages does not fit the projectors."""
     if not spec.stages:
         return
-    projectors = spec.load_projectors()
     places: dict[str, int] = {}
     names = [stage.name for stage in spec.stages]
     if len(set(names)) < len(names):
@@ -53,7 +72,7 @@ def _misplaced(spec: RebuildSpec) -> Iterator[str]:
                 places[name] = at
     if missing := [name for name in projectors if name not in places]:
         yield f"{', '.join(missing)} is in none of them; add it to one"
-    for name, needed in ((name, each) for name, before in needs(projectors).items() for each in before):
+    for name, needed in ((name, each) for name, before in projectors.needs().items() for each in before):
         if places.get(needed, 0) > places.get(name, len(names)):
             yield f"{name} is in an earlier stage than {needed}, on which it depends; move one of them"
 
@@ -66,7 +85,7 @@ def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
     if structure.ddl is not None:
         structure = structure.model_copy(update={"ddl": path.parent / structure.ddl})
     try:
-        structure.load()
+        load_structure(structure)
     except SpecError as error:
         raise SpecError(f"{shown(path.name, limits.NAME)}, {error.message}") from None
     return spec.model_copy(update={"structure": structure})

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from projection_rebuild.authoring import external
 from projection_rebuild.authoring.external import OnRetry
-from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.errors import ProjectorError
 from projection_rebuild.spec.fields import Flag, Section, Whole
 
 
@@ -41,18 +37,3 @@ class ProgramSection(Section):
     environment: dict[Annotated[str, Field(pattern=r"^[^=]+$")], str] = {}
     connections: Flag = False
     show_output: Flag = False
-
-    def load(self, loaded: Mapping[str, type[Projector]]) -> type[Projector]:
-        """The program as a projector class.
-
-        :param loaded: those before it, by name
-        :raises ProjectorError: it depends on another one
-        """
-        if unknown := [each for each in self.depends_on if each not in loaded]:
-            raise ProjectorError(
-                f"{self.name} depends on {', '.join(unknown)}; a program depends on projectors that are listed before it"
-            )
-        how = self.model_dump(
-            include={"command", "on_retry", "batch_positions", "directory", "environment", "connections", "show_output"}
-        )
-        return external.made_of(self.name, self.tables, self.event_types, [loaded[each] for each in self.depends_on], **how)

@@ -9,15 +9,12 @@ from zoneinfo import ZoneInfo
 from croniter import CroniterError, croniter
 from pydantic import BeforeValidator, Field, field_validator
 
-from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.errors import ProjectorError
 from projection_rebuild.model.limits import shown
 from projection_rebuild.spec.cutover import RetentionSection, SwapSection, VerifySection
 from projection_rebuild.spec.fields import Duration, Section, ZoneName
 from projection_rebuild.spec.live_writer import LiveWriterSection, parse_live_writer
 from projection_rebuild.spec.notify import NotifySection
 from projection_rebuild.spec.programs import ProgramSection
-from projection_rebuild.spec.projectors import load_projector
 from projection_rebuild.spec.replay import ReplaySection, ThrottleSection
 from projection_rebuild.spec.stores import EventStoreSection, ReadModelsSection
 from projection_rebuild.spec.structure import StructureSection
@@ -96,18 +93,3 @@ class RebuildSpec(Section):
     def begins_at_once(self, projector: str) -> bool:
         """Whether no stage has to be done before it is replayed."""
         return self.stage_of(projector) in (None, *self.stages[:1])
-
-    def load_projectors(self) -> dict[str, type[Projector]]:
-        """The projector classes by name, in the order of the spec.
-
-        :raises ProjectorError: one cannot be imported or used, two share a name
-        """
-        loaded: dict[str, type[Projector]] = {}
-        for each in self.projectors:
-            projector = load_projector(each) if isinstance(each, str) else each.load(loaded)
-            if projector.name() in loaded:
-                raise ProjectorError(
-                    f"{each if isinstance(each, str) else each.name}: there is already a projector named {projector.name()}; rename one"
-                )
-            loaded[projector.name()] = projector
-        return loaded

@@ -35,26 +35,27 @@ class StructureSection(Section):
             raise ValueError("name the new structure by `metadata` (package.module:name) or by `ddl` (a file), one of the two")
         return self
 
-    def load(self) -> sa.MetaData | str:
-        """The metadata, or the text of the file.
 
-        :raises SpecError: it cannot be imported or read, or is something else
-        :raises MachineTrouble: the machine failed, or a database that its module asks; it may be imported later
-        """
-        if self.ddl is not None:
-            try:
-                return limits.read(self.ddl, limits.DDL_FILE)
-            except SpecError as error:
-                raise SpecError(f"structure.ddl: {error.message}") from None
-        module_name, _, name = str(self.metadata).partition(":")
+def load_structure(section: StructureSection) -> sa.MetaData | str:
+    """The metadata that a section names, or the text of its file.
+
+    :raises SpecError: it cannot be imported or read, or is something else
+    :raises MachineTrouble: the machine failed, or a database that its module asks; it may be imported later
+    """
+    if section.ddl is not None:
         try:
-            found = getattr(importlib.import_module(module_name), name, None)
-        # A module may do anything when it is imported, end the interpreter included.
-        except (Exception, SystemExit) as error:
-            if is_of_the_machine(error) and not isinstance(error, ImportError):
-                raise machine_trouble(error, f", importing {module_name}") from None
-            raise SpecError(f"structure.metadata: importing {module_name} failed with {failure_of(error)}") from None
-        found = getattr(found, "metadata", found)
-        if not isinstance(found, sa.MetaData):
-            raise SpecError(f"structure.metadata: {self.metadata} is no MetaData; write it as package.module:name")
-        return found
+            return limits.read(section.ddl, limits.DDL_FILE)
+        except SpecError as error:
+            raise SpecError(f"structure.ddl: {error.message}") from None
+    module_name, _, name = str(section.metadata).partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    # A module may do anything when it is imported, end the interpreter included.
+    except (Exception, SystemExit) as error:
+        if is_of_the_machine(error) and not isinstance(error, ImportError):
+            raise machine_trouble(error, f", importing {module_name}") from None
+        raise SpecError(f"structure.metadata: importing {module_name} failed with {failure_of(error)}") from None
+    found = getattr(found, "metadata", found)
+    if not isinstance(found, sa.MetaData):
+        raise SpecError(f"structure.metadata: {section.metadata} is no MetaData; write it as package.module:name")
+    return found

@@ -156,7 +156,7 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
     blue_rows = dialect.row_count(connection, table.schema, table.blue)
     green_rows = dialect.row_count(connection, table.schema, table.green)
     drift = abs(green_rows - blue_rows) / blue_rows * 100 if blue_rows else (100.0 if green_rows else 0.0)
-    both = [dialect.columns(connection, table.schema, name) for name in (table.blue, table.green)] if table.form else []
+    both = [dialect.columns(connection, table.schema, name) for name in (table.blue, table.green)] if table.target_schema else []
     there = [name for name in kind.columns if all(name in columns for columns in both)]
     conditions = _Conditions(context, kind, table, there)
     # Without a common key no row is known to be the same as another.
@@ -195,7 +195,7 @@ class _Conditions:
         keys = [dialect.quote(name) for name in kind.key]
         rest = [dialect.quote(name) for name in kind.columns if name not in kind.key and name in there]
         pairs = [(f"b.{key}", f"g.{key}") for key in keys]
-        match = " AND ".join(dialect.same(*pair) if table.form else " = ".join(pair) for pair in pairs)
+        match = " AND ".join(dialect.same(*pair) if table.target_schema else " = ".join(pair) for pair in pairs)
         differs = " OR ".join(dialect.differs(f"b.{name}", f"g.{name}") for name in rest) or "1 = 0"
         self._keys = keys
         self._parts: dict[str, str] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.model.findings import Finding
+from projection_rebuild.planning.checks.input import PreflightInput
 from projection_rebuild.planning.preflight import preflight
 from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
@@ -17,9 +18,10 @@ from tests.engine.harness.specs import rebuild
 
 def findings_of(engine: sa.Engine, options: RunOptions | None = None, **changes: Any) -> list[Finding]:
     """The findings of a plan."""
-    made = rebuild(engine, **changes)
-    with made._context.dialect.connect() as connection:
-        findings = preflight(made._context, connection, options or RunOptions()).findings
+    made, options = rebuild(engine, **changes), options or RunOptions()
+    context = made._context
+    with context.dialect.connect() as connection:
+        findings = preflight(PreflightInput(context, connection, options, options.part(context.spec.zone)))
     made.close()
     return findings
 

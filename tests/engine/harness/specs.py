@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.registry import ProjectorRegistry
 
 PROJECTORS = ["OrderProjector", "OrderLineProjector", "CustomerTotalProjector"]
 SPEC: dict[str, Any] = {
@@ -32,6 +35,17 @@ def spec(**changes: Any) -> RebuildSpec:
 def rebuild(engine: sa.Engine, run_id: str = "run", log: Callable[[str], None] = lambda _: None, **changes: Any) -> Rebuild:
     """A run of the shop's spec whose event store and read models are in one database; see :func:`spec`."""
     return Rebuild(spec(**changes), run_id=run_id, event_store=engine, read_models=engine, log=log)
+
+
+def projectors_of(rebuild: Rebuild, **instead: type[Projector] | None) -> Rebuild:
+    """The same run with other code: each projector that is named is another class, or none."""
+    known = dict(rebuild._context.projectors)
+    for name, projector in instead.items():
+        known.pop(name)
+        if projector is not None:
+            known[projector.name()] = projector
+    rebuild._context = replace(rebuild._context, projectors=ProjectorRegistry(known))
+    return rebuild
 
 
 PLAIN = """\

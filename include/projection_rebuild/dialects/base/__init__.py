@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from projection_rebuild.dialects.base.cutover import Cutover, Manners
 from projection_rebuild.dialects.base.event_log import EventExpressions, EventLog, Fence
-from projection_rebuild.dialects.base.inspector import DependentObjects, Extent, Inspector
-from projection_rebuild.dialects.base.partial_copy import Listed, PartialCopy
-from projection_rebuild.dialects.base.preflight import PreflightProbe, Surroundings
+from projection_rebuild.dialects.base.inspector import DependentObjects, Inspector, TableSize
+from projection_rebuild.dialects.base.partial_copy import KeyList, PartialCopy
+from projection_rebuild.dialects.base.preflight import PreflightProbe, RunTables
 from projection_rebuild.dialects.base.row_store import KEYS_PER_STATEMENT, Comparing, RowStore
 from projection_rebuild.dialects.base.sessions import CHECKED, LockWaits, Refusal, Sessions, own_port
-from projection_rebuild.dialects.base.shadow import Scratch, ShadowTables, TablesApart, Trial, wait_for
+from projection_rebuild.dialects.base.shadow import SchemaTrial, Scratch, ShadowTables, TablesApart, wait_for
 from projection_rebuild.dialects.base.statements import DENIALS, Statements, died
 from projection_rebuild.dialects.base.traffic import TrafficProbe
 from projection_rebuild.errors.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
@@ -46,11 +46,10 @@ __all__ = [
     "Dialect",
     "EventExpressions",
     "EventLog",
-    "Extent",
     "Fence",
     "FenceDied",
     "Inspector",
-    "Listed",
+    "KeyList",
     "LockWaits",
     "Manners",
     "PartialCopy",
@@ -58,16 +57,17 @@ __all__ = [
     "PreflightProbe",
     "Refusal",
     "RowStore",
+    "RunTables",
+    "SchemaTrial",
     "Scratch",
     "Sessions",
     "ShadowTables",
     "Statements",
-    "Surroundings",
+    "TableSize",
     "TablesApart",
     "TablesBusy",
     "TablesChanged",
     "TrafficProbe",
-    "Trial",
     "died",
     "own_port",
     "wait_for",

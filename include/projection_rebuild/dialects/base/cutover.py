@@ -88,7 +88,7 @@ class Cutover(Sessions):
     one_writer: ClassVar[bool] = False
     """True where a transaction that writes keeps all others from writing."""
 
-    def forecast_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+    def estimate_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
         """Seconds that the part of a switch will take that cannot be given up once it has begun; None: it can, or takes no time."""
         return None
 

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
-from projection_rebuild.model.findings import Carried
+from projection_rebuild.model.findings import Dependents, Finding
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.rows.shapes import Shape
 
 
 @dataclass(frozen=True)
-class Extent:
+class TableSize:
     """About how large a table is.
 
     :param rows: its rows
@@ -109,11 +109,11 @@ class Inspector(Sessions):
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         """About how many bytes a table takes with its indexes."""
 
-    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+    def table_size(self, connection: sa.Connection, schema: str | None, table: str) -> TableSize | None:
         """About how large a table is now, from statistics, also while it is being filled; None if there is no such table."""
         if not self.table_exists(connection, schema, table):
             return None
-        return Extent(self.row_estimate(connection, schema, table), self.table_bytes(connection, schema, table))
+        return TableSize(self.row_estimate(connection, schema, table), self.table_bytes(connection, schema, table))
 
     @abstractmethod
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
@@ -139,22 +139,22 @@ class DependentObjects(Sessions):
     @property
     @abstractmethod
     def refuses(self) -> tuple[str, ...]:
-        """The kinds of objects that :meth:`cannot_carry` speaks of."""
+        """The kinds of objects that :meth:`unsupported_objects` speaks of."""
 
     @abstractmethod
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         """Objects on the blue tables that a rebuild would lose or break, each with its reason and remedy."""
 
     @abstractmethod
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
         """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
 
-        It differs as soon as anything differs that :meth:`cannot_carry` or :meth:`before_switch` looks at, except what
+        It differs as soon as anything differs that :meth:`unsupported_objects` or :meth:`before_switch` looks at, except what
         :meth:`switch` compares by itself.
         """
 
     @abstractmethod
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         """What hangs on the blue tables, by name; all of it will be there after a rebuild as it was before."""
 
     @abstractmethod

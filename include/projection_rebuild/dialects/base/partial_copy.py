@@ -13,7 +13,7 @@ from projection_rebuild.model.names import TableSet
 
 
 @dataclass(frozen=True)
-class Listed:
+class KeyList:
     """Keys in a table of the ledger, ``part_id`` and ``part_key``.
 
     :param part_id: which of them
@@ -27,7 +27,7 @@ class Listed:
 class PartialCopy(Sessions):
     """Copies and deletes rows by lists of keys."""
 
-    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         """Copies every row of blue whose column is not listed to green, with all of its columns, in the caller's transaction."""
         columns = self._list(self._stored_columns(connection, table))
         blue, green = self.qualified(table.schema, table.blue), self.qualified(table.schema, table.green)
@@ -40,7 +40,7 @@ class PartialCopy(Sessions):
 
     overriding: ClassVar[str] = ""
 
-    def delete_listed(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+    def delete_listed(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         """Deletes the rows of green whose column is listed, in the caller's transaction."""
         green = self.qualified(table.schema, table.green)
         self._execute(connection, f"DELETE FROM {green} WHERE " + self._is_listed(green, column, listed), listed.part_id)
@@ -51,7 +51,7 @@ class PartialCopy(Sessions):
         found = self._execute(connection, f"SELECT DISTINCT {text} FROM {self.qualified(schema, table)}").scalars()
         return {str(value) for value in found if value is not None}
 
-    def _is_listed(self, row: str, column: str, listed: Listed) -> str:
+    def _is_listed(self, row: str, column: str, listed: KeyList) -> str:
         keys = self.qualified(listed.schema, listed.table)
         text = self.as_text(f"{row}.{self.quote(column)}")
         return f"EXISTS (SELECT 1 FROM {keys} k WHERE k.part_id = {self._mark} AND k.part_key = {text})"

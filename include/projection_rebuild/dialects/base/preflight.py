@@ -14,7 +14,7 @@ from projection_rebuild.model.names import TableSet
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunTables:
     """What a preflight looks at.
 
     :param schema: that of the tables and of the ledger
@@ -44,7 +44,7 @@ class PreflightProbe(Sessions):
         """The first server version that has all that is used."""
 
     @abstractmethod
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         """What of the server's settings, our rights and the tables' keys is in the way of a rebuild, or weakens it."""
 
     @abstractmethod

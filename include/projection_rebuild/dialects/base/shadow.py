@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base.sessions import Sessions
 from projection_rebuild.errors.outcomes import TablesBusy
+from projection_rebuild.model.findings import Finding
 from projection_rebuild.model.names import TableSet
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SchemaTrial:
     """Tables of a new structure, made empty and apart from the live ones, under their live names.
 
     :param connection: where they are; may be another database than that of the live ones
     :param schema: the schema that holds them
-    :param forms: what the dialect needs to make each of them once more, by name; only tables of the run
+    :param definitions: what the dialect needs to make each of them once more, by name; only tables of the run
     :param unchanged: those of them that are like the live ones in every word
     :param views: the views that are defined anew, by name, in the dialect's own words
     :param refusals: what hangs on the live tables and would not work with the new ones, each with its remedy
@@ -34,10 +35,10 @@ class Trial:
 
     connection: sa.Connection
     schema: str | None
-    forms: dict[str, str]
+    definitions: dict[str, str]
     unchanged: set[str]
     views: dict[str, str]
-    refusals: list[str]
+    refusals: list[Finding]
     elsewhere: str = ""
 
 
@@ -74,7 +75,10 @@ class ShadowTables(Sessions):
 
     @abstractmethod
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statements that make an empty green table like blue, or of its form, with its key, without secondary indexes and foreign keys."""
+        """Statements that make an empty green table like blue, or of its target schema.
+
+        It has its key, and neither secondary indexes nor foreign keys.
+        """
 
     @abstractmethod
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
@@ -104,9 +108,9 @@ class TablesApart(Sessions):
     """Makes tables where nobody else looks."""
 
     @abstractmethod
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> AbstractContextManager[Trial]:
+    ) -> AbstractContextManager[SchemaTrial]:
         """Executes what makes a new structure, apart from everything that is live, and forgets it with the context.
 
         :param statements: with live names, to be executed as they stand

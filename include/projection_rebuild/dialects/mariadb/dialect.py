@@ -20,11 +20,11 @@ from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql import moment
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, ending, number_of
-from projection_rebuild.dialects.mysql.cannot_carry import CHILDREN
 from projection_rebuild.dialects.mysql.cutover import different
 from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.dialects.mysql.hanging import TRIGGERS_OF
 from projection_rebuild.dialects.mysql.inspector import HOLDS, OLDEST_TRANSACTION, file_name
+from projection_rebuild.dialects.mysql.unsupported import CHILDREN
 from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
@@ -195,7 +195,7 @@ class MariaDBDialect(MySQLFamily):
 
     def _left_on_old(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
         live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))
-        for each in different(old, live, {}) if table.form is None else []:
+        for each in different(old, live, {}) if table.target_schema is None else []:
             yield f"{each} is not the same on {table.blue} and {table.old}"
         for (name,) in self._execute(connection, TRIGGERS_OF, table.schema, table.old):
             yield f"trigger {name} is on {table.old}"

@@ -205,10 +205,10 @@ class MySQLBase(LockWaits):
         return shown
 
     def _wanted(self, connection: sa.Connection, table: TableSet) -> text.Definition:
-        """The table that green is to be, under its live name: that of its form, or blue."""
-        if table.form is None:
+        """The table that green is to be, under its live name: that of its target schema, or blue."""
+        if table.target_schema is None:
             return self._definition(connection, table.schema, table.blue)
-        return text.Definition(table.form.definition)
+        return text.Definition(table.target_schema.definition)
 
 
 @contextmanager

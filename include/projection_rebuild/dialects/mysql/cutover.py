@@ -13,14 +13,14 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Cutover
 from projection_rebuild.dialects.mysql import create_table as text
-from projection_rebuild.dialects.mysql import schema_trial as rehearsal
+from projection_rebuild.dialects.mysql import rename_time
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
 from projection_rebuild.dialects.mysql.shadow import UNCHECKED, MySQLShadow, meanwhile_name
 from projection_rebuild.errors import changed_since
 from projection_rebuild.model.names import TableSet
 
-REHEARSAL = timedelta(seconds=10)
-"""For how long a plan waits for another one that rehearses its switch."""
+MEASURING = timedelta(seconds=10)
+"""For how long a plan waits for another one that measures renames."""
 
 READ = "projection_rebuild_read"
 """In a connection's ``info``: the definitions that the statements of a switch were made from, so that they are read but once while
@@ -48,14 +48,14 @@ class MySQLCutover(MySQLShadow, Cutover):
                 return {}
             raise
 
-    def forecast_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
-        if len(tables) < rehearsal.FEW:
+    def estimate_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+        if len(tables) < rename_time.FEW:
             return None
         # One at a time: the tables are the same for all. Whoever does not come to it in time goes without.
-        with self._named_lock(connection, "rehearsal", REHEARSAL) as alone:
+        with self._named_lock(connection, "rehearsal", MEASURING) as alone:
             if not alone:
                 return None
-            each = rehearsal.seconds_per_table(partial(self._execute, connection), partial(self.qualified, tables[0].schema))
+            each = rename_time.seconds_per_table(partial(self._execute, connection), partial(self.qualified, tables[0].schema))
         return each * len(tables)
 
     def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
@@ -73,7 +73,7 @@ class MySQLCutover(MySQLShadow, Cutover):
             read |= {(table, table.blue): blue, (table, table.green): green}
             if not planned:
                 self._refuse_changes(table, tables, blue, green)
-            wanted = blue if table.form is None else self._wanted(connection, table)
+            wanted = blue if table.target_schema is None else self._wanted(connection, table)
             if blue.counter not in (0, green.counter) and wanted.counts:
                 counters.append(self._counter(table, table.green, blue.counter))
         renames = [
@@ -85,7 +85,7 @@ class MySQLCutover(MySQLShadow, Cutover):
 
     def _refuse_changes(self, table: TableSet, run: Sequence[TableSet], blue: text.Definition, green: text.Definition) -> None:
         """Foreign keys that blue has been given meanwhile are not looked for: they come after the switch, from the retired table."""
-        if table.form is not None:
+        if table.target_schema is not None:
             # Another structure on purpose.
             return
         names = {self._name_on_green(each.name, table): each.name for each in blue.checks()}
@@ -164,7 +164,7 @@ class MySQLCutover(MySQLShadow, Cutover):
             ]
         else:
             # What makes it, or has yet to complete it, gives it these names.
-            live = (blue if table.form is None else self._wanted(connection, table)).keyed()
+            live = (blue if table.target_schema is None else self._wanted(connection, table)).keyed()
             beside = (key for key in live.foreign_keys if self._beside(key, table.schema, olds))
             keys = [replace(key, name=meanwhile_name(key.name)) for key in beside]
         old = blue.keyed()
@@ -181,8 +181,10 @@ class MySQLCutover(MySQLShadow, Cutover):
     def _missing(self, live: text.Keyed, old: text.Keyed, table: TableSet, tables: Iterable[TableSet]) -> list[text.ForeignKey]:
         """Foreign keys that the old table has and the live one has not, by the names and parents that they have there."""
         there = {key.to(key.parent) for key in live.foreign_keys}
-        if table.form is not None:
-            return [key for key in text.Definition(table.form.definition).foreign_keys() if key.to(key.parent) not in there]
+        if table.target_schema is not None:
+            return [
+                key for key in text.Definition(table.target_schema.definition).foreign_keys() if key.to(key.parent) not in there
+            ]
         lives = {each.old: each.blue for each in tables}
         found = []
         for key in old.foreign_keys:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from projection_rebuild.dialects.mysql import create_table as text
-from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.findings import Dependents, named
 from projection_rebuild.model.names import TableSet
 
 _OF_TABLE = "TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"
@@ -50,7 +50,7 @@ _COUNTER = re.compile(r" AUTO_INCREMENT=\d+(?= DEFAULT)")
 _KEY = re.compile(r"(PRIMARY KEY|UNIQUE KEY `((?:[^`]|``)*)`)")
 
 
-def carried_over(query: Callable[..., Any], table: TableSet, definition: text.Definition) -> Iterator[Carried]:
+def dependents_of(query: Callable[..., Any], table: TableSet, definition: text.Definition) -> Iterator[Dependents]:
     """What a table has, and what names it elsewhere.
 
     :param query: executes a statement with values

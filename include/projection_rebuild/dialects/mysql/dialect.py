@@ -18,10 +18,11 @@ from projection_rebuild.dialects.mysql import hanging as around
 from projection_rebuild.dialects.mysql import moment, preflight
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
-from projection_rebuild.dialects.mysql.cannot_carry import Check
 from projection_rebuild.dialects.mysql.event_log import not_settled
 from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.dialects.mysql.inspector import HOLDS, OLDEST_TRANSACTION
+from projection_rebuild.dialects.mysql.unsupported import Check
+from projection_rebuild.model.findings import Finding, refusal
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds
@@ -82,13 +83,15 @@ class MySQLDialect(MySQLFamily):
     def _own_checks(self) -> dict[str, Check]:
         return {"named check": self._named_checks}
 
-    def _named_checks(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _named_checks(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         for check in self._wanted(connection, table).checks():
             if not text.generated(check.name, table.blue, "chk"):
-                yield (
-                    f"{table.blue}: the name of the constraint {check.name} is the schema's, and MySQL would move it to the new table only by "
-                    "copying that table at the switch, while writers wait and transactions that are older than the copy fail (1412). Rename "
-                    f"it once, at a time of your choice: names of MySQL's own kind, like {table.blue}_chk_1, follow a table; or drop it"
+                yield refusal(
+                    table.blue,
+                    f"the name of the constraint {check.name} is the schema's, and MySQL would move it to the new table only by copying "
+                    "that table at the switch, while writers wait and transactions that are older than the copy fail (1412).",
+                    f"Rename it once, at a time of your choice: names of MySQL's own kind, like {table.blue}_chk_1, follow a table; or "
+                    "drop it",
                 )
 
     def _renamed_checks(self, table: text.Definition) -> Sequence[text.Check]:
@@ -178,7 +181,7 @@ class MySQLDialect(MySQLFamily):
     def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
         run = {each.blue for each in tables}
         definitions = [(each, self._definition(connection, each.schema, each.blue)) for each in tables]
-        definitions += [(each, self._wanted(connection, each)) for each in tables if each.form]
+        definitions += [(each, self._wanted(connection, each)) for each in tables if each.target_schema]
         keys = [(each, key) for each, definition in definitions for key in definition.foreign_keys()]
         found = {
             (key.parent_schema or each.schema, key.parent): None for each, key in keys if not self._beside(key, each.schema, run)

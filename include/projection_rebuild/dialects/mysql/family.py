@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from projection_rebuild.dialects.base import Dialect, Scratch
-from projection_rebuild.dialects.mysql.cannot_carry import MySQLDependents
 from projection_rebuild.dialects.mysql.cutover import MySQLCutover
 from projection_rebuild.dialects.mysql.event_log import MySQLEventLog
 from projection_rebuild.dialects.mysql.row_store import MySQLRowStore
+from projection_rebuild.dialects.mysql.unsupported import MySQLDependents
 
 
 class MySQLFamily(MySQLDependents, MySQLCutover, MySQLRowStore, MySQLEventLog, Dialect):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Inspector, PreflightProbe, Surroundings, TrafficProbe
+from projection_rebuild.dialects.base import Inspector, PreflightProbe, RunTables, TrafficProbe
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_TYPES, MySQLBase, number_of
@@ -221,9 +221,9 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
                 return int(found)
         return None
 
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         look = self.preflights(partial(self._execute, connection))
-        return [*look.of_server(), *look.of_tables(surroundings), *self._files(connection)]
+        return [*look.of_server(), *look.of_tables(run_tables), *self._files(connection)]
 
     def _files(self, connection: sa.Connection) -> Iterator[Finding]:
         """Whether rows may be written by LOAD DATA; both sides have to allow it. Told by how a file for no table is refused."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from projection_rebuild.dialects.base import Surroundings
+from projection_rebuild.dialects.base import RunTables
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.grants import Grants
 from projection_rebuild.model.findings import Finding
@@ -151,12 +151,12 @@ class Preflight(ABC):
 
     # The tables -------------------------------------------------------------------------------------------------
 
-    def of_tables(self, surroundings: Surroundings) -> Iterator[Finding]:
+    def of_tables(self, run_tables: RunTables) -> Iterator[Finding]:
         """Rights on the tables and beside them, their names and their keys."""
-        schema = surroundings.schema or self._query("SELECT DATABASE()").scalar_one()
+        schema = run_tables.schema or self._query("SELECT DATABASE()").scalar_one()
         yield from self._rights(schema)
-        yield from self._ledger(schema, surroundings.ledger)
-        for table in surroundings.tables:
+        yield from self._ledger(schema, run_tables.ledger)
+        for table in run_tables.tables:
             yield from self._name(schema, table.blue)
             yield from self._key(schema, table.blue)
             yield from self._references(schema, table.blue)

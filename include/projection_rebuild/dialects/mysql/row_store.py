@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Comparing, Listed, PartialCopy
+from projection_rebuild.dialects.base import Comparing, KeyList, PartialCopy
 from projection_rebuild.dialects.mysql.base import SYNTAX_ERROR, MySQLBase, number_of
 from projection_rebuild.dialects.mysql.inspector import FILES_REFUSED
 from projection_rebuild.model.column_kinds import ColumnKind
@@ -182,7 +182,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
     def drop_temporary(self, schema: str | None, name: str) -> str:
         return f"DROP TEMPORARY TABLE IF EXISTS {self.temporary(schema, name)}"
 
-    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         # What stands in blue is right by definition: an id of 0, or a day that today's mode would refuse. READ COMMITTED makes it a
         # consistent read, which locks nothing of blue.
         self._execute(connection, _AS_IT_STANDS[0])

@@ -10,12 +10,12 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Scratch, ShadowTables, TablesApart, Trial
+from projection_rebuild.dialects.base import SchemaTrial, Scratch, ShadowTables, TablesApart
 from projection_rebuild.dialects.mysql import create_table as text
-from projection_rebuild.dialects.mysql import target_schema as structure
+from projection_rebuild.dialects.mysql import target_schema
 from projection_rebuild.dialects.mysql.inspector import MySQLInspector
 from projection_rebuild.errors import CloneError
-from projection_rebuild.model.names import Form, TableSet
+from projection_rebuild.model.names import TableSet, TargetSchema
 
 UNCHECKED = ("SET SESSION foreign_key_checks = 0", "SET SESSION foreign_key_checks = 1")
 """What stands around statements that add foreign keys without reading the table: its rows have been looked at before."""
@@ -28,12 +28,12 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
     """See :class:`ShadowTables` and :class:`TablesApart`."""
 
     @contextmanager
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> Iterator[Trial]:
+    ) -> Iterator[SchemaTrial]:
         query = partial(self._execute, connection)
         live = tables[0].schema or str(query("SELECT DATABASE()").scalar_one())
-        with structure.tried(query, live, statements) as place:
+        with target_schema.tried(query, live, statements) as place:
             there = [each for each in tables if self.table_exists(connection, place, each.blue)]
             forms = {each.blue: self._shown(connection, place, each.blue) for each in there}
             unchanged = {
@@ -41,8 +41,8 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
                 for each in there
                 if text.Definition(forms[each.blue]).same_as(self._definition(connection, each.schema, each.blue))
             }
-            refusals = list(structure.refusals(query, live, place, list(forms), views))
-            yield Trial(connection, place, forms, unchanged, {}, refusals)
+            refusals = list(target_schema.refusals(query, live, place, list(forms), views))
+            yield SchemaTrial(connection, place, forms, unchanged, {}, refusals)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         if scratch.schema:
@@ -52,7 +52,9 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
         shown = self._shown(connection, table.schema, table.blue)
         if not shown:
             raise CloneError(f"there is no table {table.blue}")
-        return self.create_green(connection, replace(table, schema=scratch.schema, green=table.blue, form=Form(shown)))
+        return self.create_green(
+            connection, replace(table, schema=scratch.schema, green=table.blue, target_schema=TargetSchema(shown))
+        )
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         # Not LIKE: it gives other names to constraints, fails where these are too long, and its foreign keys' indexes are
@@ -62,7 +64,7 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
             *self._rows_as_written(wanted),
             *(self._check(self._name_on_green(each.name, table), each) for each in wanted.checks()),
         ]
-        if table.form is None and (row_format := self._lost_row_format(connection, table, wanted)):
+        if table.target_schema is None and (row_format := self._lost_row_format(connection, table, wanted)):
             wanted = wanted.with_row_format(row_format)
         head = f"CREATE TABLE {self.qualified(table.schema, table.green)}"
         body = ",\n  ".join(clauses)

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.errors import PlanError
+from projection_rebuild.model.findings import Finding, refusal
 
 PLACE = "projection_rebuild_structure"
 """The database that holds them, for a moment."""
@@ -90,12 +91,14 @@ def _begin(query: Query, live: str) -> None:
         ) from None
 
 
-def refusals(query: Query, live: str, place: str, tables: Collection[str], views: Mapping[str, str]) -> Iterator[str]:
+def refusals(query: Query, live: str, place: str, tables: Collection[str], views: Mapping[str, str]) -> Iterator[Finding]:
     """Why views would not work with the tables in ``place``. The server writes every name in their queries in full."""
     for name in views:
-        yield (
-            f"the view {name}: on this server no statement changes a table and a view at once, so that for a moment readers of the view "
-            "would meet the wrong one; give the view a query, before the rebuild, that works with both structures"
+        yield refusal(
+            f"the view {name}",
+            "on this server no statement changes a table and a view at once, so that for a moment readers of the view would meet the "
+            "wrong one",
+            "give the view a query, before the rebuild, that works with both structures",
         )
     left = {name: definition for name, definition in query(_VIEWS, live) if definition}
     there = {name for (name,) in query("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s", live)}
@@ -112,9 +115,10 @@ def refusals(query: Query, live: str, place: str, tables: Collection[str], views
                 query(f"CREATE VIEW {_quoted(place)}.{_quoted(name)} AS {made}")
                 moved.add(name)
             except sa.exc.DBAPIError as error:
-                yield (
-                    f"the view {name}: it would not work with the new structure ({_reason(error)}); give it a query that works with "
-                    "both structures before the rebuild, or drop it"
+                yield refusal(
+                    f"the view {name}",
+                    f"it would not work with the new structure ({_reason(error)})",
+                    "give it a query that works with both structures before the rebuild, or drop it",
                 )
 
 

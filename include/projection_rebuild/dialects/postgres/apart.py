@@ -11,42 +11,46 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Scratch, TablesApart, Trial
-from projection_rebuild.dialects.postgres import target_schema as structure
+from projection_rebuild.dialects.base import SchemaTrial, Scratch, TablesApart
+from projection_rebuild.dialects.postgres import target_schema
 from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, Catalog, Column, Relation, full_name, ident, literal
 from projection_rebuild.dialects.postgres.cutover import Switch
-from projection_rebuild.dialects.postgres.schema_trial import Rehearsal
+from projection_rebuild.dialects.postgres.schema_trial import DependentsTrial
 from projection_rebuild.errors import CloneError
-from projection_rebuild.model.names import Form, TableSet, derived
+from projection_rebuild.model.names import TableSet, TargetSchema, derived
 
 
 class PostgresTablesApart(PostgresBase, TablesApart):
     """See :class:`TablesApart`."""
 
     @contextmanager
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> Iterator[Trial]:
+    ) -> Iterator[SchemaTrial]:
         schema = tables[0].schema
 
         def execute(statement: str) -> None:
             self._execute_all(connection, [statement])
 
         with Catalog.of(connection) as catalog:
-            path, preparing = catalog.session_path, structure.preparing(catalog, schema, statements)
-        with structure.made_apart(execute, preparing):
+            path, preparing = catalog.session_path, target_schema.preparing(catalog, schema, statements)
+        with target_schema.made_apart(execute, preparing):
             with Catalog.of(connection) as catalog:
-                structure.refuse_touched(catalog)
-                found = {each.blue: structure.read(catalog, each, statements) for each in tables}
+                target_schema.refuse_touched(catalog)
+                found = {each.blue: target_schema.read(catalog, each, statements) for each in tables}
                 forms = {name: each.as_text() for name, each in found.items() if each}
-                formed = [replace(each, form=Form(forms[each.blue])) if each.blue in forms else each for each in tables]
-                rehearsal = Rehearsal(catalog, execute, Switch(catalog, formed), schema, views)
-                unchanged = {each.blue for each in formed if each.form and structure.unchanged(catalog, each)}
+                formed = [
+                    replace(each, target_schema=TargetSchema(forms[each.blue])) if each.blue in forms else each for each in tables
+                ]
+                rehearsal = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
+                unchanged = {each.blue for each in formed if each.target_schema and target_schema.unchanged(catalog, each)}
                 refusals = list(rehearsal.refusals())
             # The live tables are the ones that are meant without a schema again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
-            yield Trial(connection, structure.PLACE, forms, unchanged, rehearsal.anew, refusals, structure.ELSEWHERE)
+            yield SchemaTrial(
+                connection, target_schema.PLACE, forms, unchanged, rehearsal.anew, refusals, target_schema.ELSEWHERE
+            )
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         self._execute(connection, f"SET search_path = {self.quote(scratch.schema or 'public')}")

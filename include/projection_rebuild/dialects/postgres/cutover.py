@@ -32,7 +32,7 @@ from projection_rebuild.dialects.postgres.catalog import (
     literal,
 )
 from projection_rebuild.dialects.postgres.shadow import Clone, green_name
-from projection_rebuild.dialects.postgres.target_schema import Structure, structure_of
+from projection_rebuild.dialects.postgres.target_schema import ParsedSchema, parsed_schema
 from projection_rebuild.errors import changed_since
 from projection_rebuild.model.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 
@@ -123,7 +123,7 @@ class Switch:
 
     def _query(self, view: View) -> str:
         """What a view will ask, which may be defined anew."""
-        anew = dict(each for table in self._tables if table.names.form for each in table.names.form.views)
+        anew = dict(each for table in self._tables if table.names.target_schema for each in table.names.target_schema.views)
         relation, ours = view.relation, self._tables[0].names.schema
         name = relation.name if relation.schema == ours else f"{relation.schema}.{relation.name}"
         return " " + anew[name] if name in anew else view.definition
@@ -131,7 +131,7 @@ class Switch:
     @cached_property
     def border_keys_after(self) -> list[ForeignKey]:
         """As :attr:`border_keys`, when the tables are switched: those of another structure have keys of their own."""
-        formed = {each.blue.oid: structure for each in self._tables if (structure := structure_of(each.names))}
+        formed = {each.blue.oid: structure for each in self._tables if (structure := parsed_schema(each.names))}
         ours = {(each.names.schema, each.names.blue) for each in self._tables}
         made = [key for structure in formed.values() for key in structure.foreign_keys]
         return [key for key in self.border_keys if key.child_oid not in formed] + [
@@ -324,7 +324,7 @@ END $projection_rebuild$"""
         return self._catalog.rules(moved.blue.oid)
 
     def _move_names(self, moved: Moved) -> Iterator[str]:
-        if structure := structure_of(moved.names):
+        if structure := parsed_schema(moved.names):
             yield from self._exchange_names(moved, structure)
             return
         schema, oid = moved.names.schema, moved.blue.oid
@@ -339,7 +339,7 @@ END $projection_rebuild$"""
             yield counted_on(sequence)
             yield from _moved_name("SEQUENCE", sequence.schema, sequence.name)
 
-    def _exchange_names(self, moved: Moved, structure: Structure) -> Iterator[str]:
+    def _exchange_names(self, moved: Moved, structure: ParsedSchema) -> Iterator[str]:
         """Each side has objects of its own; those of one name count on from each other."""
         kept = {name for _, _, name in structure.kept}
         sequences = {each.name: each for each in self._catalog.sequences(moved.blue.oid)}

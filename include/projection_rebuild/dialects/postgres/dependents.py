@@ -13,7 +13,7 @@ from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Cata
 from projection_rebuild.dialects.postgres.cutover import Switch
 from projection_rebuild.dialects.postgres.dump import dumped
 from projection_rebuild.dialects.postgres.hanging import QUERY as HANGING
-from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.findings import Dependents, Finding, named
 from projection_rebuild.model.names import TableSet
 
 
@@ -24,7 +24,7 @@ class PostgresDependents(PostgresBase, DependentObjects):
     def refuses(self) -> tuple[str, ...]:
         return limits.KINDS
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         with Catalog.of(connection) as catalog:
             return limits.refusals(catalog, Switch(catalog, tables))
 
@@ -33,9 +33,9 @@ class PostgresDependents(PostgresBase, DependentObjects):
         schema, retired = tables[0].schema, [each.old for each in tables]
         return str(self._execute(connection, HANGING, schema, names, schema, retired).scalar_one())
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         with Catalog.of(connection) as catalog:
-            return list(carried_over(catalog, Switch(catalog, tables)))
+            return list(dependents_of(catalog, Switch(catalog, tables)))
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
         oid = self._oid(connection, schema, table)
@@ -47,13 +47,13 @@ class PostgresDependents(PostgresBase, DependentObjects):
         return dumped(connection)
 
 
-def carried_over(catalog: Catalog, switch: Switch) -> Iterator[Carried]:
+def dependents_of(catalog: Catalog, switch: Switch) -> Iterator[Dependents]:
     """What the tables of a switch have, and the materialized views over them."""
     for moved in switch.moved:
         yield from _of(catalog, moved.blue)
 
 
-def _of(catalog: Catalog, blue: Relation) -> Iterator[Carried]:
+def _of(catalog: Catalog, blue: Relation) -> Iterator[Dependents]:
     oid = blue.oid
     keys = catalog.foreign_keys([oid])
     over = catalog.views_over([oid])

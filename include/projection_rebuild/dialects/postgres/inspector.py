@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Extent, Inspector
+from projection_rebuild.dialects.base import Inspector, TableSize
 from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
 from projection_rebuild.rows.shapes import Holds, Shape
@@ -122,12 +122,12 @@ class PostgresInspector(PostgresBase, Inspector):
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._execute(connection, _SIZE, schema, table).scalar_one())
 
-    def extent(self, connection: sa.Connection, schema: str | None, table: str) -> Extent | None:
+    def table_size(self, connection: sa.Connection, schema: str | None, table: str) -> TableSize | None:
         # The server counts what is written while it is written; what ANALYZE found is left where those counts were reset.
         query = """SELECT coalesce(nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0))::bigint,
                    pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s"""
         found = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
-        return None if found is None else Extent(int(found[0]), int(found[1]))
+        return None if found is None else TableSize(int(found[0]), int(found[1]))
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Listed, PartialCopy
+from projection_rebuild.dialects.base import KeyList, PartialCopy
 from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.cutover import counted_on
@@ -16,7 +16,7 @@ class PostgresPartialCopy(PostgresBase, PartialCopy):
 
     overriding = " OVERRIDING SYSTEM VALUE"
 
-    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: Listed) -> None:
+    def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         super().copy_others(connection, table, column, listed)
         # Rows that are replayed get ids that none of the copied ones has.
         with Catalog.of(connection) as catalog:

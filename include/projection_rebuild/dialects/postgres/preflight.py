@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import PreflightProbe, Surroundings
+from projection_rebuild.dialects.base import PreflightProbe, RunTables
 from projection_rebuild.dialects.postgres import session as ours
 from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.lock_waits import LONGEST_LOCK_WAIT, milliseconds
@@ -60,16 +60,16 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
     def _oldest(self) -> tuple[int, ...]:
         return OLDEST
 
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
         longest = milliseconds(LONGEST_LOCK_WAIT)
-        blues = [each.blue for each in surroundings.tables]
+        blues = [each.blue for each in run_tables.tables]
         return [
             *of_server(query, longest),
             *ours.findings(query),
-            *ours.hidden(query, surroundings.schema, blues),
-            *self._event_triggers(connection, surroundings.schema),
-            *of_tables(query, surroundings),
+            *ours.hidden(query, run_tables.schema, blues),
+            *self._event_triggers(connection, run_tables.schema),
+            *of_tables(query, run_tables),
         ]
 
     def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
@@ -148,9 +148,9 @@ def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:
         )
 
 
-def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
+def of_tables(query: Query, run_tables: RunTables) -> Iterator[Finding]:
     """Rights in the schema, and the keys of the tables."""
-    schema = surroundings.schema
+    schema = run_tables.schema
     user = query("SELECT current_user").scalar_one()
     if schema is None:
         problem = f"{user} may use no schema that it names"
@@ -163,14 +163,14 @@ def of_tables(query: Query, surroundings: Surroundings) -> Iterator[Finding]:
                 remedy=f"GRANT USAGE, CREATE ON SCHEMA {name} TO {user}",
                 refuses=True,
             )
-    for (name,) in query(_LEDGER, schema, list(surroundings.ledger)):
+    for (name,) in query(_LEDGER, schema, list(run_tables.ledger)):
         yield Finding(
             about=name,
             problem=f"it is a table of the ledger, and {user} may not read and write it",
             remedy=f"run all rebuilds of this schema as one role, or GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {user}",
             refuses=True,
         )
-    for table in surroundings.tables:
+    for table in run_tables.tables:
         if not query(_PRIMARY, schema, table.blue).scalar_one():
             yield Finding(
                 about=table.blue,

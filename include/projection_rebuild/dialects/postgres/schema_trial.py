@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, Catalog, Relation, View, full_name, ident
 from projection_rebuild.dialects.postgres.cutover import Switch
 from projection_rebuild.dialects.postgres.target_schema import PLACE, search_path
+from projection_rebuild.model.findings import Finding, refusal
 
 _SAVEPOINT = "projection_rebuild"
 
 
-class Rehearsal:
+class DependentsTrial:
     """One try of everything.
 
     :param execute: executes a statement as it stands
@@ -34,7 +35,7 @@ class Rehearsal:
         self._switch = switch
         self._schema = schema
         self._views = views
-        self._formed = [each for each in switch.moved if each.names.form]
+        self._formed = [each for each in switch.moved if each.names.target_schema]
         self._apart = {each.blue.oid: each.blue for each in self._formed}
         # Read before anything is tried, which the catalogs would tell as well.
         self._over = [each for each in switch.all_views if each.relation.persistence != "t"]
@@ -46,21 +47,21 @@ class Rehearsal:
         self.anew: dict[str, str] = {}
         """The views' new queries with every name qualified, once :meth:`refusals` has been through."""
 
-    def refusals(self) -> Iterator[str]:
+    def refusals(self) -> Iterator[Finding]:
         """Why something would not work, each object by name with the remedy."""
         yield from self._of_views()
         yield from self._of_tables()
         yield from self._of_others()
         yield from self._of_children()
 
-    def _of_views(self) -> Iterator[str]:
+    def _of_views(self) -> Iterator[Finding]:
         known = {self._named(each.relation) for each in self._over}
         for name in sorted(self._views.keys() - known):
-            yield f"structure.views: there is no view {name} over these tables; correct its name"
+            yield refusal("structure.views", f"there is no view {name} over these tables", "correct its name")
         for view in self._over:
             yield from self._of_view(view)
 
-    def _of_view(self, view: View) -> Iterator[str]:
+    def _of_view(self, view: View) -> Iterator[Finding]:
         name = self._named(view.relation)
         made = full_name(PLACE, view.relation.name)
         columns = ", ".join(map(ident, view.columns))
@@ -73,9 +74,10 @@ class Rehearsal:
         self._execute("SET LOCAL search_path = ''")
         problem = problem or self._changed(view)
         if problem:
-            yield (
-                f"the view {name}: it would not work with the new structure ({problem}); give a query for it in structure.views, with the "
-                "columns and types that it has"
+            yield refusal(
+                f"the view {name}",
+                f"it would not work with the new structure ({problem})",
+                "give a query for it in structure.views, with the columns and types that it has",
             )
             return
         if given:
@@ -99,31 +101,34 @@ class Rehearsal:
                 return f"its column {name} would change from {kind} to {new}"
         return None
 
-    def _of_tables(self) -> Iterator[str]:
+    def _of_tables(self) -> Iterator[Finding]:
         for moved in self._formed:
             for statement in self._switch.put_on(moved):
                 # What follows a statement that makes an object fails only if that has failed.
                 if statement.startswith(("COMMENT ", "ALTER TABLE ")):
                     continue
                 if problem := self._problem(self._there(statement)):
-                    yield (
-                        f"{moved.names.blue}: what hangs on it would not work with the new structure ({problem}): {statement}; drop it before "
-                        "the rebuild, and make one for the new structure after"
+                    yield refusal(
+                        moved.names.blue,
+                        f"what hangs on it would not work with the new structure ({problem}): {statement}",
+                        "drop it before the rebuild, and make one for the new structure after",
                     )
 
-    def _of_others(self) -> Iterator[str]:
+    def _of_others(self) -> Iterator[Finding]:
         for name, relation, statement in self._elsewhere:
             self._stand_in(self._catalog.named(relation))
             if problem := self._problem(self._there(statement)):
-                yield f"{name} of {relation}: it would not work with the new structure ({problem}); change or drop it before the rebuild"
+                reason = f"it would not work with the new structure ({problem})"
+                yield refusal(f"{name} of {relation}", reason, "change or drop it before the rebuild")
 
-    def _of_children(self) -> Iterator[str]:
+    def _of_children(self) -> Iterator[Finding]:
         for key in self._children:
             self._stand_in(self._catalog.relation(key.child_oid))
             if problem := self._problem(
                 self._there(f"ALTER TABLE {key.child} ADD CONSTRAINT {ident(key.name)} {key.definition}")
             ):
-                yield f"{key.child}: its foreign key {key.name} would not fit the new structure ({problem}); keep what it points to"
+                reason = f"its foreign key {key.name} would not fit the new structure ({problem})"
+                yield refusal(key.child, reason, "keep what it points to")
 
     def _stand_in(self, relation: Relation) -> None:
         """An empty table in the place of one that is not of the new structure."""

@@ -21,7 +21,7 @@ from projection_rebuild.dialects.postgres.catalog import (
     ident,
     literal,
 )
-from projection_rebuild.dialects.postgres.target_schema import Structure, creating, structure_of
+from projection_rebuild.dialects.postgres.target_schema import ParsedSchema, creating, parsed_schema
 from projection_rebuild.model.names import GREEN_SUFFIX, TableSet, derived
 
 Record = TypeVar("Record")
@@ -43,7 +43,7 @@ class Clone:
         self._names = names
         self._blue = blue
         self._green = full_name(names.schema, names.green)
-        self._structure = structure_of(names)
+        self._structure = parsed_schema(names)
 
     # Tables -----------------------------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ class Clone:
         if blue.replica_identity in "fn":
             yield f"ALTER TABLE {self._green} REPLICA IDENTITY {'FULL' if blue.replica_identity == 'f' else 'NOTHING'}"
 
-    def _create_anew(self, structure: Structure) -> Iterator[str]:
+    def _create_anew(self, structure: ParsedSchema) -> Iterator[str]:
         """A table of another structure, with what that does not speak of: owner, privileges, row security, replica identity."""
         blue = self._blue
         yield creating(self._catalog, self._names, structure, green_name)

@@ -58,8 +58,8 @@ SELECT k.conrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint k
 
 
 @dataclass(frozen=True)
-class Structure:
-    """What a form of PostgreSQL's holds: how the table is made, and what hangs on it, under live names.
+class ParsedSchema:
+    """What a target schema of PostgreSQL's holds: how the table is made, and what hangs on it, under live names.
 
     :param statements: what makes it, and other tables with it
     :param parents: the live tables that it refers to
@@ -82,7 +82,7 @@ class Structure:
 
     @classmethod
     @cache
-    def of(cls, text: str) -> Structure:
+    def of(cls, text: str) -> ParsedSchema:
         """From the plan."""
         said = _tuples(json.loads(text))
         kinds: dict[str, Any] = {
@@ -102,9 +102,9 @@ def _tuples(value: Any) -> Any:
     return {name: _tuples(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
-def structure_of(names: TableSet) -> Structure | None:
+def parsed_schema(names: TableSet) -> ParsedSchema | None:
     """The structure that a table of the run is given; None: it keeps that of blue."""
-    return Structure.of(names.form.definition) if names.form else None
+    return ParsedSchema.of(names.target_schema.definition) if names.target_schema else None
 
 
 # Looking --------------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _stub(place: str, schema: str | None, name: str) -> str:
     return f"CREATE TABLE {full_name(place, name)} (LIKE {full_name(schema, name)} INCLUDING INDEXES)"
 
 
-def read(catalog: Catalog, names: TableSet, statements: Sequence[str]) -> Structure | None:
+def read(catalog: Catalog, names: TableSet, statements: Sequence[str]) -> ParsedSchema | None:
     """The structure of a table that has been made apart; None: there is none of its name."""
     made = catalog.find(PLACE, names.blue)
     if made is None:
@@ -221,7 +221,7 @@ def read(catalog: Catalog, names: TableSet, statements: Sequence[str]) -> Struct
     going_on = [serials[at] for each in sequences if (at := (each.column, each.name)) in serials and not each.identity]
     kept = tuple((each.column, each.schema, each.name) for each in going_on)
     schema = names.schema or ""
-    return Structure(
+    return ParsedSchema(
         statements=tuple(statements),
         parents=tuple(parents(catalog, names.schema, statements)),
         columns=tuple(column.name for column in catalog.columns(made.oid)),
@@ -291,7 +291,7 @@ def _live(key: ForeignKey, schema: str) -> ForeignKey:
 # Making green ---------------------------------------------------------------------------------------------------
 
 
-def creating(catalog: Catalog, names: TableSet, structure: Structure, green_name: Callable[[str], str]) -> str:
+def creating(catalog: Catalog, names: TableSet, structure: ParsedSchema, green_name: Callable[[str], str]) -> str:
     """One statement that makes the tables apart, and takes this one out of there, under the names of green's."""
     here = full_name(PLACE, names.blue)
     steps = preparing(catalog, names.schema, structure.statements)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from projection_rebuild.dialects.postgres.catalog import MATERIALIZED_VIEW, PARTITIONED, TABLE, Catalog, Relation, array
 from projection_rebuild.dialects.postgres.cutover import Moved, Switch, old_name
 from projection_rebuild.dialects.postgres.shadow import green_name
-from projection_rebuild.dialects.postgres.target_schema import structure_of
+from projection_rebuild.dialects.postgres.target_schema import parsed_schema
+from projection_rebuild.model.findings import Finding, refusal
 
 # What speaks of a table, its row type, its indexes and constraints, or the sequence of an identity column.
 _DEPENDENTS = """
@@ -59,46 +60,60 @@ _WHY = {
     "sequence": "uses the sequence of an identity column, and would go on with that of the retired table",
 }
 
-# Facts about one table that make a rebuild of it impossible, by kind: words, condition.
+# Facts about one table that make a rebuild of it impossible, by kind: problem, remedy, condition.
 _FACTS = {
     "partitioned table": (
-        "it is partitioned, and its partitions would stay on the retired table; rebuild a plain table",
+        "it is partitioned, and its partitions would stay on the retired table",
+        "rebuild a plain table",
         "c.relkind = 'p'",
     ),
-    "partition": ("it is a partition, and a rebuild would take it out of its parent; rebuild a plain table", "c.relispartition"),
+    "partition": (
+        "it is a partition, and a rebuild would take it out of its parent",
+        "rebuild a plain table",
+        "c.relispartition",
+    ),
     "inheritance": (
-        "it inherits from another table, or another from it, and a rebuild would cut that; rebuild a plain table",
+        "it inherits from another table, or another from it, and a rebuild would cut that",
+        "rebuild a plain table",
         """
         NOT c.relispartition AND c.relkind <> 'p'
         AND EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE c.oid IN (h.inhrelid, h.inhparent))""",
     ),
-    "typed table": ("it is a typed table (OF a type), which cannot be copied; make it a plain table", "c.reloftype <> 0"),
-    "foreign table": ("it is a foreign table; rebuild it where it is a plain one", "c.relkind = 'f'"),
+    "typed table": (
+        "it is a typed table (OF a type), which cannot be copied",
+        "make it a plain table",
+        "c.reloftype <> 0",
+    ),
+    "foreign table": ("it is a foreign table", "rebuild it where it is a plain one", "c.relkind = 'f'"),
     "security label": (
-        "it has a security label, which only its provider can set; remove the label",
+        "it has a security label, which only its provider can set",
+        "remove the label",
         "EXISTS (SELECT FROM pg_catalog.pg_seclabel l WHERE l.objoid = c.oid)",
     ),
     "subscription": (
-        "it is the target of a subscription, whose rows would go to the retired table; leave it out of the rebuild",
+        "it is the target of a subscription, whose rows would go to the retired table",
+        "leave it out of the rebuild",
         "EXISTS (SELECT FROM pg_catalog.pg_subscription_rel s WHERE s.srrelid = c.oid)",
     ),
     "forced row security": (
-        "it has FORCE ROW LEVEL SECURITY, and this connection would see only what its policies show; give our role BYPASSRLS",
+        "it has FORCE ROW LEVEL SECURITY, and this connection would see only what its policies show",
+        "give our role BYPASSRLS",
         "pg_catalog.row_security_active(c.oid)",
     ),
 }
 
-# Objects on one table, by kind: words, query.
+# Objects on one table, by kind: problem, remedy, query.
 _NAMED = {
     "invalid index": (
-        "invalid index {0}: it cannot be told whether it is wanted; REINDEX or drop it",
+        "the invalid index {0}: it cannot be told whether it is wanted",
+        "REINDEX or drop it",
         """
         SELECT i.relname FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
          WHERE NOT x.indisvalid AND x.indrelid = %(oid)s""",
     ),
     "extension": (
-        "extension {0}: the table or something on it belongs to it or depends on it, which cannot be carried over; take it out (ALTER "
-        "EXTENSION ... DROP, or NO DEPENDS ON EXTENSION)",
+        "the extension {0}: the table or something on it belongs to it or depends on it, which cannot be carried over",
+        "take it out (ALTER EXTENSION ... DROP, or NO DEPENDS ON EXTENSION)",
         """
         SELECT DISTINCT e.extname FROM pg_catalog.pg_depend d
           JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
@@ -107,8 +122,8 @@ _NAMED = {
             OR d.objid IN (SELECT t.oid FROM pg_catalog.pg_trigger t WHERE t.tgrelid = %(oid)s))""",
     ),
     "publication of all tables": (
-        "publication {0}: it publishes all tables (or all of the schema), the green one included, which its subscribers do not have; let it "
-        "name its tables",
+        "the publication {0}: it publishes all tables (or all of the schema), the green one included, which its subscribers do not have",
+        "let it name its tables",
         """
         SELECT p.pubname FROM pg_catalog.pg_publication p WHERE p.puballtables
         UNION
@@ -116,20 +131,23 @@ _NAMED = {
           JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid WHERE c.oid = %(oid)s""",
     ),
     "grantor": (
-        "role {0}: it has granted privileges on the table, and this connection cannot act for it; make our role a member of it",
+        "the role {0}: it has granted privileges on the table, and this connection cannot act for it",
+        "make our role a member of it",
         """
         SELECT DISTINCT pg_catalog.pg_get_userbyid(a.grantor) FROM pg_catalog.pg_class c
          CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
          WHERE c.oid = %(oid)s AND a.grantor <> c.relowner AND NOT pg_catalog.pg_has_role(a.grantor, 'MEMBER')""",
     ),
     "publication's owner": (
-        "publication {0}: only its owner can change it; make our role a member of that role",
+        "the publication {0}: only its owner can change it",
+        "make our role a member of that role",
         """
         SELECT p.pubname FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
          WHERE r.prrelid = %(oid)s AND NOT pg_catalog.pg_has_role(p.pubowner, 'MEMBER')""",
     ),
     "owner without CREATE": (
-        "owner {0}: it may not create in the schema, so that nothing new can be given to it; GRANT CREATE ON SCHEMA",
+        "the owner {0}: it may not create in the schema, so that nothing new can be given to it",
+        "GRANT CREATE ON SCHEMA",
         """
         SELECT pg_catalog.pg_get_userbyid(c.relowner) FROM pg_catalog.pg_class c
          WHERE c.oid = %(oid)s AND NOT pg_catalog.has_schema_privilege(c.relowner, c.relnamespace, 'CREATE')""",
@@ -158,11 +176,15 @@ SELECT s.oid, s.stxrelid::bigint FROM pg_catalog.pg_statistic_ext s JOIN pg_cata
  WHERE n.nspname = %s AND s.stxname = %s"""
 
 
-def refusals(catalog: Catalog, switch: Switch) -> list[str]:
+Why = tuple[str, str]
+"""What is wrong with an object, and the remedy."""
+
+
+def refusals(catalog: Catalog, switch: Switch) -> list[Finding]:
     """Why these tables cannot be switched so that nothing is lost."""
-    found: list[str] = []
+    found: list[Finding] = []
     for moved in switch.moved:
-        found += [f"{moved.names.blue}: {each}" for each in _about(catalog, moved, switch)]
+        found += [refusal(moved.names.blue, *why) for why in _about(catalog, moved, switch)]
     found += _others(catalog, switch)
     return list(dict.fromkeys(found))
 
@@ -176,18 +198,20 @@ def left_on(catalog: Catalog, old: Relation | None) -> Iterator[str]:
             yield f"{kind} {identity} is bound to {old.name}"
 
 
-def _about(catalog: Catalog, moved: Moved, switch: Switch) -> Iterator[str]:
+def _about(catalog: Catalog, moved: Moved, switch: Switch) -> Iterator[Why]:
     oid = moved.blue.oid
-    facts = ", ".join(f"({condition})" for _, condition in _FACTS.values())
+    facts = ", ".join(f"({condition})" for _, _, condition in _FACTS.values())
     (flags,) = catalog.rows(f"SELECT {facts} FROM pg_catalog.pg_class c WHERE c.oid = %s", oid)
-    if impossible := [words for (words, _), flag in zip(_FACTS.values(), flags, strict=True) if flag]:
+    impossible = [(problem, remedy) for (problem, remedy, _), flag in zip(_FACTS.values(), flags, strict=True) if flag]
+    if impossible:
         yield from impossible
         return
-    for words, query in _NAMED.values():
-        yield from (f"the {words.format(name)}" for (name,) in catalog.rows(query, oid=oid))
+    for problem, remedy, query in _NAMED.values():
+        yield from ((problem.format(name), remedy) for (name,) in catalog.rows(query, oid=oid))
     for what, kind, identity in catalog.rows(_DEPENDENTS, oid=oid, moved=array(switch.oids)):
         if kind not in _CARRIED[what]:
-            yield f"the {kind} {identity} {_WHY[what]}; drop it before the rebuild and make it again after{_ADVICE.get(kind, '')}"
+            remedy = f"drop it before the rebuild and make it again after{_ADVICE.get(kind, '')}"
+            yield f"the {kind} {identity} {_WHY[what]}", remedy
     yield from _not_ours(catalog, moved.blue)
     yield from _taken(catalog, moved)
 
@@ -195,40 +219,43 @@ def _about(catalog: Catalog, moved: Moved, switch: Switch) -> Iterator[str]:
 _ADVICE = {"function": ", or write its body as a string and give it types of its own"}
 
 
-def _others(catalog: Catalog, switch: Switch) -> Iterator[str]:
+def _others(catalog: Catalog, switch: Switch) -> Iterator[Finding]:
     """Objects beside the tables that the switch has to change."""
     for view in switch.views:
         if view.relation.persistence == "t":
-            yield f"{view.relation.name}: this temporary view of a session would go on with the retired table; wait for that session"
+            problem = "this temporary view of a session would go on with the retired table"
+            yield refusal(view.relation.name, problem, "wait for that session")
         else:
-            yield from (f"{view.relation.name}: {each}" for each in _not_ours(catalog, view.relation))
+            yield from (refusal(view.relation.name, *why) for why in _not_ours(catalog, view.relation))
     children = {catalog.named(key.child) for key in switch.border_keys}
     for relation in children:
         if relation.kind == PARTITIONED:
-            yield f"{relation.name}: it is partitioned, and its foreign key cannot be moved to another table; drop the key"
+            problem = "it is partitioned, and its foreign key cannot be moved to another table"
+            yield refusal(relation.name, problem, "drop the key")
     speaking = {catalog.named(each.relation) for each in switch.rules_elsewhere}
     speaking |= {catalog.named(each.relation) for each in switch.policies_elsewhere}
     for relation in children | speaking:
-        yield from (f"{relation.name}: {each}" for each in _not_ours(catalog, relation))
+        yield from (refusal(relation.name, *why) for why in _not_ours(catalog, relation))
     for name in dict.fromkeys(key.parent for key in switch.border_keys):
         query = """SELECT pg_catalog.has_table_privilege(%s::pg_catalog.regclass, 'REFERENCES')
                       AND pg_catalog.has_table_privilege(%s::pg_catalog.regclass, 'UPDATE, DELETE, TRUNCATE')"""
         if not catalog.rows(query, name, name)[0][0]:
-            yield f"{name}: a foreign key points to it, and our role may not lock it or refer to it; GRANT UPDATE, REFERENCES on it"
+            problem = "a foreign key points to it, and our role may not lock it or refer to it"
+            yield refusal(name, problem, "GRANT UPDATE, REFERENCES on it")
 
 
-def _not_ours(catalog: Catalog, relation: Relation) -> Iterator[str]:
+def _not_ours(catalog: Catalog, relation: Relation) -> Iterator[Why]:
     # Without SET, which came with PostgreSQL 16, nothing can be given to a role.
     may = """SELECT pg_catalog.pg_has_role(%(owner)s, 'USAGE') AND pg_catalog.pg_has_role(%(owner)s,
              CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)"""
     if not catalog.rows(may, owner=relation.owner)[0][0]:
         yield (
-            f"it belongs to {relation.owner}, and {catalog.user} may not change it; make {catalog.user} a member of {relation.owner} "
-            "that inherits from it"
+            f"it belongs to {relation.owner}, and {catalog.user} may not change it",
+            f"make {catalog.user} a member of {relation.owner} that inherits from it",
         )
 
 
-def _taken(catalog: Catalog, moved: Moved) -> Iterator[str]:
+def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
     """Names that green's and old's objects need, and that something else has."""
     ours = [catalog.find(moved.names.schema, name) for name in (moved.names.green, moved.names.old)]
     doubles = {each.oid for each in ours if each is not None and each.kind in (TABLE, MATERIALIZED_VIEW)}
@@ -236,26 +263,27 @@ def _taken(catalog: Catalog, moved: Moved) -> Iterator[str]:
     named = [(moved.names.schema, each.name) for each in catalog.indexes(oid)]
     named += [(each.schema, each.name) for each in catalog.statistics(oid)]
     named += [(each.schema, each.name) for each in catalog.sequences(oid) if each.identity]
-    if structure := structure_of(moved.names):
+    if structure := parsed_schema(moved.names):
         new = [(moved.names.schema, each.name) for each in structure.indexes]
         new += [(each.schema, each.name) for each in structure.statistics]
         new += [(each.schema, each.name) for each in structure.sequences]
         for schema, name in new:
             if any(on != oid for _, on in catalog.rows(_TAKEN, schema, name, schema, name)):
-                yield f"the new structure needs the name {name}, and something else has it; give another name"
+                yield f"the new structure needs the name {name}, and something else has it", "give another name"
         named += [each for each in new if each not in named]
     for schema, name in named:
         for needed in (green_name(name), old_name(name)):
             for _, on in catalog.rows(_TAKEN, schema, needed, schema, needed):
                 if on not in doubles:
-                    yield f"the name {needed} is needed for the double of {name}, and something else has it; rename or drop that"
+                    problem = f"the name {needed} is needed for the double of {name}, and something else has it"
+                    yield problem, "rename or drop that"
     if moved.blue.kind == MATERIALIZED_VIEW:
         yield from _foreign_doubles(catalog, moved)
 
 
-def _foreign_doubles(catalog: Catalog, moved: Moved) -> Iterator[str]:
+def _foreign_doubles(catalog: Catalog, moved: Moved) -> Iterator[Why]:
     """Relations in place of a materialized view's doubles that are not materialized views over doubles."""
     for name in (moved.names.green, moved.names.old):
         found = catalog.find(moved.names.schema, name)
         if found is not None and found.kind != MATERIALIZED_VIEW:
-            yield f"the name {name} is needed for its double, and something else has it; rename or drop that"
+            yield f"the name {name} is needed for its double, and something else has it", "rename or drop that"

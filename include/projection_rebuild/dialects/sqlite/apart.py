@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Scratch, TablesApart, Trial, wait_for
+from projection_rebuild.dialects.base import SchemaTrial, Scratch, TablesApart, wait_for
 from projection_rebuild.dialects.sqlite.catalog import SqliteCatalog
-from projection_rebuild.dialects.sqlite.cutover import as_form
-from projection_rebuild.dialects.sqlite.schema_trial import rehearse
+from projection_rebuild.dialects.sqlite.cutover import as_definition
+from projection_rebuild.dialects.sqlite.schema_trial import broken_dependents
 from projection_rebuild.model.names import TableSet
 
 
@@ -22,9 +22,9 @@ class SqliteTablesApart(SqliteCatalog, TablesApart):
     """See :class:`TablesApart`."""
 
     @contextmanager
-    def try_structure(
+    def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
-    ) -> Iterator[Trial]:
+    ) -> Iterator[SchemaTrial]:
         memory = sa.create_engine("sqlite://")
         try:
             with memory.connect() as apart:
@@ -33,13 +33,13 @@ class SqliteTablesApart(SqliteCatalog, TablesApart):
                 wanted = [each for each in tables if self._find(apart, each.blue)]
                 forms = {each.blue: self._written(apart, each.blue) for each in wanted}
                 unchanged = {name for name, form in forms.items() if form == self._written(connection, name)}
-                refusals = list(rehearse(connection, list(forms), statements, views))
-                yield Trial(apart, None, forms, unchanged, dict(views), refusals)
+                refusals = list(broken_dependents(connection, list(forms), statements, views))
+                yield SchemaTrial(apart, None, forms, unchanged, dict(views), refusals)
         finally:
             memory.dispose()
 
     def _written(self, connection: sa.Connection, table: str) -> str:
-        return as_form(self._table(connection, table), self._indexes(connection, table))
+        return as_definition(self._table(connection, table), self._indexes(connection, table))
 
     def bring(self, scratch: Scratch, table: str, position: str, upto: int) -> None:
         with self.connect() as live, scratch.dialect.connect() as connection:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.sqlite.base import SqliteBase
-from projection_rebuild.dialects.sqlite.cutover import Schema, Stored, gone, of_form
+from projection_rebuild.dialects.sqlite.cutover import Schema, Stored, gone, of_definition
 from projection_rebuild.model.names import TableSet
 
 
@@ -39,15 +39,15 @@ class SqliteCatalog(SqliteBase):
 
     def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[Stored, list[Stored]]:
         """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
-        if table.form is None:
+        if table.target_schema is None:
             return self._table(connection, table.blue), self._indexes(connection, table.blue)
-        return of_form(table.blue, table.form.definition)
+        return of_definition(table.blue, table.target_schema.definition)
 
     def _foreign_keys(self, connection: sa.Connection, table: str) -> list[tuple[str, list[tuple[str, str]]]]:
         """Parent and pairs of columns, the table's own first."""
         return self._pairs(connection, table, connection, partial(self._find, connection))
 
-    def _form_keys(self, connection: sa.Connection, table: TableSet) -> list[tuple[str, list[tuple[str, str]]]]:
+    def _target_keys(self, connection: sa.Connection, table: TableSet) -> list[tuple[str, list[tuple[str, str]]]]:
         """As :meth:`_foreign_keys`, of a table that is not live yet; its parents are."""
         wanted, _ = self._wanted(connection, table)
         memory = sa.create_engine("sqlite://")

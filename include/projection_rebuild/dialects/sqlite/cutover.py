@@ -151,10 +151,10 @@ class Switch:
         self._quote = quote
 
     def wanted(self, table: TableSet) -> tuple[Stored, list[Stored]]:
-        """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
-        if table.form is None:
+        """The table that green is to be, and its indexes, under live names: those of its target schema, or blue's."""
+        if table.target_schema is None:
             return self._schema.table(table.blue), self._schema.indexes(table.blue)
-        return of_form(table.blue, table.form.definition)
+        return of_definition(table.blue, table.target_schema.definition)
 
     # Comparing --------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Switch:
         counters = [each for table in self._tables for each in self._counter(table)]
         renamed = [each for table in self._tables for each in [*self._retired(table), *self._made_live(table)]]
         triggers = [trigger for table in self._tables for trigger in self._schema.triggers(table.blue)]
-        anew = dict(view for table in self._tables if table.form for view in table.form.views)
+        anew = dict(view for table in self._tables if table.target_schema for view in table.target_schema.views)
         views = [self._view(name, query) for name, query in anew.items()]
         lives = [self._schema.table(table.blue).name for table in self._tables]
         return [*counters, *self._passed(renamed, [*map(_to_the_end, triggers), *views]), *map(self._glance, lives)]
@@ -228,7 +228,7 @@ class Switch:
         """Of green's automatic indexes; of those that it will have, where it is only planned."""
         if self._schema.find(table.green) is not None:
             return self._schema.automatic(table.green)
-        if table.form is None:
+        if table.target_schema is None:
             return self._schema.automatic(table.blue)
         memory = sa.create_engine("sqlite://")
         with memory.connect() as apart:
@@ -289,14 +289,14 @@ class Switch:
         return f"SELECT 1 FROM {self._quote(table)} LIMIT 0"
 
 
-def of_form(table: str, form: str) -> tuple[Stored, list[Stored]]:
-    """A table of another structure and its indexes, as :func:`as_form` has kept them."""
-    sql, indexes = json.loads(form)
+def of_definition(table: str, definition: str) -> tuple[Stored, list[Stored]]:
+    """A table of another structure and its indexes, as :func:`as_definition` has kept them."""
+    sql, indexes = json.loads(definition)
     return Stored("table", table, table, sql), [Stored("index", name, table, statement) for name, statement in indexes]
 
 
-def as_form(table: Stored, indexes: Sequence[Stored]) -> str:
-    """What :func:`of_form` needs."""
+def as_definition(table: Stored, indexes: Sequence[Stored]) -> str:
+    """What :func:`of_definition` needs."""
     return json.dumps([table.sql, [(each.name, each.sql) for each in indexes]])
 
 

@@ -10,7 +10,7 @@ from projection_rebuild.dialects.base import DependentObjects
 from projection_rebuild.dialects.sqlite import create_table as text
 from projection_rebuild.dialects.sqlite.catalog import SqliteCatalog
 from projection_rebuild.dialects.sqlite.cutover import Stored, green_name, old_name
-from projection_rebuild.model.findings import Carried, named
+from projection_rebuild.model.findings import Dependents, Finding, named, refusal
 from projection_rebuild.model.names import TableSet
 
 
@@ -21,15 +21,15 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
     def refuses(self) -> tuple[str, ...]:
         return ("virtual table", "taken name", "defensive mode")
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         return [*self._virtual(connection, tables), *self._taken(connection, tables), *self._defended(connection)]
 
-    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+    def _virtual(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
         for table in tables:
             if text.table_name(self._table(connection, table.blue).sql) is None:
-                yield f"{table.blue}: a virtual table cannot be renamed together with its content; leave it out"
+                yield refusal(table.blue, "a virtual table cannot be renamed together with its content", "leave it out")
 
-    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[str]:
+    def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
         """Names of indexes are the database's, and views have the same names as tables."""
         query = "SELECT type, tbl_name FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         for table in tables:
@@ -37,14 +37,15 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
             wanted = [table.green, table.old]
             for index in self._indexes(connection, table.blue):
                 wanted += [green_name(index.name), old_name(index.name)]
-            if table.form is not None:
+            if table.target_schema is not None:
                 wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, green_name(index.name))]
             for name in dict.fromkeys(wanted):
                 for kind, of in self._execute(connection, query, name):
                     if of not in ours or kind == "view":
-                        yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {kind} of this name; rename it"
+                        problem = f"the rebuild needs the name {name}, which is taken by the {kind} of this name"
+                        yield refusal(table.blue, problem, "rename it")
 
-    def _defended(self, connection: sa.Connection) -> Iterator[str]:
+    def _defended(self, connection: sa.Connection) -> Iterator[Finding]:
         # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
         self._execute(connection, "PRAGMA writable_schema = 1")
         try:
@@ -53,10 +54,11 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
         except sa.exc.OperationalError as error:
             if self.lock_was_refused(error):
                 raise
-            yield (
-                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
-                "rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a Python "
-                "whose SQLite does not begin with it"
+            yield refusal(
+                "",
+                "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are",
+                "let the rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a "
+                "Python whose SQLite does not begin with it",
             )
         finally:
             self._execute(connection, "PRAGMA writable_schema = 0")
@@ -65,10 +67,10 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
         # It counts each change of the schema, by whomever.
         return str(self._execute(connection, "PRAGMA schema_version").scalar_one())
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
-        return [each for table in tables for each in self._carried(connection, self._table(connection, table.blue))]
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
+        return [each for table in tables for each in self._dependents(connection, self._table(connection, table.blue))]
 
-    def _carried(self, connection: sa.Connection, blue: Stored) -> Iterator[Carried]:
+    def _dependents(self, connection: sa.Connection, blue: Stored) -> Iterator[Dependents]:
         generated = {2: " (generated)", 3: " (generated)"}
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(blue.name)})").all()
         tables = self._execute(connection, "SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import PreflightProbe, Surroundings
+from projection_rebuild.dialects.base import PreflightProbe, RunTables
 from projection_rebuild.dialects.sqlite.base import SqliteBase
 from projection_rebuild.model.findings import Finding
 
@@ -30,9 +30,9 @@ class SqlitePreflight(SqliteBase, PreflightProbe):
     def _oldest(self) -> tuple[int, ...]:
         return OLDEST
 
-    def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
+    def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
-        return [*of_server(query), *of_tables(query, self.quote, surroundings)]
+        return [*of_server(query), *of_tables(query, self.quote, run_tables)]
 
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
@@ -105,9 +105,9 @@ def _is_read_only(query: Query) -> bool:
     return False
 
 
-def of_tables(query: Query, quote: Callable[[str], str], surroundings: Surroundings) -> Iterator[Finding]:
+def of_tables(query: Query, quote: Callable[[str], str], run_tables: RunTables) -> Iterator[Finding]:
     """The keys of the tables."""
-    for table in surroundings.tables:
+    for table in run_tables.tables:
         columns = query(f"PRAGMA table_xinfo({quote(table.blue)})").all()
         if not any(each.pk for each in columns):
             yield Finding(

@@ -7,10 +7,14 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
+from projection_rebuild.model.findings import Finding, refusal
+
 _ALL = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
 
 
-def rehearse(live: sa.Connection, tables: Collection[str], statements: Sequence[str], views: Mapping[str, str]) -> Iterator[str]:
+def broken_dependents(
+    live: sa.Connection, tables: Collection[str], statements: Sequence[str], views: Mapping[str, str]
+) -> Iterator[Finding]:
     """Why views, triggers and foreign keys of others would not work with these tables.
 
     :param statements: what makes the tables
@@ -19,7 +23,7 @@ def rehearse(live: sa.Connection, tables: Collection[str], statements: Sequence[
     stored = live.exec_driver_sql(_ALL).all()
     known = {each.name for each in stored if each.type == "view"}
     for name in views.keys() - known:
-        yield f"structure.views: there is no view {name}; correct its name"
+        yield refusal("structure.views", f"there is no view {name}", "correct its name")
     memory = sa.create_engine("sqlite://")
     with memory.connect() as copy:
         copied = _copy(copy, [each for each in stored if each.tbl_name not in tables], statements, views)
@@ -28,7 +32,8 @@ def rehearse(live: sa.Connection, tables: Collection[str], statements: Sequence[
             problem = problem or _problem(copy, f"SELECT * FROM {_quoted(name)} LIMIT 0")
             # What does not work today either is no matter of ours.
             if problem and (name in views or _problem(live, f"SELECT * FROM {_quoted(name)} LIMIT 0") is None):
-                yield f"the view {name}: it would not work with the new structure ({problem}); give its new query in structure.views"
+                reason = f"it would not work with the new structure ({problem})"
+                yield refusal(f"the view {name}", reason, "give its new query in structure.views")
         yield from _triggers(live, copy, stored, tables)
         yield from _children(copy, stored, tables)
     memory.dispose()
@@ -52,7 +57,7 @@ def _triggers(
     copy: sa.Connection,
     stored: Sequence[sa.Row],  # type: ignore[type-arg]
     tables: Collection[str],
-) -> Iterator[str]:
+) -> Iterator[Finding]:
     """SQLite reads the body of a trigger when a statement that fires it is prepared."""
     for trigger in (each for each in stored if each.type == "trigger"):
         if trigger.tbl_name in tables:
@@ -67,10 +72,11 @@ def _triggers(
                 break
 
 
-def _refused(trigger: str, table: str, problem: str) -> str:
-    return (
-        f"{table}: the trigger {trigger}, or another one that fires with it, would not work with the new structure ({problem}); drop it "
-        "before the rebuild, and make one for the new structure after"
+def _refused(trigger: str, table: str, problem: str) -> Finding:
+    return refusal(
+        table,
+        f"the trigger {trigger}, or another one that fires with it, would not work with the new structure ({problem})",
+        "drop it before the rebuild, and make one for the new structure after",
     )
 
 
@@ -82,12 +88,13 @@ def _firing(copy: sa.Connection, table: str) -> Iterator[str]:
         yield f"UPDATE {_quoted(table)} SET " + ", ".join(f"{_quoted(name)} = {_quoted(name)}" for name in columns)
 
 
-def _children(copy: sa.Connection, stored: Sequence[sa.Row], tables: Collection[str]) -> Iterator[str]:  # type: ignore[type-arg]
+def _children(copy: sa.Connection, stored: Sequence[sa.Row], tables: Collection[str]) -> Iterator[Finding]:  # type: ignore[type-arg]
     for child in (each.name for each in stored if each.type == "table" and each.name not in tables):
         parents = {each.table for each in copy.exec_driver_sql(f"PRAGMA foreign_key_list({_quoted(child)})")} & set(tables)
         problem = _problem(copy, f"PRAGMA foreign_key_check({_quoted(child)})") if parents else None
         if problem:
-            yield f"{child}: its foreign key would not fit the new structure ({problem}); keep the columns that it points to"
+            reason = f"its foreign key would not fit the new structure ({problem})"
+            yield refusal(child, reason, "keep the columns that it points to")
 
 
 def _problem(connection: sa.Connection, statement: str) -> str | None:

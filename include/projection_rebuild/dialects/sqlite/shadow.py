@@ -51,7 +51,7 @@ class SqliteShadow(SqliteCatalog, ShadowTables):
         greens = {each.blue: each.green for each in run}
         found = []
         for parent, pairs in (
-            self._foreign_keys(connection, table.blue) if table.form is None else self._form_keys(connection, table)
+            self._foreign_keys(connection, table.blue) if table.target_schema is None else self._target_keys(connection, table)
         ):
             lost = self._lost(connection, table.green, greens.get(parent, parent), pairs)
             if lost:

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.eventstore.store import EventStore, Only
+from projection_rebuild.eventstore.store import EventFilter, EventStore
 from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.scope import ReplayScope
 
@@ -36,7 +36,7 @@ class EventFeed:
         for begin, end, only in self._scope.ranges(after, upto):
             yield from self._read(begin, end, only, most)
 
-    def _read(self, after: Place, upto: Place, only: Only, most: int) -> Generator[tuple[list[Event], Place], None, None]:
+    def _read(self, after: Place, upto: Place, only: EventFilter, most: int) -> Generator[tuple[list[Event], Place], None, None]:
         pages = self._store.pages(
             after,
             upto,

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 FEW = 10
-"""Tables below which a RENAME is not worth a rehearsal."""
+"""Tables below which a RENAME is not worth measuring."""
 
 _TABLES, _ROUNDS = 6, 3
 
@@ -26,7 +26,7 @@ def seconds_per_table(query: Query, qualified: Callable[[str], str]) -> float:
         for number in range(_TABLES)
     ]
     drop = f"DROP TABLE IF EXISTS {', '.join(name for pair in reversed(ours) for name in pair)}"
-    # A rehearsal that was killed may have left some.
+    # A measurement that was killed may have left some.
     query(drop)
     try:
         parent, _ = ours[0]

@@ -11,16 +11,16 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import DependentObjects
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql.base import TABLE_TYPES, MySQLBase
-from projection_rebuild.dialects.mysql.dependents import carried_over, definitions
+from projection_rebuild.dialects.mysql.dependents import definitions, dependents_of
 from projection_rebuild.dialects.mysql.hanging import TRIGGERS_OF
-from projection_rebuild.model.findings import Carried
+from projection_rebuild.model.findings import Dependents, Finding, refusal
 from projection_rebuild.model.names import TableSet
 
 CHILDREN = """
 SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME FROM information_schema.KEY_COLUMN_USAGE
  WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
 
-Check = Callable[[sa.Connection, TableSet, set[str]], Iterator[str]]
+Check = Callable[[sa.Connection, TableSet, set[str]], Iterator[Finding]]
 """Tells what of a table of a run cannot be carried; the run's tables come last."""
 
 
@@ -31,7 +31,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
     def refuses(self) -> tuple[str, ...]:
         return tuple(self._checks)
 
-    def cannot_carry(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
         names = {each.blue for each in tables}
         checks = self._checks.values()
         return [finding for table in tables for check in checks for finding in check(connection, table, names)]
@@ -53,35 +53,39 @@ class MySQLDependents(MySQLBase, DependentObjects):
         """Those of this server alone."""
         return {}
 
-    def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         for (name,) in self._execute(connection, TRIGGERS_OF, table.schema, table.blue):
-            yield (
-                f"{table.blue}: the trigger {name} cannot be moved to the new table: its name is the schema's, this server renames no "
-                "triggers, and each of its statements commits by itself, so that for a moment it would fire twice or not at all. Let "
-                "the projector or the application do what it does; or drop it before the rebuild, and make it again after"
+            yield refusal(
+                table.blue,
+                f"the trigger {name} cannot be moved to the new table: its name is the schema's, this server renames no triggers, and "
+                "each of its statements commits by itself, so that for a moment it would fire twice or not at all.",
+                "Let the projector or the application do what it does; or drop it before the rebuild, and make it again after",
             )
 
-    def _children(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _children(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         for beside, schema, child, name in self._execute(connection, CHILDREN, table.schema, table.blue):
             if not beside or child not in run:
-                yield (
-                    f"{table.blue}: the foreign key {name} of {child if beside else f'{schema}.{child}'} follows a rename, and no statement "
+                yield refusal(
+                    table.blue,
+                    f"the foreign key {name} of {child if beside else f'{schema}.{child}'} follows a rename, and no statement "
                     f"renames {table.blue} and points it to the new table at once: until a second one, inserts would fail or rows lose "
-                    f"their parents. Rebuild {child} in the same run (choose its projector too, or 'rebuild dependents'), or drop the "
-                    "foreign key"
+                    "their parents.",
+                    f"Rebuild {child} in the same run (choose its projector too, or 'rebuild dependents'), or drop the foreign key",
                 )
 
-    def _histories(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _histories(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         engine, kind = (self._table_fact(connection, table.schema, table.blue, fact) for fact in ("ENGINE", "TABLE_TYPE"))
         if engine != "InnoDB":
-            yield f"{table.blue}: its storage engine {engine} has no transactions; convert it to InnoDB"
+            yield refusal(table.blue, f"its storage engine {engine} has no transactions", "convert it to InnoDB")
         if kind == "SYSTEM VERSIONED":
-            yield (
-                f"{table.blue}: the history of its rows (WITH SYSTEM VERSIONING) would stay on the retired table, since no event says "
-                "when a row was changed; drop the versioning, or keep the history in a table that is not rebuilt"
+            yield refusal(
+                table.blue,
+                "the history of its rows (WITH SYSTEM VERSIONING) would stay on the retired table, since no event says when a row was "
+                "changed",
+                "drop the versioning, or keep the history in a table that is not rebuilt",
             )
 
-    def _long_names(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _long_names(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         """Names of the server's own kind are changed in a rename, and have to fit then too."""
         blue = self._definition(connection, table.schema, table.blue)
         for kind, names in (("ibfk", blue.foreign_keys()), ("chk", self._renamed_checks(blue))):
@@ -89,43 +93,43 @@ class MySQLDependents(MySQLBase, DependentObjects):
             for name in (each.name for each in names):
                 number = text.generated(name, table.blue, kind)
                 if number and len(f"{longest}_{kind}_{number}") > text.LONGEST_NAME:
-                    yield (
-                        f"{table.blue}: the constraint {name} would be called {longest}_{kind}_{number} after a rename, which is too long "
-                        "a name here; give it a name of your own"
+                    yield refusal(
+                        table.blue,
+                        f"the constraint {name} would be called {longest}_{kind}_{number} after a rename, which is too long a name here",
+                        "give it a name of your own",
                     )
                 elif kind == "ibfk" and text.meanwhile(name) is None:
-                    yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {name}; give it a shorter one"
+                    yield _too_long(table, name)
 
     @abstractmethod
     def _renamed_checks(self, table: text.Definition) -> Sequence[text.Check]:
         """The CHECKs that the server may call otherwise when their table is renamed."""
 
-    def _taken(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _taken(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         for name in (table.green, table.old):
             kind = self._table_fact(connection, table.schema, name, "TABLE_TYPE")
             if kind is not None and kind not in TABLE_TYPES:
-                yield f"{table.blue}: the rebuild needs the name {name}, which is taken by the {str(kind).lower()} of this name; rename it"
+                taken_by = f"the {str(kind).lower()} of this name"
+                yield refusal(table.blue, f"the rebuild needs the name {name}, which is taken by {taken_by}", "rename it")
 
-    def _taken_anew(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[str]:
+    def _taken_anew(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         """Names of foreign keys are the schema's; a new structure may want one that is somebody else's."""
         query = """SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS
                    WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND CONSTRAINT_NAME = %s AND CONSTRAINT_TYPE = 'FOREIGN KEY'"""
-        for key in self._wanted(connection, table).foreign_keys() if table.form else []:
+        for key in self._wanted(connection, table).foreign_keys() if table.target_schema else []:
             holders = {of for (of,) in self._execute(connection, query, table.schema, key.name)}
             if others := holders - {table.blue, table.green, table.old}:
-                yield (
-                    f"{table.blue}: the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has; give "
-                    "another one"
-                )
+                problem = f"the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has"
+                yield refusal(table.blue, problem, "give another one")
             if text.meanwhile(key.name) is None:
-                yield f"{table.blue}: there is no name of {text.LONGEST_NAME} letters like that of {key.name}; give it a shorter one"
+                yield _too_long(table, key.name)
 
-    def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
+    def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         query = partial(self._execute, connection)
         return [
             each
             for table in tables
-            for each in carried_over(query, table, self._definition(connection, table.schema, table.blue))
+            for each in dependents_of(query, table, self._definition(connection, table.schema, table.blue))
         ]
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
@@ -134,3 +138,8 @@ class MySQLDependents(MySQLBase, DependentObjects):
 
     def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
         return definitions(partial(self._execute, connection), lambda name: self.qualified(schema, name), schema)
+
+
+def _too_long(table: TableSet, key: str) -> Finding:
+    problem = f"there is no name of {text.LONGEST_NAME} letters like that of {key}"
+    return refusal(table.blue, problem, "give it a shorter one")

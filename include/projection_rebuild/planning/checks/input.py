@@ -1,0 +1,119 @@
+"""What the checks of a plan look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import sqlalchemy as sa
+
+from projection_rebuild.authoring.parts import Selection
+from projection_rebuild.dialects import Dialect
+from projection_rebuild.errors import PlanError
+from projection_rebuild.errors.drivers import trouble_of
+from projection_rebuild.model.names import TableSet, TargetSchema
+from projection_rebuild.model.plan import Space
+from projection_rebuild.planning.schema_trial import SchemaChange, tried
+from projection_rebuild.rows.types import RowType
+from projection_rebuild.run.context import Context
+from projection_rebuild.spec.dependencies import sort
+from projection_rebuild.spec.options import RunOptions
+
+
+@dataclass(frozen=True)
+class PreflightInput:
+    """One run before it begins, and what is worked out about it: each of these once, when a check or the plan first asks for it.
+
+    :param connection: to the read models
+    :param options: what was chosen for the run
+    :param part: the part that is rebuilt; None: everything
+    """
+
+    context: Context
+    connection: sa.Connection
+    options: RunOptions
+    part: Selection | None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The read-model database."""
+        return self.context.dialect
+
+    @cached_property
+    def projectors(self) -> list[str]:
+        """The names of the chosen projectors, in their order; as they were chosen where they have none."""
+        known = self.context.projectors
+        there = tuple(name for name in self.options.projectors or known if name in known)
+        try:
+            return known.choose(self.options.model_copy(update={"projectors": there}))
+        except PlanError:
+            return list(there)
+
+    @cached_property
+    def kinds(self) -> dict[str, RowType]:
+        """What the chosen projectors write, by table."""
+        return {kind.table: kind for name in self.projectors for kind in self.context.projector(name).kinds()}
+
+    @cached_property
+    def tables(self) -> list[TableSet]:
+        """What the run would switch, whether it exists or not: the read models, and the table of their consumers."""
+        consumers = self.context.spec.live_writer.checkpoint
+        return [self.context.table_set(name) for name in [*self.kinds, *([consumers.table] if consumers else [])]]
+
+    @cached_property
+    def schema_change(self) -> SchemaChange:
+        """The other structure that the spec names, tried apart."""
+        read_models = [table for table in self._there if table.blue in self.kinds]
+        return tried(self.context, self.connection, read_models, self.kinds)
+
+    @cached_property
+    def existing(self) -> list[TableSet]:
+        """Those of the tables that exist, each with the structure that it is to have."""
+        change = self.schema_change
+        views = tuple(change.views.items())
+        return [
+            replace(table, target_schema=TargetSchema(change.definitions[table.blue], views))
+            if table.blue in change.definitions
+            else table
+            for table in self._there
+        ]
+
+    @cached_property
+    def filling_order(self) -> list[str]:
+        """The read models that exist, parents first.
+
+        :raises PlanError: their foreign keys point at each other in a circle
+        """
+        names = [table.blue for table in self.existing if table.blue in self.kinds]
+        parents = {name: self.dialect.parents(self.connection, self.context.schema, name) for name in names}
+        parents |= self.schema_change.parents
+        return sort(
+            {name: sorted(parents[name] & set(names)) for name in names},
+            "the foreign keys of these tables point at each other in a circle",
+            "there is no order in which they could be filled. Drop one of these foreign keys",
+        )
+
+    @cached_property
+    def space(self) -> Space:
+        """The room that the doubles need, and what is free."""
+        dialect, connection = self.dialect, self.connection
+        needed = sum(dialect.table_bytes(connection, table.schema, table.blue) for table in self.existing)
+        free = dialect.free_bytes(connection)
+        if free is not None:
+            # What an earlier attempt has left is dropped before anything is made.
+            left = [table for table in self.existing if dialect.table_exists(connection, table.schema, table.green)]
+            free += sum(dialect.table_bytes(connection, table.schema, table.green) for table in left)
+        return Space(needed=needed, free=free)
+
+    @cached_property
+    def _there(self) -> list[TableSet]:
+        return [table for table in self.tables if self._exists(table)]
+
+    def _exists(self, table: TableSet) -> bool:
+        """Whether there is a table. One that we may not look at counts as missing: `shape` and `contract` say so."""
+        try:
+            return self.dialect.table_exists(self.connection, table.schema, table.blue)
+        except Exception as error:
+            if trouble_of(error) is None or not self.dialect.was_denied(error):
+                raise
+            return False

@@ -1,0 +1,25 @@
+"""A rebuild of a part: whether the part can be told, and the other rows be copied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from projection_rebuild.model.findings import Finding, refusal
+from projection_rebuild.planning.checks.input import PreflightInput
+from projection_rebuild.planning.checks.registry import Scope, check
+from projection_rebuild.replay.partial import look
+
+
+@check(Scope.EVENTS, "the part")
+def chosen(planned: PreflightInput) -> Iterable[Finding]:
+    """A part that no event is in, or that a projector cannot tell apart."""
+    return [] if planned.part is None else look(planned.context, planned.connection, planned.part, planned.projectors)
+
+
+@check(Scope.EXISTING_TABLES, "the part")
+def copied(planned: PreflightInput) -> Iterator[Finding]:
+    """Tables whose structure changes, so that rows cannot be copied."""
+    changed = planned.schema_change.definitions
+    if planned.part is not None and changed:
+        problem = f"the structure of {', '.join(changed)} changes, so that no rows can be copied"
+        yield refusal("since, until, aggregates", problem, "rebuild these projectors as a whole")

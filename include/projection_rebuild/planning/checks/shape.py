@@ -1,0 +1,52 @@
+"""The tables against the row classes that write and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from projection_rebuild.model.findings import Finding, refusal
+from projection_rebuild.planning.checks.input import PreflightInput
+from projection_rebuild.planning.checks.registry import Scope, answers, check
+from projection_rebuild.planning.row_classes import lacking, spelled_alike
+from projection_rebuild.rows.types import RowType, row_type
+
+
+@check(Scope.TABLES, "tables")
+def written(planned: PreflightInput) -> Iterator[Finding]:
+    """Whether each table is there and has what its row class says."""
+    for kind in planned.kinds.values():
+        yield from answers(planned, kind.table, partial(_unlike, planned, kind))
+
+
+@check(Scope.TABLES, "reads")
+def read(planned: PreflightInput) -> Iterator[Finding]:
+    """Tables that handlers look at and this run does not rebuild: handlers see the live ones."""
+    for name in planned.projectors:
+        for kind in map(row_type, planned.context.projector(name).reads):
+            if kind.table not in planned.kinds:
+                yield from _unlike(planned, kind)
+                problem = f"{name} reads it, and this run does not rebuild it: handlers see the live table as it is now"
+                yield Finding(about=kind.table, problem=problem, remedy="choose its projector as well if its rows are wrong")
+
+
+def _unlike(planned: PreflightInput, kind: RowType) -> Iterator[Finding]:
+    """What a table has otherwise than its row class says."""
+    dialect, connection = planned.dialect, planned.connection
+    schema, blue = planned.context.schema, kind.table
+    if not dialect.table_exists(connection, schema, blue):
+        yield refusal(blue, f"there is no table {blue}", "create it (it may be empty), or correct the projector's row class")
+        return
+    there = dialect.columns(connection, schema, blue)
+    if blue in planned.schema_change.definitions:
+        # Whether the new table has what it needs has been looked at where it was tried.
+        if missing := [name for name in kind.columns if name not in there]:
+            yield Finding(
+                about=blue,
+                problem=f"today it has no column {', '.join(missing)}, which {kind.row_class.__name__} writes",
+                remedy="let the application write it only where it is there, since it is not until the switch",
+            )
+        return
+    unique = dialect.unique_keys(connection, schema, blue)
+    yield from lacking(kind, there, unique)
+    yield from spelled_alike(kind, unique, dialect.shapes(connection, schema, blue))

@@ -1,0 +1,20 @@
+"""Room on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from projection_rebuild.model.findings import Finding, refusal
+from projection_rebuild.planning.checks.input import PreflightInput
+from projection_rebuild.planning.checks.registry import Scope, check
+
+MARGIN = 1.2
+"""The room that is planned for, in times of what the tables take now: they grow, and indexes are sorted on disk."""
+
+
+@check(Scope.EXISTING_TABLES, "disk")
+def room(planned: PreflightInput) -> Iterator[Finding]:
+    """Whether the doubles of the tables fit, where the database tells what is free."""
+    space = planned.space
+    if space.free is not None and space.free < space.needed * MARGIN:
+        yield refusal("disk", space.describe(), f"make room for {MARGIN:g} times of it")
