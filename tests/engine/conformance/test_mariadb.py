@@ -21,10 +21,12 @@ class TestMariaDB(DatabaseContract):
         slow="SELECT SLEEP(60)",
         zone="SELECT @@SESSION.time_zone",
         far_away=alike.FAR_AWAY,
+        unfit=alike.UNFIT,
         patient="SET SESSION lock_wait_timeout = 5",
     )
     cannot: ClassVar[Reasons] = {
         Feature.COUNT_READS: "it counts only with userstat or a performance schema, which are off unless somebody wants them",
+        Feature.MEMORY: alike.NO_MEMORY,
         Feature.REPLICA_LAG: alike.NO_LAG,
         Feature.FREE_BYTES: alike.NO_ROOM,
         Feature.PARTIAL_INDEX: alike.NO_PARTIAL,

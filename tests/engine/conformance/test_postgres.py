@@ -33,6 +33,8 @@ class TestPostgres(DatabaseContract):
         slow="SELECT pg_sleep(60)",
         zone="SHOW TimeZone",
         far_away={"options": "-c TimeZone=Asia/Singapore"},
+        unfit={"options": "-c standard_conforming_strings=off"},
+        memory="SHOW work_mem",
         ahead="ALTER SEQUENCE {table}_id_seq CACHE 20",
         patient="SET LOCAL lock_timeout = '5s'",
     )

@@ -31,6 +31,8 @@ class TestSqlite(DatabaseContract):
         Feature.TRANSACTION_AGE: A_FILE,
         Feature.REPLICA_LAG: "it has no replicas",
         Feature.TIME_ZONE: "its times are texts, which no session changes",
+        Feature.UNFIT_SESSIONS: "values are stored as they are given",
+        Feature.MEMORY: "a session has no such limit",
         Feature.NO_OFFSETS: "its times are texts, offset included",
         Feature.TWO_WRITERS: ONE_WRITER,
         Feature.ROW_LOCKS: ONE_WRITER,

@@ -20,6 +20,8 @@ class Feature(Enum):
     CUT = "lets others end a session"
     CANCEL = "lets others end a statement"
     TIME_ZONE = "has a time zone for each session"
+    UNFIT_SESSIONS = "has settings with which a session writes other rows than a rebuild"
+    MEMORY = "lets a transaction take more memory"
     COUNT_SESSIONS = "counts the sessions at work"
     COUNT_READS = "counts the reads of a table"
     TRANSACTION_AGE = "tells how old a transaction is"
@@ -67,6 +69,8 @@ class Vocabulary:
     :param slow: a query that takes a minute (:attr:`Feature.CANCEL`)
     :param zone: a query for the session's time zone (:attr:`Feature.TIME_ZONE`)
     :param far_away: the driver's arguments for a session in another time zone
+    :param unfit: the driver's arguments for a session that would write other rows (:attr:`Feature.UNFIT_SESSIONS`)
+    :param memory: a query for how much memory a sort may take (:attr:`Feature.MEMORY`)
     :param ahead: a statement after which numbers of ``{table}`` are handed out in advance (:attr:`Feature.NUMBERS_AHEAD`)
     :param patient: a statement after which a transaction waits five seconds for a lock on a table (:attr:`Feature.FENCE_ENDS`)
     """
@@ -79,6 +83,8 @@ class Vocabulary:
     slow: str = ""
     zone: str = ""
     far_away: Mapping[str, Any] = field(default_factory=dict)
+    unfit: Mapping[str, Any] = field(default_factory=dict)
+    memory: str = ""
     ahead: str = ""
     patient: str = ""
 

@@ -47,6 +47,7 @@ class InspectorContract(Contract):
         table = workshop.words()
         schema = dialect.default_schema(connection)
         assert dialect.table_exists(connection, schema, table.blue)
+        assert dialect.columns(connection, schema, table.blue) == ["id", "word"]
         assert dialect.has_schemas or schema is None
 
     def test_columns_are_told_with_their_types(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import Dialect
 from projection_rebuild.errors import SessionError
-from tests.engine.conformance.contract.declared import Contract
+from tests.engine.conformance.contract.declared import Contract, Feature
 from tests.engine.conformance.contract.tables import Workshop, ask
 
 SHORT = timedelta(milliseconds=500)
@@ -50,7 +50,11 @@ class LockWaitsContract(Contract):
     ) -> None:
         table = workshop.words()
         workshop.fill(table, [{"id": number, "word": f"{9 - number}"} for number in range(10)])
+        allowed = ask(connection, self.says.memory) if self.can(Feature.MEMORY) else None
         with dialect.transaction(connection):
             dialect.allow_memory(connection, 16)
+            if self.can(Feature.MEMORY):
+                assert ask(connection, self.says.memory) != allowed
             sort = f"SELECT word FROM {dialect.qualified(table.schema, table.blue)} ORDER BY word"
             assert [word for (word,) in ask(connection, sort)] == [str(number) for number in range(10)]
+        assert allowed is None or ask(connection, self.says.memory) == allowed

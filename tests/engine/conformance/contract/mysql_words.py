@@ -29,6 +29,9 @@ BITS = ("BIT(8)", "good + 0")
 
 FAR_AWAY = {"init_command": "SET time_zone = '+08:00'"}
 
+UNFIT = {"init_command": "SET sql_mode = ''"}
+
+NO_MEMORY = "sorts take what the operator has set for all sessions"
 NO_LAG = "a server knows which replicas it has, and not how far they have come"
 NO_ROOM = "the server does not tell what its disks have left"
 NO_PARTIAL = "an index has all rows"

@@ -99,6 +99,16 @@ class SessionsContract(Contract):
             assert dialect.why_not_ours(connection) is None
             assert ask(connection, self.says.lock_wait) == before
 
+    def test_another_connection_takes_the_place_of_one_that_has_ended(self, dialect: Dialect) -> None:
+        with dialect.connect() as connection:
+            usual, before = ask(connection, self.says.lock_wait), dialect.session_id(connection)
+            dialect.renew(connection)
+            assert dialect.session_id(connection) == before
+            connection.invalidate()
+            dialect.renew(connection)
+            assert ask(connection, self.says.lock_wait) == usual
+            assert before is None or dialect.session_id(connection) != before
+
     def test_rows_are_read_in_pages(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.words()
         workshop.fill(table, [{"id": number, "word": f"{number}%"} for number in range(10)])
@@ -168,6 +178,15 @@ class SessionsContract(Contract):
             with pytest.raises(ZeroDivisionError), dialect.times_in_utc(connection):
                 raise ZeroDivisionError
             assert zone() == here
+
+    def test_a_session_that_would_write_other_rows_is_refused(self, dialect: Dialect, shared_url: sa.URL) -> None:
+        engine = sa.create_engine(shared_url.set(query={}), poolclass=sa.NullPool, connect_args=dict(self.says.unfit))
+        with engine.connect() as connection:
+            if not self.can(Feature.UNFIT_SESSIONS):
+                dialect.check_live(connection)
+                return
+            with pytest.raises(SessionError):
+                dialect.check_live(connection)
 
     def test_an_error_within_a_transaction_is_told_where_the_connection_is_gone(self, dialect: Dialect) -> None:
         with pytest.raises(SessionError), dialect.connect() as connection, dialect.transaction(connection):
