@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -783,30 +783,3 @@ class Quiet(Projector):
     @handles("ValueKept")
     def kept(self, event: Event, rows: Rows) -> None:
         """Writes nothing."""
-
-
-LOCK_WAIT = {"sqlite": "PRAGMA busy_timeout", "postgresql": "SHOW lock_timeout"}
-
-
-def test_a_short_wait_for_locks_ends_with_what_it_is_for(engine: sa.Engine) -> None:
-    """A drop waits for half a second; the ledger's transaction after it as long as any."""
-    asks = LOCK_WAIT.get(engine.dialect.name, "SELECT @@lock_wait_timeout")
-    dialect = dialect_for(engine)
-    with dialect.connect() as connection:
-        usual_wait = connection.exec_driver_sql(asks).scalar()
-        with suppress(SessionError), dialect.short_lock_wait(connection, timedelta(milliseconds=500)):
-            assert connection.exec_driver_sql(asks).scalar() != usual_wait
-            raise SessionError("")
-        assert connection.exec_driver_sql(asks).scalar() == usual_wait
-
-
-def test_a_short_wait_for_locks_hides_no_error_where_the_connection_is_gone(engine: sa.Engine) -> None:
-    dialect = dialect_for(engine)
-    with (
-        pytest.raises(SessionError),
-        dialect.connect() as connection,
-        dialect.transaction(connection),
-        dialect.short_lock_wait(connection, timedelta(milliseconds=500)),
-    ):
-        connection.invalidate()
-        raise SessionError("")

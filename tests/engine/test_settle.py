@@ -43,62 +43,6 @@ def read(store: EventStore, after: int, upto: int) -> list[int]:
     return [event.position for events, _ in pages for event in events]
 
 
-@servers
-def test_a_late_committer_is_waited_for(kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]) -> None:
-    engine, store = store_of(kind)
-    with engine.connect() as late:
-        lower = append(late)
-        with engine.begin() as early:
-            higher = append(early)
-        assert lower < higher == store.newest()
-        threading.Timer(0.5, late.commit).start()
-        head = store.settled_head()
-        assert head == higher
-        assert read(store, 0, head) == [lower, higher]
-        time.sleep(0.2)
-
-
-@servers
-def test_a_rolled_back_gap_holds_nobody_up(kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]) -> None:
-    engine, store = store_of(kind)
-    with engine.connect() as gone:
-        append(gone)
-        gone.rollback()
-    with engine.begin() as connection:
-        last = append(connection)
-    assert store.settled_head(timedelta(seconds=5)) == last
-    assert read(store, 0, last) == [last]
-
-
-@servers
-def test_an_append_that_never_ends_is_waited_for_with_a_bound_and_named(
-    kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
-) -> None:
-    engine, store = store_of(kind)
-    with engine.connect() as endless:
-        append(endless)
-        with engine.begin() as connection:
-            append(connection)
-        with pytest.raises(SettleTimeout, match=r"stored_events.*long transactions"):
-            store.settled_head(timedelta(seconds=1.5))
-        with engine.begin() as connection:
-            append(connection)
-
-
-@servers
-def test_a_long_transaction_that_appends_nothing_holds_nobody_up(
-    kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
-) -> None:
-    engine, store = store_of(kind)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE elsewhere (n int)")
-    with engine.connect() as unrelated:
-        unrelated.exec_driver_sql("INSERT INTO elsewhere VALUES (1)")
-        with engine.begin() as connection:
-            last = append(connection)
-        assert store.settled_head(timedelta(seconds=5)) == last
-
-
 @pytest.mark.postgres
 def test_a_sequence_that_hands_out_numbers_in_advance(store_of: Callable[[str], tuple[sa.Engine, EventStore]]) -> None:
     engine, store = store_of("postgres")
@@ -150,20 +94,6 @@ def test_an_append_that_has_its_position_and_no_transaction_id_yet_is_waited_for
     assert store.settled_head() == higher
     assert store.counts(0, higher) == {"OrderPlaced": 2, "Slow": 1}
     late.join()
-
-
-@servers
-def test_a_fence_whose_holder_hangs_is_given_up_by_the_server(
-    kind: str, store_of: Callable[[str], tuple[sa.Engine, EventStore]]
-) -> None:
-    engine, store = store_of(kind)
-    patient = "SET LOCAL lock_timeout = '5s'" if kind == "postgres" else "SET SESSION lock_wait_timeout = 5"
-    with store.fence(timedelta(seconds=1), longest=timedelta(milliseconds=200)) as fence:
-        assert fence.holds()
-        with engine.begin() as connection:
-            connection.exec_driver_sql(patient)
-            append(connection)
-        assert not fence.holds()
 
 
 @pytest.mark.parametrize("kind", marked("mariadb", "mysql"))

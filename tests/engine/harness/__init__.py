@@ -12,7 +12,7 @@ To write a test, begin with these:
 
 Other applications, each for a subject of its own: :mod:`.shop_sets` (SQL), :mod:`.pyshop` and :mod:`.foreign` (event stores of
 others), :mod:`.tally` and :mod:`.decoders` (stores of any types), :mod:`.values_shop` (values that depend on a session),
-:mod:`.marked` (secrets), :mod:`.programs`, :mod:`.fidelity` and :mod:`.fidelity_sqlite` (names and schemas of every kind),
+:mod:`.marked` (secrets), :mod:`.things` (values of each type), :mod:`.programs`, :mod:`.fidelity` and :mod:`.fidelity_sqlite` (names and schemas of every kind),
 :mod:`.chains` (foreign keys), :mod:`.changes` (what people do to live tables), :mod:`.nodes`, :mod:`.items`. :mod:`.session_docs`
 reads a page of the manual.
 """

@@ -97,8 +97,9 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
         )
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        keys = self._execute(connection, f"PRAGMA foreign_key_list({self.quote(table)})")
-        return {each[2] for each in keys} - {table}
+        # The PRAGMA alone would answer by the schema as this connection has read it last, and know nothing of a later table.
+        found = self._execute(connection, 'SELECT "table" FROM pragma_foreign_key_list(?)', table).scalars()
+        return {*found} - {table}
 
     def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
         query = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name NOT LIKE 'projection\\_rebuild%' ESCAPE '\\'"

@@ -1,0 +1,31 @@
+"""MySQL holds the contract."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tests.engine.conformance.contract import DatabaseContract, Feature, Reasons, Vocabulary
+from tests.engine.conformance.contract import mysql_words as alike
+
+
+class TestMySQL(DatabaseContract):
+    kind = "mysql"
+    says = Vocabulary(
+        lock_wait="SELECT @@SESSION.lock_wait_timeout",
+        uncarried=alike.TRIGGER,
+        refused=alike.REFUSED,
+        bits=alike.BITS,
+        slow="SELECT SLEEP(60)",
+        zone="SELECT @@SESSION.time_zone",
+        far_away=alike.FAR_AWAY,
+        unfit=alike.UNFIT,
+        patient="SET SESSION lock_wait_timeout = 5",
+    )
+    cannot: ClassVar[Reasons] = {
+        Feature.MEMORY: alike.NO_MEMORY,
+        Feature.REPLICA_LAG: alike.NO_LAG,
+        Feature.FREE_BYTES: alike.NO_ROOM,
+        Feature.PARTIAL_INDEX: alike.NO_PARTIAL,
+        Feature.DEFERRED_KEYS: alike.NO_DEFERRED,
+        Feature.NUMBERS_AHEAD: alike.NO_AHEAD,
+    }
