@@ -9,7 +9,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from projection_rebuild.cutover.swap import switched_already
+from projection_rebuild.cutover.recovery import switched_already
 from projection_rebuild.errors import FenceLost, LeftOnOld
 from projection_rebuild.errors.drivers import trouble_of
 from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Run, RunState
@@ -104,25 +104,24 @@ def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[
     """Does what could not be done within the switch; what the rows do not allow is a finding, and done by a later call."""
     findings = []
     switched = context.switched_sets(plan)
-    for statement in context.dialect.after_switch(connection, switched):
+    cutover = context.dialect.cutover
+    for statement in context.dialect.after_swap(connection, switched):
         try:
             names = [table.blue for table in switched]
-            when_free(context, names, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
+            when_free(context, names, partial(cutover.run_at_work, connection, switched, statement, AT_WORK))
         except sa.exc.IntegrityError as error:
             trouble = trouble_of(error)
             findings.append(
                 f"{trouble.describe() if trouble else 'refused'}, in {statement}: rows have lost their parents since verification. New rows are checked; correct "
                 "the others, then run reconcile again"
             )
-    if not context.dialect.validates_keys:
-        # Keys that were added without a look at the rows.
-        lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
-        findings += [
-            f"{table.blue} has rows that have lost their parents since verification, by the foreign key {each}. Correct them, then run "
-            "reconcile again"
-            for table in lives
-            for each in context.dialect.orphans(connection, table, lives)
-        ]
+    # Keys that were added without a look at the rows.
+    lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
+    findings += [
+        f"{table.blue} has rows that have lost their parents since verification, by the foreign key {key}. Correct them, then run "
+        "reconcile again"
+        for table, key in cutover.unvalidated_orphans(connection, lives)
+    ]
     return findings
 
 

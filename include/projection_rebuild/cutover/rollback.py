@@ -7,7 +7,6 @@ anywhere, and its own switch can be taken back in turn: that is the way forward 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -21,7 +20,7 @@ from projection_rebuild.model.positions import BEGINNING, Place, said
 from projection_rebuild.replay.catch_up import Lockstep
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
-from projection_rebuild.run.statements import planned_switch, printed, within
+from projection_rebuild.run.statements import planned_swap, printed, within
 from projection_rebuild.shadow import live_tables
 from projection_rebuild.shadow.clone import drop_leftover
 from projection_rebuild.shadow.retire import when_free
@@ -71,10 +70,10 @@ def _statements(context: Context, connection: sa.Connection, tables: list[TableS
     """The DDL of a rollback. Its foreign keys are made before the renames, which take them along."""
     dialect, retired = context.dialect, [replace(table, green=table.old) for table in tables]
     keys = [each for table in retired for each in dialect.constrain_green(connection, table, retired)]
-    back = dialect.take_back(connection, tables)
+    back = dialect.restore_names(connection, tables)
     # Both halves may free a name.
-    before = [each for each in dialect.before_switch(connection, tables) if each not in back]
-    return printed(context, connection, [*keys, *within(context, back), *before, *planned_switch(context, connection, tables)])
+    before = [each for each in dialect.before_swap(connection, tables) if each not in back]
+    return printed(context, connection, [*keys, *within(context, back), *before, *planned_swap(context, connection, tables)])
 
 
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
@@ -181,7 +180,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         tables = context.switched_sets(plan)
         context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
         live_tables.refuse_at_once(context, connection, tables, run)
-        plan = _take_back(context, connection, plan, tables)
+        plan = _restore(context, connection, plan, tables)
         for table in tables:
             for statement in context.dialect.index_green(connection, table):
                 context.dialect.run(connection, statement)
@@ -198,7 +197,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         return projectors.position
 
 
-def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
+def _restore(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
     """Renames what still has its old name, sets the checkpoints, and takes over from a rollback that stopped half-way.
 
     :returns: the plan, with what that rollback has projected already
@@ -238,8 +237,8 @@ def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: Tab
 
 def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
     dialect = context.dialect
-    with nullcontext() if dialect.ddl_commits else dialect.transaction(connection):
-        for statement in dialect.take_back(connection, tables):
+    with dialect.ddl_transaction(connection):
+        for statement in dialect.restore_names(connection, tables):
             dialect.run(connection, statement)
 
 

@@ -229,7 +229,7 @@ class _Look:
     def _pause(self, there: list[TableSet]) -> Iterator[Finding]:
         """Whether a switch that cannot be undone keeps its bound."""
         longest = self._context.spec.swap.max_pause.total_seconds()
-        expected = self._dialect.forecast_switch(self._connection, there)
+        expected = self._dialect.forecast_swap(self._connection, there)
         if expected is not None and expected > longest / 2:
             yield Finding(
                 about="swap.max_pause",
@@ -249,8 +249,8 @@ class _Look:
                     problem = f"{reason}, so that it is replayed by its handlers and not by its SQL"
                     yield Finding(about=name, problem=problem, remedy="this is only slower")
                 continue
-            if reason is None and self._dialect.hides_other_tables:
-                reason = "MySQL's switch holds the tables in a way that lets no SQL read events"
+            if reason is None:
+                reason = self._dialect.cutover.sql_reads_no_events
             if reason is not None:
                 problem = f"it has no handlers, and its SQL cannot be used: {reason or 'it has none for this database'}"
                 yield Finding(about=name, problem=problem, remedy="give it handlers as well", refuses=True)

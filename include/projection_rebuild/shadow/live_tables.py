@@ -100,13 +100,13 @@ class Readiness:
         run = self._context.ledger.runs.get(self._connection, self._context.run_id)
         refuse_at_once(self._context, self._connection, self._tables, run)
         for again in reversed(range(LOOKS)):
-            for statement in dialect.before_switch(self._connection, self._tables):
+            for statement in dialect.before_swap(self._connection, self._tables):
                 dialect.run(self._connection, statement)
             # Before it is looked at: what comes later than this makes a difference.
             self._seen = dialect.hanging(self._connection, self._tables)
             refuse_uncarried(self._context, self._connection, self._tables)
             try:
-                dialect.switch(self._connection, self._tables)
+                dialect.swap_statements(self._connection, self._tables)
                 break
             except ChangedSince as error:
                 if not again:
@@ -140,12 +140,13 @@ class Readiness:
             self._seen = None
             raise TablesChanged from error
 
-    def confirm(self) -> None:
-        """Looks once more, while the tables are held: one question or a few.
+    def confirm(self, fingerprint: str) -> None:
+        """Looks once more, while the tables are held.
 
+        :param fingerprint: what hangs on the tables now, as :meth:`HeldTables.fingerprint` tells it
         :raises TablesChanged: something was done to the tables since :meth:`look`
         """
-        if self._context.dialect.hanging(self._connection, self._tables) != self._seen:
+        if fingerprint != self._seen:
             raise TablesChanged
 
 

@@ -6,7 +6,17 @@ the catalogs each time, so that after a crash they return just what is still mis
 
 from __future__ import annotations
 
-from projection_rebuild.dialects.base.cutover import Cutover, Manners
+from abc import abstractmethod
+
+from projection_rebuild.dialects.base.cutover import (
+    Cutover,
+    CutoverInTransaction,
+    HeldBack,
+    HeldInTransaction,
+    HeldTables,
+    LockOrder,
+    LockPolicy,
+)
 from projection_rebuild.dialects.base.event_log import EventExpressions, EventLog, Fence
 from projection_rebuild.dialects.base.inspector import DependentObjects, Extent, Inspector
 from projection_rebuild.dialects.base.partial_copy import Listed, PartialCopy
@@ -15,6 +25,7 @@ from projection_rebuild.dialects.base.row_store import KEYS_PER_STATEMENT, Compa
 from projection_rebuild.dialects.base.sessions import CHECKED, LockWaits, Refusal, Sessions, own_port
 from projection_rebuild.dialects.base.shadow import Scratch, ShadowTables, TablesApart, Trial, wait_for
 from projection_rebuild.dialects.base.statements import DENIALS, Statements, died
+from projection_rebuild.dialects.base.swap_statements import PreparedSwap, SwapStatements
 from projection_rebuild.dialects.base.traffic import TrafficProbe
 from projection_rebuild.errors.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
 
@@ -27,13 +38,18 @@ class Dialect(
     PreflightProbe,
     ShadowTables,
     TablesApart,
-    Cutover,
+    SwapStatements,
     Comparing,
     PartialCopy,
     EventLog,
     EventExpressions,
 ):
     """All that a database does for a rebuild, subject by subject. Whoever needs less asks for one of these."""
+
+    @property
+    @abstractmethod
+    def cutover(self) -> Cutover:
+        """The way in which this database cuts over."""
 
 
 __all__ = [
@@ -42,6 +58,7 @@ __all__ = [
     "KEYS_PER_STATEMENT",
     "Comparing",
     "Cutover",
+    "CutoverInTransaction",
     "DependentObjects",
     "Dialect",
     "EventExpressions",
@@ -49,13 +66,18 @@ __all__ = [
     "Extent",
     "Fence",
     "FenceDied",
+    "HeldBack",
+    "HeldInTransaction",
+    "HeldTables",
     "Inspector",
     "Listed",
+    "LockOrder",
+    "LockPolicy",
     "LockWaits",
-    "Manners",
     "PartialCopy",
     "PauseTooLong",
     "PreflightProbe",
+    "PreparedSwap",
     "Refusal",
     "RowStore",
     "Scratch",
@@ -63,6 +85,7 @@ __all__ = [
     "ShadowTables",
     "Statements",
     "Surroundings",
+    "SwapStatements",
     "TablesApart",
     "TablesBusy",
     "TablesChanged",

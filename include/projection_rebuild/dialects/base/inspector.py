@@ -149,7 +149,7 @@ class DependentObjects(Sessions):
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
         """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
 
-        It differs as soon as anything differs that :meth:`cannot_carry` or :meth:`before_switch` looks at, except what
+        It differs as soon as anything differs that :meth:`cannot_carry` or :meth:`before_swap` looks at, except what
         :meth:`switch` compares by itself.
         """
 

@@ -29,7 +29,10 @@ class Statements(ABC):
     """Bytes (MySQL: characters) in a name."""
 
     ddl_commits: ClassVar[bool]
-    """True where each DDL statement commits by itself, so that a switch cannot be rolled back."""
+    """True where each DDL statement commits by itself, so that a swap cannot be rolled back."""
+
+    one_writer: ClassVar[bool] = False
+    """True where a transaction that writes keeps all others from writing."""
 
     database: ClassVar[str]
     """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -25,8 +25,6 @@ from projection_rebuild.dialects.base import (
     Extent,
     Fence,
     Listed,
-    Manners,
-    PauseTooLong,
     Refusal,
     Scratch,
     Surroundings,
@@ -43,10 +41,12 @@ from projection_rebuild.dialects.postgres.cutover import Switch, counted_on, dro
 from projection_rebuild.dialects.postgres.dependents import carried_over
 from projection_rebuild.dialects.postgres.dump import dumped
 from projection_rebuild.dialects.postgres.hanging import QUERY as HANGING
+from projection_rebuild.dialects.postgres.lock_waits import LONGEST_LOCK_WAIT, longest_silence, milliseconds
 from projection_rebuild.dialects.postgres.schema_trial import Rehearsal
 from projection_rebuild.dialects.postgres.shadow import Clone
+from projection_rebuild.dialects.postgres.swap_statements import PostgresSwapStatements, doubled
+from projection_rebuild.dialects.postgres.transactional import TransactionalCutover
 from projection_rebuild.errors import CloneError, SessionError, SettleTimeout
-from projection_rebuild.errors.trouble import Kind
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
 from projection_rebuild.model.findings import Carried, Finding
 from projection_rebuild.model.names import Form, TableSet
@@ -55,9 +55,6 @@ from projection_rebuild.rows.bulk import FORMATS, as_text, slices
 from projection_rebuild.rows.shapes import Holds, Shape
 from projection_rebuild.rows.types import Key, RowType, Values
 from projection_rebuild.rows.values import PORTABLE_BINDS, bound, from_json, loaded
-
-LONGEST_LOCK_WAIT = timedelta(milliseconds=500)
-"""Below deadlock_timeout (1 s): then a deadlock ends with our lock_timeout, never with the application's error."""
 
 NAME_TAKEN = ("42P07", "42710")
 """What a statement ends with that gives a name which something else has."""
@@ -73,26 +70,6 @@ _FIND = """SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace 
 _FIND_ALL = """SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = ANY(%s)"""
 
-# A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may have come in one
-# message with its BEGIN). READ COMMITTED gives its
-# snapshot up after each statement, and takes another one with another xmin, or is a statement by itself.
-_SNAPSHOTS = """
-SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_catalog.pg_stat_activity
- WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_xmin IS NOT NULL
-   AND (state LIKE 'idle in transaction%%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
-
-# What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way to whoever waits, but
-# only after deadlock_timeout. Any other statement is a later one of the same transaction, and may hold values that no log should have.
-_MAINTENANCE = r"""
-SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(
-    CASE WHEN a.query ~* '^\s*(autovacuum:|vacuum|analyze|lock|create\s+(unique\s+)?index|reindex|cluster)' THEN split_part(a.query, ';', 1)
-         ELSE concat_ws(', ', nullif(a.application_name, ''), a.state) END, '') || ')', '') || ' on ' || c.relname
-  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
- WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
-   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-   AND n.nspname = %s AND c.relname = ANY (%s) ORDER BY 1"""
-
 # An INSERT has its lock before it takes a number from a sequence, and a transaction id perhaps much later. Prepared transactions are
 # of no session.
 _APPENDING = """
@@ -104,10 +81,6 @@ WITH RECURSIVE store(oid) AS (
 SELECT l.virtualtransaction, l.pid IS NULL FROM pg_catalog.pg_locks l JOIN store s ON l.relation = s.oid
  WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"""
-
-
-_LEFT = """SELECT pg_catalog.set_config('lock_timeout', greatest(1, {limit} - extract(milliseconds FROM
- pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()))::integer::text, false)"""
 
 
 # Of a domain, the type under it.
@@ -220,13 +193,12 @@ def _without_strange_escapes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[An
     return sa.case((no_escapes, text), (has_lone, sa.null()), else_=cleaned)
 
 
-class PostgresDialect(Dialect):
+class PostgresDialect(PostgresSwapStatements, Dialect):
     """See :class:`Dialect`; statements as they were checked on PostgreSQL 15 and 18."""
 
     max_identifier = MAX_IDENTIFIER
     ddl_commits = False
     database = "postgresql"
-    validates_keys = True
     # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
     # A float as text, in its shortest form: the server's own cast of one to numeric drops two digits, which COPY does not.
     binds = PORTABLE_BINDS | {
@@ -304,7 +276,7 @@ class PostgresDialect(Dialect):
         self._execute(connection, f"SET lock_timeout = '{ours.LOCK_WAIT}'")
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
-        self._execute(connection, f"SET lock_timeout = {_milliseconds(timeout)}")
+        self._execute(connection, f"SET lock_timeout = {milliseconds(timeout)}")
 
     # Looking at tables ------------------------------------------------------------------------------------------
 
@@ -373,10 +345,6 @@ class PostgresDialect(Dialect):
         state = getattr(getattr(error, "orig", None), "sqlstate", None)
         return super().names_changed(error) or state in NAME_TAKEN or _at_once(error)
 
-    def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            return [each for table in tables for each in limits.left_on(catalog, catalog.find(table.schema, table.old))]
-
     def carried(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Carried]:
         with Catalog.of(connection) as catalog:
             return list(carried_over(catalog, Switch(catalog, tables)))
@@ -426,7 +394,7 @@ class PostgresDialect(Dialect):
 
     def preflight(self, connection: sa.Connection, surroundings: Surroundings) -> list[Finding]:
         query = partial(self._execute, connection)
-        longest = _milliseconds(LONGEST_LOCK_WAIT)
+        longest = milliseconds(LONGEST_LOCK_WAIT)
         blues = [each.blue for each in surroundings.tables]
         return [
             *preflight.of_server(query, longest),
@@ -521,21 +489,21 @@ class PostgresDialect(Dialect):
             blue = catalog.find(table.schema, table.blue)
             if blue is None:
                 raise CloneError(f"there is no table {table.blue}")
-            return _doubled(made_apart(catalog, blue, scratch.schema))
+            return doubled(made_apart(catalog, blue, scratch.schema))
 
     # Making green -----------------------------------------------------------------------------------------------
 
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         with self._clone(connection, table) as clone:
-            return _doubled(clone.create())
+            return doubled(clone.create())
 
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
         with self._clone(connection, table) as clone:
-            return _doubled(clone.indexes())
+            return doubled(clone.indexes())
 
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         with self._clone(connection, table) as clone:
-            return _doubled(clone.foreign_keys(run))
+            return doubled(clone.foreign_keys(run))
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         # Foreign keys from and to tables outside the run come within the switch, and are validated after it.
@@ -555,76 +523,16 @@ class PostgresDialect(Dialect):
     def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
         with Catalog.of(connection) as catalog:
             found = catalog.find(table.schema, name)
-            return _doubled(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
+            return doubled(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
 
-    # Switching --------------------------------------------------------------------------------------------------
+    # Cutting over -----------------------------------------------------------------------------------------------
 
-    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            return _doubled(Switch(catalog, tables).prepare())
-
-    @contextmanager
-    def hold(
-        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
-    ) -> Iterator[None]:
-        with Catalog.of(connection) as catalog:
-            switch = Switch(catalog, tables)
-            views, names = switch.locks(), switch.locked_tables()
-        # In another order at each attempt: against readers that lock the tables the other way round, a fixed one starves.
-        random.shuffle(names)
-        self.limit_lock_wait(connection, manners.timeout)
-        with self.transaction(connection):
-            first, *others = [*views, *(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE" for name in names)]
-            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all of them.
-            limit = _milliseconds(manners.timeout)
-            bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
-            self._execute_all(connection, [_longest_silence(manners.longest), first, *bounded, f"SET lock_timeout = {limit}"])
-            yield
-
-    def run_switch(
-        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
-    ) -> bool:
-        try:
-            self._execute_all(connection, _in_time([statement.replace("%%", "%") for statement in statements], manners.rest))
-        except sa.exc.DBAPIError as error:
-            if self.kind_of(error) is Kind.CANCELLED:
-                raise PauseTooLong from error
-            raise
-        manners.stay_in_time()
-        self._still_fenced(manners)
-        return True
-
-    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            return _doubled(Switch(catalog, tables).take_back())
-
-    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
-        return {
-            (pid, started, xmin): f"session {pid} ({state}, since {started})"
-            for pid, started, xmin, state in self._execute(connection, _SNAPSHOTS)
-        }
-
-    def maintenance(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> list[str]:
-        return list(self._execute(connection, _MAINTENANCE, schema, list(tables)).scalars())
+    @property
+    def cutover(self) -> TransactionalCutover:
+        return TransactionalCutover(self)
 
     def check_deferred(self, connection: sa.Connection) -> None:
         self._execute(connection, "SET CONSTRAINTS ALL IMMEDIATE")
-
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            switch = Switch(catalog, tables)
-            if planned:
-                return _doubled(switch.statements())
-            switch.refuse_changes()
-            return _doubled(switch.statements())
-
-    def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            return _doubled(Switch(catalog, tables).finish())
-
-    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        with Catalog.of(connection) as catalog:
-            return _doubled(Switch(catalog, tables).planned_finish())
 
     # Rows -------------------------------------------------------------------------------------------------------
 
@@ -750,7 +658,7 @@ class PostgresDialect(Dialect):
         with Catalog.of(connection) as catalog:
             blue = catalog.find(table.schema, table.blue)
             counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
-        for statement in _doubled(counting):
+        for statement in doubled(counting):
             self._execute(connection, statement)
 
     def as_text(self, expression: str) -> str:
@@ -819,7 +727,7 @@ class PostgresDialect(Dialect):
         with self.connect() as connection:
             self.limit_lock_wait(connection, timeout)
             self._execute(connection, self.begin)
-            self._execute(connection, _longest_silence(longest))
+            self._execute(connection, longest_silence(longest))
             self._execute(connection, f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE")
             try:
                 yield Fence(lambda: self._still_there(connection))
@@ -912,34 +820,3 @@ def _at_once(error: BaseException | None) -> bool:
     cause = getattr(error, "orig", None)
     said = getattr(getattr(cause, "diag", None), "message_primary", None)
     return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
-
-
-def _milliseconds(timeout: timedelta) -> int:
-    """What is waited for a lock at most."""
-    return max(1, round(min(timeout, LONGEST_LOCK_WAIT).total_seconds() * 1000))
-
-
-_AT_ONCE = 10
-"""Statements of a switch between two looks at the clock."""
-
-
-def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
-    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that takes too long."""
-    limit = max(1, round(rest.total_seconds() * 1000))
-    look = (
-        "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
-        f"interval '{limit} milliseconds' THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END IF; END $projection_rebuild$"
-    )
-    looked = [each for at in range(0, len(statements), _AT_ONCE) for each in [look, *statements[at : at + _AT_ONCE]]]
-    # Not the COMMIT: nobody would know what has become of it.
-    return [f"SET LOCAL statement_timeout = {limit}", *looked, look, "SET LOCAL statement_timeout = 0"]
-
-
-def _longest_silence(longest: timedelta) -> str:
-    """Past it the server ends this transaction, should we hang or be gone without a word."""
-    return f"SET LOCAL idle_in_transaction_session_timeout = {max(1, round(longest.total_seconds() * 1000))}"
-
-
-def _doubled(statements: Iterable[str]) -> list[str]:
-    """With doubled percent signs: the driver formats every statement."""
-    return [statement.replace("%", "%%") for statement in statements]

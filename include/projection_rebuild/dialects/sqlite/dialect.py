@@ -7,7 +7,7 @@ import hashlib
 import tempfile
 import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from operator import itemgetter
@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Dialect, Fence, Manners, Refusal, Scratch, Surroundings, Trial, wait_for
+from projection_rebuild.dialects.base import Dialect, Fence, LockPolicy, Refusal, Scratch, Surroundings, Trial, wait_for
 from projection_rebuild.dialects.sqlite import create_table as text
 from projection_rebuild.dialects.sqlite import preflight
 from projection_rebuild.dialects.sqlite import session as ours
@@ -25,7 +25,6 @@ from projection_rebuild.dialects.sqlite.cutover import (
     MAX_IDENTIFIER,
     Schema,
     Stored,
-    Switch,
     as_form,
     folded,
     gone,
@@ -34,6 +33,8 @@ from projection_rebuild.dialects.sqlite.cutover import (
     old_name,
 )
 from projection_rebuild.dialects.sqlite.schema_trial import rehearse
+from projection_rebuild.dialects.sqlite.single_writer import SingleWriterCutover
+from projection_rebuild.dialects.sqlite.swap_statements import SqliteSwapStatements
 from projection_rebuild.errors import CloneError
 from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
 from projection_rebuild.model.findings import Carried, Finding, named
@@ -91,7 +92,7 @@ _MEANINGS = {
 }
 
 
-class SqliteDialect(Dialect):
+class SqliteDialect(SqliteSwapStatements, Dialect):
     """See :class:`Dialect`. There is one schema per file."""
 
     database = "sqlite"
@@ -428,64 +429,11 @@ class SqliteDialect(Dialect):
         # Whoever has never analyzed this database gets no statistics now: they would be tables that were not there before.
         return [f"ANALYZE {self.quote(table.green)}"] if self._statistics(connection) else []
 
-    # Switching --------------------------------------------------------------------------------------------------
+    # Cutting over -----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def hold(
-        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
-    ) -> Iterator[None]:
-        self.limit_lock_wait(connection, manners.timeout)
-        try:
-            with self.transaction(connection):
-                yield
-        finally:
-            # A switch that was given up may have left it on.
-            with suppress(sa.exc.SQLAlchemyError):
-                self._execute(connection, "PRAGMA writable_schema = 0")
-
-    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return Switch(Schema.of(connection), tables, self.quote).take_back()
-
-    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
-        # A reader of the write-ahead log sees tables and rows of its time, names included.
-        return {}
-
-    def abandoned(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        found, schema = [], Schema.of(connection)
-        greens = {schema.table(each.blue).name: each.green for each in tables}
-        ours = {*greens, *greens.values()}
-        for child in (each for each in schema.children() if each not in ours):
-            for parent, pairs in self._pairs(connection, child, connection, schema.find):
-                green = greens.get(parent)
-                if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
-                    found.append(
-                        f"{lost:,} rows of {child} refer to rows of {parent} that {green} does not have; correct the projector, or "
-                        f"delete them from {child}"
-                    )
-        return found
-
-    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        # Blue may have been given an index since the clone. What is only planned gets all of them.
-        made = [table for table in tables if self._find(connection, table.green)]
-        statements = [each for table in made for each in self.index_green(connection, table)]
-        return statements + [each for table in made for each in self._statistics_since(connection, table)]
-
-    def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statistics for green, where blue has been given some since green was filled."""
-        if "sqlite_stat1" not in self._statistics(connection):
-            return []
-        query = "SELECT count(*) FILTER (WHERE tbl = ?), count(*) FILTER (WHERE tbl = ?) FROM sqlite_stat1"
-        blue, green = self._execute(connection, query, self._table(connection, table.blue).name, table.green).one()
-        return self.analyze(connection, table) if blue and not green else []
-
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        switch = Switch(Schema.of(connection), tables, self.quote)
-        if not planned:
-            switch.refuse_changes()
-        return switch.statements()
-
-    def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return []
+    @property
+    def cutover(self) -> SingleWriterCutover:
+        return SingleWriterCutover(self)
 
     # Rows -------------------------------------------------------------------------------------------------------
 
@@ -578,7 +526,7 @@ class SqliteDialect(Dialect):
     def fence(
         self, schema: str | None, table: str, timeout: timedelta, longest: timedelta = timedelta(seconds=2)
     ) -> Iterator[Fence]:
-        with self.connect() as connection, self.hold(connection, [], Manners(timeout), []):
+        with self.connect() as connection, self.cutover.lock_tables(connection, [], LockPolicy(timeout), []):
             yield Fence(lambda: self._still_there(connection))
 
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
