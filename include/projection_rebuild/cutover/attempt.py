@@ -63,8 +63,9 @@ class Attempt:
         ahead = self._cutover.prepared_ahead(connection, self._tables)
         pause = Pause(bounds.max_pause)
         with self._programs_finished(stopped), pause.told(), ExitStack() as stack:
-            # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the event store waits for
-            # a table, a FLUSH of the store waits for him, and our reading of the store for the FLUSH.
+            # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the
+            # event store waits for a table, a FLUSH of the store waits for him, and our reading of the store for
+            # the FLUSH.
             stack.enter_context(context.store.in_a_hurry(bounds.lock_timeout))
             held, policy = self._hold(stack, pause)
             # From here on the server ends a session that is silent, and this with it.
@@ -98,7 +99,8 @@ class Attempt:
 
     @contextmanager
     def _programs_finished(self, stopped: Callable[[], bool]) -> Iterator[None]:
-        """A program that is still at work when an attempt is given up comes to its end; by then nobody is held any more."""
+        """A program that is still at work when an attempt is given up comes to its end; by then nobody is held any
+        more."""
         try:
             yield
         finally:
@@ -106,7 +108,8 @@ class Attempt:
                 program.finish(stopped, lambda now: None)
 
     def _call_programs(self, pause: Pause, until: float) -> None:
-        """Behind the fence and before the tables are held: the newest position is settled, and a program may take its time to it.
+        """Behind the fence and before the tables are held: the newest position is settled, and a program may take
+        its time to it.
 
         :param until: by the clock of ``pause``, how long
         """
@@ -198,7 +201,8 @@ class Attempt:
             self._context.ledger.runs.amend(self._connection, self._plan.rolls_back, rolled_back_by=self._context.run_id)
 
     def _announce(self, position: Place, left_behind: LeftBehind, retired: list[Retired]) -> None:
-        """Writes down what is about to be retired, so that a crash right after it can be told from one right before it."""
+        """Writes down what is about to be retired, so that a crash right after it can be told from one right
+        before it."""
         context, ledger = self._context, self._context.ledger
         ledger.claims.assert_held(self._connection, context.run_id, [table.blue for table in self._tables])
         ledger.owned_tables.assert_owns_greens(self._connection, context.run_id, [table.green for table in self._tables])

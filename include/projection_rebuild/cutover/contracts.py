@@ -37,7 +37,8 @@ def _held_back(context: Context, plan: Plan) -> HeldBack:
         case LiveWriter.DETACHED:
             return HeldBack.JOBS if jobs_may_be_left(context, plan) else HeldBack.APPENDS
         case LiveWriter.TRANSACTIONAL:
-            # What a program has committed cannot be undone with an attempt, so there must be no append in flight below it.
+            # What a program has committed cannot be undone with an attempt, so there must be no append in flight
+            # below it.
             return HeldBack.APPENDS if _has_programs(context, plan) else HeldBack.PROJECTIONS
 
 
@@ -46,9 +47,11 @@ def _has_programs(context: Context, plan: Plan) -> bool:
 
 
 def jobs_may_be_left(context: Context, plan: Plan) -> bool:
-    """Whether it is known which events have jobs left, so that green can have all others: a job that is left projects into the new tables.
+    """Whether it is known which events have jobs left, so that green can have all others: a job that is left
+    projects into the new tables.
 
-    What a program has done cannot be taken back with an attempt, so there must be nothing left to be done by others.
+    What a program has done cannot be taken back with an attempt, so there must be nothing left to be done by
+    others.
     """
     return context.spec.live_writer.jobs_left is not None and not _has_programs(context, plan)
 
@@ -59,7 +62,8 @@ def _types_of(context: Context, plan: Plan) -> frozenset[str]:
 
 
 def appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
-    """Events beyond those of green that may have been projected into the tables that are retired now, where nothing held them back."""
+    """Events beyond those of green that may have been projected into the tables that are retired now, where
+    nothing held them back."""
     types = _types_of(context, plan)
     listed = context.store.listed(left.settled, context.store.settled_head())
     above = frozenset(left.above)
@@ -153,7 +157,8 @@ class Drain:
         above: list[int] = []
         if self.jobs_may_be_left and held.keep_others_out:
             return self._apply_done(pause)
-        # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is theirs.
+        # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is
+        # theirs.
         if self._context.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
             position = self._context.store.newest()
             if self._projectors.programs_behind(position):
@@ -170,9 +175,11 @@ class Drain:
         return position, LeftBehind(settled=settled, above=above, events=dict(stored))
 
     def _apply_done(self, pause: Pause) -> tuple[Place, LeftBehind]:
-        """The same where it is known which events have jobs left: applies those that have none. The others come to the new tables.
+        """The same where it is known which events have jobs left: applies those that have none. The others come to
+        the new tables.
 
-        While the tables are held no job ends, so blue holds just the events that were there and whose jobs are done after that.
+        While the tables are held no job ends, so blue holds just the events that were there and whose jobs are
+        done after that.
         """
         settled, store = self._projectors.position, self._context.store
         listed = store.listed(settled, HIGHEST)

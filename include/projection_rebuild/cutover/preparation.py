@@ -1,4 +1,5 @@
-"""What takes long at a cutover and is done before anybody is held: the long count, and the last look for rows without parents."""
+"""What takes long at a cutover and is done before anybody is held: the long count, and the last look for rows
+without parents."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def count_ahead(context: Context, connection: sa.Connection, stopped: Callable[[
 
 
 def refuse_orphans(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> None:
-    """Looks once more at the foreign keys to tables beside the run: nothing has held these to green since it was verified.
+    """Looks once more at the foreign keys to tables beside the run: nothing has held these to green since it was
+    verified.
 
     :raises VerificationFailed: rows of green have lost their parents
     """

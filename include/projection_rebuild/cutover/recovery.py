@@ -55,7 +55,8 @@ def _back_to_settled(context: Context, connection: sa.Connection, run: Run) -> N
 
 
 def _after_a_crash(context: Context, connection: sa.Connection, run: Run) -> SwapResult:
-    """What the ledger announced, with what is in doubt: the fence of the attempt may have died before the tables were renamed."""
+    """What the ledger announced, with what is in doubt: the fence of the attempt may have died before the tables
+    were renamed."""
     plan = context.plan_of(run)
     announced = run.swap_result.model_copy(
         update={"left_on_old": context.dialect.left_on_old(connection, context.switched_sets(plan))}

@@ -1,7 +1,7 @@
-"""Taking a switch back: retired tables become green once more, are brought up to date, and are switched by the same protocol.
+"""Taking a swap back: retired tables become green once more, are brought up to date, and are swapped by the same protocol.
 
 A rollback is a run like any other, only that its green tables are not made but taken back; so it can be killed and retried
-anywhere, and its own switch can be taken back in turn: that is the way forward again.
+anywhere, and its own swap can be taken back in turn: that is the way forward again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _statements(context: Context, connection: sa.Connection, tables: list[TableS
 
 
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
-    """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
+    """What this very run had applied above its checkpoints when it was planned before, in attempts at its swap that were given up."""
     before = context.ledger.runs.find(connection, context.run_id) if context.ledger.exists(connection) else None
     if before is None or (plan := before.record.plan).rolls_back != target.run_id:
         return []
@@ -85,7 +85,7 @@ def _applied_before(context: Context, connection: sa.Connection, target: Run) ->
 
 
 def _target(context: Context, connection: sa.Connection, of: str | None) -> tuple[Run, list[Retired]]:
-    """The run whose switch is to be taken back, and what it retired."""
+    """The run whose swap is to be taken back, and what it retired."""
     ours = {table for projector in context.projectors.values() for table in projector.tables()}
     found = (
         [each for each in context.ledger.owned_tables.retired(connection) if each.table in ours]
@@ -163,7 +163,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
 
     :param stopped: asked while a program is at work
     :returns: the position that they have reached
-    :raises StepOrderError: the run is in the middle of its switch, is no rollback, or the old tables are gone
+    :raises StepOrderError: the run is in the middle of its swap, is no rollback, or the old tables are gone
     :raises ClaimRefused: another run has taken the tables over
     """
     with context.dialect.connect() as connection:
@@ -226,7 +226,7 @@ def _restore(context: Context, connection: sa.Connection, plan: Plan, tables: li
 
 
 def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: TableSet) -> bool:
-    """Whether the table has green's name already, by this rollback or by another one of the same switch."""
+    """Whether the table has green's name already, by this rollback or by another one of the same swap."""
     if context.dialect.table_exists(connection, table.schema, table.old):
         return False
     by = context.ledger.owned_tables.run_of_green(connection, table.green)
@@ -255,7 +255,7 @@ def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, ta
         ledger.owned_tables.add_green(connection, context.run_id, table.green)
     if before not in (None, context.run_id) and ledger.checkpoints.of_projectors(connection, str(before)):
         ledger.checkpoints.hand_over(connection, str(before), context.run_id)
-        # It may have drained past appends that were still open, and then not switched.
+        # It may have drained past appends that were still open, and then not swapped.
         if (dead := ledger.runs.find(connection, str(before))) is not None:
             return dead.record.plan.already
     elif ledger.checkpoints.of_projectors(connection, context.run_id):

@@ -1,4 +1,5 @@
-"""The swap: catch up until little is left, hold the writers, drain, rename all tables at once, release; again, as long as it helps.
+"""The swap: catch up until little is left, hold the writers, drain, rename all tables at once, release; again, as
+long as it helps.
 
 What is held, and in which order, depends on the database; see ``docs/concepts/cutover.md``.
 """
@@ -30,8 +31,8 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
 
     :param stopped: asked before each attempt
     :raises Interrupted: ``stopped`` said so
-    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held; or rows have lost their
-        parents since verification
+    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held; or rows
+        have lost their parents since verification
     :raises Diverged: green is no longer what the events make
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified

@@ -11,7 +11,8 @@ class JobGotIn(Exception):
 
 
 class ProgramsBehind(Exception):
-    """A projector that is a program has events left, and cannot be called while the tables are held; this attempt is undone."""
+    """A projector that is a program has events left, and cannot be called while the tables are held; this attempt
+    is undone."""
 
 
 class JobsLeft(Exception):

@@ -18,7 +18,8 @@ MAINTENANCE = timedelta(minutes=2)
 
 
 def wait_for_snapshots(context: Context, connection: sa.Connection) -> None:
-    """Lets transactions end that began before green was filled: they would find it empty, and take that for an answer.
+    """Lets transactions end that began before green was filled: they would find it empty, and take that for an
+    answer.
 
     :raises SwapNotPossible: one is still open after ``swap.wait_for_snapshots``
     """
@@ -54,7 +55,8 @@ def maintenance(context: Context, connection: sa.Connection, tables: list[TableS
 def wait_for_maintenance(
     context: Context, connection: sa.Connection, tables: list[TableSet], stopped: Callable[[], bool]
 ) -> None:
-    """No attempt could succeed while a vacuum goes on: it holds its table for minutes, and nobody is to wait behind us for so long.
+    """No attempt could succeed while a vacuum goes on: it holds its table for minutes, and nobody is to wait
+    behind us for so long.
 
     :raises SwapNotPossible: it is still going on after :data:`MAINTENANCE`
     :raises Interrupted: ``stopped`` said so

@@ -1,8 +1,9 @@
 """How a database cuts over: one strategy for each way, which the engine's attempts are made by.
 
-The engine does what is the same everywhere: it catches up, drains, counts, writes the ledger, and tries again. A strategy
-decides what differs: whether appends need a fence, what is locked and by what, which statements share a transaction, and what
-can be believed after a crash. What an attempt has to remember between two calls is an object of that attempt alone.
+The engine does what is the same everywhere: it catches up, drains, counts, writes the ledger, and tries again. A
+strategy decides what differs: whether appends need a fence, what is locked and by what, which statements share a
+transaction, and what can be believed after a crash. What an attempt has to remember between two calls is an object
+of that attempt alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 Superseded = TypeVar("Superseded")
 
 ATTEMPTS_PER_QUEUE = 5
-"""Tables that are always being read never have a free moment. So one attempt of so many waits in the queue for its locks."""
+"""Tables that are always being read never have a free moment. So one attempt of so many waits in the queue for its
+locks."""
 
 
 class LockOrder(Enum):
@@ -54,14 +56,15 @@ class LockPolicy:
     """How one attempt takes its locks.
 
     :param timeout: the longest wait for a lock
-    :param nowait: look for a moment in which nobody uses the tables, so that nobody ever queues behind the attempt;
-        otherwise wait in the queue, which gets through where readers never leave a gap
+    :param nowait: look for a moment in which nobody uses the tables, so that nobody ever queues behind the
+        attempt; otherwise wait in the queue, which gets through where readers never leave a gap
     :param lock_order: what is taken first
     :param fence: what holds the appends back meanwhile, if something has to
     :param longest: for how long the tables may be held; past it the server should give them up by itself
     :param looked_at: other live tables, at which handlers look meanwhile
-    :param confirm: asked when nobody comes to the tables any more, where they cannot be held until they are renamed; raises if somebody
-        has come to them since they were taken, and from another thread. None: that does no harm
+    :param confirm: asked when nobody comes to the tables any more, where they cannot be held until they are
+        renamed; raises if somebody has come to them since they were taken, and from another thread. None: that
+        does no harm
     :param begins: called when the look is over, and somebody may wait from now on
     :param left: the seconds for which the writers may still be held
     """
@@ -99,7 +102,8 @@ class LockPolicy:
 
     @property
     def look(self) -> float:
-        """Seconds for which an attempt looks for a moment: whoever waits at the fence and has read the tables does not let go of them."""
+        """Seconds for which an attempt looks for a moment: whoever waits at the fence and has read the tables does
+        not let go of them."""
         fenced_already = self.lock_order is LockOrder.FENCE_FIRST
         return self.timeout.total_seconds() / 5 if fenced_already else self.longest.total_seconds() / 4
 
@@ -132,7 +136,8 @@ class HeldTables(ABC):
 
     @abstractmethod
     def planned_after(self, swap: PreparedSwap, policy: LockPolicy) -> list[str] | None:
-        """What follows the swap, as far as it can be worked out before it; None: it has to be read from the tables afterwards."""
+        """What follows the swap, as far as it can be worked out before it; None: it has to be read from the tables
+        afterwards."""
 
     @abstractmethod
     def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
@@ -145,7 +150,8 @@ class HeldTables(ABC):
         """
 
     def run_at_work(self, statement: str, timeout: timedelta) -> None:
-        """Executes a statement that follows the swap while the writers are still held, as :meth:`Cutover.run_at_work`."""
+        """Executes a statement that follows the swap while the writers are still held, as
+        :meth:`Cutover.run_at_work`."""
         self._dialect.cutover.run_at_work(self._connection, self._tables, statement, timeout)
 
 
@@ -188,7 +194,8 @@ class Cutover(ABC):
 
         :param attempt: its number, from 1
         :param fenced: whether it needs a fence
-        :param jobs_left: whether jobs may be left while the tables are swapped; then the first attempt begins with the tables
+        :param jobs_left: whether jobs may be left while the tables are swapped; then the first attempt begins with
+            the tables
         """
         if not fenced:
             return LockOrder.TABLES_ONLY
@@ -196,13 +203,14 @@ class Cutover(ABC):
 
     @abstractmethod
     def prepared_ahead(self, connection: sa.Connection, tables: Sequence[TableSet]) -> PreparedSwap | None:
-        """The swap, where it can be worked out before anybody is held and what is changed after it makes it fail; otherwise None."""
+        """The swap, where it can be worked out before anybody is held and what is changed after it makes it fail;
+        otherwise None."""
 
     # What the name of a retired table is needed for -------------------------------------------------------------
 
     def superseded_before(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
-        """The retired tables of earlier runs that are to be dropped before the first attempt, as late as can be: a cutover that is
-        refused before it costs nobody his rollback.
+        """The retired tables of earlier runs that are to be dropped before the first attempt, as late as can be: a
+        cutover that is refused before it costs nobody his rollback.
 
         :param look: finds all those whose names are needed
         """
@@ -229,8 +237,8 @@ class Cutover(ABC):
 
     @contextmanager
     def run_mutex(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
-        """Keeps other workers of a run from its swap, and from judging what has come of it, where a transaction does not: from the
-        moment when the ledger says that it begins until its tables are renamed.
+        """Keeps other workers of a run from its swap, and from judging what has come of it, where a transaction
+        does not: from the moment when the ledger says that it begins until its tables are renamed.
 
         :param name: the run's
         :param patience: how long another one is waited for
@@ -249,7 +257,8 @@ class Cutover(ABC):
         """What is done right after the swap, while the writers are still held; what is not, reconcile does."""
 
     def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        """Executes a statement of :meth:`SwapStatements.after_swap`. Others may queue behind it, so it takes no longer than ``timeout``.
+        """Executes a statement of :meth:`SwapStatements.after_swap`. Others may queue behind it, so it takes no
+        longer than ``timeout``.
 
         :raises TablesBusy: as after an error that :meth:`Statements.lock_was_refused` knows, trying again can help
         """
@@ -264,7 +273,8 @@ class Cutover(ABC):
         return False
 
     def unvalidated_orphans(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[TableSet, str]]:
-        """The foreign keys of the new live tables for which rows have no parents, where nothing that follows the swap validates them.
+        """The foreign keys of the new live tables for which rows have no parents, where nothing that follows the
+        swap validates them.
 
         :param tables: the live ones, as green ones of their own
         """

@@ -150,7 +150,7 @@ class DependentObjects(Sessions):
         """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
 
         It differs as soon as anything differs that :meth:`cannot_carry` or :meth:`before_swap` looks at, except what
-        :meth:`switch` compares by itself.
+        :meth:`swap_statements` compares by itself.
         """
 
     @abstractmethod

@@ -1,4 +1,5 @@
-"""MariaDB's way of cutting over: it renames no table that it has locked, so a swap is a RENAME behind a fence, and behind sentries."""
+"""MariaDB's way of cutting over: it renames no table that it has locked, so a swap is a RENAME behind a fence, and
+behind sentries."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class FencedRenameCutover(CutoverByRename):
     def lock_tables(
         self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy, beside: Sequence[str]
     ) -> Iterator[HeldTables]:
-        """The fence has to keep the writers from the tables. They may be held besides, to have a moment in which nobody uses them, but
-        neither with a promise, nor against the statement of the swap itself."""
+        """The fence has to keep the writers from the tables. They may be held besides, to have a moment in which
+        nobody uses them, but neither with a promise, nor against the statement of the swap itself."""
         self._dialect.limit_lock_wait(connection, policy.timeout)
         self._dialect.limit_silence(connection, policy.longest)
         with ending(lambda: self._dialect.limit_silence(connection, None)), self._held(connection, tables, policy) as held:
@@ -97,8 +98,8 @@ class FencedRenameCutover(CutoverByRename):
             yield reserved
 
     def may_have_lost_fence(self, attempt: int, *, jobs_left: bool) -> bool:
-        # A RENAME that waits may go on when its client is gone, while the fence ends. Only one that does not wait tells by itself
-        # that it was fenced.
+        # A RENAME that waits may go on when its client is gone, while the fence ends. Only one that does not wait
+        # tells by itself that it was fenced.
         order = self.lock_order(attempt, fenced=True, jobs_left=jobs_left)
         return not (self.nowait(attempt) and order is LockOrder.FENCE_FIRST)
 
@@ -146,14 +147,15 @@ class FencedTables(HeldTables):
         elif policy.fence:
             without_waiting(dialect, connection, rename, policy.look)
         else:
-            # Nobody is held meanwhile, and there is time to look for the moment, and whether an ALTER has come before it.
+            # Nobody is held meanwhile, and there is time to look for the moment, and whether an ALTER has come
+            # before it.
             seconds = policy.longest.total_seconds() / 4
             without_waiting(dialect, connection, rename, seconds, again=self.swap_statements)
         return True
 
 
 class SentriedTables(FencedTables):
-    """Held by sentries, who send away nobody but the RENAME's competitors.
+    """Held by sentries: nobody else comes to the tables, and nobody can look past a sentry, not even we.
 
     :param prepared: the swap, as it was before nobody could look past the sentries
     :param seen: the fingerprint of that moment

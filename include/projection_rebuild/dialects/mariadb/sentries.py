@@ -1,14 +1,14 @@
 """Keeps everybody from MariaDB's tables until a RENAME has them, one after the other.
 
-MariaDB has no RENAME of locked tables. What LOCK TABLES holds is let go of all at once, so that whoever waits for a later table
-has it before the RENAME comes to it; and tables cannot be locked one by one, as the children of foreign keys are locked
-with their parent. So each table has a sentry: a connection whose statement has the name of the table to itself and waits for the
-sentry table, which another connection has locked. Should that lock end (our process has died), the statement finds that neither
-is a view, and ends.
+MariaDB has no RENAME of locked tables. What LOCK TABLES holds is let go of all at once, so that whoever waits for
+a later table has it before the RENAME comes to it; and tables cannot be locked one by one, as the children of
+foreign keys are locked with their parent. So each table has a sentry: a connection whose statement has the name of
+the table to itself and waits for the sentry table, which another connection has locked. Should that lock end (our
+process has died), the statement finds that neither is a view, and ends.
 
-A sentry can go too early: it is killed, or a slow machine lets the RENAME come late to the next table. Where that would do harm, the
-RENAME comes last to another table of ours that is locked as well, the last sentry table. Who waits there has all tables before; so it
-is then that somebody looks whether anybody came between.
+A sentry can go too early: it is killed, or a slow machine lets the RENAME come late to the next table. Where that
+would do harm, the RENAME comes last to another table of ours that is locked as well, the last sentry table. Who
+waits there has all tables before; so it is then that somebody looks whether anybody came between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from projection_rebuild.dialects.base import Sessions, TablesBusy
 from projection_rebuild.errors import ConnectionRefused
 
 SENTRY_TABLE = "~projection_rebuild_gate"
-"""A table that nobody needs, there for as long as a swap takes. Locks are taken in the order of names: a sentry has its table before it comes to this one."""
+"""A table that nobody needs, there for as long as a swap takes. Locks are taken in the order of names: a sentry
+has its table before it comes to this one."""
 
 STEP = 0.002
 """Seconds that a RENAME has to wake up and come to the next table."""
@@ -34,8 +35,8 @@ WAITING = "Waiting for table metadata lock"
 
 
 def last_sentry_table(table: str) -> str:
-    """The name of the last sentry table of the run that has a table. Locks are taken in the order of names: it comes after all tables
-    with sentries.
+    """The name of the last sentry table of the run that has a table. Locks are taken in the order of names: it
+    comes after all tables with sentries.
 
     A run that was killed may leave it behind; the next one with this table uses it.
     """
@@ -133,12 +134,13 @@ class Sentries:
 
     @contextmanager
     def making_way(self, session: int, until: float, confirm: Callable[[], None] | None) -> Iterator[None]:
-        """Within it a RENAME takes the tables: a sentry goes when the RENAME waits for it, and already has the tables before.
+        """Within it a RENAME takes the tables: a sentry goes when the RENAME waits for it, and already has the
+        tables before.
 
         :param session: the RENAME's
         :param until: by the monotonic clock, when all have gone at the latest
-        :param confirm: asked when the RENAME has all tables, and waits at the last sentry table; what it raises is raised here, and
-            nothing is renamed
+        :param confirm: asked when the RENAME has all tables, and waits at the last sentry table; what it raises is
+            raised here, and nothing is renamed
         """
         done = threading.Event()
         arguments = [session, until, done, confirm]

@@ -17,7 +17,8 @@ from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, number_of
 def wait_in_the_queue(dialect: LockWaits, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
     """For tables that are always being read, which never have a free moment.
 
-    :raises TablesBusy: a transaction is open, and might be the victim of a deadlock; or nobody may say that none is
+    :raises TablesBusy: a transaction is open, and might be the victim of a deadlock; or nobody may say that none
+        is
     """
     dialect.limit_lock_wait(connection, timeout)
     time.sleep(moment.STALE)

@@ -18,8 +18,8 @@ from projection_rebuild.model.names import TableSet
 
 
 class LockedTablesCutover(CutoverByRename):
-    """LOCK TABLES covers the ledger, so that no other worker of a run is at its swap; and the last look is taken, and the tables are
-    renamed, under one lock, so that nothing is left on the old ones."""
+    """LOCK TABLES covers the ledger, so that no other worker of a run is at its swap; and the last look is taken,
+    and the tables are renamed, under one lock, so that nothing is left on the old ones."""
 
     # A session that has locked tables can use no others.
     sql_reads_no_events = "MySQL's switch holds the tables in a way that lets no SQL read events"
@@ -68,7 +68,8 @@ class LockedTablesCutover(CutoverByRename):
         timeout: timedelta,
         begins: Callable[[], object] = lambda: None,
     ) -> None:
-        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends it if it waits for too long.
+        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends
+        it if it waits for too long.
 
         :param look: for how many seconds the moment is looked for
         :param begins: called before each try
@@ -78,7 +79,8 @@ class LockedTablesCutover(CutoverByRename):
 
         @contextmanager
         def bounded() -> Iterator[None]:
-            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
+            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything
+            # as it was.
             with dialect.killed_after(connection, timeout):
                 begins()
                 yield

@@ -1,4 +1,5 @@
-"""What the ways of cutting over on MySQL and MariaDB have in common: DDL commits by itself, and the swap is one RENAME TABLE."""
+"""What the ways of cutting over on MySQL and MariaDB have in common: DDL commits by itself, and the swap is one
+RENAME TABLE."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ ROW_LOCK_WAIT = "SET SESSION innodb_lock_wait_timeout = 1"
 
 
 class CutoverByRename(Cutover):
-    """The ledger announces the swap and commits; then the tables are renamed. After a crash the tables tell whether they were."""
+    """The ledger announces the swap and commits; then the tables are renamed. After a crash the tables tell
+    whether they were."""
 
     _dialect: MySQLFamily
 

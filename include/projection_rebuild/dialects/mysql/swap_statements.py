@@ -19,7 +19,7 @@ from projection_rebuild.errors import changed_since
 from projection_rebuild.model.names import TableSet
 
 REHEARSAL = timedelta(seconds=10)
-"""For how long a plan waits for another one that rehearses its switch."""
+"""For how long a plan waits for another one that rehearses its swap."""
 
 LiveAndOld = tuple[text.Keyed, text.Keyed]
 
@@ -81,7 +81,7 @@ class MySQLSwapStatements(MySQLShadow, SwapStatements):
         return PreparedSwap([*counters, f"RENAME TABLE {', '.join(renames)}"], partial(self._planned_after, read, planned))
 
     def _refuse_changes(self, table: TableSet, run: Sequence[TableSet], blue: text.Definition, green: text.Definition) -> None:
-        """Foreign keys that blue has been given meanwhile are not looked for: they come after the switch, from the retired table."""
+        """Foreign keys that blue has been given meanwhile are not looked for: they come after the swap, from the retired table."""
         if table.form is not None:
             # Another structure on purpose.
             return

@@ -12,16 +12,17 @@ from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.cutover import Switch
 from projection_rebuild.model.names import TableSet
 
-# A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may have come in one
-# message with its BEGIN). READ COMMITTED gives its
-# snapshot up after each statement, and takes another one with another xmin, or is a statement by itself.
+# A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may
+# have come in one message with its BEGIN). READ COMMITTED gives its snapshot up after each statement, and takes
+# another one with another xmin, or is a statement by itself.
 _SNAPSHOTS = """
 SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_xmin IS NOT NULL
    AND (state LIKE 'idle in transaction%%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
 
-# What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way to whoever waits, but
-# only after deadlock_timeout. Any other statement is a later one of the same transaction, and may hold values that no log should have.
+# What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way
+# to whoever waits, but only after deadlock_timeout. Any other statement is a later one of the same transaction,
+# and may hold values that no log should have.
 _MAINTENANCE = r"""
 SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(
     CASE WHEN a.query ~* '^\s*(autovacuum:|vacuum|analyze|lock|create\s+(unique\s+)?index|reindex|cluster)' THEN split_part(a.query, ';', 1)

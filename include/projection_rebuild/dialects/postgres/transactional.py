@@ -40,12 +40,14 @@ class TransactionalCutover(CutoverInTransaction):
         with Catalog.of(connection) as catalog:
             switch = Switch(catalog, tables)
             views, names = switch.locks(), switch.locked_tables()
-        # In another order at each attempt: against readers that lock the tables the other way round, a fixed one starves.
+        # In another order at each attempt: against readers that lock the tables the other way round, a fixed one
+        # starves.
         random.shuffle(names)
         self._dialect.limit_lock_wait(connection, policy.timeout)
         with self._dialect.transaction(connection):
             first, *others = [*views, *(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE" for name in names)]
-            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all of them.
+            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all
+            # of them.
             limit = milliseconds(policy.timeout)
             bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
             locks = [longest_silence(policy.longest), first, *bounded, f"SET lock_timeout = {limit}"]
@@ -74,7 +76,8 @@ class HeldByLocks(HeldInTransaction):
 
 
 def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
-    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that takes too long."""
+    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that
+    takes too long."""
     limit = max(1, round(rest.total_seconds() * 1000))
     look = (
         "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
