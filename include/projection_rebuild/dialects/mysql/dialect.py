@@ -48,7 +48,6 @@ class MySQLDialect(MySQLFamily):
     """See :class:`MySQLFamily`."""
 
     database = "mysql"
-    hides_other_tables = True
     own_settings = ours.MYSQL
     column_holds = HOLDS | {"json": Holds.NARROW_JSON}
     innodb_tables = "INNODB_TABLES"
