@@ -31,7 +31,7 @@ def finish_at_once(
                 raise PauseTooLong
             run(statement, max(shortest, timedelta(seconds=seconds)))
     except (sa.exc.DBAPIError, TablesBusy, PauseTooLong) as error:
-        if isinstance(error, sa.exc.DBAPIError) and not dialect.lock_was_refused(error):
+        if isinstance(error, sa.exc.DBAPIError) and not dialect.is_lock_timeout(error):
             raise
         context.log("foreign keys and the names of constraints could not be put right at once; reconcile does it")
         # The last statements would have made these settings anew.

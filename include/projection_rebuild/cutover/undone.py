@@ -46,8 +46,8 @@ def can_be_retried(context: Context, error: BaseException) -> bool:
     """Whether an error ends only this attempt: everything is as it was, or the tables tell on which side they are."""
     return (
         isinstance(error, (*_REASONS, PauseTooLong, TablesBusy))
-        or context.dialect.lock_was_refused(error)
-        or context.dialect.was_cut(error)
+        or context.dialect.is_lock_timeout(error)
+        or context.dialect.is_disconnect(error)
     )
 
 
@@ -55,7 +55,7 @@ def reason(context: Context, cause: BaseException | None) -> str:
     """Why an attempt has failed."""
     if isinstance(cause, PauseTooLong):
         return f"the pause grew too long (ms: {cause})"
-    if cause is not None and context.dialect.was_cut(cause):
+    if cause is not None and context.dialect.is_disconnect(cause):
         return "the connection that held the tables was cut, by the server if nothing was heard of it for swap.max_pause"
     if isinstance(cause, JobsLeft) and context.spec.live_writer.jobs_left is not None:
         return "live_writer.jobs_left gave events, and the tables could not be held against their jobs"

@@ -128,7 +128,7 @@ class _Look:
             found = list(question())
         except Exception as error:
             trouble = trouble_of(error)
-            if trouble is None or not self._dialect.was_denied(error):
+            if trouble is None or not self._dialect.is_permission_error(error):
                 raise
             problem = f"it cannot be looked at: {trouble.describe()}"
             found = [Finding(about=about, problem=problem, remedy="put this and what else is listed right", refuses=True)]

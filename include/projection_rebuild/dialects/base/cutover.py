@@ -144,7 +144,7 @@ class HeldTables(ABC):
         """Executes the statements of a swap, and looks at the clock between them.
 
         :returns: whether the fence held until the tables were swapped; False: it may have died just before
-        :raises TablesBusy: nothing has changed; as after an error that :meth:`Statements.lock_was_refused` knows
+        :raises TablesBusy: nothing has changed; as after an error that :meth:`Statements.is_lock_timeout` knows
         :raises FenceDied: nothing has changed
         :raises PauseTooLong: nothing has changed, or the transaction around it has to be rolled back
         """
@@ -232,7 +232,7 @@ class Cutover(ABC):
         """Holds the live tables for the swap, in one transaction where DDL can be rolled back; commits at the end.
 
         :param beside: our own tables in the same schema, which are written meanwhile
-        :raises TablesBusy: as an error that :meth:`Statements.lock_was_refused` knows
+        :raises TablesBusy: as an error that :meth:`Statements.is_lock_timeout` knows
         """
 
     @contextmanager
@@ -260,7 +260,7 @@ class Cutover(ABC):
         """Executes a statement of :meth:`SwapStatements.after_swap`. Others may queue behind it, so it takes no
         longer than ``timeout``.
 
-        :raises TablesBusy: as after an error that :meth:`Statements.lock_was_refused` knows, trying again can help
+        :raises TablesBusy: as after an error that :meth:`Statements.is_lock_timeout` knows, trying again can help
         """
         self._dialect.run(connection, statement)
 

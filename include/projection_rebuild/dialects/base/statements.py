@@ -89,11 +89,11 @@ class Statements(ABC):
     refusals: ClassVar[frozenset[Kind]] = frozenset({Kind.BUSY})
     """How statements end that were not given a lock."""
 
-    def lock_was_refused(self, error: BaseException | None) -> bool:
+    def is_lock_timeout(self, error: BaseException | None) -> bool:
         """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
         return isinstance(error, TablesBusy) or self.kind_of(error) in self.refusals
 
-    def was_cut(self, error: BaseException) -> bool:
+    def is_disconnect(self, error: BaseException) -> bool:
         """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.
 
         Never where DDL commits by itself: what a connection has left there may still be waiting to be done.
@@ -104,7 +104,7 @@ class Statements(ABC):
         """Whether a statement failed because a name that it speaks of has gone, or has been taken, since it was written."""
         return self.kind_of(error) is Kind.MISSING
 
-    def was_denied(self, error: BaseException) -> bool:
+    def is_permission_error(self, error: BaseException) -> bool:
         """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
         return self.kind_of(error) in DENIALS
 

@@ -105,9 +105,9 @@ class MariaDBDialect(MySQLFamily):
     def cutover(self) -> FencedRenameCutover:
         return FencedRenameCutover(self)
 
-    def was_cut(self, error: BaseException) -> bool:
+    def is_disconnect(self, error: BaseException) -> bool:
         # Whatever it has left is waited for by the mutex of its run, before anybody tries again.
-        return died(error) or super().was_cut(error)
+        return died(error) or super().is_disconnect(error)
 
     def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return [each for table in tables for each in self._left_on_old(connection, table)]

@@ -108,7 +108,7 @@ class FencedRenameCutover(CutoverByRename):
         try:
             without_waiting(self._dialect, connection, statement, timeout.total_seconds())
         except sa.exc.DBAPIError as error:
-            if not self._dialect.lock_was_refused(error):
+            if not self._dialect.is_lock_timeout(error):
                 raise
             wait_in_the_queue(self._dialect, connection, statement, timeout)
 

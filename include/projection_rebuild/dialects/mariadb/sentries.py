@@ -179,7 +179,7 @@ class Sentries:
         try:
             self._dialect.run(self._watcher, f"SELECT 1 FROM {last_table} LIMIT 0")
         except sa.exc.DBAPIError as error:
-            if not self._dialect.lock_was_refused(error):
+            if not self._dialect.is_lock_timeout(error):
                 raise
             return True
         return False

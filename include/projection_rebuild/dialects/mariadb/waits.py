@@ -51,7 +51,7 @@ def without_waiting(
             dialect.run(connection, statement)
             return
         except sa.exc.DBAPIError as error:
-            if not dialect.lock_was_refused(error) or time.monotonic() > deadline:
+            if not dialect.is_lock_timeout(error) or time.monotonic() > deadline:
                 raise
         refused = True
         time.sleep(random.uniform(*moment.GLANCES))  # noqa: S311 - spreads retries, guards nothing

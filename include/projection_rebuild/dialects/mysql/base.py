@@ -171,7 +171,7 @@ class MySQLBase(LockWaits):
         try:
             self._execute(connection, "SELECT 1")
         except sa.exc.DBAPIError as error:
-            if not self.lock_was_refused(error):
+            if not self.is_lock_timeout(error):
                 raise
 
     def _if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Any:

@@ -52,7 +52,7 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
                 with self.fence(schema, table, timedelta(seconds=min(1, max(0.1, waited / 20)))):
                     return
             except sa.exc.DBAPIError as error:
-                if not self.lock_was_refused(error):
+                if not self.is_lock_timeout(error):
                     raise
                 if left < 0:
                     raise not_settled(table, patience) from error

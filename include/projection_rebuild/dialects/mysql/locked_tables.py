@@ -53,7 +53,7 @@ class LockedTablesCutover(CutoverByRename):
         try:
             self._dialect.run(connection, "UNLOCK TABLES")
         except sa.exc.DBAPIError as error:
-            if not self._dialect.lock_was_refused(error):
+            if not self._dialect.is_lock_timeout(error):
                 raise
             # A kill that came late has struck it, and strikes but once.
             self._dialect.run(connection, "UNLOCK TABLES")

@@ -416,7 +416,7 @@ class PostgresDialect(PostgresSwapStatements, Dialect):
             for tried in ours.trial(self.quote(schema or "")):
                 self._execute(connection, tried)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated or self.lock_was_refused(error):
+            if error.connection_invalidated or self.is_lock_timeout(error):
                 raise
             yield Finding(
                 about=about,
@@ -715,7 +715,7 @@ class PostgresDialect(PostgresSwapStatements, Dialect):
             # One message is one transaction: should we hang, the server has let go all the same.
             self._execute_all(connection, ["SET LOCAL lock_timeout = 100", lock])
         except sa.exc.DBAPIError as error:
-            if self.lock_was_refused(error):
+            if self.is_lock_timeout(error):
                 return False
             raise
         return True

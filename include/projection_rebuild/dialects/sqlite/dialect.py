@@ -121,7 +121,7 @@ class SqliteDialect(SqliteSwapStatements, Dialect):
         try:
             self._execute(connection, "PRAGMA schema_version").scalar_one()
         except sa.exc.DBAPIError as error:
-            if not self.lock_was_refused(error):
+            if not self.is_lock_timeout(error):
                 raise
         return None
 
@@ -237,7 +237,7 @@ class SqliteDialect(SqliteSwapStatements, Dialect):
             # Not executed: it would wait for another writer, and fail as if it were not allowed.
             self._execute(connection, "EXPLAIN UPDATE sqlite_master SET sql = sql").close()
         except sa.exc.OperationalError as error:
-            if self.lock_was_refused(error):
+            if self.is_lock_timeout(error):
                 raise
             yield (
                 "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are; let the "
