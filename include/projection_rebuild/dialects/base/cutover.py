@@ -124,7 +124,8 @@ class HeldTables(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
-        """The transaction of the drain and of what the ledger announces."""
+        """The transaction of the drain and of what the ledger announces. No other one is opened on the connection that
+        holds the tables: on MySQL it would give them up."""
 
     def fingerprint(self) -> str:
         """See :meth:`DependentObjects.hanging`."""
