@@ -236,7 +236,7 @@ def test_each_change_makes_a_difference_to_the_last_look(kind: str, live: sa.Eng
 
         def of(table: TableSet) -> list[str]:
             try:
-                return dialect.switch(connection, [table])
+                return dialect.swap_statements(connection, [table]).statements
             except CloneError as error:
                 return [error.message]
 

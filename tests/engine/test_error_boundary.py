@@ -246,10 +246,10 @@ def test_tables_that_are_never_free_are_named(
 ) -> None:
     monkeypatch.setattr(retire, "PATIENCE", timedelta(0))
     made = rebuild(switched)
-    dialect = type(made._context.dialect)
+    dialect, cutover = type(made._context.dialect), type(made._context.dialect.cutover)
     with monkeypatch.context() as patched:
-        patched.setattr(dialect, "after_switch", lambda *_: ["ALTER TABLE"])
-        patched.setattr(dialect, "run_at_work", use)
+        patched.setattr(dialect, "after_swap", lambda *_: ["ALTER TABLE"])
+        patched.setattr(cutover, "run_at_work", use)
         found = told(made.reconcile)
     assert isinstance(found, LockNotHad) and found.retryable and found.code == "PR-DB-06"
     assert "reconcile: " in found.message and "somebody has used " in found.message and "orders" in found.message

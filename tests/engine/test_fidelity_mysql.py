@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from projection_rebuild.dialects.mariadb.fenced_rename import FencedTables
 from projection_rebuild.dialects.mysql import create_table as mysql_text
 from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.mysql.locked_tables import LockedTables
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
@@ -250,10 +252,11 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(engine: sa.Engine,
                 for statement in dialect.constrain_green(connection, table, tables):
                     dialect.run(connection, statement)
                 assert dialect.orphans(connection, table, tables) == []
-            for step in (dialect.switch, dialect.after_switch):
-                for statement in step(connection, tables):
-                    dialect.run(connection, statement)
-            assert dialect.after_switch(connection, tables) == []
+            for statement in dialect.swap_statements(connection, tables).statements:
+                dialect.run(connection, statement)
+            for statement in dialect.after_swap(connection, tables):
+                dialect.run(connection, statement)
+            assert dialect.after_swap(connection, tables) == []
         assert {name: said for name, said in schema_of(engine).items() if name in before} == before
     with engine.begin() as connection:
         for table in reversed(tables):
@@ -271,17 +274,18 @@ def test_whatever_statement_was_the_last_the_rest_is_done_later(engine: sa.Engin
         run_to(made, "verify")
         dialect, tables = tables_of(made)
         with pytest.MonkeyPatch.context() as patch:
-            for verb in ("planned_after_switch", "after_switch"):
-                patch.setattr(MySQLFamily, verb, lambda *_: [])
+            for held in (LockedTables, FencedTables):
+                patch.setattr(held, "planned_after", lambda *_: [])
+            patch.setattr(MySQLFamily, "after_swap", lambda *_: [])
             made.swap()
         with dialect.connect() as connection:
-            statements = dialect.after_switch(connection, tables)
+            statements = dialect.after_swap(connection, tables)
             remaining = len(statements) - cut
             for statement in statements[:cut]:
                 dialect.run(connection, statement)
         made.reconcile()
         with dialect.connect() as connection:
-            assert dialect.after_switch(connection, tables) == []
+            assert dialect.after_swap(connection, tables) == []
         made.drop_old()
         assert schema_of(engine) == before
         cut += 3
@@ -472,7 +476,7 @@ def test_every_change_of_blue_is_told_by_name(small_shop: sa.Engine) -> None:
         told = []
         for table in made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run"))):
             with pytest.raises(CloneError) as refused:
-                made._context.dialect.switch(connection, [table])
+                made._context.dialect.swap_statements(connection, [table])
             told.append(str(refused.value))
     assert [each for each in CHANGED if each not in "\n".join(told)] == []
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Manners
+from projection_rebuild.dialects.base import LockPolicy
 from projection_rebuild.dialects.sqlite import create_table as text
 from projection_rebuild.errors import CloneError, PlanError, VerificationFailed
 from projection_rebuild.model.names import TableSet
@@ -82,15 +82,15 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(rich_sqlite: sa.En
     with_old = schema_of(rich_sqlite)
     for _ in range(2):
         with dialect.connect() as connection:
-            with dialect.hold(connection, tables, Manners(LOCK_WAIT), []):
-                for statement in dialect.take_back(connection, tables):
+            with dialect.cutover.lock_tables(connection, tables, LockPolicy(LOCK_WAIT), []):
+                for statement in dialect.restore_names(connection, tables):
                     dialect.run(connection, statement)
             for table in tables:
                 assert dialect.index_green(connection, table) == []
-            with dialect.hold(connection, tables, Manners(LOCK_WAIT), []):
-                for statement in dialect.switch(connection, tables):
+            with dialect.cutover.lock_tables(connection, tables, LockPolicy(LOCK_WAIT), []):
+                for statement in dialect.swap_statements(connection, tables).statements:
                     dialect.run(connection, statement)
-            assert dialect.after_switch(connection, tables) == []
+            assert dialect.after_swap(connection, tables) == []
         assert schema_of(rich_sqlite) == with_old
     assert rows_of(rich_sqlite, "PRAGMA integrity_check") == [("ok",)]
     made.drop_old()
@@ -180,7 +180,7 @@ def changed_at(moment: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, 
         with engine.begin() as connection:
             connection.exec_driver_sql(statement)
     else:
-        just_before(monkeypatch, engine, "hold", statement)
+        just_before(monkeypatch, engine, "lock_tables", statement)
     return made
 
 

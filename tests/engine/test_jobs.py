@@ -129,7 +129,7 @@ def test_an_event_that_is_committed_while_the_switch_drains_is_left_to_its_job(
 
 @pytest.fixture
 def kept(new_database: Callable[[str], sa.URL]) -> Iterator[sa.Engine]:
-    """MariaDB, which has no RENAME of locked tables: keepers have them until then."""
+    """MariaDB, which has no RENAME of locked tables: sentries have them until then."""
     engine = sa.create_engine(new_database("mariadb"))
     yield prepare(engine)
     engine.dispose()
@@ -155,22 +155,22 @@ def _within_the_drain(monkeypatch: pytest.MonkeyPatch, action: Callable[[], obje
 
 
 @pytest.mark.mariadb
-def test_a_job_that_comes_past_a_keeper_undoes_the_attempt(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_comes_past_a_sentry_undoes_the_attempt(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its event is in the table that was about to be retired, and was not drained."""
     stored, said = _with_jobs_left(kept), []
     made = rebuild(kept, live_writer=TOLD_APART, swap={"max_pause": "20s"}, log=said.append)
     run_to(made, "verify", RunOptions(max_count_drift_percent=100))
 
-    def send_keepers_away() -> None:
+    def send_sentries_away() -> None:
         with kept.connect() as connection:
-            keepers = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DROP VIEW%%' AND DB = DATABASE()"
-            found = connection.exec_driver_sql(keepers).scalars().all()
+            sentries = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'DROP VIEW%%' AND DB = DATABASE()"
+            found = connection.exec_driver_sql(sentries).scalars().all()
             assert found
             for each in found:
                 connection.exec_driver_sql(f"KILL QUERY {each}")
         _do_jobs(kept, most=3)
 
-    _within_the_drain(monkeypatch, send_keepers_away)
+    _within_the_drain(monkeypatch, send_sentries_away)
     assert made.swap().attempts > 1
     monkeypatch.undo()
     assert any("a job had come to the tables before they were renamed" in each for each in said)
@@ -180,7 +180,7 @@ def test_a_job_that_comes_past_a_keeper_undoes_the_attempt(kept: sa.Engine, monk
 
 
 @pytest.mark.mariadb
-def test_keepers_stay_for_as_long_as_the_drain_takes(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentries_stay_for_as_long_as_the_drain_takes(kept: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """However shortly locks are waited for: a second, the shortest that the server knows."""
     stored, failed = _with_jobs_left(kept), []
     made = rebuild(kept, live_writer=TOLD_APART, swap={"max_pause": "20s"})

@@ -13,6 +13,6 @@ def test_each_kind_has_the_dialect_by_which_its_tests_are_chosen(dialect: Dialec
 
 def test_every_kind_is_in_every_choice_or_its_opposite() -> None:
     assert [*DIALECTS] == DATABASES
-    for name in ("one_writer", "ddl_commits", "validates_keys", "reads_offsets"):
+    for name in ("one_writer", "ddl_commits", "reads_offsets"):
         chosen = [each.values[0] for value in (True, False) for each in having(**{name: value})]
         assert sorted(chosen) == sorted(DATABASES) and having(**{name: True}) and having(**{name: False})

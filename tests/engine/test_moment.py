@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Manners, TablesBusy
+from projection_rebuild.dialects.base import HeldTables, LockOrder, LockPolicy, TablesBusy
 from projection_rebuild.rebuild import Rebuild
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
@@ -47,15 +47,16 @@ class _Client(threading.Thread):
             self.failure = error
 
 
-def _held(made: Rebuild, connection: sa.Connection, **manners: Any) -> AbstractContextManager[None]:
+def _held(made: Rebuild, connection: sa.Connection, **policy: Any) -> AbstractContextManager[HeldTables]:
     context = made._context
     tables = context.switched_sets(context.plan_of(context.ledger.runs.get(connection, "run")))
-    return context.dialect.hold(connection, tables, Manners(timeout=timedelta(seconds=5), **manners), context.ledger.tables)
+    chosen = LockPolicy(timeout=timedelta(seconds=5), **policy)
+    return context.dialect.cutover.lock_tables(connection, tables, chosen, context.ledger.tables)
 
 
 @pytest.mark.mysql
-@pytest.mark.parametrize("polite", [True, False])
-def test_who_comes_between_look_and_lock_is_not_waited_for(mysql_url: sa.URL, polite: bool) -> None:
+@pytest.mark.parametrize("nowait", [True, False])
+def test_who_comes_between_look_and_lock_is_not_waited_for(mysql_url: sa.URL, nowait: bool) -> None:
     """He has read a table, and would be the victim of a deadlock if he wrote to it while somebody waits for it."""
     engine, made = _verified(mysql_url)
     dialect = made._context.dialect
@@ -76,7 +77,8 @@ def test_who_comes_between_look_and_lock_is_not_waited_for(mysql_url: sa.URL, po
 
     with dialect.connect() as connection:
         sa.event.listen(dialect.engine, "after_cursor_execute", comes)
-        with suppress(TablesBusy), _held(made, connection, polite=polite, longest=timedelta(seconds=20), nobody_waits=True):
+        unfenced: dict[str, Any] = {"longest": timedelta(seconds=20), "lock_order": LockOrder.TABLES_ONLY}
+        with suppress(TablesBusy), _held(made, connection, nowait=nowait, **unfenced):
             pass
         sa.event.remove(dialect.engine, "after_cursor_execute", comes)
     came[0].join()
@@ -92,15 +94,15 @@ def test_only_single_statements_are_waited_for_in_the_queue(mysql_url: sa.URL) -
     reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
     with alone, engine.connect() as client, made._context.dialect.connect() as connection:
         client.exec_driver_sql("SELECT count(*) FROM orders")
-        with pytest.raises(TablesBusy), _held(made, connection, polite=False):
+        with pytest.raises(TablesBusy), _held(made, connection, nowait=False):
             pass
         client.rollback()
         reader.start()
         until(lambda: _at_work(engine, slow))
-        with pytest.raises(TablesBusy), _held(made, connection, longest=timedelta(0), nobody_waits=True):
+        with pytest.raises(TablesBusy), _held(made, connection, longest=timedelta(0), lock_order=LockOrder.TABLES_ONLY):
             pass
         began: list[bool] = []
-        with _held(made, connection, polite=False, begins=lambda: began.append(reader.is_alive())):
+        with _held(made, connection, nowait=False, begins=lambda: began.append(reader.is_alive())):
             reader.join()
         # The clock runs while others may wait behind the reader.
         assert began == [True]
@@ -116,14 +118,15 @@ def test_mariadb_waits_in_the_queue_for_no_transaction(mariadb_url: sa.URL) -> N
     reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
     with alone, engine.connect() as client, dialect.connect() as connection:
         tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
-        statements = dialect.switch(connection, tables)
-        manners = Manners(timedelta(seconds=5), polite=False)
+        statements = dialect.swap_statements(connection, tables).statements
+        policy = LockPolicy(timedelta(seconds=5), nowait=False)
         client.exec_driver_sql("SELECT count(*) FROM orders")
-        with pytest.raises(TablesBusy):
-            dialect.run_switch(connection, tables, statements, manners)
-        client.rollback()
-        reader.start()
-        until(lambda: _at_work(engine, slow))
-        dialect.run_switch(connection, tables, statements, manners)
+        with dialect.cutover.lock_tables(connection, tables, policy, []) as held:
+            with pytest.raises(TablesBusy):
+                held.run_swap(statements, policy)
+            client.rollback()
+            reader.start()
+            until(lambda: _at_work(engine, slow))
+            held.run_swap(statements, policy)
         reader.join()
     engine.dispose()

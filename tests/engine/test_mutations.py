@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,10 +11,14 @@ import sqlalchemy as sa
 
 from projection_rebuild import ledger
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.dialects.base import Dialect, Fence
+from projection_rebuild.dialects.base import Cutover, Dialect, Fence, HeldTables
+from projection_rebuild.dialects.mariadb.fenced_rename import FencedTables
+from projection_rebuild.dialects.mysql.locked_tables import LockedTables
+from projection_rebuild.dialects.postgres.transactional import HeldByLocks
 from projection_rebuild.errors import ClaimRefused, RebuildError
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.ledger import Checkpoint
+from projection_rebuild.model.names import TableSet
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay import catch_up
 from projection_rebuild.replay.handler_replay import HandlerReplay
@@ -186,11 +190,14 @@ def _retired(made: Any) -> list[Any]:
         return list(context.ledger.owned_tables.retired(connection, run_id=context.run_id))
 
 
+HELD: dict[str, type[HeldTables]] = {"postgresql": HeldByLocks, "mysql": LockedTables, "mariadb": FencedTables}
+
+
 @contextmanager
-def unheld(self: Dialect, connection: sa.Connection, *_: object) -> Iterator[None]:
-    """The locks of the switch, left out."""
-    with nullcontext() if self.ddl_commits else self.transaction(connection):
-        yield
+def unheld(self: Cutover, connection: sa.Connection, tables: Sequence[TableSet], *_: object) -> Iterator[HeldTables]:
+    """The locks of the swap, left out."""
+    with self._dialect.ddl_transaction(connection):
+        yield HELD[self._dialect.database](self._dialect, connection, tables)
 
 
 @contextmanager
@@ -202,9 +209,9 @@ def unfenced(self: Dialect, *_: object) -> Iterator[Fence]:
 @pytest.mark.parametrize(
     ("kind", "measure", "left_out"),
     [
-        pytest.param("postgres", "hold", unheld, marks=pytest.mark.postgres),
+        pytest.param("postgres", "lock_tables", unheld, marks=pytest.mark.postgres),
         pytest.param("mariadb", "fence", unfenced, marks=pytest.mark.mariadb),
-        pytest.param("mysql", "hold", unheld, marks=pytest.mark.mysql),
+        pytest.param("mysql", "lock_tables", unheld, marks=pytest.mark.mysql),
     ],
 )
 def test_without_locks_a_writer_of_blue_is_lost(
@@ -213,19 +220,20 @@ def test_without_locks_a_writer_of_blue_is_lost(
     """A client that appends and projects in one transaction, while the tables are about to be switched."""
     made = rebuild(database)
     run_to(made, "verify")
-    dialect = type(made._context.dialect)
-    monkeypatch.setattr(dialect, measure, left_out)
-    original = dialect.run_switch
+    dialect = made._context.dialect
+    monkeypatch.setattr(type(dialect if measure == "fence" else dialect.cutover), measure, left_out)
+    held = HELD[dialect.database]
+    original = held.run_swap
 
-    def while_a_client_writes(self: Dialect, *switch: Any) -> Any:
+    def while_a_client_writes(self: HeldTables, *swap: Any) -> Any:
         with database.begin() as writer:
             writer.execute(shop.stored_events.insert(), [LATE])
             writer.exec_driver_sql(
                 "INSERT INTO orders (id, customer, status, placed_on) VALUES ('late', 1, 'placed', '2026-03-01')"
             )
-        return original(self, *switch)
+        return original(self, *swap)
 
-    monkeypatch.setattr(dialect, "run_switch", while_a_client_writes)
+    monkeypatch.setattr(held, "run_swap", while_a_client_writes)
     made.swap()
     assert "late" not in actual(database)["orders"]
 

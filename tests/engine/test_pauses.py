@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.cutover import swap
+from projection_rebuild.cutover import pause
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.dialects.base import Manners, PauseTooLong
-from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.base import HeldTables, LockPolicy, PauseTooLong
+from projection_rebuild.dialects.mysql.locked_tables import LockedTables
+from projection_rebuild.dialects.postgres.transactional import HeldByLocks
 from projection_rebuild.errors import PlanError
 from projection_rebuild.model.results import PARTS, SwapResult
 from projection_rebuild.spec.options import RunOptions
@@ -50,18 +51,21 @@ def test_what_follows_the_rename_is_left_to_reconcile_when_the_time_is_up(
 ) -> None:
     before, made, clock = schema_of(dozen), run_of(dozen, "Six", "run"), ShiftedClock()
     run_to(made, "verify")
-    at_work, done = MySQLFamily.run_at_work, []
+    # MySQL's own, and that of the others.
+    owners, done = [LockedTables, HeldTables], []
+    at_work = {owner: owner.run_at_work for owner in owners}
 
-    def slow(self: Any, *arguments: Any) -> None:
-        at_work(self, *arguments)
+    def slow(self: HeldTables, *arguments: Any) -> None:
+        next(run for owner, run in at_work.items() if isinstance(self, owner))(self, *arguments)
         done.append(arguments)
         # The second statement is the first one that takes its time.
         if len(done) == 2:
             clock.ahead += 61
 
     with monkeypatch.context() as patched:
-        patched.setattr(swap, "time", clock)
-        patched.setattr(MySQLFamily, "run_at_work", slow)
+        patched.setattr(pause, "time", clock)
+        for owner in owners:
+            patched.setattr(owner, "run_at_work", slow)
         assert made.swap().attempts == 1
     assert len(done) == 2
     made.reconcile()
@@ -78,7 +82,8 @@ def test_the_server_itself_ends_a_switch_whose_time_is_up(postgres_url: sa.URL, 
     with dialect.connect() as connection:
         connection.exec_driver_sql("CREATE TABLE t (id INT)")
         with pytest.raises(PauseTooLong), dialect.transaction(connection):
-            dialect.run_switch(connection, [], ["DROP TABLE t", *statements], Manners(timedelta(seconds=1), left=lambda: 0.2))
+            brief = LockPolicy(timedelta(seconds=1), left=lambda: 0.2)
+            HeldByLocks(dialect, connection, []).run_swap(["DROP TABLE t", *statements], brief)
         assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one() == 0
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "0"
     assert time.monotonic() - began < 1800

@@ -487,9 +487,9 @@ def test_a_switch_gives_its_connection_back_as_it_was(family_url: sa.URL) -> Non
         assert isinstance(dialect, MySQLFamily)
         with dialect.connect() as connection:
             query = "SELECT @@SESSION.wait_timeout"
-            dialect._limit_silence(connection, timedelta(seconds=2))
+            dialect.limit_silence(connection, timedelta(seconds=2))
             assert connection.exec_driver_sql(query).scalar() == 3
-            dialect._limit_silence(connection, None)
+            dialect.limit_silence(connection, None)
             assert connection.exec_driver_sql(query).scalar() == 28800
 
 

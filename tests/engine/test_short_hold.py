@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.cutover import swap
+from projection_rebuild.cutover import attempt, pause
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import DatabaseTrouble, SwapNotPossible
 from projection_rebuild.eventstore.store import EventStore
@@ -124,7 +124,7 @@ def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
 ) -> None:
     made = rebuild(shop_on_each, **ALONE, swap={"attempts": 2})
     run_to(made, "verify")
-    clock, look = ShiftedClock(), swap.refuse_replaced
+    clock, look = ShiftedClock(), attempt.refuse_replaced
     held: list[bool] = []
 
     def slow(*args: Any) -> None:
@@ -132,9 +132,9 @@ def test_an_attempt_that_looks_at_the_tables_for_too_long_is_undone(
         if held:
             clock.ahead += made._context.spec.swap.max_pause.total_seconds() + 1
 
-    monkeypatch.setattr(swap, "time", clock)
+    monkeypatch.setattr(pause, "time", clock)
     after_the_hold(monkeypatch, lambda: held.append(True))
-    monkeypatch.setattr(swap, "refuse_replaced", slow)
+    monkeypatch.setattr(attempt, "refuse_replaced", slow)
     with pytest.raises(SwapNotPossible):
         made.swap()
     assert not state_of(made).has_switched

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.dialects.base import Dialect, Manners, PauseTooLong
+from projection_rebuild.dialects.base import Dialect, LockPolicy, PauseTooLong
 from projection_rebuild.errors import PlanError
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.spec.options import RunOptions
@@ -47,7 +47,7 @@ BESIDE = [
     "CREATE VIRTUAL TABLE words USING fts5(word)",
 ]
 TABLES = [TableSet.of(name, schema=None, limit=1_000) for name in PARTS]
-IN_TIME = Manners(timedelta(seconds=1))
+IN_TIME = LockPolicy(timedelta(seconds=1))
 
 
 def _filled(name: str) -> list[str]:
@@ -82,10 +82,10 @@ def _master(connection: sa.Connection, what: str = "type, name, tbl_name, sql") 
     return [tuple(each) for each in connection.exec_driver_sql(f"SELECT {what} FROM sqlite_master ORDER BY type, name")]
 
 
-def _switch(dialect: Dialect, connection: sa.Connection, manners: Manners = IN_TIME) -> None:
-    statements = dialect.switch(connection, TABLES)
-    with dialect.hold(connection, TABLES, manners, []):
-        dialect.run_switch(connection, TABLES, statements, manners)
+def _switch(dialect: Dialect, connection: sa.Connection, policy: LockPolicy = IN_TIME) -> None:
+    statements = dialect.swap_statements(connection, TABLES).statements
+    with dialect.cutover.lock_tables(connection, TABLES, policy, []) as held:
+        held.run_swap(statements, policy)
 
 
 def _altered(connection: sa.Connection) -> None:
@@ -147,11 +147,11 @@ def test_a_switch_whose_time_is_up_after_any_statement_leaves_all_as_it_was(part
     dialect = dialect_for(parts)
     with dialect.connect() as connection:
         before, done = _master(connection, "*"), 0
-        statements = len(dialect.switch(connection, TABLES))
+        statements = len(dialect.swap_statements(connection, TABLES).statements)
         for looks in range(statements + 1):
             left = iter([1.0] * looks)
             with pytest.raises(PauseTooLong):
-                _switch(dialect, connection, Manners(timedelta(seconds=1), left=lambda left=left: next(left, 0.0)))  # type: ignore[misc]
+                _switch(dialect, connection, LockPolicy(timedelta(seconds=1), left=lambda left=left: next(left, 0.0)))  # type: ignore[misc]
             assert _master(connection, "*") == before
             assert connection.exec_driver_sql("SELECT count(*) FROM both, parent_rebuild").scalar_one() == 2
             done += 1
@@ -171,9 +171,9 @@ dialect = dialect_for(sa.create_engine(sys.argv[1]))
 with dialect.connect() as connection:
     # So that changed pages are in the file before the end.
     connection.exec_driver_sql("PRAGMA cache_size = 1")
-    statements = dialect.switch(connection, TABLES)
-    with dialect.hold(connection, TABLES, IN_TIME, []):
-        dialect.run_switch(connection, TABLES, statements, IN_TIME)
+    statements = dialect.swap_statements(connection, TABLES).statements
+    with dialect.cutover.lock_tables(connection, TABLES, IN_TIME, []) as held:
+        held.run_swap(statements, IN_TIME)
         os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -201,7 +201,7 @@ def test_a_shell_that_goes_on_behind_an_error_changes_nothing(parts: sa.Engine, 
     """As sqlite3 does unless it is told otherwise; the statements may be from before a change."""
     dialect, file = dialect_for(parts), str(parts.url.database)
     with dialect.connect() as connection:
-        statements = [dialect.begin, *dialect.switch(connection, TABLES), "COMMIT"]
+        statements = [dialect.begin, *dialect.swap_statements(connection, TABLES).statements, "COMMIT"]
     first = "" if before.startswith(".") else before
     subprocess.run(["sqlite3", file], input=first, text=True, check=True)
     with parts.connect() as connection:
@@ -232,11 +232,11 @@ def _steps(tables: int, folder: Path) -> int:
             connection.exec_driver_sql(f"CREATE INDEX ix_{each.blue} ON {each.blue} (name, id)")
             for statement in [*dialect.create_green(connection, each), *dialect.index_green(connection, each)]:
                 dialect.run(connection, statement)
-        statements = dialect.switch(connection, sets)
+        statements = dialect.swap_statements(connection, sets).statements
         driver: Any = connection.connection.driver_connection
-        with dialect.hold(connection, sets, IN_TIME, []):
+        with dialect.cutover.lock_tables(connection, sets, IN_TIME, []) as held:
             driver.set_progress_handler(count, 100)
-            dialect.run_switch(connection, sets, statements, IN_TIME)
+            held.run_swap(statements, IN_TIME)
             driver.set_progress_handler(None, 0)
     engine.dispose()
     return steps[0]
@@ -252,7 +252,7 @@ def test_a_schema_that_changes_before_the_lock_is_read_anew(
     made = run_of(rich_sqlite, "run")
     run_to(made, "verify")
     before = [each for each in schema_of(rich_sqlite) if "_rebuild" not in each[1]]
-    just_before(monkeypatch, rich_sqlite, "hold", "CREATE TABLE beside (id INTEGER)")
+    just_before(monkeypatch, rich_sqlite, "lock_tables", "CREATE TABLE beside (id INTEGER)")
     assert made.swap().attempts == 2
     made.drop_old()
     assert [each for each in schema_of(rich_sqlite) if each[1] != "beside"] == before

@@ -1,24 +1,24 @@
-"""The switch among transactions that are older, slower or less polite than it would like them."""
+"""The swap among transactions that are older, or slower, than it would like them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from projection_rebuild.cutover import swap
+from projection_rebuild.cutover import retired_names, waits
 from projection_rebuild.dialects import dialect_for
-from projection_rebuild.dialects.base import Manners, TablesBusy
+from projection_rebuild.dialects.base import Dialect, HeldTables, LockOrder, LockPolicy, PreparedSwap, TablesBusy
 from projection_rebuild.dialects.mariadb.dialect import MariaDBDialect
-from projection_rebuild.dialects.mariadb.sentries import GATE
-from projection_rebuild.dialects.mysql.dialect import MySQLDialect
-from projection_rebuild.dialects.mysql.family import MySQLFamily
+from projection_rebuild.dialects.mariadb.fenced_rename import FencedTables
+from projection_rebuild.dialects.mariadb.sentries import SENTRY_TABLE
+from projection_rebuild.dialects.mysql.locked_tables import LockedTables
 from projection_rebuild.errors import (
     ClaimRefused,
     CloneError,
@@ -208,16 +208,16 @@ def test_a_fence_that_is_cut_before_the_switch_only_costs_an_attempt(
     nobody = {"contract": "detached", "drain_check": "SELECT 0"}
     made = rebuild(mysql_family, live_writer=nobody, swap={"attempts": 5})
     run_to(made, "verify")
-    dialect = type(dialect_for(mysql_family))
-    original = dialect.run_switch
     cut = []
 
-    def with_a_cut_fence(self: MySQLFamily, connection: sa.Connection, tables: Any, statements: Any, manners: Manners) -> bool:
-        if not cut:
-            cut.append(_cut_idle_connections(mysql_family, spare=self.session_id(connection)))
-        return original(self, connection, tables, statements, manners)
+    for held in (LockedTables, FencedTables):
 
-    monkeypatch.setattr(dialect, "run_switch", with_a_cut_fence)
+        def with_a_cut_fence(self: Any, *swap: Any, original: Any = held.run_swap) -> bool:
+            if not cut:
+                cut.append(_cut_idle_connections(mysql_family, spare=self._dialect.session_id(self._connection)))
+            return bool(original(self, *swap))
+
+        monkeypatch.setattr(held, "run_swap", with_a_cut_fence)
     result = made.swap()
     assert cut[0] >= 1 and result.attempts == 2 and result.in_doubt == 0
     made.reconcile()
@@ -230,16 +230,16 @@ def test_events_in_doubt_are_counted_and_reported(new_database: Callable[[str], 
     engine = _prepared(sa.create_engine(new_database("mariadb"), poolclass=sa.NullPool))
     made = rebuild(engine)
     run_to(made, "verify")
-    original = MariaDBDialect.run_switch
+    original = FencedTables.run_swap
 
-    def dies_meanwhile(self: MariaDBDialect, connection: sa.Connection, *switch: Any) -> bool:
-        original(self, connection, *switch)
-        _cut_idle_connections(engine, spare=self.session_id(connection))
+    def dies_meanwhile(self: FencedTables, *swap: Any) -> bool:
+        original(self, *swap)
+        _cut_idle_connections(engine, spare=self._dialect.session_id(self._connection))
         with engine.begin() as connection:
             connection.execute(shop.stored_events.insert(), LATE)
         return False
 
-    monkeypatch.setattr(MariaDBDialect, "run_switch", dies_meanwhile)
+    monkeypatch.setattr(FencedTables, "run_swap", dies_meanwhile)
     assert made.swap().in_doubt == 3
     with pytest.raises(FenceLost, match="3 events above position 500"):
         made.reconcile()
@@ -288,10 +288,10 @@ def test_a_switch_that_waits_in_vain_costs_no_rollback(mariadb_url: sa.URL) -> N
 
 
 def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits, ended = "waiting until the tables have been maintained", []
+    said_first, ended = "waiting until the tables have been maintained", []
 
     def heard(said: str) -> None:
-        if waits in said:
+        if said_first in said:
             connection.rollback()
             ended.append(said)
 
@@ -303,7 +303,7 @@ def test_a_vacuum_is_waited_for_and_named(postgres: sa.Engine, monkeypatch: pyte
         # As a VACUUM holds it, which nobody could keep from ending.
         connection.exec_driver_sql("LOCK TABLE orders IN SHARE UPDATE EXCLUSIVE MODE")
         with monkeypatch.context() as patch, pytest.raises(SwapNotPossible, match=r"maintained: session \d+ \(LOCK.*on orders"):
-            patch.setattr(swap, "MAINTENANCE", timedelta(0))
+            patch.setattr(waits, "MAINTENANCE", timedelta(0))
             made.swap()
         assert not ended
         assert made.swap().attempts == 1 and len(ended) == 1
@@ -317,7 +317,7 @@ def test_what_hangs_on_a_table_since_the_last_look_goes_with_its_name(
     just_before(
         monkeypatch,
         postgres,
-        "hold",
+        "lock_tables",
         "CREATE VIEW few_orders AS SELECT id FROM orders LIMIT 3",
         "CREATE TRIGGER kept BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     )
@@ -335,7 +335,7 @@ def test_a_privilege_that_is_granted_since_the_last_look_is_not_lost(
 ) -> None:
     made = rebuild(postgres)
     run_to(made, "verify")
-    just_before(monkeypatch, postgres, "hold", "GRANT SELECT ON orders TO PUBLIC")
+    just_before(monkeypatch, postgres, "lock_tables", "GRANT SELECT ON orders TO PUBLIC")
     with pytest.raises(CloneError, match="privilege SELECT"):
         made.swap()
 
@@ -354,7 +354,7 @@ def test_a_row_that_refers_to_a_new_order_does_not_hinder_the_switch(noted: sa.E
     made = rebuild(noted)
     run_to(made, "verify")
     note = f"INSERT INTO notes (of) VALUES ('{LATE[0]['aggregate_uuid']}')"
-    just_before(monkeypatch, noted, "switch", note, late=LATE[:1])
+    just_before(monkeypatch, noted, "swap_statements", note, late=LATE[:1])
     made.swap()
     assert actual(noted) == expected([*STORED, LATE[0]])
 
@@ -366,7 +366,7 @@ def test_a_row_that_would_lose_its_parent_is_found_at_the_last_moment(noted: sa.
             "INSERT INTO orders (id, customer, status, placed_on) VALUES ('by hand', 1, 's', '2026-01-01')"
         )
     run_to(made, "verify")
-    just_before(monkeypatch, noted, "hold", "INSERT INTO notes (of) VALUES ('by hand')")
+    just_before(monkeypatch, noted, "lock_tables", "INSERT INTO notes (of) VALUES ('by hand')")
     with pytest.raises(VerificationFailed, match="1 rows of notes refer to rows of orders"):
         made.swap()
     with noted.connect() as connection:
@@ -436,7 +436,7 @@ def test_an_append_that_was_open_during_an_undone_attempt_is_not_missed(
         append(engine, LATE[1:2])
         with monkeypatch.context() as patch:
             patch.setattr(EventStore, "settled_head", lambda self: position - 1)
-            patch.setattr(MySQLDialect, "run_switch", busy)
+            patch.setattr(LockedTables, "run_swap", busy)
             with pytest.raises(SwapNotPossible):
                 made.swap()
         project(slow, position, LATE[0])
@@ -521,16 +521,16 @@ def test_nobody_judges_a_switch_that_another_worker_is_within(mariadb_url: sa.UR
     """Its RENAME may still be to come, whatever the tables look like now."""
     engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
     run_to(rebuild(engine), "verify")
-    run_switch, looked = MariaDBDialect.run_switch, []
+    run_swap, looked = FencedTables.run_swap, []
 
-    def beside(dialect: MariaDBDialect, *given: Any) -> bool:
+    def beside(held: FencedTables, *given: Any) -> bool:
         with pytest.raises(SwapNotPossible, match="another worker"):
             rebuild(engine, swap={"max_pause": "300ms"}).swap()
         looked.append(given)
-        return run_switch(dialect, *given)
+        return run_swap(held, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MariaDBDialect, "run_switch", beside)
+        patch.setattr(FencedTables, "run_swap", beside)
         rebuild(engine).swap()
     assert looked and actual(engine) == expected(STORED)
     assert rebuild(engine).swap().tables == [*TABLES]
@@ -541,16 +541,16 @@ def test_nobody_judges_a_switch_that_another_worker_is_within(mariadb_url: sa.UR
 def test_the_server_cuts_a_worker_that_hangs_within_its_switch(mariadb_url: sa.URL, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = _prepared(sa.create_engine(mariadb_url, poolclass=sa.NullPool))
     run_to(rebuild(engine), "verify")
-    run_switch, heirs = MariaDBDialect.run_switch, []
+    run_swap, heirs = FencedTables.run_swap, []
 
-    def hangs(dialect: MariaDBDialect, *given: Any) -> bool:
+    def hangs(held: FencedTables, *given: Any) -> bool:
         if not heirs:
             heirs.append(rebuild(engine, swap={"max_pause": "2s"}))
             # As long as it hangs, and no longer than the server lets it, nobody else decides.
             heirs[0].swap()
-        return run_switch(dialect, *given)
+        return run_swap(held, *given)
 
-    monkeypatch.setattr(MariaDBDialect, "run_switch", hangs)
+    monkeypatch.setattr(FencedTables, "run_swap", hangs)
     result = rebuild(engine, swap={"max_pause": "500ms"}).swap()
     assert heirs and result.tables == [*TABLES] and actual(engine) == expected(STORED)
     engine.dispose()
@@ -576,8 +576,8 @@ def test_an_old_table_that_its_own_run_drops_at_the_same_moment_is_in_nobodys_wa
     made = rebuild(engine, "next")
     run_to(made, "verify")
     for name in ("drop_retired", "drop_within"):
-        drop = getattr(swap, name)
-        monkeypatch.setattr(swap, name, lambda *given, drop=drop: drop(*given) and False)
+        drop = getattr(retired_names, name)
+        monkeypatch.setattr(retired_names, name, lambda *given, drop=drop: drop(*given) and False)
     made.swap()
     assert actual(engine) == expected(STORED)
 
@@ -620,7 +620,7 @@ def test_a_rollback_goes_on_from_one_that_died_with_its_drain_done(mysql_url: sa
         append(engine, LATE[1:2])
         with monkeypatch.context() as patch:
             patch.setattr(EventStore, "settled_head", lambda self: position - 1)
-            patch.setattr(MySQLDialect, "run_switch", dies)
+            patch.setattr(LockedTables, "run_swap", dies)
             with pytest.raises(Died):
                 dead.swap()
         project(slow, position, LATE[0])
@@ -660,8 +660,8 @@ def test_who_uses_a_parent_beside_the_run_is_not_waited_for_with_the_tables_lock
     tables = made._context.switched_sets(made.plan(RunOptions()))
     with engine.connect() as client, dialect.connect() as connection:
         client.exec_driver_sql("SELECT count(*) FROM customers")
-        hold = dialect.hold(connection, tables, Manners(timeout=timedelta(seconds=0.1)), made._context.ledger.tables)
-        with pytest.raises(TablesBusy), hold:
+        brief = LockPolicy(timeout=timedelta(seconds=0.1))
+        with pytest.raises(TablesBusy), _locked(made._context.dialect, connection, tables, brief, made._context.ledger.tables):
             pass
         assert orders(client) == 0
     engine.dispose()
@@ -685,20 +685,21 @@ def test_an_alteration_that_ends_while_the_switch_looks_for_its_moment_is_seen(
     migration = threading.Thread(target=alters)
     with engine.connect() as client, dialect.connect() as connection:
         tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
-        statements = dialect.switch(connection, tables)
+        statements = dialect.swap_statements(connection, tables).statements
         orders(client)
         migration.start()
         until(lambda: _waiting(engine, "ALTER TABLE orders ADD COLUMN extra INT"))
 
-        def look(*given: Any) -> list[str]:
+        def look(*given: Any) -> PreparedSwap:
             client.rollback()
             migration.join()
             return looked(*given)
 
-        looked = dialect.switch
-        monkeypatch.setattr(dialect, "switch", look)
-        with pytest.raises(CloneError, match="column extra"):
-            dialect.run_switch(connection, tables, statements, Manners(timedelta(seconds=0.1), longest=timedelta(seconds=20)))
+        looked = dialect.swap_statements
+        monkeypatch.setattr(dialect, "swap_statements", look)
+        policy = LockPolicy(timedelta(seconds=0.1), longest=timedelta(seconds=20))
+        with pytest.raises(CloneError, match="column extra"), _locked(dialect, connection, tables, policy) as held:
+            held.run_swap(statements, policy)
     engine.dispose()
 
 
@@ -713,13 +714,19 @@ def kept(mariadb_url: sa.URL) -> Iterator[tuple[sa.Engine, MariaDBDialect, list[
     with dialect.connect() as connection:
         sets = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
         greens = [f"DELETE FROM {each.green}" for each in sets]
-        for statement in [*dialect.before_switch(connection, sets), "SET foreign_key_checks = 0", *greens]:
+        for statement in [*dialect.before_swap(connection, sets), "SET foreign_key_checks = 0", *greens]:
             dialect.run(connection, statement)
     yield engine, dialect, sets
     engine.dispose()
 
 
-TABLES_FIRST = Manners(timedelta(seconds=5), tables_first=True, longest=timedelta(seconds=20))
+TABLES_FIRST = LockPolicy(timedelta(seconds=5), lock_order=LockOrder.TABLES_FIRST, longest=timedelta(seconds=20))
+
+
+def _locked(
+    dialect: Dialect, connection: sa.Connection, tables: list[TableSet], policy: LockPolicy, beside: Sequence[str] = ()
+) -> AbstractContextManager[HeldTables]:
+    return dialect.cutover.lock_tables(connection, tables, policy, beside)
 
 
 def _counts(engine: sa.Engine) -> dict[str, int]:
@@ -749,41 +756,43 @@ def test_whoever_waits_for_a_table_that_is_kept_comes_to_the_new_one(
     found: dict[str, int] = {}
     before_each_statement(monkeypatch, dialect, lambda statement: time.sleep(0.1) if "RENAME" in statement else None)
     with dialect.connect() as connection:
-        with dialect.hold(connection, tables, TABLES_FIRST, []):
+        with _locked(dialect, connection, tables, TABLES_FIRST) as held:
             clients = _counting(engine, found)
-            dialect.run_switch(connection, tables, dialect.switch(connection, tables), TABLES_FIRST)
+            held.run_swap(held.swap_statements().statements, TABLES_FIRST)
         for client in clients:
             client.join()
     assert found == dict.fromkeys(TABLES, 0)
 
 
 @pytest.mark.mariadb
-def test_keepers_leave_when_a_switch_is_given_up(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]]) -> None:
+def test_sentries_leave_when_a_swap_is_given_up(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]]) -> None:
     engine, dialect, tables = kept
     before, found = _counts(engine), dict[str, int]()
-    with dialect.connect() as connection, suppress(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
+    with dialect.connect() as connection, suppress(TablesBusy), _locked(dialect, connection, tables, TABLES_FIRST):
         clients = _counting(engine, found)
         raise TablesBusy
     for client in clients:
         client.join()
     assert found == before
     with engine.connect() as connection:
-        assert GATE not in connection.exec_driver_sql("SHOW TABLES").scalars().all()
+        assert SENTRY_TABLE not in connection.exec_driver_sql("SHOW TABLES").scalars().all()
 
 
 @pytest.mark.mariadb
-def test_a_gate_that_opens_by_accident_does_no_harm(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]]) -> None:
+def test_a_sentry_table_that_becomes_free_by_accident_does_no_harm(
+    kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]],
+) -> None:
     engine, dialect, tables = kept
     before = _counts(engine)
     with dialect.connect() as connection:
-        with dialect.hold(connection, tables, TABLES_FIRST, []):
+        with _locked(dialect, connection, tables, TABLES_FIRST) as held:
             for session in connection.exec_driver_sql(
                 "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND = 'Sleep'"
             ).scalars():
-                # The gate's own among them.
+                # The one that holds the sentry table among them.
                 dialect.run(connection, f"KILL {session}")
             assert _counts(engine) == before
-            dialect.run_switch(connection, tables, dialect.switch(connection, tables), TABLES_FIRST)
+            held.run_swap(held.swap_statements().statements, TABLES_FIRST)
     assert _counts(engine) == dict.fromkeys(TABLES, 0)
 
 
@@ -806,10 +815,10 @@ def held_back(engine: sa.Engine, limit: int, privileges: str) -> Iterator[sa.Eng
     [(4, "ALL"), (0, "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX")],
     ids=["connections", "right"],
 )
-def test_no_keepers_without(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]], limit: int, privileges: str) -> None:
+def test_no_sentries_without(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet]], limit: int, privileges: str) -> None:
     engine, _, tables = kept
     with held_back(engine, limit, privileges) as account, (dialect := dialect_for(account)).connect() as connection:
-        with pytest.raises(TablesBusy), dialect.hold(connection, tables, TABLES_FIRST, []):
+        with pytest.raises(TablesBusy), _locked(dialect, connection, tables, TABLES_FIRST):
             pass
         # Those that it had are given back.
         with dialect.connect(), dialect.connect(), dialect.connect():
@@ -817,13 +826,13 @@ def test_no_keepers_without(kept: tuple[sa.Engine, MariaDBDialect, list[TableSet
 
 
 @pytest.mark.mariadb
-def test_a_table_that_comes_after_the_gate_by_name_has_no_keeper(mariadb_url: sa.URL) -> None:
+def test_a_table_that_comes_after_the_sentry_table_by_name_has_no_sentry(mariadb_url: sa.URL) -> None:
     engine = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
     dialect = dialect_for(engine)
     with dialect.connect() as connection, engine.connect() as client:
         connection.exec_driver_sql("CREATE TABLE `\u00e9clairs` (id INT PRIMARY KEY)")
         table = TableSet.of("\u00e9clairs", schema=None, limit=64)
-        with dialect.hold(connection, [table], TABLES_FIRST, []):
+        with _locked(dialect, connection, [table], TABLES_FIRST):
             assert client.exec_driver_sql("SELECT count(*) FROM `\u00e9clairs`").scalar_one() == 0
     engine.dispose()
 
@@ -836,16 +845,16 @@ def test_tables_whose_holder_hangs_are_given_up_by_the_server(mysql_url: sa.URL)
     run_to(made, "clone")
     dialect = made._context.dialect
     tables = made._context.switched_sets(made.plan(RunOptions()))
-    brief = Manners(timeout=timedelta(seconds=1), longest=timedelta(milliseconds=200))
+    brief = LockPolicy(timeout=timedelta(seconds=1), longest=timedelta(milliseconds=200))
     freed: list[int] = []
     with engine.connect() as client, pytest.raises(sa.exc.OperationalError), dialect.connect() as connection:
         client.exec_driver_sql("SET SESSION lock_wait_timeout = 5")
-        with dialect.hold(connection, tables, brief, made._context.ledger.tables):
+        with _locked(dialect, connection, tables, brief, made._context.ledger.tables):
             freed.append(orders(client))
             dialect.run(connection, "SELECT 1")
     assert freed == [0]
     with dialect.connect() as connection:
-        with dialect.hold(connection, tables, brief, made._context.ledger.tables):
+        with _locked(dialect, connection, tables, brief, made._context.ledger.tables):
             pass
         assert connection.exec_driver_sql("SELECT @@SESSION.wait_timeout = @@GLOBAL.wait_timeout").scalar()
     engine.dispose()

@@ -1,1 +1,1 @@
-"""The switch, the gate before it, what follows it, and the way back."""
+"""The swap, the gate before it, what follows it, and the way back."""

@@ -1,4 +1,4 @@
-"""After the switch: put right what could not be done within it, look once more, and give up the claims."""
+"""After the swap: put right what could not be done within it, look once more, and give up the claims."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 import sqlalchemy as sa
 
-from projection_rebuild.cutover.swap import switched_already
+from projection_rebuild.cutover.recovery import switched_already
 from projection_rebuild.errors import FenceLost, LeftOnOld
 from projection_rebuild.errors.drivers import trouble_of
 from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Run, RunState
@@ -21,15 +21,15 @@ from projection_rebuild.shadow.retire import when_free
 from projection_rebuild.spec.live_writer import LiveWriter
 
 AT_WORK = timedelta(seconds=1)
-"""The longest that a statement after the switch may hold others up."""
+"""The longest that a statement after the swap may hold others up."""
 
 
 def reconcile(context: Context) -> Reconciliation:
-    """Finishes the switch and records what is found; can be called again at any time.
+    """Finishes the swap and records what is found; can be called again at any time.
 
-    :raises StepOrderError: the run has not switched
+    :raises StepOrderError: the run has not swapped its tables
     :raises FenceLost: all is done and recorded, but events may be missing from the new tables
-    :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the switch is on the retired one
+    :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the swap is on the retired one
     """
     with context.dialect.connect() as connection:
         run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
@@ -74,7 +74,7 @@ def reconcile(context: Context) -> Reconciliation:
 
 
 def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> None:
-    """Brings dead runs of this rebuild to their end that were stopped within or right after their switch.
+    """Brings dead runs of this rebuild to their end that were stopped within or right after their swap.
 
     Until then the live tables may lack foreign keys, and the retired ones are all that is known of them.
     """
@@ -101,28 +101,27 @@ def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[
 
 
 def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
-    """Does what could not be done within the switch; what the rows do not allow is a finding, and done by a later call."""
+    """Does what could not be done within the swap; what the rows do not allow is a finding, and done by a later call."""
     findings = []
     switched = context.switched_sets(plan)
-    for statement in context.dialect.after_switch(connection, switched):
+    cutover = context.dialect.cutover
+    for statement in context.dialect.after_swap(connection, switched):
         try:
             names = [table.blue for table in switched]
-            when_free(context, names, partial(context.dialect.run_at_work, connection, switched, statement, AT_WORK))
+            when_free(context, names, partial(cutover.run_at_work, connection, switched, statement, AT_WORK))
         except sa.exc.IntegrityError as error:
             trouble = trouble_of(error)
             findings.append(
                 f"{trouble.describe() if trouble else 'refused'}, in {statement}: rows have lost their parents since verification. New rows are checked; correct "
                 "the others, then run reconcile again"
             )
-    if not context.dialect.validates_keys:
-        # Keys that were added without a look at the rows.
-        lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
-        findings += [
-            f"{table.blue} has rows that have lost their parents since verification, by the foreign key {each}. Correct them, then run "
-            "reconcile again"
-            for table in lives
-            for each in context.dialect.orphans(connection, table, lives)
-        ]
+    # Keys that were added without a look at the rows.
+    lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
+    findings += [
+        f"{table.blue} has rows that have lost their parents since verification, by the foreign key {key}. Correct them, then run "
+        "reconcile again"
+        for table, key in cutover.unvalidated_orphans(connection, lives)
+    ]
     return findings
 
 
@@ -132,13 +131,13 @@ def _of_run(context: Context, plan: Plan, counts: Mapping[str, int]) -> int:
 
 
 def _late(context: Context, plan: Plan, run: Run) -> int:
-    """Events up to F that the switch did not see; an append transaction that was open then has projected into the new tables."""
+    """Events up to F that the swap did not see; an append transaction that was open then has projected into the new tables."""
     left, position = run.left_behind, run.swap_result.position
     return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
 
 
 def _still_left_on_old(context: Context, connection: sa.Connection, plan: Plan, swapped: SwapResult) -> list[str]:
-    """What somebody did to a live table within its switch, as long as nobody has put it right."""
+    """What somebody did to a live table within its swap, as long as nobody has put it right."""
     now = context.dialect.left_on_old(connection, context.switched_sets(plan)) if swapped.left_on_old else []
     return [
         f"{each}: somebody changed the live table at the very moment of the switch, when nothing could keep him from it. Do the same to the "
@@ -149,7 +148,7 @@ def _still_left_on_old(context: Context, connection: sa.Connection, plan: Plan, 
 
 
 def in_doubt(swapped: SwapResult) -> str:
-    """What to do when nothing held appends back for a moment of the switch."""
+    """What to do when nothing held appends back for a moment of the swap."""
     return (
         f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above {said(swapped.position)} were "
         "appended around that moment, and some of them may be missing from the new tables: trigger the rebuild of these projectors again"

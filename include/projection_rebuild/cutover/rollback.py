@@ -1,13 +1,12 @@
-"""Taking a switch back: retired tables become green once more, are brought up to date, and are switched by the same protocol.
+"""Taking a swap back: retired tables become green once more, are brought up to date, and are swapped by the same protocol.
 
 A rollback is a run like any other, only that its green tables are not made but taken back; so it can be killed and retried
-anywhere, and its own switch can be taken back in turn: that is the way forward again.
+anywhere, and its own swap can be taken back in turn: that is the way forward again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -22,7 +21,7 @@ from projection_rebuild.model.positions import BEGINNING, Place, said
 from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
-from projection_rebuild.run.statements import planned_switch, printed, within
+from projection_rebuild.run.statements import planned_swap, printed, within
 from projection_rebuild.shadow import live_tables
 from projection_rebuild.shadow.clone import drop_leftover
 from projection_rebuild.shadow.retire import when_free
@@ -68,14 +67,14 @@ def _statements(context: Context, connection: sa.Connection, tables: list[TableS
     """The DDL of a rollback. Its foreign keys are made before the renames, which take them along."""
     dialect, retired = context.dialect, [replace(table, green=table.old) for table in tables]
     keys = [each for table in retired for each in dialect.constrain_green(connection, table, retired)]
-    back = dialect.take_back(connection, tables)
+    back = dialect.restore_names(connection, tables)
     # Both halves may free a name.
-    before = [each for each in dialect.before_switch(connection, tables) if each not in back]
-    return printed(context, connection, [*keys, *within(context, back), *before, *planned_switch(context, connection, tables)])
+    before = [each for each in dialect.before_swap(connection, tables) if each not in back]
+    return printed(context, connection, [*keys, *within(context, back), *before, *planned_swap(context, connection, tables)])
 
 
 def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
-    """What this very run had applied above its checkpoints when it was planned before, in attempts at its switch that were given up."""
+    """What this very run had applied above its checkpoints when it was planned before, in attempts at its swap that were given up."""
     before = context.ledger.runs.find(connection, context.run_id) if context.ledger.exists(connection) else None
     if before is None or (plan := before.record.plan).rolls_back != target.run_id:
         return []
@@ -83,7 +82,7 @@ def _applied_before(context: Context, connection: sa.Connection, target: Run) ->
 
 
 def _target(context: Context, connection: sa.Connection, of: str | None) -> tuple[Run, list[Retired]]:
-    """The run whose switch is to be taken back, and what it retired."""
+    """The run whose swap is to be taken back, and what it retired."""
     ours = {table for projector in context.projectors.values() for table in projector.tables()}
     found = (
         [each for each in context.ledger.owned_tables.retired(connection) if each.table in ours]
@@ -159,7 +158,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
 
     :param stopped: asked while a program is at work
     :returns: the position that they have reached
-    :raises StepOrderError: the run is in the middle of its switch, is no rollback, or the old tables are gone
+    :raises StepOrderError: the run is in the middle of its swap, is no rollback, or the old tables are gone
     :raises ClaimRefused: another run has taken the tables over
     """
     with context.dialect.connect() as connection:
@@ -176,7 +175,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         tables = context.switched_sets(plan)
         context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
         live_tables.refuse_at_once(context, connection, tables, run)
-        plan = _take_back(context, connection, plan, tables)
+        plan = _restore(context, connection, plan, tables)
         for table in tables:
             for statement in context.dialect.index_green(connection, table):
                 context.dialect.run(connection, statement)
@@ -193,7 +192,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         return projectors.position
 
 
-def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
+def _restore(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
     """Renames what still has its old name, sets the checkpoints, and takes over from a rollback that stopped half-way.
 
     :returns: the plan, with what that rollback has projected already
@@ -222,7 +221,7 @@ def _take_back(context: Context, connection: sa.Connection, plan: Plan, tables: 
 
 
 def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: TableSet) -> bool:
-    """Whether the table has green's name already, by this rollback or by another one of the same switch."""
+    """Whether the table has green's name already, by this rollback or by another one of the same swap."""
     if context.dialect.table_exists(connection, table.schema, table.old):
         return False
     by = context.ledger.owned_tables.run_of_green(connection, table.green)
@@ -233,8 +232,8 @@ def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: Tab
 
 def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
     dialect = context.dialect
-    with nullcontext() if dialect.ddl_commits else dialect.transaction(connection):
-        for statement in dialect.take_back(connection, tables):
+    with dialect.ddl_transaction(connection):
+        for statement in dialect.restore_names(connection, tables):
             dialect.run(connection, statement)
 
 
@@ -251,7 +250,7 @@ def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, ta
         ledger.owned_tables.add_green(connection, context.run_id, table.green)
     if before not in (None, context.run_id) and ledger.checkpoints.of_projectors(connection, str(before)):
         ledger.checkpoints.hand_over(connection, str(before), context.run_id)
-        # It may have drained past appends that were still open, and then not switched.
+        # It may have drained past appends that were still open, and then not swapped.
         if (dead := ledger.runs.find(connection, str(before))) is not None:
             return dead.record.plan.already
     elif ledger.checkpoints.of_projectors(connection, context.run_id):

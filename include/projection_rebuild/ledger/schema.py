@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -217,7 +216,7 @@ def _allow_null(dialect: Dialect, connection: sa.Connection, table: sa.Table, co
     from alembic.operations import Operations
 
     # SQLite makes the table anew, so it is a matter of all or nothing there.
-    with nullcontext() if dialect.ddl_commits else dialect.transaction(connection):
+    with dialect.ddl_transaction(connection):
         operations = Operations(MigrationContext.configure(connection))
         for name in _refusing_null(connection, table, columns):
             with operations.batch_alter_table(table.name, schema=table.schema) as batch:

@@ -15,7 +15,7 @@ from projection_rebuild.planning.preflight import preflight
 from projection_rebuild.replay.shards import shard_counts
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
-from projection_rebuild.run.statements import planned_switch, printed
+from projection_rebuild.run.statements import planned_swap, printed
 from projection_rebuild.spec.options import RunOptions
 
 
@@ -80,7 +80,7 @@ def _statements(context: Context, connection: sa.Connection, made: Plan) -> list
         statements += [each for each in dialect.index_green(connection, table) if each not in statements]
         statements += dialect.analyze(connection, table)
     statements += [each for table in tables for each in dialect.constrain_green(connection, table, tables)]
-    statements += dialect.before_switch(connection, tables)
+    statements += dialect.before_swap(connection, tables)
     drops = [each for table in reversed(tables) for each in dialect.drop_table(connection, table, table.old)]
     # What hangs on two tables goes with the first of them.
-    return printed(context, connection, [*statements, *planned_switch(context, connection, tables), *dict.fromkeys(drops)])
+    return printed(context, connection, [*statements, *planned_swap(context, connection, tables), *dict.fromkeys(drops)])

@@ -1,4 +1,4 @@
-"""The statements of a switch, as a dry run prints them."""
+"""The statements of a swap, as a dry run prints them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from projection_rebuild.model.names import TableSet
 from projection_rebuild.run.context import Context
 
 
-def planned_switch(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-    """The statements of a switch and what follows it at once, before there is anything to be switched."""
+def planned_swap(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    """The statements of a swap and what follows it at once, before there is anything to be swapped."""
     dialect = context.dialect
-    switch = within(context, dialect.switch(connection, tables, planned=True))
-    return [*switch, *dialect.planned_after_switch(connection, tables, planned=True)]
+    swap = dialect.swap_statements(connection, tables, planned=True)
+    return [*within(context, swap.statements), *swap.after()]
 
 
 def within(context: Context, statements: Sequence[str]) -> list[str]:

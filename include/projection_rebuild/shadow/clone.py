@@ -111,7 +111,7 @@ def _wait_for_writers(context: Context, table: TableSet) -> None:
             with dialect.fence(table.schema, table.green, timedelta(seconds=1)):
                 return
         except Exception as error:
-            if not dialect.lock_was_refused(error):
+            if not dialect.is_lock_timeout(error):
                 raise
         if time.monotonic() > deadline:
             raise SettleTimeout(

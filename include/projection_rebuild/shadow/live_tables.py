@@ -1,7 +1,7 @@
 """Whether the live tables, and what hangs on them, are still as green was made like them.
 
 A dropped or renamed table whose name is given to a new one looks the same to whoever goes by names. So the run records each live
-table's identity when green is made, and the switch compares it. What the plan refuses, the switch refuses too: it asks the same
+table's identity when green is made, and the swap compares it. What the plan refuses, the swap refuses too: it asks the same
 question before anybody is held, and compares a fingerprint of the answer while the tables are held.
 """
 
@@ -27,7 +27,7 @@ def identities(context: Context, connection: sa.Connection, tables: Sequence[Tab
 
 
 def refuse_replaced(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> None:
-    """Refuses to switch where a live table is not the one that green was made like.
+    """Refuses to swap where a live table is not the one that green was made like.
 
     :raises CloneError: names the tables, and what to do
     """
@@ -62,7 +62,7 @@ def refuse_gone(context: Context, connection: sa.Connection, names: Sequence[str
 def refuse_at_once(context: Context, connection: sa.Connection, tables: Sequence[TableSet], run: Run) -> None:
     """The same before green is given what blue has: of another table it could not be completed.
 
-    Where a table gets another identity by some statements and is the same one all the same, this is left to the switch.
+    Where a table gets another identity by some statements and is the same one all the same, this is left to the swap.
 
     :raises CloneError: see :func:`refuse_replaced`
     """
@@ -80,7 +80,7 @@ MISSING = 3
 
 
 class Readiness:
-    """Whether the tables can be switched as they are: looked at before anybody is held, and once more while they are held."""
+    """Whether the tables can be swapped as they are: looked at before anybody is held, and once more while they are held."""
 
     def __init__(self, context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
         self._context = context
@@ -100,13 +100,13 @@ class Readiness:
         run = self._context.ledger.runs.get(self._connection, self._context.run_id)
         refuse_at_once(self._context, self._connection, self._tables, run)
         for again in reversed(range(LOOKS)):
-            for statement in dialect.before_switch(self._connection, self._tables):
+            for statement in dialect.before_swap(self._connection, self._tables):
                 dialect.run(self._connection, statement)
             # Before it is looked at: what comes later than this makes a difference.
             self._seen = dialect.hanging(self._connection, self._tables)
             refuse_uncarried(self._context, self._connection, self._tables)
             try:
-                dialect.switch(self._connection, self._tables)
+                dialect.swap_statements(self._connection, self._tables)
                 break
             except ChangedSince as error:
                 if not again:
@@ -140,17 +140,18 @@ class Readiness:
             self._seen = None
             raise TablesChanged from error
 
-    def confirm(self) -> None:
-        """Looks once more, while the tables are held: one question or a few.
+    def confirm(self, fingerprint: str) -> None:
+        """Looks once more, while the tables are held.
 
+        :param fingerprint: what hangs on the tables now, as :meth:`HeldTables.fingerprint` tells it
         :raises TablesChanged: something was done to the tables since :meth:`look`
         """
-        if self._context.dialect.hanging(self._connection, self._tables) != self._seen:
+        if fingerprint != self._seen:
             raise TablesChanged
 
 
 def refuse_uncarried(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
-    """Refuses to switch what a plan would refuse.
+    """Refuses to swap what a plan would refuse.
 
     :raises ChangedSince: names each object, and what to do
     """

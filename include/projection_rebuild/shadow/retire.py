@@ -118,7 +118,7 @@ def when_free(context: Context, tables: Sequence[str], action: Callable[[], None
     :param tables: their names, for the message
     :raises LockNotHad: somebody has used them for too long
     """
-    refused = context.dialect.lock_was_refused
+    refused = context.dialect.is_lock_timeout
     retrying = Retrying(
         stop=stop_after_delay(PATIENCE), wait=wait_random_exponential(multiplier=0.1, max=5), retry=retry_if_exception(refused)
     )

@@ -15,7 +15,9 @@ import pytest
 import sqlalchemy as sa
 
 from projection_rebuild import __main__ as command
-from projection_rebuild.cutover import swap
+from projection_rebuild.cutover import left_overs, preparation, waits
+from projection_rebuild.cutover.attempt import Attempt
+from projection_rebuild.cutover.contracts import Drain
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.dialects.base import Dialect
 from projection_rebuild.dialects.mysql import dialect as mysql
@@ -32,62 +34,62 @@ Action = Callable[[], object]
 
 
 def before_the_drain(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something at each attempt of the switch, once it has found no job left and holds what it holds."""
-    drain = swap._Attempt._drain
+    """Somebody does something at each attempt of the swap, once it has found no job left and holds what it holds."""
+    apply = Drain.apply
 
-    def drained(attempt: swap._Attempt) -> Any:
+    def drained(drain: Drain, *given: Any) -> Any:
         action()
-        return drain(attempt)
+        return apply(drain, *given)
 
-    patch.setattr(swap._Attempt, "_drain", drained)
+    patch.setattr(Drain, "apply", drained)
 
 
 def around_the_drain(patch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]) -> None:
     """As :func:`before_the_drain`, up to its end."""
-    drain = swap._Attempt._drain
+    apply = Drain.apply
 
-    def drained(attempt: swap._Attempt) -> Any:
+    def drained(drain: Drain, *given: Any) -> Any:
         with within():
-            return drain(attempt)
+            return apply(drain, *given)
 
-    patch.setattr(swap._Attempt, "_drain", drained)
+    patch.setattr(Drain, "apply", drained)
 
 
 def before_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something right before an attempt of the switch takes its locks."""
+    """Somebody does something right before an attempt of the swap takes its locks."""
     _around_the_hold(patch, before=action)
 
 
 def after_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something right after an attempt of the switch has its locks."""
+    """Somebody does something right after an attempt of the swap has its locks."""
     _around_the_hold(patch, after=action)
 
 
 def _around_the_hold(patch: pytest.MonkeyPatch, before: Action = lambda: None, after: Action = lambda: None) -> None:
-    hold = swap._Attempt._hold
+    hold = Attempt._hold
 
-    def held(attempt: swap._Attempt, *given: Any) -> Any:
+    def held(attempt: Attempt, *given: Any) -> Any:
         before()
         found = hold(attempt, *given)
         after()
         return found
 
-    patch.setattr(swap._Attempt, "_hold", held)
+    patch.setattr(Attempt, "_hold", held)
 
 
 def instead_of_waiting_for_snapshots(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something in the last moment before a switch takes its locks, where it would wait for open snapshots."""
-    patch.setattr(swap, "_wait_for_snapshots", lambda *_: action())
+    """Somebody does something in the last moment before a swap takes its locks, where it would wait for open snapshots."""
+    patch.setattr(waits, "wait_for_snapshots", lambda *_: action())
 
 
 def instead_of_finishing_the_switch(patch: pytest.MonkeyPatch, action: Action) -> None:
     """Tables have been renamed, and what is left to do at once is not done."""
-    patch.setattr(swap, "_finish_at_once", lambda *_: action())
+    patch.setattr(left_overs, "finish_at_once", lambda *_: action())
 
 
 def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
-    """A switch does not look for rows that have lost their parents since verification."""
-    patch.setattr(swap, "_refuse_orphans", lambda *_: None)
+    """A swap does not look for rows that have lost their parents since verification."""
+    patch.setattr(preparation, "refuse_orphans", lambda *_: None)
 
 
 def without_folding(patch: pytest.MonkeyPatch) -> None:
@@ -111,9 +113,10 @@ def old_tables_are_dropped_by(patch: pytest.MonkeyPatch, drop: Callable[..., obj
 def just_before(
     patch: pytest.MonkeyPatch, engine: sa.Engine, verb: str, *statements: str, late: list[dict[str, Any]] | None = None
 ) -> None:
-    """Somebody executes something, and appends, right before the dialect is first asked to do something."""
-    dialect = type(dialect_for(engine))
-    original, done = getattr(dialect, verb), []
+    """Somebody executes something, and appends, right before the dialect, or its way of cutting over, is first asked to do something."""
+    made = dialect_for(engine)
+    owner = type(made) if hasattr(made, verb) else type(made.cutover)
+    original, done = getattr(owner, verb), []
 
     def asked_late(*arguments: Any) -> Any:
         if not done:
@@ -124,7 +127,7 @@ def just_before(
                     connection.exec_driver_sql(statement)
         return original(*arguments)
 
-    patch.setattr(dialect, verb, asked_late)
+    patch.setattr(owner, verb, asked_late)
 
 
 def before_each_statement(patch: pytest.MonkeyPatch, dialect: Dialect, action: Callable[[str], object]) -> None:

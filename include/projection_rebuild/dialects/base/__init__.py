@@ -6,7 +6,17 @@ the catalogs each time, so that after a crash they return just what is still mis
 
 from __future__ import annotations
 
-from projection_rebuild.dialects.base.cutover import Cutover, Manners
+from abc import abstractmethod
+
+from projection_rebuild.dialects.base.cutover import (
+    Cutover,
+    CutoverInTransaction,
+    HeldBack,
+    HeldInTransaction,
+    HeldTables,
+    LockOrder,
+    LockPolicy,
+)
 from projection_rebuild.dialects.base.event_log import EventExpressions, EventLog, Fence
 from projection_rebuild.dialects.base.inspector import DependentObjects, Inspector, TableSize
 from projection_rebuild.dialects.base.partial_copy import KeyList, PartialCopy
@@ -15,6 +25,7 @@ from projection_rebuild.dialects.base.row_store import KEYS_PER_STATEMENT, Compa
 from projection_rebuild.dialects.base.sessions import CHECKED, LockWaits, Refusal, Sessions, own_port
 from projection_rebuild.dialects.base.shadow import SchemaTrial, Scratch, ShadowTables, TablesApart, wait_for
 from projection_rebuild.dialects.base.statements import DENIALS, Statements, died
+from projection_rebuild.dialects.base.swap_statements import PreparedSwap, SwapStatements
 from projection_rebuild.dialects.base.traffic import TrafficProbe
 from projection_rebuild.errors.outcomes import FenceDied, PauseTooLong, TablesBusy, TablesChanged
 
@@ -27,13 +38,18 @@ class Dialect(
     PreflightProbe,
     ShadowTables,
     TablesApart,
-    Cutover,
+    SwapStatements,
     Comparing,
     PartialCopy,
     EventLog,
     EventExpressions,
 ):
     """All that a database does for a rebuild, subject by subject. Whoever needs less asks for one of these."""
+
+    @property
+    @abstractmethod
+    def cutover(self) -> Cutover:
+        """The way in which this database cuts over."""
 
 
 __all__ = [
@@ -42,19 +58,25 @@ __all__ = [
     "KEYS_PER_STATEMENT",
     "Comparing",
     "Cutover",
+    "CutoverInTransaction",
     "DependentObjects",
     "Dialect",
     "EventExpressions",
     "EventLog",
     "Fence",
     "FenceDied",
+    "HeldBack",
+    "HeldInTransaction",
+    "HeldTables",
     "Inspector",
     "KeyList",
+    "LockOrder",
+    "LockPolicy",
     "LockWaits",
-    "Manners",
     "PartialCopy",
     "PauseTooLong",
     "PreflightProbe",
+    "PreparedSwap",
     "Refusal",
     "RowStore",
     "RunTables",
@@ -63,6 +85,7 @@ __all__ = [
     "Sessions",
     "ShadowTables",
     "Statements",
+    "SwapStatements",
     "TableSize",
     "TablesApart",
     "TablesBusy",

@@ -149,8 +149,8 @@ class DependentObjects(Sessions):
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
         """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
 
-        It differs as soon as anything differs that :meth:`unsupported_objects` or :meth:`before_switch` looks at, except what
-        :meth:`switch` compares by itself.
+        It differs as soon as anything differs that :meth:`unsupported_objects` or :meth:`before_swap` looks at, except what
+        :meth:`swap_statements` compares by itself.
         """
 
     @abstractmethod

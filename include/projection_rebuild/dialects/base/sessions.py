@@ -6,7 +6,7 @@ import os
 import socket
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -140,6 +140,12 @@ class Sessions(Statements):
             raise
 
     begin: ClassVar[str] = "BEGIN"
+
+    @contextmanager
+    def ddl_transaction(self, connection: sa.Connection) -> Iterator[None]:
+        """As :meth:`transaction`, around DDL; where each statement of it commits by itself, there is nothing to be around it."""
+        with nullcontext() if self.ddl_commits else self.transaction(connection):
+            yield
 
     def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
         """A query's rows as the driver makes them, so many at a time.

@@ -33,7 +33,10 @@ class Statements(ABC):
     """Bytes (MySQL: characters) in a name."""
 
     ddl_commits: ClassVar[bool]
-    """True where each DDL statement commits by itself, so that a switch cannot be rolled back."""
+    """True where each DDL statement commits by itself, so that a swap cannot be rolled back."""
+
+    one_writer: ClassVar[bool] = False
+    """True where a transaction that writes keeps all others from writing."""
 
     database: ClassVar[str]
     """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
@@ -103,11 +106,11 @@ class Statements(ABC):
     refusals: ClassVar[frozenset[Kind]] = frozenset({Kind.BUSY})
     """How statements end that were not given a lock."""
 
-    def lock_was_refused(self, error: BaseException | None) -> bool:
+    def is_lock_timeout(self, error: BaseException | None) -> bool:
         """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
         return isinstance(error, TablesBusy) or self.kind_of(error) in self.refusals
 
-    def was_cut(self, error: BaseException) -> bool:
+    def is_disconnect(self, error: BaseException) -> bool:
         """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.
 
         Never where DDL commits by itself: what a connection has left there may still be waiting to be done.
@@ -118,7 +121,7 @@ class Statements(ABC):
         """Whether a statement failed because a name that it speaks of has gone, or has been taken, since it was written."""
         return self.kind_of(error) is Kind.MISSING
 
-    def was_denied(self, error: BaseException) -> bool:
+    def is_permission_error(self, error: BaseException) -> bool:
         """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
         return self.kind_of(error) in DENIALS
 

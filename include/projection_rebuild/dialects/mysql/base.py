@@ -58,7 +58,8 @@ class MySQLBase(LockWaits):
         super().__init__(engine, known_as)
         self._own_sessions = connecting.OwnSessions(engine)
         self._takes_files = True
-        self._takes_many = True
+        self.takes_many = True
+        """Whether the connections take several statements in one message, as far as it is known."""
 
     def quote(self, name: str) -> str:
         # In backticks, which are right in any sql_mode.
@@ -125,13 +126,18 @@ class MySQLBase(LockWaits):
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"SET SESSION lock_wait_timeout = {max(1, math.ceil(timeout.total_seconds()))}")
 
-    def _limit_silence(self, connection: sa.Connection, longest: timedelta | None) -> None:
+    def limit_silence(self, connection: sa.Connection, longest: timedelta | None) -> None:
         """After which the server ends this connection, and its locks with it: its process may hang, or be gone without a word."""
         seconds = ours.value("wait_timeout") if longest is None else max(1, math.ceil(1.5 * longest.total_seconds()))
         self._execute(connection, f"SET SESSION wait_timeout = {seconds}")
 
     @contextmanager
-    def _named_lock(self, connection: sa.Connection, name: str, patience: timedelta) -> Iterator[bool]:
+    def named_lock(self, connection: sa.Connection, name: str, patience: timedelta) -> Iterator[bool]:
+        """A lock of the server's that one session at a time has, within this database.
+
+        :param patience: how long another one is waited for
+        :returns: whether it is ours
+        """
         database = self._execute(connection, "SELECT DATABASE()").scalar_one()
         key = f"projection_rebuild_{hashlib.sha256(f'{database}/{name}'.encode()).hexdigest()[:32]}"
         if self._execute(connection, "SELECT GET_LOCK(%s, %s)", key, patience.total_seconds()).scalar_one() != 1:
@@ -141,7 +147,8 @@ class MySQLBase(LockWaits):
             yield True
 
     @contextmanager
-    def _killed_after(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
+    def killed_after(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
+        """Within it another connection ends what this one executes, once that has taken so long."""
         session = self.session_id(connection)
         watchdog = threading.Timer(timeout.total_seconds(), self._cancel_in_time, [session])
         watchdog.start()
@@ -164,7 +171,7 @@ class MySQLBase(LockWaits):
         try:
             self._execute(connection, "SELECT 1")
         except sa.exc.DBAPIError as error:
-            if not self.lock_was_refused(error):
+            if not self.is_lock_timeout(error):
                 raise
 
     def _if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Any:

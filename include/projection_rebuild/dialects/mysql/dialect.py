@@ -1,33 +1,30 @@
-"""MySQL: a switch is one RENAME of tables that it has locked."""
+"""MySQL: a swap is one RENAME of tables that it has locked."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Manners
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql import hanging as around
-from projection_rebuild.dialects.mysql import moment, preflight
+from projection_rebuild.dialects.mysql import preflight
 from projection_rebuild.dialects.mysql import session as ours
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
 from projection_rebuild.dialects.mysql.event_log import not_settled
 from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.dialects.mysql.inspector import HOLDS, OLDEST_TRANSACTION
+from projection_rebuild.dialects.mysql.locked_tables import LockedTablesCutover
 from projection_rebuild.dialects.mysql.unsupported import Check
 from projection_rebuild.model.findings import Finding, refusal
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds
-
-HOLDING = "projection_rebuild_holds_tables"
 
 # Not INNODB_TRX: MySQL fails to show there the statements of others in which a character takes four bytes.
 _SNAPSHOTS = """
@@ -49,14 +46,9 @@ SELECT OBJECT_INSTANCE_BEGIN, OWNER_THREAD_ID, OWNER_EVENT_ID FROM performance_s
 
 
 class MySQLDialect(MySQLFamily):
-    """See :class:`MySQLFamily`.
-
-    LOCK TABLES covers the ledger, so that no other worker of a run is at its switch; and the last look is taken, and the tables are renamed,
-    under one lock, so that nothing is left on the old ones.
-    """
+    """See :class:`MySQLFamily`."""
 
     database = "mysql"
-    hides_other_tables = True
     own_settings = ours.MYSQL
     column_holds = HOLDS | {"json": Holds.NARROW_JSON}
     innodb_tables = "INNODB_TABLES"
@@ -151,130 +143,11 @@ class MySQLDialect(MySQLFamily):
         there = around.histograms(partial(self._execute, connection), table.schema, table.green)
         return list(self._histograms(connection, table, there))
 
-    # Switching --------------------------------------------------------------------------------------------------
+    # Cutting over -----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def hold(
-        self, connection: sa.Connection, tables: Sequence[TableSet], manners: Manners, beside: Sequence[str]
-    ) -> Iterator[None]:
-        self.limit_lock_wait(connection, manners.timeout)
-        self._limit_silence(connection, manners.longest)
-        # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
-        used = [(each.schema, name) for each in tables for name in (each.blue, each.green)]
-        used += self._parents_beside(connection, tables)
-        names = [*used, *((tables[0].schema, name) for name in beside)]
-        looked_at = [each for name in manners.looked_at if (each := (tables[0].schema, name)) not in names]
-        wanted = [f"{self.qualified(schema, name)} WRITE" for schema, name in names]
-        locks = ", ".join([*wanted, *(f"{self.qualified(schema, name)} READ" for schema, name in looked_at)])
-        try:
-            in_the_way = moment.unused([*used, *looked_at], by_transactions=not manners.polite)
-            self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", manners.look, manners.timeout, manners.begins)
-            connection.info[HOLDING] = True
-            yield
-        except BaseException:
-            # If the connection is gone, so are its locks; the error that matters is this one.
-            with suppress(sa.exc.SQLAlchemyError):
-                self._let_go(connection)
-            raise
-        self._let_go(connection)
-
-    def _parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
-        run = {each.blue for each in tables}
-        definitions = [(each, self._definition(connection, each.schema, each.blue)) for each in tables]
-        definitions += [(each, self._wanted(connection, each)) for each in tables if each.target_schema]
-        keys = [(each, key) for each, definition in definitions for key in definition.foreign_keys()]
-        found = {
-            (key.parent_schema or each.schema, key.parent): None for each, key in keys if not self._beside(key, each.schema, run)
-        }
-        return list(found)
-
-    def _let_go(self, connection: sa.Connection) -> None:
-        connection.info.pop(HOLDING, None)
-        try:
-            self._execute(connection, "UNLOCK TABLES")
-        except sa.exc.DBAPIError as error:
-            if not self.lock_was_refused(error):
-                raise
-            # A kill that came late has struck it, and strikes but once.
-            self._execute(connection, "UNLOCK TABLES")
-        self._limit_silence(connection, None)
-
-    @contextmanager
-    def transaction(self, connection: sa.Connection) -> Iterator[None]:
-        if not connection.info.get(HOLDING):
-            with super().transaction(connection):
-                yield
-            return
-        # START TRANSACTION would give the locked tables up.
-        self._execute(connection, "SET autocommit = 0")
-        try:
-            yield
-        except BaseException:
-            with suppress(sa.exc.SQLAlchemyError):
-                self._execute(connection, "ROLLBACK")
-                self._execute(connection, "SET autocommit = 1")
-            raise
-        self._execute(connection, "COMMIT")
-        self._execute(connection, "SET autocommit = 1")
-
-    def run_switch(
-        self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], manners: Manners
-    ) -> bool:
-        self._still_fenced(manners)
-        # A counter that is ahead harms nobody, and a RENAME that is killed leaves all tables where they were.
-        for statement in statements:
-            manners.stay_in_time()
-            with self._killed_after(connection, manners.rest):
-                self._execute(connection, statement)
-        return True
-
-    def _in_a_moment(
-        self,
-        connection: sa.Connection,
-        in_the_way: moment.Question,
-        statement: str,
-        look: float,
-        timeout: timedelta,
-        begins: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends it if it waits for too long.
-
-        :param look: for how many seconds the moment is looked for
-        :param begins: called before each try
-        :raises TablesBusy: it did not come
-        """
-
-        @contextmanager
-        def bounded() -> Iterator[None]:
-            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything as it was.
-            with self._killed_after(connection, timeout):
-                begins()
-                yield
-
-        free, deadline = moment.Moment(connection, in_the_way), time.monotonic() + look
-        try:
-            free.wait(deadline)
-        except sa.exc.DBAPIError as error:
-            # Without the privilege to look there is only waiting in the queue.
-            if number_of(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
-                raise
-        else:
-            if self._takes_many and free.take(statement, deadline, bounded):
-                return
-            # The connection, or something on the way, takes one statement at a time.
-            self._takes_many = False
-        with bounded():
-            self._execute(connection, statement)
-
-    def _alter_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        if connection.info.get(HOLDING):
-            self._execute(connection, statement)
-            return
-        # Whoever holds one of the tables and wants another would be the victim of a deadlock with us.
-        used = [(each.schema, name) for each in tables for name in (each.blue, each.old)]
-        self.limit_lock_wait(connection, timeout)
-        in_the_way = moment.unused([*used, *self._parents_beside(connection, tables)])
-        self._in_a_moment(connection, in_the_way, statement, timeout.total_seconds() / 2, timeout / 2)
+    @property
+    def cutover(self) -> LockedTablesCutover:
+        return LockedTablesCutover(self)
 
     # The second opinion, and the event store --------------------------------------------------------------------
 

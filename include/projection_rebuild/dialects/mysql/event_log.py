@@ -29,15 +29,15 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
         # FLUSH TABLES waits for appends in flight and does not starve under new ones, as LOCK TABLES ... READ does.
         with self.connect() as connection:
             self.limit_lock_wait(connection, timeout)
-            self._limit_silence(connection, longest)
-            with self._killed_after(connection, timeout):
+            self.limit_silence(connection, longest)
+            with self.killed_after(connection, timeout):
                 self._execute(connection, f"FLUSH TABLES {self.qualified(schema, table)} WITH READ LOCK")
             try:
                 yield Fence(lambda: self._still_there(connection))
             finally:
                 try:
                     self._execute(connection, "UNLOCK TABLES")
-                    self._limit_silence(connection, None)
+                    self.limit_silence(connection, None)
                 except sa.exc.SQLAlchemyError:
                     # Then the lock goes with the connection that holds it; the error that matters is another one.
                     connection.invalidate()
@@ -52,7 +52,7 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
                 with self.fence(schema, table, timedelta(seconds=min(1, max(0.1, waited / 20)))):
                     return
             except sa.exc.DBAPIError as error:
-                if not self.lock_was_refused(error):
+                if not self.is_lock_timeout(error):
                     raise
                 if left < 0:
                     raise not_settled(table, patience) from error

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB have in common: every DDL statement commits by itself, so a switch is one RENAME TABLE behind a fence."""
+"""What MySQL and MariaDB have in common: every DDL statement commits by itself, so a swap is one RENAME TABLE."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from projection_rebuild.dialects.base import Dialect, Scratch
-from projection_rebuild.dialects.mysql.cutover import MySQLCutover
 from projection_rebuild.dialects.mysql.event_log import MySQLEventLog
 from projection_rebuild.dialects.mysql.row_store import MySQLRowStore
+from projection_rebuild.dialects.mysql.swap_statements import MySQLSwapStatements
 from projection_rebuild.dialects.mysql.unsupported import MySQLDependents
 
 
-class MySQLFamily(MySQLDependents, MySQLCutover, MySQLRowStore, MySQLEventLog, Dialect):
+class MySQLFamily(MySQLDependents, MySQLSwapStatements, MySQLRowStore, MySQLEventLog, Dialect):
     """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11.
 
     What only one of the two servers does, or does in another way, is in a class of its own beside this one.

@@ -1,4 +1,4 @@
-"""The moment at which a switch may ask for its tables on MySQL and MariaDB, and asking in the same message.
+"""The moment at which a swap may ask for its tables on MySQL and MariaDB, and asking in the same message.
 
 Both servers end the client when a statement that waits for tables deadlocks with it, never that statement. And a client needs
 no second table for that: once somebody waits for a table that it has read, it waits behind him to write there. So nothing waits for tables

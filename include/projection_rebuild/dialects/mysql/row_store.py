@@ -117,7 +117,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
     ) -> int:
         """As :meth:`update_rows`, with many statements in each message to the server."""
-        if not self._takes_many:
+        if not self.takes_many:
             return self.update_rows(connection, schema, table, kind, rows)
         statement, values = self._update(schema, table, kind, rows)
         driver: Any = connection.connection.driver_connection
@@ -134,7 +134,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
                     if number_of(error) != SYNTAX_ERROR:
                         raise
                     # The connection, or something on the way, takes one statement at a time; and has executed none of these.
-                    self._takes_many = False
+                    self.takes_many = False
                     return self.update_rows(connection, schema, table, kind, rows)
         return found
 

@@ -83,7 +83,7 @@ class PostgresEventLog(PostgresBase, EventLog):
             # One message is one transaction: should we hang, the server has let go all the same.
             self._execute_all(connection, ["SET LOCAL lock_timeout = 100", lock])
         except sa.exc.DBAPIError as error:
-            if self.lock_was_refused(error):
+            if self.is_lock_timeout(error):
                 return False
             raise
         return True

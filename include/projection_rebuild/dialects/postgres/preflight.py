@@ -84,7 +84,7 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
             for tried in ours.trial(self.quote(schema or "")):
                 self._execute(connection, tried)
         except sa.exc.DBAPIError as error:
-            if error.connection_invalidated or self.lock_was_refused(error):
+            if error.connection_invalidated or self.is_lock_timeout(error):
                 raise
             yield Finding(
                 about=about,

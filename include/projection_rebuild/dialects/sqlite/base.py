@@ -45,7 +45,7 @@ class SqliteBase(LockWaits):
         try:
             self._execute(connection, "PRAGMA schema_version").scalar_one()
         except sa.exc.DBAPIError as error:
-            if not self.lock_was_refused(error):
+            if not self.is_lock_timeout(error):
                 raise
         return None
 

@@ -52,7 +52,7 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
             # Not executed: it would wait for another writer, and fail as if it were not allowed.
             self._execute(connection, "EXPLAIN UPDATE sqlite_master SET sql = sql").close()
         except sa.exc.OperationalError as error:
-            if self.lock_was_refused(error):
+            if self.is_lock_timeout(error):
                 raise
             yield refusal(
                 "",

@@ -13,7 +13,7 @@ from projection_rebuild.planning.checks.registry import Scope, check
 def pause(planned: PreflightInput) -> Iterator[Finding]:
     """Whether a switch that cannot be undone keeps its bound; measured on empty tables."""
     longest = planned.context.spec.swap.max_pause.total_seconds()
-    expected = planned.dialect.estimate_switch(planned.connection, planned.existing)
+    expected = planned.dialect.estimate_swap(planned.connection, planned.existing)
     if expected is not None and expected > longest / 2:
         yield Finding(
             about="swap.max_pause",

@@ -114,6 +114,6 @@ class PreflightInput:
         try:
             return self.dialect.table_exists(self.connection, table.schema, table.blue)
         except Exception as error:
-            if trouble_of(error) is None or not self.dialect.was_denied(error):
+            if trouble_of(error) is None or not self.dialect.is_permission_error(error):
                 raise
             return False

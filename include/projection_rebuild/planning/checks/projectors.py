@@ -57,8 +57,8 @@ def sql(planned: PreflightInput) -> Iterator[Finding]:
                 problem = f"{reason}, so that it is replayed by its handlers and not by its SQL"
                 yield Finding(about=name, problem=problem, remedy="this is only slower")
             continue
-        if reason is None and planned.dialect.hides_other_tables:
-            reason = "MySQL's switch holds the tables in a way that lets no SQL read events"
+        if reason is None:
+            reason = planned.dialect.cutover.sql_reads_no_events
         if reason is not None:
             problem = f"it has no handlers, and its SQL cannot be used: {reason or 'it has none for this database'}"
             yield refusal(name, problem, "give it handlers as well")

@@ -95,6 +95,6 @@ def answers(planned: PreflightInput, about: str, question: Callable[[], Iterable
         return list(question())
     except Exception as error:
         trouble = trouble_of(error)
-        if trouble is None or not planned.dialect.was_denied(error):
+        if trouble is None or not planned.dialect.is_permission_error(error):
             raise
         return [refusal(about, f"it cannot be looked at: {trouble.describe()}", "put this and what else is listed right")]

@@ -42,13 +42,13 @@ class StatementsContract(Contract):
             dialect.run(connection, f"DROP TABLE {dialect.qualified(schema, 'not_there')}")
         error = missing.value
         assert dialect.kind_of(error) is Kind.MISSING
-        assert dialect.names_changed(error) and dialect.was_denied(error)
-        assert not dialect.lock_was_refused(error) and not dialect.was_cut(error)
+        assert dialect.names_changed(error) and dialect.is_permission_error(error)
+        assert not dialect.is_lock_timeout(error) and not dialect.is_disconnect(error)
 
     def test_an_error_of_no_database_has_no_kind(self, dialect: Dialect) -> None:
         assert dialect.kind_of(ValueError("no database")) is None and dialect.kind_of(None) is None
-        assert not dialect.lock_was_refused(None) and not dialect.names_changed(None)
-        assert not dialect.was_denied(ValueError("no database")) and not dialect.was_cut(ValueError("no database"))
+        assert not dialect.is_lock_timeout(None) and not dialect.names_changed(None)
+        assert not dialect.is_permission_error(ValueError("no database")) and not dialect.is_disconnect(ValueError("no database"))
 
     def test_a_lock_that_is_refused_may_be_had_later(
         self, dialect: Dialect, connection: sa.Connection, application: sa.Engine, workshop: Workshop
@@ -62,8 +62,8 @@ class StatementsContract(Contract):
                 dialect.run(connection, drop)
             writer.rollback()
         dialect.usual_lock_wait(connection)
-        assert dialect.lock_was_refused(refused.value) and dialect.kind_of(refused.value) is Kind.BUSY
-        assert not dialect.was_denied(refused.value) and not dialect.was_cut(refused.value)
+        assert dialect.is_lock_timeout(refused.value) and dialect.kind_of(refused.value) is Kind.BUSY
+        assert not dialect.is_permission_error(refused.value) and not dialect.is_disconnect(refused.value)
         dialect.run(connection, drop)
 
     def test_a_value_that_is_refused_is_known_for_what_it_is(
@@ -88,4 +88,4 @@ class StatementsContract(Contract):
                 dialect.run(connection, "SELECT 1")
             assert dialect.kind_of(lost.value) is Kind.LOST
             # What a connection has left where DDL commits by itself may still be waiting to be done.
-            assert dialect.was_cut(lost.value) or dialect.ddl_commits
+            assert dialect.is_disconnect(lost.value) or dialect.ddl_commits

@@ -1,8 +1,7 @@
-"""The statements of a switch on MySQL and MariaDB, and of what follows it."""
+"""The statements of a swap on MySQL and MariaDB, and of what follows it."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +10,7 @@ from typing import ClassVar
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Cutover
+from projection_rebuild.dialects.base import PreparedSwap, SwapStatements
 from projection_rebuild.dialects.mysql import create_table as text
 from projection_rebuild.dialects.mysql import rename_time
 from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, TABLE_ACCESS_DENIED, number_of
@@ -22,20 +21,19 @@ from projection_rebuild.model.names import TableSet
 MEASURING = timedelta(seconds=10)
 """For how long a plan waits for another one that measures renames."""
 
-READ = "projection_rebuild_read"
-"""In a connection's ``info``: the definitions that the statements of a switch were made from, so that they are read but once while
-writers wait."""
-
 LiveAndOld = tuple[text.Keyed, text.Keyed]
 
+Definitions = Mapping[TableSet, tuple[text.Definition, text.Definition]]
+"""Blue and green of each table, as the statements of a swap were made from them: they are read but once while writers wait."""
 
-class MySQLCutover(MySQLShadow, Cutover):
-    """See :class:`Cutover`."""
+
+class MySQLSwapStatements(MySQLShadow, SwapStatements):
+    """See :class:`SwapStatements`."""
 
     open_snapshots: ClassVar[str]
     """A query for the transactions of others that go on reading from one snapshot."""
 
-    def take_back(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def restore_names(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         renames = [f"{self.qualified(each.schema, each.old)} TO {self.qualified(each.schema, each.green)}" for each in tables]
         return [f"RENAME TABLE {', '.join(renames)}"]
 
@@ -48,43 +46,42 @@ class MySQLCutover(MySQLShadow, Cutover):
                 return {}
             raise
 
-    def estimate_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
+    def estimate_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
         if len(tables) < rename_time.FEW:
             return None
         # One at a time: the tables are the same for all. Whoever does not come to it in time goes without.
-        with self._named_lock(connection, "rehearsal", MEASURING) as alone:
-            if not alone:
+        with self.named_lock(connection, "rehearsal", MEASURING) as reserved:
+            if not reserved:
                 return None
             each = rename_time.seconds_per_table(partial(self._execute, connection), partial(self.qualified, tables[0].schema))
         return each * len(tables)
 
-    def before_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def before_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         # Where green is only planned, what makes it gives it everything.
         made = [table for table in tables if self.table_exists(connection, table.schema, table.green)]
         statements = [each for table in made for each in self.index_green(connection, table)]
         statements += [each for table in made for each in self._statistics_since(connection, table)]
         return statements + [each for table in made for each in self.constrain_green(connection, table, tables)]
 
-    def switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        counters = []
-        read = connection.info[READ] = {}
+    def swap_statements(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> PreparedSwap:
+        counters, read = [], {}
         for table in tables:
             blue, green = (self._definition(connection, table.schema, name) for name in (table.blue, table.green))
-            read |= {(table, table.blue): blue, (table, table.green): green}
+            read[table] = blue, green
             if not planned:
                 self._refuse_changes(table, tables, blue, green)
             wanted = blue if table.target_schema is None else self._wanted(connection, table)
             if blue.counter not in (0, green.counter) and wanted.counts:
                 counters.append(self._counter(table, table.green, blue.counter))
         renames = [
-            f"{self.qualified(each.schema, before)} TO {self.qualified(each.schema, after)}"
-            for each in tables
-            for before, after in ((each.blue, each.old), (each.green, each.blue))
+            f"{self.qualified(table.schema, before)} TO {self.qualified(table.schema, after)}"
+            for table in tables
+            for before, after in ((table.blue, table.old), (table.green, table.blue))
         ]
-        return [*counters, f"RENAME TABLE {', '.join(renames)}"]
+        return PreparedSwap([*counters, f"RENAME TABLE {', '.join(renames)}"], partial(self._planned_after, read, planned))
 
     def _refuse_changes(self, table: TableSet, run: Sequence[TableSet], blue: text.Definition, green: text.Definition) -> None:
-        """Foreign keys that blue has been given meanwhile are not looked for: they come after the switch, from the retired table."""
+        """Foreign keys that blue has been given meanwhile are not looked for: they come after the swap, from the retired table."""
         if table.target_schema is not None:
             # Another structure on purpose.
             return
@@ -104,13 +101,11 @@ class MySQLCutover(MySQLShadow, Cutover):
         """AUTO_INCREMENT goes on from where it was; the server itself sees to it that it is above all rows."""
         return f"ALTER TABLE {self.qualified(table.schema, name)} AUTO_INCREMENT = {counter}"
 
-    def after_switch(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+    def after_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return self._names_put_right({table: self._live_and_old(connection, table) for table in tables})
 
-    def planned_after_switch(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> list[str]:
-        shown = {table: self._live_and_old_to_be(connection, table, tables, planned) for table in tables}
-        connection.info.pop(READ, None)
-        return self._names_put_right(shown)
+    def _planned_after(self, read: Definitions, planned: bool) -> list[str]:
+        return self._names_put_right({table: self._live_and_old_to_be(table, read, planned) for table in read})
 
     def _names_put_right(self, shown: Mapping[TableSet, LiveAndOld]) -> list[str]:
         """Constraints get their names back, which the old tables had until then."""
@@ -147,15 +142,10 @@ class MySQLCutover(MySQLShadow, Cutover):
         live, old = (self._definition(connection, table.schema, name).keyed() for name in (table.blue, table.old))
         return live, old
 
-    def _live_and_old_to_be(
-        self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet], planned: bool
-    ) -> LiveAndOld:
-        """As :meth:`_live_and_old`, of what the switch will leave; nothing counts meanwhile."""
-        read = connection.info.get(READ, {})
-        blue, green = (
-            read.get((table, name)) or self._definition(connection, table.schema, name) for name in (table.blue, table.green)
-        )
-        lives, olds = {each.green: each.blue for each in run}, {each.blue: each.old for each in run}
+    def _live_and_old_to_be(self, table: TableSet, read: Definitions, planned: bool) -> LiveAndOld:
+        """As :meth:`_live_and_old`, of what the swap will leave; nothing counts meanwhile."""
+        blue, green = read[table]
+        lives, olds = {each.green: each.blue for each in read}, {each.blue: each.old for each in read}
         if green.clauses and not planned:
             live = green.keyed()
             keys = [
@@ -164,7 +154,7 @@ class MySQLCutover(MySQLShadow, Cutover):
             ]
         else:
             # What makes it, or has yet to complete it, gives it these names.
-            live = (blue if table.target_schema is None else self._wanted(connection, table)).keyed()
+            live = (blue if table.target_schema is None else text.Definition(table.target_schema.definition)).keyed()
             beside = (key for key in live.foreign_keys if self._beside(key, table.schema, olds))
             keys = [replace(key, name=meanwhile_name(key.name)) for key in beside]
         old = blue.keyed()
@@ -198,17 +188,18 @@ class MySQLCutover(MySQLShadow, Cutover):
         changes = ", ".join([*parts, *self._kept(as_it_is)])
         return f"ALTER TABLE {self.qualified(schema, table)} {changes}, ALGORITHM = INPLACE"
 
-    def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        if not statement.startswith("ALTER"):
-            self._execute(connection, statement)
-            return
-        # Its last step waits for row locks, where no KILL ends it and nobody sees a deadlock.
-        self._execute(connection, "SET SESSION innodb_lock_wait_timeout = 1")
-        self._alter_at_work(connection, tables, statement, timeout)
-
-    @abstractmethod
-    def _alter_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        """Takes an ALTER's tables at a moment at which nobody is the victim of a deadlock with it."""
+    def parents_beside(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[str | None, str]]:
+        """Schema and name of the tables beside the run to which its tables have foreign keys, or will have."""
+        run = {table.blue for table in tables}
+        definitions = [(table, self._definition(connection, table.schema, table.blue)) for table in tables]
+        definitions += [(table, self._wanted(connection, table)) for table in tables if table.target_schema]
+        keys = [(table, key) for table, definition in definitions for key in definition.foreign_keys()]
+        found = {
+            (key.parent_schema or table.schema, key.parent): None
+            for table, key in keys
+            if not self._beside(key, table.schema, run)
+        }
+        return list(found)
 
 
 def different(wanted: text.Definition, there: text.Definition, names: Mapping[str, str]) -> list[str]:

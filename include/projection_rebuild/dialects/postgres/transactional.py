@@ -1,0 +1,87 @@
+"""PostgreSQL's way of cutting over: one transaction under ACCESS EXCLUSIVE locks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import CutoverInTransaction, HeldInTransaction, HeldTables, LockPolicy, PauseTooLong
+from projection_rebuild.dialects.base.cutover import Superseded
+from projection_rebuild.dialects.postgres.catalog import Catalog
+from projection_rebuild.dialects.postgres.cutover import Switch
+from projection_rebuild.dialects.postgres.lock_waits import longest_silence, milliseconds
+from projection_rebuild.errors.trouble import Kind
+from projection_rebuild.model.names import TableSet
+
+_LEFT = """SELECT pg_catalog.set_config('lock_timeout', greatest(1, {limit} - extract(milliseconds FROM
+ pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()))::integer::text, false)"""
+
+_AT_ONCE = 10
+"""Statements of a swap between two looks at the clock."""
+
+
+class TransactionalCutover(CutoverInTransaction):
+    """If anything fails, the server takes back drain, drops, renames and ledger together."""
+
+    def superseded_before(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
+        return []
+
+    def superseded_within(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
+        return look()
+
+    @contextmanager
+    def lock_tables(
+        self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy, beside: Sequence[str]
+    ) -> Iterator[HeldTables]:
+        with Catalog.of(connection) as catalog:
+            switch = Switch(catalog, tables)
+            views, names = switch.locks(), switch.locked_tables()
+        # In another order at each attempt: against readers that lock the tables the other way round, a fixed one
+        # starves.
+        random.shuffle(names)
+        self._dialect.limit_lock_wait(connection, policy.timeout)
+        with self._dialect.transaction(connection):
+            first, *others = [*views, *(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE" for name in names)]
+            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all
+            # of them.
+            limit = milliseconds(policy.timeout)
+            bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
+            locks = [longest_silence(policy.longest), first, *bounded, f"SET lock_timeout = {limit}"]
+            self._dialect.run(connection, ";\n".join(locks))
+            yield HeldByLocks(self._dialect, connection, tables)
+
+    def unvalidated_orphans(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[TableSet, str]]:
+        # What follows the swap has all rows read for the foreign keys that came with it.
+        return []
+
+
+class HeldByLocks(HeldInTransaction):
+    """Held by ACCESS EXCLUSIVE locks."""
+
+    def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
+        try:
+            self._dialect.run(self._connection, ";\n".join(_in_time(statements, policy.rest)))
+        except sa.exc.DBAPIError as error:
+            if self._dialect.kind_of(error) is Kind.CANCELLED:
+                raise PauseTooLong from error
+            raise
+        policy.stay_in_time()
+        policy.stay_fenced()
+        return True
+
+
+def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
+    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that
+    takes too long."""
+    limit = max(1, round(rest.total_seconds() * 1000))
+    look = (
+        "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
+        f"interval '{limit} milliseconds' THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END IF; END $projection_rebuild$"
+    )
+    looked = [each for at in range(0, len(statements), _AT_ONCE) for each in [look, *statements[at : at + _AT_ONCE]]]
+    # Not the COMMIT: nobody would know what has become of it.
+    return [f"SET LOCAL statement_timeout = {limit}", *looked, look, "SET LOCAL statement_timeout = 0"]

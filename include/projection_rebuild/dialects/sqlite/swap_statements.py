@@ -1,0 +1,84 @@
+"""The statements of a swap on SQLite, worked out from the schema."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+
+import sqlalchemy as sa
+
+from projection_rebuild.dialects.base import PreparedSwap, ShadowTables, SwapStatements
+from projection_rebuild.dialects.sqlite.cutover import Schema, Stored, Switch
+from projection_rebuild.model.names import TableSet
+
+
+class SqliteSwapStatements(ShadowTables, SwapStatements):
+    """See :class:`SwapStatements`."""
+
+    def before_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        # Blue may have been given an index since the clone. What is only planned gets all of them.
+        made = [table for table in tables if self._find(connection, table.green)]
+        statements = [statement for table in made for statement in self.index_green(connection, table)]
+        return statements + [statement for table in made for statement in self._statistics_since(connection, table)]
+
+    def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
+        """Statistics for green, where blue has been given some since green was filled."""
+        if "sqlite_stat1" not in Schema.of(connection).statistics():
+            return []
+        query = "SELECT count(*) FILTER (WHERE tbl = ?), count(*) FILTER (WHERE tbl = ?) FROM sqlite_stat1"
+        blue, green = self._execute(connection, query, self._table(connection, table.blue).name, table.green).one()
+        return self.analyze(connection, table) if blue and not green else []
+
+    def swap_statements(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> PreparedSwap:
+        switch = Switch(Schema.of(connection), tables, self.quote)
+        if not planned:
+            switch.refuse_changes()
+        return PreparedSwap(switch.statements())
+
+    def after_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        return []
+
+    def restore_names(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        return Switch(Schema.of(connection), tables, self.quote).take_back()
+
+    def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
+        # A reader of the write-ahead log sees tables and rows of its time, names included.
+        return {}
+
+    def rows_orphaned_by_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+        found, schema = [], Schema.of(connection)
+        greens = {schema.table(table.blue).name: table.green for table in tables}
+        ours = {*greens, *greens.values()}
+        for child in (name for name in schema.children() if name not in ours):
+            for parent, pairs in self._pairs(connection, child, connection, schema.find):
+                green = greens.get(parent)
+                if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
+                    found.append(
+                        f"{lost:,} rows of {child} refer to rows of {parent} that {green} does not have; correct the projector, or "
+                        f"delete them from {child}"
+                    )
+        return found
+
+    @abstractmethod
+    def _find(self, connection: sa.Connection, table: str) -> Stored | None:
+        """What the schema says of a table; None: there is none of this name."""
+
+    @abstractmethod
+    def _table(self, connection: sa.Connection, table: str) -> Stored:
+        """As :meth:`_find`.
+
+        :raises CloneError: there is none of this name
+        """
+
+    @abstractmethod
+    def _pairs(
+        self, connection: sa.Connection, table: str, parents: sa.Connection, find: Callable[[str], Stored | None]
+    ) -> list[tuple[str, list[tuple[str, str]]]]:
+        """A table's foreign keys: parent and pairs of columns, the table's own first.
+
+        :param find: finds a parent, among ``parents``
+        """
+
+    @abstractmethod
+    def _lost(self, connection: sa.Connection, child: str, parent: str, pairs: list[tuple[str, str]], unless: str = "") -> int:
+        """Rows of a child that have no parent; not those that have none in the table ``unless`` either."""
