@@ -130,7 +130,8 @@ def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
 
 def _called_as() -> str:
     """What a person types for this command: the installed script, or Python with the module."""
-    return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m projection_rebuild"
+    # Empty where Python runs a module that runs this one.
+    return SCRIPT if Path(sys.argv[0] or "").stem == SCRIPT else "python -m projection_rebuild"
 
 
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:

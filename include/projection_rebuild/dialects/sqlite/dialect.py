@@ -14,7 +14,6 @@ from projection_rebuild.dialects.sqlite.event_log import SqliteEventLog
 from projection_rebuild.dialects.sqlite.inspector import SqliteInspector
 from projection_rebuild.dialects.sqlite.partial_copy import SqlitePartialCopy
 from projection_rebuild.dialects.sqlite.preflight import SqlitePreflight
-from projection_rebuild.dialects.sqlite.shadow import SqliteShadow
 from projection_rebuild.dialects.sqlite.single_writer import SingleWriterCutover
 from projection_rebuild.dialects.sqlite.swap_statements import SqliteSwapStatements
 
@@ -23,7 +22,6 @@ class SqliteDialect(
     SqliteInspector,
     SqliteDependents,
     SqlitePreflight,
-    SqliteShadow,
     SqliteTablesApart,
     SqliteComparing,
     SqlitePartialCopy,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import PreparedSwap, ShadowTables, SwapStatements
-from projection_rebuild.dialects.sqlite.cutover import Schema, Stored, Switch
+from projection_rebuild.dialects.base import PreparedSwap, SwapStatements
+from projection_rebuild.dialects.sqlite.cutover import Schema, Switch
+from projection_rebuild.dialects.sqlite.shadow import SqliteShadow
 from projection_rebuild.model.names import TableSet
 
 
-class SqliteSwapStatements(ShadowTables, SwapStatements):
+class SqliteSwapStatements(SqliteShadow, SwapStatements):
     """See :class:`SwapStatements`."""
 
     def before_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
@@ -23,7 +23,7 @@ class SqliteSwapStatements(ShadowTables, SwapStatements):
 
     def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
         """Statistics for green, where blue has been given some since green was filled."""
-        if "sqlite_stat1" not in Schema.of(connection).statistics():
+        if "sqlite_stat1" not in self._statistics(connection):
             return []
         query = "SELECT count(*) FILTER (WHERE tbl = ?), count(*) FILTER (WHERE tbl = ?) FROM sqlite_stat1"
         blue, green = self._execute(connection, query, self._table(connection, table.blue).name, table.green).one()
@@ -58,27 +58,3 @@ class SqliteSwapStatements(ShadowTables, SwapStatements):
                         f"delete them from {child}"
                     )
         return found
-
-    @abstractmethod
-    def _find(self, connection: sa.Connection, table: str) -> Stored | None:
-        """What the schema says of a table; None: there is none of this name."""
-
-    @abstractmethod
-    def _table(self, connection: sa.Connection, table: str) -> Stored:
-        """As :meth:`_find`.
-
-        :raises CloneError: there is none of this name
-        """
-
-    @abstractmethod
-    def _pairs(
-        self, connection: sa.Connection, table: str, parents: sa.Connection, find: Callable[[str], Stored | None]
-    ) -> list[tuple[str, list[tuple[str, str]]]]:
-        """A table's foreign keys: parent and pairs of columns, the table's own first.
-
-        :param find: finds a parent, among ``parents``
-        """
-
-    @abstractmethod
-    def _lost(self, connection: sa.Connection, child: str, parent: str, pairs: list[tuple[str, str]], unless: str = "") -> int:
-        """Rows of a child that have no parent; not those that have none in the table ``unless`` either."""
