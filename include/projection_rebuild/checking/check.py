@@ -211,7 +211,7 @@ def make_alike(dialect: Dialect, live: sa.Connection, schema: str | None, scratc
     with scratch.dialect.connect() as connection:
         for table in tables:
             if not dialect.table_exists(live, schema, table):
-                raise PlanError(f"there is no table {table}: make it, or correct its name in the projector's row class")
+                raise PlanError(f"there is no table {table}: create it, or correct its name in the projector's row class")
             for statement in dialect.apart(live, TableSet.of(table, schema=schema, limit=dialect.max_identifier), scratch):
                 scratch.dialect.run(connection, statement)
 

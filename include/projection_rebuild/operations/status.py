@@ -111,7 +111,7 @@ LATEST = 20
 
 
 def look(context: Context, earlier: Traffic | None = None) -> Look:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.look`."""
+    """The state of a rebuild now; see :meth:`projection_rebuild.rebuild.Rebuild.look`."""
     with context.dialect.connect() as connection:
         runs = _runs(context, connection) if context.ledger.exists(connection) else []
         traffic = probe.traffic(context, connection, _every_table(context), earlier)
@@ -146,7 +146,7 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
 
 
 def tables(context: Context) -> list[TableSeen]:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
+    """The tables of the read models; see :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
     with context.dialect.connect() as connection:
         has_ledger = context.ledger.exists(connection)
         retired = {table.old: table for table in context.ledger.owned_tables.retired(connection)} if has_ledger else {}

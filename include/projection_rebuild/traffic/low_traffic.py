@@ -124,7 +124,9 @@ def judge(section: LowTrafficSection, zone: ZoneInfo, latest: Traffic, waiting: 
     if quiet_since is not None and (not probes or latest.at - quiet_since >= section.quiet_for):
         return replace(verdict, outcome=Outcome.PASS, message=verdict.message or "inside the low-traffic window")
     if section.give_up == "swap" and closes is not None and latest.at + section.look_every >= closes:
-        return replace(verdict, outcome=Outcome.PASS, message=f"the window ends, so it switches all the same: {verdict.message}")
+        return replace(
+            verdict, outcome=Outcome.PASS, message=f"the window ends, so the cutover begins all the same: {verdict.message}"
+        )
     what = f"quiet for {_round(latest.at - quiet_since)} of {section.quiet_for}" if quiet_since else "waiting"
     return _given_up(section, replace(verdict, message=f"{what}: {verdict.message}"), section.give_up, latest.at)
 
