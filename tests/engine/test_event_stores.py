@@ -99,8 +99,8 @@ def test_a_rebuild_from_it_equals_an_independent_computation(
     assert [each.problem for each in plan.findings if each.about.startswith("event store")] == (
         [
             "no index begins with global_position, so that each page of events reads the whole table",
-            "no key of the table keeps global_position unique. No position occurs twice today; one that does later is passed over, and "
-            "then verification fails",
+            "no key of the table keeps global_position unique. No position occurs twice today. If one does later, the replay "
+            "skips an event, and then verification fails",
         ]
         if preset == "emmett"
         else []

@@ -201,7 +201,7 @@ def test_a_failed_run_can_be_cleared_before_its_time(store: sa.Engine) -> None:
 
 
 def test_nothing_was_ever_rebuilt_here(store: sa.Engine) -> None:
-    assert keeper(store).keep_house(is_over=over(), rebuilds=[]).describe() == "there is nothing to keep house of"
+    assert keeper(store).keep_house(is_over=over(), rebuilds=[]).describe() == "no dead run has left anything"
     assert tables(store) == LIVE
 
 

@@ -54,7 +54,7 @@ class WrongUnit(Everywhere):
 def test_a_declaration_that_is_untrue_is_told_and_refuses_nothing(sqlite: sa.Engine) -> None:
     shop.fill(sqlite, events(150))
     found = sampled(rebuild(sqlite, projectors=["tests.engine.test_sample_choice:WrongUnit"]))["WrongUnit"]
-    assert "its events reach rows of others than it declares" in found.not_sampled
+    assert "its events reach rows of other aggregates than it declares" in found.not_sampled
 
 
 def test_sql_alone_is_not_judged(sqlite: sa.Engine) -> None:

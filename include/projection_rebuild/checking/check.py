@@ -1,5 +1,8 @@
-"""The same events, every way: projects a sample of a store live, folded in one batch, forgetting after every event, in shards and by SQL,
-and compares all rows. So it finds what depends on batches, memory, shards or ranges before a rebuild does; nothing but tables apart is written."""
+"""Projects a sample of a store's events in every way, and compares all rows.
+
+The ways are: live, folded in one batch, forgetting after every event, in shards, and by SQL. So the check finds code
+that depends on batches, memory, shards or ranges before a rebuild does. It writes scratch tables alone.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +33,20 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild.spec.registry import ProjectorRegistry
 
 EVENTS = 10_000
-"""How many events are looked at, unless somebody says otherwise."""
+"""How many events a check projects by default."""
 
 SHOWN = 5
-"""Rows of a table that are named where a way differs."""
+"""How many differing rows of a table a finding names."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Where a way differs from the others.
+    """How one way's result differs from that of the reference way.
 
-    :param way: in words
-    :param reference: the way that it is compared with; empty: this is that one, and it did not come to its end
-    :param what: what differs, a line each
-    :param event: the first event after which the ways part; None: it could not be told
+    :param way: the way's name, in words
+    :param reference: the name of the reference way; empty: ``way`` is the reference itself, and it has failed
+    :param what: the differences, one line each
+    :param event: the first event after which the results differ, or at which the reference fails; None: not known
     """
 
     projector: str
@@ -53,31 +56,31 @@ class Part:
     event: Event | None
 
     def describe(self) -> str:
-        """Several lines; keys of rows are in it, and never a value."""
+        """Several lines; they contain keys of rows, and never a value."""
         event = f"the event {self.event.type} at position {self.event.position:,}" if self.event else ""
         if self.reference:
             head, at = (
-                f"{self.projector}, {self.way}: it is not as it is {self.reference}",
-                f"; they part at {event}" if event else "",
+                f"{self.projector}, {self.way}: the result differs from the one projected {self.reference}",
+                f", first after {event}" if event else "",
             )
         else:
             head, at = (
                 f"{self.projector}, {self.way}: it cannot be projected to the end",
                 f"; it ends at {event}" if event else "",
             )
-        return "\n".join([head + at, *(f"  {each}" for each in self.what)])
+        return "\n".join([head + at, *(f"  {line}" for line in self.what)])
 
 
 @dataclass
 class Checked:
-    """What a check has found.
+    """The result of a check.
 
-    :param events: how many events were looked at, of whatever type
+    :param events: how many events the check has covered, of any type
     :param upto: the position of the last one
-    :param agreed: by projector, the ways that have given the same rows
-    :param differing: where that is not so
-    :param left_out: what was not looked at, each with its reason
-    :param remarks: what is no difference and worth a word
+    :param agreed: by projector, the ways that have produced the same rows
+    :param differing: the ways whose results differ
+    :param left_out: the projectors and ways that the check has left out, each with its reason
+    :param remarks: notes that are no differences
     """
 
     events: int
@@ -89,16 +92,16 @@ class Checked:
 
     @property
     def agrees(self) -> bool:
-        """Whether all ways have given the same rows; not where there was nothing to compare."""
+        """Whether all ways have produced the same rows; False if no projector had two ways to compare."""
         return not self.differing and any(len(ways) > 1 for ways in self.agreed.values())
 
     def describe(self) -> str:
-        """For a person."""
+        """The result as lines for a person."""
         lines = [f"{self.events:,} events, up to {said(self.upto)}"]
         lines += [f"{name}: the same rows {', '.join(ways)}" for name, ways in self.agreed.items() if len(ways) > 1]
-        lines += [f"left out: {each}" for each in self.left_out]
-        lines += [f"note: {each}" for each in self.remarks]
-        lines += [each.describe() for each in self.differing]
+        lines += [f"left out: {reason}" for reason in self.left_out]
+        lines += [f"note: {remark}" for remark in self.remarks]
+        lines += [part.describe() for part in self.differing]
         return "\n".join(lines)
 
 
@@ -111,15 +114,15 @@ def check(
     projectors: Sequence[str] | None = None,
     events: int = EVENTS,
 ) -> Checked:
-    """Projects the first events of a store in every way, and compares.
+    """Projects the first events of a store in every way, and compares the rows.
 
-    :param event_store: only read
-    :param read_models: only read, if there is a ``scratch``; otherwise the tables apart are made in that database, in a schema of their own
-        (on MySQL and MariaDB a database, on SQLite a file)
-    :param scratch: where they are made instead
-    :param projectors: names; None: all of the spec
-    :param events: how many
-    :raises RebuildError: it cannot be done; nothing is left of what was made for it
+    :param event_store: the check only reads it
+    :param read_models: the check only reads it if ``scratch`` is given; otherwise it creates the scratch tables in this
+        database, in a schema of their own (on MySQL and MariaDB a database, on SQLite a file)
+    :param scratch: the database for the scratch tables; None: that of the read models
+    :param projectors: names; None: all projectors of the spec
+    :param events: how many events
+    :raises RebuildError: the check is not possible; it has dropped everything that it had created
     """
     return _Check(spec, event_store, read_models, scratch).run(projectors, events)
 
@@ -133,16 +136,19 @@ class _Check:
         self._spec = spec
         models = of_our_own(read_models)
         store = models if event_store is read_models else of_our_own(event_store)
-        apart = models if scratch is None else of_our_own(scratch)
-        self._engines = {models, store, apart}
-        if models.dialect.driver != apart.dialect.driver:
-            # No server has to be asked for that.
-            raise _unlike(dialect_class(models), dialect_class(apart))
-        self._models, self._apart = dialect_for(models, spec.read_models.conn_id), dialect_for(apart, "the scratch database")
+        scratch_engine = models if scratch is None else of_our_own(scratch)
+        self._engines = {models, store, scratch_engine}
+        if models.dialect.driver != scratch_engine.dialect.driver:
+            # The drivers alone tell, without a query.
+            raise _unlike(dialect_class(models), dialect_class(scratch_engine))
+        self._models, self._apart = (
+            dialect_for(models, spec.read_models.conn_id),
+            dialect_for(scratch_engine, "the scratch database"),
+        )
         if self._models.database != self._apart.database:
             raise _unlike(type(self._models), type(self._apart))
         self._store = Sample(dialect_for(store, spec.event_store.conn_id), spec.event_store)
-        self._one_database = same_database(store, models) and same_database(models, apart)
+        self._one_database = same_database(store, models) and same_database(models, scratch_engine)
         self._projectors = ProjectorRegistry.load(spec)
 
     @boundary.step("check", boundary.UNTOUCHED)
@@ -150,11 +156,11 @@ class _Check:
         try:
             return self._run([*self._projectors] if projectors is None else [*projectors], events)
         finally:
-            for each in self._engines:
-                each.dispose()
+            for engine in self._engines:
+                engine.dispose()
 
     def _run(self, chosen: Sequence[str], events: int) -> Checked:
-        if unknown := [each for each in chosen if each not in self._projectors]:
+        if unknown := [name for name in chosen if name not in self._projectors]:
             raise SpecError(f"this spec has no projector {limits.shown(unknown[0])}; it has {', '.join(self._projectors)}")
         upto = self._store.place_of(events, BEGINNING, self._store.whole())
         counted = self._store.count(BEGINNING, upto)
@@ -166,111 +172,113 @@ class _Check:
             comparing = Comparing(Ways(self._spec, scratch, self._store, self._one_database, self._projectors))
             self._make_tables(scratch, schema, comparing.projected(chosen))
             self._bring_events(scratch, chosen, upto)
-            found = comparing.all(chosen, upto)
+            result = comparing.all(chosen, upto)
         if self._store.count(BEGINNING, upto) != counted:
             raise SettleTimeout(
-                f"events have appeared up to {said(upto)} while these were looked at; do it again, or look at fewer (--events)"
+                f"events have appeared up to {said(upto)} during the check; repeat it, or check fewer events (--events)"
             )
-        return found
+        return result
 
     def _make_tables(self, scratch: Scratch, schema: str | None, names: Sequence[str]) -> None:
         tables = [table for name in names for table in self._projectors[name].tables()]
-        made: list[str] = []
+        changed: list[str] = []
         if (section := self._spec.structure) is not None:
-            sets = [TableSet.of(each, schema=schema, limit=self._apart.max_identifier) for each in tables]
+            sets = [TableSet.of(table, schema=schema, limit=self._apart.max_identifier) for table in tables]
             statements = schema_change.statements(section, tables, self._apart.engine.dialect)
             with self._apart.connect() as connection, self._apart.try_schema(connection, sets, statements, {}) as trial:
-                made = [*trial.definitions]
-                make_alike(self._apart, trial.connection, trial.schema, scratch, made)
+                changed = [*trial.definitions]
+                make_alike(self._apart, trial.connection, trial.schema, scratch, changed)
         with self._models.connect() as live:
-            make_alike(self._models, live, schema, scratch, [each for each in tables if each not in made])
+            make_alike(self._models, live, schema, scratch, [table for table in tables if table not in changed])
 
     def _bring_events(self, scratch: Scratch, chosen: Sequence[str], upto: Place) -> None:
-        """SQL of projectors finds the events, as in a run."""
+        """Makes the events available to the SQL of projectors, as in a run."""
         by_sql = any(statements_of(self._projectors[name], self._models.database) for name in chosen)
         if by_sql and self._one_database and upto is not None:
             self._models.bring(scratch, self._spec.event_store.table, self._spec.event_store.columns.position, upto)
 
 
-def _unlike(models: type[Dialect], apart: type[Dialect]) -> SpecError:
+def _unlike(models: type[Dialect], scratch: type[Dialect]) -> SpecError:
     return SpecError(
-        f"the scratch database is {apart.database}, and the read models are in {models.database}: the tables cannot be made alike"
+        f"the scratch database is {scratch.database}, and the read models are in {models.database}: the check cannot create the same tables there"
     )
 
 
 def make_alike(dialect: Dialect, live: sa.Connection, schema: str | None, scratch: Scratch, tables: Sequence[str]) -> None:
-    """Makes empty tables like live ones in a place apart.
+    """Creates empty scratch tables with the definitions of live ones.
 
-    :raises PlanError: there is no such table
+    :raises PlanError: a live table does not exist
     """
     with scratch.dialect.connect() as connection:
         for table in tables:
             if not dialect.table_exists(live, schema, table):
-                raise PlanError(f"there is no table {table}: make it, or correct its name in the projector's row class")
+                raise PlanError(f"there is no table {table}: create it, or correct its name in the projector's row class")
             for statement in dialect.apart(live, TableSet.of(table, schema=schema, limit=dialect.max_identifier), scratch):
                 scratch.dialect.run(connection, statement)
 
 
 class Comparing:
-    """Holds the ways of projectors against each other."""
+    """Compares the results of projectors' ways with each other."""
 
     def __init__(self, ways: Ways) -> None:
         self._ways = ways
 
     def projected(self, chosen: Sequence[str]) -> list[str]:
-        """The projectors whose tables are filled, in an order that works: those chosen, and those whose rows they read."""
-        projectors, found = self._ways.projectors, [*chosen]
-        owners = {table: name for name, each in projectors.items() for table in each.tables()}
-        for name in found:
-            read = (owners.get(row_type(each).table) for each in projectors[name].reads)
-            found += [each for each in dict.fromkeys(read) if each is not None and each not in found]
-        return [name for name in _in_order(projectors) if name in found and self._why_not(name) is None]
+        """The chosen projectors and those whose rows they read, in the order of their dependencies."""
+        projectors, names = self._ways.projectors, [*chosen]
+        owners = {table: name for name, projector in projectors.items() for table in projector.tables()}
+        for name in names:
+            read = (owners.get(row_type(row_class).table) for row_class in projectors[name].reads)
+            names += [owner for owner in dict.fromkeys(read) if owner is not None and owner not in names]
+        return [name for name in _in_order(projectors) if name in names and self._why_not(name) is None]
 
     def _why_not(self, name: str) -> str | None:
-        """Why a projector is left out; None: it is not."""
+        """Why the check leaves a projector out; None: it does not."""
         projector, owners = self._ways.projectors[name], set[str]()
         if issubclass(projector, ExternalProjector):
-            return "it is a program, of which only the application knows how it works live"
-        for each in self._ways.projectors.values():
-            owners |= set() if issubclass(each, ExternalProjector) else {*each.tables()}
-        for each in projector.reads:
-            if row_type(each).table not in owners:
-                return f"it reads {row_type(each).table}, which no other projector of this spec fills"
+            return "it is a program, and only the application knows how to run it live"
+        for other in self._ways.projectors.values():
+            owners |= set() if issubclass(other, ExternalProjector) else {*other.tables()}
+        for row_class in projector.reads:
+            if row_type(row_class).table not in owners:
+                return f"it reads {row_type(row_class).table}, which no other projector of this spec fills"
         if not projector.has_handlers() and (why := self._ways.why_not(BY_SQL, name)) is not None:
             return f"it has no handlers, and its SQL cannot be used: {why or 'none for this database'}"
         return None
 
     def all(self, chosen: Sequence[str], upto: Place) -> Checked:
-        """Projects the events up to a place in all ways.
+        """Projects the events up to a place in all ways, and compares.
 
-        :param chosen: the names of the projectors that are compared
+        :param chosen: the names of the projectors to compare
         """
-        found = Checked(self._ways.store.count(BEGINNING, upto), upto)
-        found.left_out += [f"{name}: {why}" for name in chosen if (why := self._why_not(name))]
+        result = Checked(self._ways.store.count(BEGINNING, upto), upto)
+        result.left_out += [f"{name}: {why}" for name in chosen if (why := self._why_not(name))]
         for name in self.projected(chosen):
-            reference, place = self._begin(name, upto, found)
+            reference, place = self._begin(name, upto, result)
             if name in chosen and reference:
-                self._compare(name, reference, place, found)
-        return found
+                self._compare(name, reference, place, result)
+        return result
 
-    def _begin(self, name: str, upto: Place, found: Checked) -> tuple[_Reference | None, Place]:
-        """Makes the rows that all others are compared with.
+    def _begin(self, name: str, upto: Place, result: Checked) -> tuple[_Reference | None, Place]:
+        """Projects the reference rows, which all other ways must match.
 
-        :returns: and up to where they hold events: an event that cannot be projected ends them
+        :returns: the reference, and up to where it holds events; an event that cannot be projected ends it. None: no
+            reference
         """
         reference = self._refer(name, upto)
         trouble, at = reference.outcome.trouble, reference.outcome.at
         if trouble is None:
             return reference, upto
         if reference.by_sql or at is None:
-            found.differing.append(Part(name, reference.name, "", (trouble,), None))
+            result.differing.append(Part(name, reference.name, "", (trouble,), None))
             return None, upto
-        # Of an event that no way can take the author thinks otherwise than of one that only some can.
+        # An event that fails in every way and an event that fails in some ways alone are different faults to the
+        # author.
         others = [
             way.name for way in WAYS if self._ways.why_not(way, name) is None and not self._ways.replay(way, name, at).trouble
         ]
-        told = (trouble, f"that event gives no trouble {', '.join(others)}") if others else (trouble,)
-        found.differing.append(Part(name, reference.name, "", told, self._event(name, at, upto)))
+        lines = (trouble, f"that event gives no trouble {', '.join(others)}") if others else (trouble,)
+        result.differing.append(Part(name, reference.name, "", lines, self._event(name, at, upto)))
         return reference, just_below(at)
 
     def _refer(self, name: str, upto: Place) -> _Reference:
@@ -280,62 +288,63 @@ class Comparing:
         self._ways.adopt(name)
         return _Reference(BY_SQL.name, True, outcome)
 
-    def _compare(self, name: str, reference: _Reference, upto: Place, found: Checked) -> None:
-        agreed = found.agreed.setdefault(name, [reference.name])
+    def _compare(self, name: str, reference: _Reference, upto: Place, result: Checked) -> None:
+        agreed = result.agreed.setdefault(name, [reference.name])
         for way in WAYS:
             why = self._ways.why_not(way, name)
             if why is None and way.name != reference.name:
                 outcome, what = self._try(way, name, reference, upto)
-                found.remarks += [each for each in outcome.remarks if each not in found.remarks]
+                result.remarks += [remark for remark in outcome.remarks if remark not in result.remarks]
                 if what:
                     first, at_first = self._first(way, name, upto)
-                    # Where it ends later on, this says what the first event does; rows that differ are all of them.
-                    found.differing.append(Part(name, way.name, reference.name, at_first if outcome.trouble else what, first))
+                    # A way that fails later on: report what the first event does. Otherwise report the rows that differ
+                    # at the end.
+                    result.differing.append(Part(name, way.name, reference.name, at_first if outcome.trouble else what, first))
                 else:
                     agreed.append(way.name)
-            elif why and (said_so := f"{name}, {'by its SQL' if way.by_sql else way.name}: {why}") not in found.left_out:
-                found.left_out.append(said_so)
+            elif why and (line := f"{name}, {'by its SQL' if way.by_sql else way.name}: {why}") not in result.left_out:
+                result.left_out.append(line)
 
     def _try(self, way: Way, name: str, reference: _Reference, upto: Place) -> tuple[Outcome, tuple[str, ...]]:
         outcome = self._ways.replay(way, name, upto)
-        return outcome, tuple(self._told(name, way, reference, outcome))
+        return outcome, tuple(self._differences(name, way, reference, outcome))
 
-    def _told(self, name: str, way: Way, reference: _Reference, outcome: Outcome) -> Iterator[str]:
-        """How a way differs from the one that it is compared with."""
+    def _differences(self, name: str, way: Way, reference: _Reference, outcome: Outcome) -> Iterator[str]:
+        """How a way's outcome and rows differ from the reference."""
         if outcome.trouble:
             yield outcome.trouble
             return
         if aside := outcome.aside ^ reference.outcome.aside:
             where = way.name if min(aside) in outcome.aside else reference.name
-            yield f"{len(aside):,} events are set aside by one of them only, the first one at position {min(aside):,} {where}"
-        for each in islice(self._ways.differences(name), SHOWN):
-            yield each.describe((reference.name, way.name))
+            yield f"only one of the two ways sets {len(aside):,} events aside, the first at position {min(aside):,}: {where}"
+        for difference in islice(self._ways.differences(name), SHOWN):
+            yield difference.describe((reference.name, way.name))
 
     def _first(self, way: Way, name: str, upto: Place) -> tuple[Event | None, tuple[str, ...]]:
-        """The event after which a way parts from the other, and how; by halves, over the beginnings of the history."""
+        """The first event after which a way differs from the reference, and how; a binary search over the events."""
         events = self._ways.events(name, upto)
         how = tuple[str, ...]()
-        same, parted = 0, len(events)
-        while parted - same > 1:
-            middle = (same + parted) // 2
+        same, different = 0, len(events)
+        while different - same > 1:
+            middle = (same + different) // 2
             place = events[middle - 1].position
-            if told := self._try(way, name, self._refer(name, place), place)[1]:
-                parted, how = middle, told
+            if what := self._try(way, name, self._refer(name, place), place)[1]:
+                different, how = middle, what
             else:
                 same = middle
-        # Those that read these rows look at all of them.
+        # Projectors that read these rows need all of them.
         reference = self._refer(name, upto)
-        return (events[parted - 1] if events else None), how or self._try(way, name, reference, upto)[1]
+        return (events[different - 1] if events else None), how or self._try(way, name, reference, upto)[1]
 
     def _event(self, name: str, position: int | None, upto: Place) -> Event | None:
-        return next((each for each in self._ways.events(name, upto) if each.position == position), None)
+        return next((event for event in self._ways.events(name, upto) if event.position == position), None)
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What ways are compared with.
+    """The reference that other ways are compared with.
 
-    :param name: the way by which it was made
+    :param name: the name of the way that has produced it
     """
 
     name: str
@@ -344,11 +353,11 @@ class _Reference:
 
 
 def _in_order(projectors: Mapping[str, type[Projector]]) -> list[str]:
-    """Who is read goes before who reads; a foreign key, for which a run wants its parent's projector as well, is not there."""
+    """Projectors in the order of their reads; scratch tables have no foreign keys, so parents do not matter here."""
     return sort(needs(projectors), "the projectors read each other in a circle", "let them go in one pass (`composed_of`)")
 
 
 def place_name(url: sa.URL, schema: str | None, of: str) -> str:
-    """What the place of a check is called: two checks of one thing do not go at once, others do."""
-    said_of = f"{url.host}:{url.port}/{url.database}/{schema}/{of}"
-    return f"projection_rebuild_check_{hashlib.sha256(said_of.encode()).hexdigest()[:8]}"
+    """The name of a check's scratch place; checks of the same thing share a name, so that they do not run at once."""
+    identity = f"{url.host}:{url.port}/{url.database}/{schema}/{of}"
+    return f"projection_rebuild_check_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"

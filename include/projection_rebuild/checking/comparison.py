@@ -1,4 +1,4 @@
-"""Two tables of the same rows, compared in Python, value by value and type by type. Not by SQL, which verification compares by."""
+"""Compares two tables in Python, value by value and type by type. It uses no SQL for it, unlike verification."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from projection_rebuild.rows.types import Key, RowType, Values
 from projection_rebuild.rows.values import from_json, plain_type
 
 AT_ONCE = 1_000
-"""Rows that are read of each table at once."""
+"""Rows per read of each table."""
 
 
 @dataclass(frozen=True)
 class Unlike:
-    """What is not the same in two tables.
+    """A difference between two tables.
 
-    :param key: of the row, as the database holds it
-    :param column: the one that differs; None: only one of the tables has the row
-    :param types: of the two values, where these are not the same
-    :param only: which of the two has the row, 0 or 1, if only one has it
+    :param key: the row's key, as the database holds it
+    :param column: the column that differs; None: only one of the tables has the row
+    :param types: the types of the two values; None: they have the same type
+    :param only: the number of the table that has the row, 0 or 1; None: both have it
     """
 
     table: str
@@ -36,26 +36,27 @@ class Unlike:
     only: int | None = None
 
     def describe(self, names: tuple[str, str]) -> str:
-        """In words, and never with a value.
+        """The difference in words, without values except the key.
 
-        :param names: what the two tables are called
+        :param names: the ways that have filled the two tables
         """
         row = f"{self.table} ({', '.join(map(repr, self.key))})"
         if self.only is not None:
-            return f"{row}: only there {names[self.only]}"
+            return f"{row}: it exists only {names[self.only]}"
         types = f", {self.types[0]} {names[0]} and {self.types[1]} {names[1]}" if self.types else ""
         return f"{row}: the column {self.column} differs{types}"
 
 
 def unlike(dialect: Comparing, schema: str | None, kind: RowType, one: str, other: str) -> Iterator[Unlike]:
-    """Where the rows of two tables differ, in the columns that the projector knows.
+    """The differences between the rows of two tables, in the columns that the projector knows.
 
-    They are read side by side in the order of their keys, so that only rows that have no double are kept in memory.
+    It reads both tables side by side in the order of their keys, so that it keeps only rows without a twin in memory.
 
-    :param kind: what the rows are
-    :param one: the name of a table
+    :param kind: the type of the rows
+    :param one: the name of the first table
+    :param other: the name of the second table
     """
-    names = [kind.columns.index(name) for name in kind.key]
+    key_columns = [kind.columns.index(name) for name in kind.key]
     missing: tuple[dict[Key, Values], dict[Key, Values]] = ({}, {})
     with dialect.connect() as left, dialect.connect() as right:
         sides = [_rows(dialect, connection, schema, kind, name) for connection, name in ((left, one), (right, other))]
@@ -64,15 +65,15 @@ def unlike(dialect: Comparing, schema: str | None, kind: RowType, one: str, othe
                 for side, row in enumerate(pair):
                     if row is None:
                         continue
-                    key = tuple(_told(row[at]) for at in names)
-                    double = missing[1 - side].pop(key, None)
-                    if double is None:
+                    key = tuple(_typed(row[at]) for at in key_columns)
+                    twin = missing[1 - side].pop(key, None)
+                    if twin is None:
                         missing[side][key] = row
                     else:
-                        yield from _columns(kind, key, *((double, row) if side else (row, double)))
+                        yield from _columns(kind, key, *((twin, row) if side else (row, twin)))
     for only, rows in enumerate(missing):
         for row in rows.values():
-            yield Unlike(kind.table, tuple(row[at] for at in names), only=only)
+            yield Unlike(kind.table, tuple(row[at] for at in key_columns), only=only)
 
 
 def _rows(
@@ -80,9 +81,9 @@ def _rows(
 ) -> Generator[Values, None, None]:
     columns: dict[str, sa.ColumnClause[Any]] = {name: sa.column(quoted_name(name, quote=True)) for name in kind.columns}
     json = [at for at, name in enumerate(kind.columns) if plain_type(kind.types[name]) in (dict, list)]
-    # As text: a driver's own objects have lost digits.
-    wanted = [sa.cast(each, sa.Text) if at in json else each for at, each in enumerate(columns.values())]
-    query = sa.select(*wanted).select_from(sa.table(quoted_name(table, quote=True), schema=schema))
+    # JSON as text: a driver's own objects lose digits.
+    selected = [sa.cast(column, sa.Text) if at in json else column for at, column in enumerate(columns.values())]
+    query = sa.select(*selected).select_from(sa.table(quoted_name(table, quote=True), schema=schema))
     with closing(dialect.read(connection, query.order_by(*(columns[name] for name in kind.key)), AT_ONCE)) as pages:
         for page in pages:
             for row in page:
@@ -97,7 +98,10 @@ def _columns(kind: RowType, key: Key, one: Values, other: Values) -> Iterator[Un
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are of one type and equal; 1, 1.0 and true are not, and the order of an object's fields does not count."""
+    """Whether two values have the same type and are equal.
+
+    1, 1.0 and true differ. The order of an object's fields does not matter.
+    """
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -107,8 +111,8 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other or (one != one and other != other))
 
 
-def _told(value: Any) -> tuple[str, Any]:
-    """Keys of different types are different keys, also where Python takes them for equal."""
+def _typed(value: Any) -> tuple[str, Any]:
+    """A key value with its type: keys of different types are different, even if Python takes them for equal."""
     return _type(value), value
 
 

@@ -1,4 +1,7 @@
-"""The ways in which events become rows, each by the product's own code, into tables apart: live, folded, forgetting, in shards, by SQL."""
+"""The ways in which the engine's own code projects events: live, folded, forgetting, in shards, by SQL.
+
+All ways write into scratch tables.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,11 @@ from projection_rebuild.spec.registry import ProjectorRegistry
 from projection_rebuild.spec.replay import OnError, ThrottleSection
 
 ALL = 1_000_000_000
-"""More events than any check has: so many at once are all of them."""
+"""More events than any check has: a batch of this size holds all of them."""
 
 
 class Sample(EventStore):
-    """The first events of a store: for its readers it ends at :attr:`upto`, whatever has been appended behind that."""
+    """The first events of a store: readers see no event after :attr:`upto`."""
 
     upto: Place = BEGINNING
 
@@ -53,12 +56,12 @@ class Sample(EventStore):
         return self.upto
 
     def whole(self) -> Place:
-        """The highest position that there is now."""
+        """The highest position of the whole store now."""
         return super().newest()
 
 
 class _Ledger(Ledger):
-    """That of a check: nobody else has it, so that its tables are looked for once."""
+    """The ledger of a check. No other process uses it, so it creates its tables only once."""
 
     _is_made = False
 
@@ -72,9 +75,9 @@ class _Ledger(Ledger):
 class Way:
     """A way to replay.
 
-    :param name: in words, after "there it is"
+    :param name: in words, to follow "projected" in a sentence
     :param replay: keys of the spec's ``replay``
-    :param by_sql: whether it is the projector's SQL that is tried
+    :param by_sql: whether the projector's SQL does the work
     """
 
     name: str
@@ -83,7 +86,7 @@ class Way:
 
     @property
     def shards(self) -> int:
-        """Into how many parts the events are divided."""
+        """How many shards divide the events; 1: none do."""
         return int(self.replay.get("shards", 1))
 
 
@@ -108,10 +111,10 @@ WAYS = (
 class Outcome:
     """How a way ended.
 
-    :param trouble: why it did not come to its end, in words; None: it did
-    :param at: the event that it names for that; None: it names none
+    :param trouble: why it has failed, in words; None: it has reached the end
+    :param at: the position of the event that the failure names; None: it names none
     :param aside: positions of the events that it has set aside
-    :param remarks: what else is worth a word
+    :param remarks: other notes
     """
 
     trouble: str | None = None
@@ -122,14 +125,14 @@ class Outcome:
 
 @dataclass
 class Ways:
-    """Projects events into tables apart.
+    """Projects events into scratch tables.
 
-    The tables under their live names hold what the way has made that all others are compared with; beside them stand those of the way
-    that was tried last.
+    The tables under their live names hold the reference rows, which all other ways must match. The green tables beside
+    them hold the rows of the last other way.
 
-    :param spec: of the projectors and their events
-    :param scratch: where the tables are; they are there already, and empty
-    :param store: in which only events up to its end are looked at
+    :param spec: the spec of the projectors and their events
+    :param scratch: the place of the tables, which exist already and are empty
+    :param store: the events, up to the end of the sample
     :param one_database: as for :class:`Context`
     """
 
@@ -145,10 +148,10 @@ class Ways:
         self._ledger = _Ledger(self.scratch.dialect, self.scratch.schema)
 
     def why_not(self, way: Way, name: str) -> str | None:
-        """Why a projector cannot be replayed in a way; empty: it has nothing to do with it. None: it can."""
+        """Why a way cannot replay a projector; empty: the way does not concern the projector; None: it can."""
         projector = self.projectors[name]
         if way.by_sql:
-            # As the spec has it: what it turns off is not used either.
+            # By the spec itself: a way must not use the SQL that the spec turns off.
             return set_based.ineligible_because(self._context(self.spec), projector)
         if not projector.has_handlers():
             return ""
@@ -157,15 +160,15 @@ class Ways:
         return None
 
     def events(self, name: str, upto: Place) -> list[Event]:
-        """The events of a projector up to a place, as they are stored."""
+        """The events of a projector up to a place, before upcasting."""
         projector = self.projectors[name]
         pages = self.store.pages(BEGINNING, upto, projector.stored_types(), size=PAGE_EVENTS, metadata=projector.needs_metadata)
         return [event for events, _ in pages for event in events]
 
-    # What the others are compared with ---------------------------------------------------------------------------
+    # The reference ------------------------------------------------------------------------------------------------
 
     def live(self, name: str, upto: Place) -> Outcome:
-        """As the application does it: one event after the other, each in a transaction, into empty tables."""
+        """Projects as the application does: one event after the other, each in a transaction, into empty tables."""
         self.clear(name)
         projector, dialect, aside = self.projectors[name], self.scratch.dialect, set[int]()
         events = self.events(name, upto)
@@ -175,19 +178,19 @@ class Ways:
                     with dialect.transaction(connection):
                         project_inline(connection, projector, event, schema=self.scratch.schema)
                 except Exception as error:
-                    told = _told(error, projector, event)
+                    named_error = _as_rebuild_error(error, projector, event)
                     if self.spec.replay.on_error is not OnError.DEAD_LETTER:
-                        return Outcome(_what(told), event.position, frozenset(aside))
+                        return Outcome(_what(named_error), event.position, frozenset(aside))
                     aside.add(event.position)
         return Outcome(aside=frozenset(aside))
 
     def adopt(self, name: str) -> None:
-        """What the way that was tried last has made is what others are compared with from here on."""
+        """Makes the rows of the last way the reference for all other ways."""
         self.clear(name)
         with self.scratch.dialect.connect() as connection:
             for kind in self.projectors[name].kinds():
-                made = sa.select(*_columns(kind)).select_from(self._table(self._green(kind.table)))
-                connection.execute(sa.insert(self._table(kind.table, _columns(kind))).from_select([*kind.columns], made))
+                projected = sa.select(*_columns(kind)).select_from(self._table(self._green(kind.table)))
+                connection.execute(sa.insert(self._table(kind.table, _columns(kind))).from_select([*kind.columns], projected))
 
     def clear(self, name: str) -> None:
         """Empties the tables under their live names."""
@@ -201,12 +204,12 @@ class Ways:
     def _green(self, table: str) -> str:
         return self._context(self.spec).table_set(table).green
 
-    # The others ---------------------------------------------------------------------------------------------------
+    # The other ways -----------------------------------------------------------------------------------------------
 
     def replay(self, way: Way, name: str, upto: Place) -> Outcome:
         """Replays one projector as a run of its own does.
 
-        :raises RebuildError: a machine or a database has failed, and it may go well another time
+        :raises RebuildError: the machine or a database has failed, and a repetition may succeed
         """
         self.store.upto = upto
         lines: list[str] = []
@@ -215,17 +218,17 @@ class Ways:
         try:
             _run(context, name, way.shards)
         except Exception as error:
-            told = boundary.named(error, way.name, boundary.UNTOUCHED)
-            if not isinstance(told, RebuildError) or told.retryable:
-                raise told from None
-            trouble, at = _what(told), getattr(told, "position", None)
+            named_error = boundary.named(error, way.name, boundary.UNTOUCHED)
+            if not isinstance(named_error, RebuildError) or named_error.retryable:
+                raise named_error from None
+            trouble, at = _what(named_error), getattr(named_error, "position", None)
         with context.dialect.connect() as connection:
             letters = context.ledger.dead_letters.of_run(connection, context.run_id, name)
-        left = tuple(each for each in lines if "its handlers do the work" in each)
-        return Outcome(trouble, at, frozenset(each.position for each in letters), left)
+        remarks = tuple(line for line in lines if "its handlers do the work" in line)
+        return Outcome(trouble, at, frozenset(letter.position for letter in letters), remarks)
 
     def differences(self, name: str) -> Iterator[Unlike]:
-        """What is not as it was made by the way that all others are compared with."""
+        """The differences between the last way's rows and the reference."""
         for kind in self.projectors[name].kinds():
             yield from unlike(self.scratch.dialect, self.scratch.schema, kind, kind.table, self._green(kind.table))
 
@@ -245,7 +248,7 @@ class Ways:
         )
 
     def _spec(self, way: Way) -> RebuildSpec:
-        """The spec without what keeps a replay waiting, or stands in another database than its tables apart."""
+        """The spec without the sections that make a replay wait, and with the scratch tables' schema."""
         replay = self.spec.replay.model_copy(
             update={"set_based": way.by_sql, "commit_every": timedelta(days=1), "shards": 1, "max_rows_in_memory": None}
             | dict(way.replay)
@@ -263,7 +266,7 @@ class Ways:
 
 
 def _columns(kind: RowType) -> list[sa.ColumnClause[Any]]:
-    return [sa.column(quoted_name(each, quote=True)) for each in kind.columns]
+    return [sa.column(quoted_name(name, quote=True)) for name in kind.columns]
 
 
 def _run(context: Context, name: str, count: int) -> None:
@@ -278,31 +281,31 @@ def _run(context: Context, name: str, count: int) -> None:
         shards={name: count} if count > 1 else {},
     )
     with context.dialect.connect() as connection:
-        # The runs before this one are over.
+        # All earlier runs of the check are over.
         start.begin(context, connection, plan, RunOptions(), lambda run_id: True, "check")
     clone.clone_tables(context)
     shards.replay_all(context, name, lambda: False)
 
 
 def _what(error: RebuildError) -> str:
-    """What happened; nobody has a task to retry here."""
+    """What has happened, without the advice on a task's retry, since a check has no task."""
     return error.what if isinstance(error, HandlerError) else error.message
 
 
-def _told(error: Exception, projector: type[Projector], event: Event) -> RebuildError:
-    """What stands for an error of live code, which comes as it is.
+def _as_rebuild_error(error: Exception, projector: type[Projector], event: Event) -> RebuildError:
+    """Converts an error of live code into the error that a replay would raise.
 
-    :raises RebuildError: it is the machine's or the database's, and none of the event's
+    :raises RebuildError: the machine or the database has failed, not the event
     """
     if isinstance(error, PoisonEvent):
         return error
     if trouble := trouble_at_event(error, projector.name(), event.type, event.position):
         raise trouble from None
-    found = trouble_of(error)
-    if found is not None and found.kind is Kind.VALUE:
-        return WriteError(f"cannot write the rows of {projector.name()}: {found.describe()}", found.code or "").of(
-            event.type, event.position
-        )
+    database_error = trouble_of(error)
+    if database_error is not None and database_error.kind is Kind.VALUE:
+        return WriteError(
+            f"cannot write the rows of {projector.name()}: {database_error.describe()}", database_error.code or ""
+        ).of(event.type, event.position)
     if isinstance(error, RebuildError) and not isinstance(error, RowError):
         return error
     return HandlerError(projector.name(), event.type, event.position, word_for(error))

@@ -1,6 +1,7 @@
-"""What an event store must be, checked in the plan by the types of its columns and by looking at its events.
+"""What the engine requires of an event store. The plan checks the types of the store's columns, and its events.
 
-Imports the dialects and the spec, and none of the code that reads events in a replay: a check of the store shares nothing with it.
+Imports the dialects and the spec, but none of the code that reads events in a replay: the check shares no fault with
+that code.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ COUNTS = {ColumnKind.WHOLE, ColumnKind.NUMBER}
 
 
 class Contract:
-    """One look at one store.
+    """The check of one store.
 
-    :param schema: where its table is
+    :param schema: the schema of the store's table
     """
 
     def __init__(self, dialect: Dialect, section: EventStoreSection, schema: str | None) -> None:
@@ -41,18 +42,18 @@ class Contract:
         self._about = f"event store {section.table}"
 
     def findings(self) -> list[Finding]:
-        """What is not as it must be, or as it should be."""
+        """What the store violates: requirements, which refuse the plan, and recommendations."""
         with self._dialect.connect() as connection:
             if too_old := self._dialect.too_old(connection):
                 return too_old
-            if wrong := self._no_table(connection):
-                return [wrong]
+            if finding := self._no_table(connection):
+                return [finding]
             types = self._dialect.column_types(connection, self._schema, self._section.table)
-            wanted = self._wanted()
-            present = [column for column in wanted.values() if column in types]
+            columns = self._wanted()
+            present = [name for name in columns.values() if name in types]
             rights = self._dialect.preflight_events(connection, self._schema, self._section.table, present)
-            missing = [self._missing(key, column) for key, column in wanted.items() if column not in types]
-            if missing or any(each.refuses for each in rights):
+            missing = [self._missing(key, name) for key, name in columns.items() if name not in types]
+            if missing or any(finding.refuses for finding in rights):
                 return rights + missing
             return [*rights, *self._of_columns(connection, types)]
 
@@ -79,7 +80,7 @@ class Contract:
     def _no_table(self, connection: sa.Connection) -> Finding | None:
         table, schema = self._section.table, self._section.db_schema
         if not self._dialect.has_schemas and schema not in (None, "main"):
-            problem = f"a file of SQLite has no schema {schema}, and what is attached to a connection of the application's is not there for ours"
+            problem = f"an SQLite file has no schema {schema}, and the engine's connections do not see files that the application attaches"
             return self._refusal(problem, "leave event_store.schema out, and connect to the file that holds the events")
         kind = self._dialect.relation_kind(connection, self._schema, table)
         if kind is None:
@@ -87,7 +88,7 @@ class Contract:
         if kind == "table":
             return None
         return self._refusal(
-            f"{table} is a {kind}. A rebuild has to lock the table that appends go to, and nothing tells which one that is",
+            f"{table} is a {kind}. A rebuild has to lock the table that appends go to, and cannot know which one that is",
             "name the table itself as event_store.table; event_store.only chooses among its rows",
         )
 
@@ -98,9 +99,9 @@ class Contract:
     def _unindexed(self, connection: sa.Connection) -> Iterator[Finding]:
         inspector, table, position = sa.inspect(connection), self._section.table, self._section.columns.position
         leading: list[Sequence[str | None]] = [
-            each["column_names"][:1] for each in inspector.get_indexes(table, schema=self._schema)
+            index["column_names"][:1] for index in inspector.get_indexes(table, schema=self._schema)
         ]
-        leading += [each["column_names"][:1] for each in inspector.get_unique_constraints(table, schema=self._schema)]
+        leading += [index["column_names"][:1] for index in inspector.get_unique_constraints(table, schema=self._schema)]
         leading.append(inspector.get_pk_constraint(table, schema=self._schema)["constrained_columns"][:1])
         if [position] not in leading:
             yield self._refusal(
@@ -111,19 +112,21 @@ class Contract:
 
     # Positions --------------------------------------------------------------------------------------------------
 
-    def _position(self, connection: sa.Connection, known: ColumnType) -> Iterator[Finding]:
+    def _position(self, connection: sa.Connection, column_type: ColumnType) -> Iterator[Finding]:
         name = self._section.columns.position
         remedy = (
             f"name a column of unique whole numbers up to {HIGHEST:,} as event_store.columns.position, such as a bigint that the "
             "database counts; add one if there is none"
         )
         values = self._dialect.value_kinds(connection, self._section.table, name)
-        strange = {known.kind} if values is None else values
-        if strange - {ColumnKind.WHOLE} or known.kind is not ColumnKind.WHOLE:
-            held = "" if values is None or values <= {ColumnKind.WHOLE} else f" and holds {' and '.join(sorted(strange))}"
-            yield self._refusal(f"its position column {name} is of the type {known.name}{held}, not whole numbers alone", remedy)
+        kinds = {column_type.kind} if values is None else values
+        if kinds - {ColumnKind.WHOLE} or column_type.kind is not ColumnKind.WHOLE:
+            content = "" if values is None or values <= {ColumnKind.WHOLE} else f" and holds {' and '.join(sorted(kinds))}"
+            yield self._refusal(
+                f"its position column {name} is of the type {column_type.name}{content}, not whole numbers alone", remedy
+            )
             return
-        if known.nullable and self._any(connection, f"{self._quoted(name)} IS NULL"):
+        if column_type.nullable and self._any(connection, f"{self._quoted(name)} IS NULL"):
             yield self._refusal(f"its position column {name} holds NULL, so that some events have no place in the order", remedy)
             return
         highest = self._dialect.newest_position(connection, self._schema, self._section.table, name)
@@ -140,7 +143,7 @@ class Contract:
         if sequence is not None and self._section.wait_for_holes is None:
             yield self._refusal(
                 f"the sequence {sequence} gives each session positions in advance, so that an event may appear below others that have been "
-                "read. With two sessions that append, verification finds it each time, and a rebuild comes to no end",
+                "read. With two sessions that append, verification fails each time, and a rebuild never ends",
                 f"ALTER SEQUENCE {sequence.partition(' (')[0]} CACHE 1",
                 refuses=False,
             )
@@ -153,104 +156,100 @@ class Contract:
         table = self._dialect.qualified(self._schema, self._section.table)
         quoted = self._dialect.quote(name)
         statement = f"SELECT {quoted}, count(*) FROM {table}{self._only()} GROUP BY {quoted} HAVING count(*) > 1 LIMIT 1"
-        found = self._dialect.execute(connection, statement, self._only_values()).first()
-        if found is not None:
-            yield self._refusal(
-                f"its position column {name} is not unique: {found[1]:,} events are at position {found[0]:,}", remedy
-            )
+        row = self._dialect.execute(connection, statement, self._only_values()).first()
+        if row is not None:
+            yield self._refusal(f"its position column {name} is not unique: {row[1]:,} events are at position {row[0]:,}", remedy)
         else:
             yield self._refusal(
-                f"no key of the table keeps {name} unique. No position occurs twice today; one that does later is passed over, and then "
-                "verification fails",
-                f"make a unique index on {name}, or be sure that no position is given out twice",
+                f"no key of the table keeps {name} unique. No position occurs twice today. If one does later, the replay skips an event, "
+                "and then verification fails",
+                f"make a unique index on {name}, or be sure that no two events get the same position",
                 refuses=False,
             )
 
     # Streams ----------------------------------------------------------------------------------------------------
 
-    def _stream(self, connection: sa.Connection, known: ColumnType) -> Iterator[Finding]:
+    def _stream(self, connection: sa.Connection, column_type: ColumnType) -> Iterator[Finding]:
         name, form = self._section.columns.stream, self._section.stream_format
         values = self._dialect.value_kinds(connection, self._section.table, name)
-        kinds = {known.kind} if values is None else values
+        kinds = {column_type.kind} if values is None else values
         if len(kinds) > 1:
             problem = f"its stream column {name} holds {' and '.join(sorted(kinds))}, so that two streams may look like one"
             yield self._refusal(problem, "store every stream as text")
         elif kinds - STREAMS and self._section.preset is not Preset.PYEVENTSOURCING:
-            problem = (
-                f"its stream column {name} is of the type {known.name}, of which no text tells two streams apart for certain"
-            )
+            problem = f"its stream column {name} is of the type {column_type.name}; two different streams may have the same text"
             yield self._refusal(problem, "use text, a UUID, a whole number or bytes")
         elif kinds == {ColumnKind.BYTES} and form is None and self._section.preset is not Preset.PYEVENTSOURCING:
             yield self._refusal(
-                f"its stream column {name} holds bytes ({known.name}), which may stand for a UUID, for hexadecimal digits or for text",
-                "say it: event_store.stream_format: uuid, hex or text, as the application's handlers get it",
+                f"its stream column {name} holds bytes ({column_type.name}), which may stand for a UUID, for hexadecimal digits or for text",
+                "set event_store.stream_format to uuid, hex or text, as the application's handlers get it",
             )
         elif kinds and kinds != {ColumnKind.BYTES} and form is not None:
-            problem = f"its stream column {name} is of the type {known.name}, and event_store.stream_format is for bytes"
+            problem = f"its stream column {name} is of the type {column_type.name}, and event_store.stream_format is for bytes"
             yield self._refusal(problem, "leave event_store.stream_format out")
         elif form is StreamFormat.UUID and self._any(connection, f"length({self._quoted(name)}) <> {UUID_LENGTH}"):
-            problem = f"its stream column {name} holds values that are not {UUID_LENGTH} bytes long, so they are no UUIDs"
+            problem = f"its stream column {name} holds values that are not {UUID_LENGTH} bytes long, so that they are no UUIDs"
             yield self._refusal(problem, "set event_store.stream_format to hex or text")
 
     # Types, payloads, times -------------------------------------------------------------------------------------
 
-    def _plain(self, what: str, name: str, known: ColumnType, allowed: set[ColumnKind], better: str) -> Iterator[Finding]:
-        if known.kind not in allowed and self._dialect.fixes_types:
-            yield self._refusal(f"its {what} column {name} is of the type {known.name}", f"use {better}")
+    def _plain(self, what: str, name: str, column_type: ColumnType, allowed: set[ColumnKind], better: str) -> Iterator[Finding]:
+        if column_type.kind not in allowed and self._dialect.fixes_types:
+            yield self._refusal(f"its {what} column {name} is of the type {column_type.name}", f"use {better}")
 
-    def _type_bytes(self, connection: sa.Connection, known: ColumnType) -> Iterator[Finding]:
-        """Types that are bytes must be UTF-8: no handler could name another one."""
-        if known.kind is not ColumnKind.BYTES:
+    def _type_bytes(self, connection: sa.Connection, column_type: ColumnType) -> Iterator[Finding]:
+        """Types that are stored as bytes must be UTF-8: a handler names its type as text."""
+        if column_type.kind is not ColumnKind.BYTES:
             return
         name, table = self._section.columns.type, self._dialect.qualified(self._schema, self._section.table)
-        found = self._dialect.execute(
+        stored_types = self._dialect.execute(
             connection, f"SELECT DISTINCT {self._quoted(name)} FROM {table}{self._only()}", self._only_values()
         )
-        if not all(map(_is_utf8, found.scalars())):
+        if not all(map(_is_utf8, stored_types.scalars())):
             yield self._refusal(f"its type column {name} holds bytes that are no UTF-8", "store event types as text")
 
-    def _payload(self, known: ColumnType) -> Iterator[Finding]:
+    def _payload(self, column_type: ColumnType) -> Iterator[Finding]:
         name = self._section.columns.payload
         yield from self._plain(
-            "payload", name, known, PAYLOADS, "JSON, text or bytes; event_store.decoder decodes any bytes or text"
+            "payload", name, column_type, PAYLOADS, "JSON, text or bytes; event_store.decoder decodes any bytes or text"
         )
 
     def without_times(self) -> str | None:
-        """Why it cannot be asked which events were recorded since a moment; None: it can."""
+        """Why the store cannot select the events recorded since a moment; None: it can."""
         name = self._section.columns.recorded_at
         if name is None:
             return "it does not tell when events were recorded (event_store.columns.recorded_at is null)"
         with self._dialect.connect() as connection:
-            known = self._dialect.column_types(connection, self._schema, self._section.table).get(name)
-            if known is None:
+            column_type = self._dialect.column_types(connection, self._schema, self._section.table).get(name)
+            if column_type is None:
                 return f"it has no column {name}"
-            if problem := self._time_problem(connection, known):
+            if problem := self._time_problem(connection, column_type):
                 return f"{problem[0]}: {problem[1]}"
-            return None if self._section.recorded_at_unit else self._untold_times(connection, name, known)
+            return None if self._section.recorded_at_unit else self._untold_times(connection, name, column_type)
 
-    def _untold_times(self, connection: sa.Connection, name: str, known: ColumnType) -> str | None:
-        """Texts that this database would take for no time, or for another one."""
-        if (unknown := self._dialect.no_time(self._quoted(name))) is not None:
-            if self._any(connection, f"{self._quoted(name)} IS NOT NULL AND {unknown}"):
+    def _untold_times(self, connection: sa.Connection, name: str, column_type: ColumnType) -> str | None:
+        """Why this database may misread times that are stored as text; None: it reads them all."""
+        if (condition := self._dialect.no_time(self._quoted(name))) is not None:
+            if self._any(connection, f"{self._quoted(name)} IS NOT NULL AND {condition}"):
                 return f"its time column {name} holds texts that this database takes for no time: write them as 2026-01-31 22:00:00+01:00"
             return None
-        if known.kind in (ColumnKind.TEXT, ColumnKind.PADDED):
+        if column_type.kind in (ColumnKind.TEXT, ColumnKind.PADDED):
             return f"its time column {name} holds text, which this database may take for other times, or for none: use a type of time"
         return None
 
-    def _time_problem(self, connection: sa.Connection, known: ColumnType) -> tuple[str, str] | None:
-        """What speaks against its times, with the remedy; None: nothing."""
+    def _time_problem(self, connection: sa.Connection, column_type: ColumnType) -> tuple[str, str] | None:
+        """What is wrong with the time column, with the remedy; None: nothing."""
         name, unit = str(self._section.columns.recorded_at), self._section.recorded_at_unit
         values = self._dialect.value_kinds(connection, self._section.table, name)
-        kinds = {known.kind} if values is None else values
+        kinds = {column_type.kind} if values is None else values
         if unit is None and kinds & COUNTS:
-            problem = f"its time column {name} holds numbers ({known.name}), and nothing says what they count"
+            problem = f"its time column {name} holds numbers ({column_type.name}), and nothing says what they count"
             return problem, "set event_store.recorded_at_unit to s, ms, us or ns, if they count from 1970 in UTC"
         if unit is not None and kinds - COUNTS:
-            problem = f"its time column {name} is of the type {known.name}, and event_store.recorded_at_unit is for numbers"
+            problem = f"its time column {name} is of the type {column_type.name}, and event_store.recorded_at_unit is for numbers"
             return problem, "leave event_store.recorded_at_unit out"
         if unit is None and kinds - {ColumnKind.TIME, ColumnKind.TEXT, ColumnKind.PADDED}:
-            return f"its time column {name} is of the type {known.name}, which holds no time", (
+            return f"its time column {name} is of the type {column_type.name}, which holds no time", (
                 "name a column of times, or null, as event_store.columns.recorded_at"
             )
         return None

@@ -1,6 +1,7 @@
-"""From the rows of an event store to events: payloads, streams and times, as the spec says they are stored.
+"""Decodes the rows of an event store into events: payloads, streams and times, in the format that the spec declares.
 
-Imports what an event is, and the spec; knows no database. What cannot be read becomes an :class:`Undecodable`, never a guess.
+Imports the event class and the spec, but no dialect. A row that cannot be decoded becomes an :class:`Undecodable`,
+never a guess.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from projection_rebuild.spec.presets import Preset
 from projection_rebuild.spec.stores import EventStoreSection, StreamFormat, TimeUnit
 
 Row = tuple[Any, ...]
-"""Position, stream, type, payload, recorded_at, version, type_version and, where it is asked for, metadata."""
+"""Position, stream, type, payload, recorded_at, version, type_version and, if the query selects it, metadata."""
 
 Decode = Callable[[Sequence[Row]], list[Event]]
 
 PER_SECOND = {TimeUnit.SECONDS: 1, TimeUnit.MILLISECONDS: 10**3, TimeUnit.MICROSECONDS: 10**6, TimeUnit.NANOSECONDS: 10**9}
-"""How many of a unit there are in a second."""
+"""Units per second."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 KINDS = {str: "a string", list: "a list", bool: "a boolean", int: "a number", float: "a number", Decimal: "a number"}
 
 NO_JSON = (ValueError, TypeError, RecursionError)
-"""What the decoder of JSON raises; a RecursionError is the text's own fault there, which is nested too deeply."""
+"""What the JSON decoder raises; it raises RecursionError for a text that is nested too deeply."""
 
 
 def decoder_of(section: EventStoreSection) -> Decode:
-    """What turns rows of a store into events.
+    """The function that decodes rows of a store into events.
 
-    :raises SpecError: the decoder or the mapper that the spec names cannot be had
+    :raises SpecError: the decoder or the mapper that the spec names cannot be imported or called
     """
     if section.preset is Preset.PYEVENTSOURCING:
         return pyeventsourcing.decoder(section.mapper)
@@ -51,14 +52,14 @@ def decoder_of(section: EventStoreSection) -> Decode:
 def epoch_count(moment: datetime, unit: TimeUnit) -> int:
     """The first whole number of units since 1970 that is not before an aware moment."""
     microseconds = (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
-    # A moment that no column of 64 bits can hold lies beyond all of its values all the same.
+    # A moment that no 64-bit column can hold lies beyond all values of the column, as the clamped number does.
     return max(LOWEST, min(HIGHEST, -(-microseconds * PER_SECOND[unit] // 10**6)))
 
 
 def stream_of_bytes(stored: bytes, form: StreamFormat) -> str:
     """The stream that bytes stand for.
 
-    :raises ValueError: they are none of this form
+    :raises ValueError: the bytes do not have this form
     """
     match form:
         case StreamFormat.UUID:
@@ -70,23 +71,23 @@ def stream_of_bytes(stored: bytes, form: StreamFormat) -> str:
 
 
 def bytes_of_stream(stream: str, form: StreamFormat) -> bytes | None:
-    """The bytes that stand for a stream; None: no bytes do."""
+    """The bytes that stand for a stream; None: no bytes stand for it."""
     try:
         match form:
             case StreamFormat.UUID:
-                found = UUID(stream).bytes
+                stored = UUID(stream).bytes
             case StreamFormat.HEX:
-                found = bytes.fromhex(stream)
+                stored = bytes.fromhex(stream)
             case StreamFormat.TEXT:
-                found = stream.encode()
+                stored = stream.encode()
     except ValueError:
         return None
-    # A UUID in braces or in capitals is none that the store's events would have.
-    return found if stream_of_bytes(found, form) == stream else None
+    # Events of the store never name their stream as a UUID in braces or in capitals.
+    return stored if stream_of_bytes(stored, form) == stream else None
 
 
 class RowDecoder:
-    """Rows with payloads of JSON, or of what the spec's own decoder takes.
+    """Decodes rows whose payloads are JSON, or are in the format of the spec's own decoder.
 
     :raises SpecError: the decoder cannot be imported
     """
@@ -99,17 +100,17 @@ class RowDecoder:
         self._is_plain = section.decoder is None and section.stream_format is None and section.recorded_at_unit is None
 
     def decode(self, rows: Sequence[Row]) -> list[Event]:
-        """Events of rows, in their order."""
+        """Decodes rows into events, in the same order."""
         if self._is_plain:
             try:
                 return self._quickly(rows)
             except NO_JSON:
-                # There is metadata, or a row that has to be looked at by itself.
+                # The rows have metadata, or one row needs the slow path.
                 pass
         return [self._event(row) for row in rows]
 
     def _quickly(self, rows: Sequence[Row]) -> list[Event]:
-        # In one go: this is run for each event of each projector.
+        # One comprehension, for speed: it runs for each event of each projector.
         loads = self._loads
         return [
             Event(
@@ -145,10 +146,10 @@ class RowDecoder:
         if stored is None:
             return {}
         try:
-            found = self._loads(stored)
+            decoded = self._loads(stored)
         except NO_JSON as error:
             raise _Unreadable(f"it is not JSON ({type(error).__name__})") from None
-        return _mapping(found)
+        return _mapping(decoded)
 
     def _metadata(self, stored: Any) -> Mapping[str, Any]:
         try:
@@ -176,10 +177,10 @@ class RowDecoder:
 
 
 def epoch_text(stored: Any, unit: TimeUnit) -> str:
-    """A number of units since 1970 as ISO 8601 text in UTC, to the last digit of whole nanoseconds.
+    """A number of units since 1970 as ISO 8601 text in UTC, exact to the nanosecond.
 
-    :raises ValueError: it is no such number
-    :raises ArithmeticError: it lies outside the years 1 to 9999
+    :raises ValueError: the value is no number
+    :raises ArithmeticError: the value is no number, or its time lies outside the years 1 to 9999
     """
     nanoseconds = Decimal(str(stored)) * (10**9 // PER_SECOND[unit])
     seconds, fraction = divmod(int(nanoseconds.to_integral_value()), 10**9)
@@ -193,11 +194,11 @@ def _exact(digits: str) -> Decimal:
 
 
 class _Unreadable(ValueError):
-    """Why an event cannot be read, in words that quote nothing of it."""
+    """Why an event cannot be decoded; the message quotes nothing of the event."""
 
 
 class _Checked:
-    """A decoder of the author's, whose result is looked at."""
+    """Calls the author's decoder and checks its result."""
 
     def __init__(self, decode: Callable[[Any], Any]) -> None:
         self._decode = decode
@@ -206,43 +207,43 @@ class _Checked:
         if stored is None:
             return {}
         try:
-            found = self._decode(stored)
+            decoded = self._decode(stored)
         except Exception as error:
             if is_of_the_machine(error):
                 raise
-            # Without its text, which may quote the payload.
+            # Without the error's text, which may quote the payload.
             raise _Unreadable(f"the decoder failed with {word_for(error)}") from None
-        return _mapping(found)
+        return _mapping(decoded)
 
 
-def _mapping(found: Any) -> Mapping[str, Any]:
-    """A payload. PHP writes an empty one as ``[]``, others as ``null``.
+def _mapping(decoded: Any) -> Mapping[str, Any]:
+    """A decoded payload as a mapping. PHP writes an empty object as ``[]``, others write it as ``null``.
 
-    :raises _Unreadable: it is no object
+    :raises _Unreadable: the payload is no object
     """
-    if isinstance(found, Mapping):
-        return found
-    if found is None or found == []:
+    if isinstance(decoded, Mapping):
+        return decoded
+    if decoded is None or decoded == []:
         return {}
-    raise _Unreadable(f"the payload is {KINDS.get(type(found), f'a {type(found).__name__}')}, not an object")
+    raise _Unreadable(f"the payload is {KINDS.get(type(decoded), f'a {type(decoded).__name__}')}, not an object")
 
 
 def _imported(path: str) -> Callable[[Any], Any]:
     module_name, separator, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), name) if separator else None
+        function = getattr(importlib.import_module(module_name), name) if separator else None
     except Exception as error:
-        # Without its text: a decoder's module may speak of keys.
+        # Without the error's text: a decoder's module may put keys into it.
         raise SpecError(
             f"event_store.decoder {path!r} cannot be imported: {type(error).__name__}; write package.module:function"
         ) from None
-    if not callable(found):
+    if not callable(function):
         raise SpecError(f"event_store.decoder {path!r} is no function; write package.module:function")
-    decode: Callable[[Any], Any] = found
+    decode: Callable[[Any], Any] = function
     return decode
 
 
 def _version(stored: Any) -> int | str:
-    """A type's version as stores keep it: a number, its text, a name, or nothing for the first one."""
+    """The version of an event type. Stores keep a number, its text, a name, or nothing for the first version."""
     text = "1" if stored is None else str(stored)
     return int(text) if text.isdecimal() else text

@@ -1,6 +1,7 @@
-"""Events as the Python library `eventsourcing` stores them: bytes that its own mapper decodes.
+"""Decodes events that the Python library `eventsourcing` has stored: the library's own mapper decodes the bytes.
 
-The library is imported only where a spec has this preset; the application's event classes must be importable beside it.
+The engine imports the library only if a spec has this preset. The worker must be able to import the application's event
+classes too.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ Row = tuple[Any, ...]
 
 
 def event_of(mapper: Any, notification: Any) -> Event:
-    """What a projector gets of an event, for the live application: the same as in a replay.
+    """The event that a live application passes to a projector: the same event as in a replay.
 
-    The payload is what the domain event holds: its attributes as the library's transcodings restore them, after the upcasts of
-    its class, without the originator's id and version.
+    The payload is the attributes of the domain event, as the library's transcodings restore them and the upcasts of its
+    class change them, without the originator's id and version.
 
-    :param mapper: the application's, ``application.mapper``
-    :param notification: from its ``notification_log`` or ``recorder``
-    :raises Exception: whatever the mapper raises
+    :param mapper: the application's mapper, ``application.mapper``
+    :param notification: from the application's ``notification_log`` or ``recorder``
+    :raises Exception: any error of the mapper
     """
     return _event(mapper, notification.id, notification)
 
 
 def _event(mapper: Any, position: int, stored: Any) -> Event:
-    made = mapper.to_domain_event(stored)
-    payload = {name: value for name, value in vars(made).items() if name not in ("originator_id", "originator_version")}
+    domain_event = mapper.to_domain_event(stored)
+    payload = {name: value for name, value in vars(domain_event).items() if name not in ("originator_id", "originator_version")}
     moment = payload.get("timestamp")
     return Event(
         position=position,
-        stream=str(made.originator_id),
+        stream=str(domain_event.originator_id),
         type=stored.topic,
         payload=payload,
         recorded_at=moment.isoformat() if isinstance(moment, datetime) else "",
@@ -45,11 +46,11 @@ def _event(mapper: Any, position: int, stored: Any) -> Event:
 
 
 def decoder(mapper_path: str | None) -> Callable[[Sequence[Row]], list[Event]]:
-    """What turns rows of the store (see :class:`~projection_rebuild.eventstore.store.EventStore`) into events.
+    """The function that decodes rows of an :class:`~projection_rebuild.eventstore.store.EventStore` into events.
 
-    :param mapper_path: ``package.module:name`` of something to call, that gives a mapper or an application; None: the library's
-        own transcodings without compression and encryption
-    :raises SpecError: the library, or the mapper, cannot be had
+    :param mapper_path: ``package.module:name`` of a callable that returns a mapper or an application; None: the
+        library's own transcodings without compression and encryption
+    :raises SpecError: the library or the mapper cannot be imported or called
     """
     mapper = _mapper(mapper_path)
     stored_event = importlib.import_module("eventsourcing.persistence").StoredEvent
@@ -75,32 +76,33 @@ def _mapper(path: str | None) -> Any:
         ) from None
     if path is None:
         transcoder = persistence.JSONTranscoder()
-        for each in (persistence.UUIDAsHex, persistence.DecimalAsStr, persistence.DatetimeAsISO):
-            transcoder.register(each())
+        for transcoding in (persistence.UUIDAsHex, persistence.DecimalAsStr, persistence.DatetimeAsISO):
+            transcoder.register(transcoding())
         return persistence.Mapper(transcoder=transcoder)
     module_name, _, name = path.partition(":")
     try:
-        made = _called(getattr(importlib.import_module(module_name), name))
+        provided = _called(getattr(importlib.import_module(module_name), name))
     except Exception as error:
         if is_of_the_machine(error) and not isinstance(error, ImportError):
             raise
-        # Without its text: it may speak of the cipher's key.
+        # Without the error's text, which may contain the cipher's key.
         raise SpecError(
             f"event_store.mapper {path!r} cannot be called: {type(error).__name__}; write package.module:name"
         ) from None
-    # An application has its mapper; what is no application is one.
-    mapper = getattr(made, "mapper", made)
-    if mapper is not made:
-        # Its connections and threads would outlive us.
-        made.close()
+    # An application has a mapper; any other object is the mapper itself.
+    mapper = getattr(provided, "mapper", provided)
+    if mapper is not provided:
+        # The application's connections and threads would stay open.
+        provided.close()
     if not hasattr(mapper, "to_domain_event"):
-        raise SpecError(f"event_store.mapper {path!r} gives neither a mapper nor an application of the library eventsourcing")
+        raise SpecError(f"event_store.mapper {path!r} returns neither a mapper nor an application of the library eventsourcing")
     return mapper
 
 
-def _called(given: Any) -> Any:
+def _called(factory: Any) -> Any:
     application = importlib.import_module("eventsourcing.application").Application
-    if isinstance(given, type) and issubclass(given, application):
-        # For its mapper alone, so it keeps nothing: whatever its environment says, it opens no database and makes no table.
-        return given(env={"PERSISTENCE_MODULE": "eventsourcing.popo"})
-    return given()
+    if isinstance(factory, type) and issubclass(factory, application):
+        # The engine needs the mapper alone. So the application keeps its events in memory, whatever its environment
+        # says: it opens no database and creates no table.
+        return factory(env={"PERSISTENCE_MODULE": "eventsourcing.popo"})
+    return factory()

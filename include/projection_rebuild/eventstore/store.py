@@ -1,4 +1,4 @@
-"""Reading the event store: settled heads, and pages of events in the order of their positions."""
+"""Reads the event store: its high-water mark, and pages of events in the order of their positions."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from projection_rebuild.spec.presets import Preset
 from projection_rebuild.spec.stores import EventStoreSection
 
 PATIENCE = timedelta(seconds=60)
-"""How long a settle waits for appends in flight before it says so and the step is retried."""
+"""How long :meth:`EventStore.settled_head` waits for appends in flight before it raises, and the step is retried."""
 
 PAGES_PER_STATEMENT = 10
-"""A statement costs a round trip and a plan; a result that is open for long costs the server a snapshot."""
+"""More pages save round trips and query plans; fewer pages keep the server's snapshot short."""
 
 FIRST_PAGE = 100
-"""Events in the first page of their types, before it is known how large their payloads are."""
+"""Events in the first page of their types, while the engine does not know yet how large their payloads are."""
 
 PAGE_TEXT = 2_000_000
-"""About so many characters of payloads in a page at most; decoded they take several times as much memory."""
+"""The most characters of payloads in a page, roughly; decoded payloads take several times as much memory."""
 
 ROUNDS_WITHOUT_GAIN = 10
-"""So often in a row a round of catching up may leave as much to do as the one before."""
+"""How many catch-up rounds in a row may leave at least as many events as the round before."""
 
 
 LOOKED_FOR_HOLES = 50_000
-"""So many positions below the newest one are looked at for holes; what is older is no append on its way."""
+"""How many positions below the newest one are searched for holes; an older hole is no append in flight."""
 
 PAYLOAD = 3
-"""Its place among the columns that are read."""
+"""The payload's index in a row; see :data:`~projection_rebuild.eventstore.decoding.Row`."""
 
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events are read of those that a projector handles.
+    """A filter on the events that a projector handles.
 
-    :param streams: of these aggregates; at most a few thousand, since each is a bound value
-    :param since: recorded from here on
-    :param until: recorded before
+    :param streams: only the events of these aggregates; at most a few thousand, since each is a bound value
+    :param since: only events recorded at or after this moment
+    :param until: only events recorded before this moment
     """
 
     streams: tuple[str, ...] | None = None
@@ -65,16 +65,16 @@ class EventFilter:
 ALL_EVENTS = EventFilter()
 
 
-class _Hurry:
-    """Connections for readings that follow one on another.
+class _LimitedConnections:
+    """Connections that consecutive reads reuse, with a limit on their lock waits.
 
-    :param longest: how long each waits for a lock at most
+    :param longest: the longest wait of a read for a lock
     """
 
     def __init__(self, dialect: LockWaits, longest: timedelta) -> None:
         self._dialect = dialect
         self._longest = longest
-        # Each with what closes it.
+        # Each connection with the stack that closes it.
         self._idle: list[tuple[sa.Connection, ExitStack]] = []
 
     def __enter__(self) -> Self:
@@ -82,17 +82,18 @@ class _Hurry:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _, closing_it in self._idle:
-            # Nothing is read any more: one that was cut meanwhile is no error, and must not hide what became of the switch.
+        for _, closer in self._idle:
+            # All reads are done: a connection that the server has closed is no error, and must not hide the cutover's
+            # outcome.
             with suppress(sa.exc.SQLAlchemyError):
-                closing_it.close()
+                closer.close()
 
     @contextmanager
     def lent(self) -> Iterator[sa.Connection]:
-        """The connection that is idle; another one within another reading, or after an error, which ends the connection it came from."""
-        connection, closing_it = self._idle.pop() if self._idle else self._opened()
+        """The idle connection; a new one within another read, or after an error, which closes its connection."""
+        connection, closer = self._idle.pop() if self._idle else self._opened()
         with ExitStack() as stack:
-            stack.push(closing_it)
+            stack.push(closer)
             yield connection
             self._idle.append((connection, stack.pop_all()))
 
@@ -104,11 +105,13 @@ class _Hurry:
 
 
 class EventStore:
-    """The append-only table of events, read-only for us. A place in it is a position, or None for the beginning.
+    """The append-only table of events, which the engine only reads.
 
-    :param dialect: the database that holds it
+    A place in it is a position, or None for the beginning.
+
+    :param dialect: of the database that holds the store
     :param section: table and columns as the spec names them
-    :raises SpecError: what decodes the payloads cannot be had
+    :raises SpecError: the decoder or mapper of the payloads cannot be imported or called
     """
 
     def __init__(self, dialect: Dialect, section: EventStoreSection) -> None:
@@ -123,7 +126,7 @@ class EventStore:
         self._position = self._columns.position
         self._whole: Place = BEGINNING
         self._page_sizes: dict[tuple[str, ...], int] = {}
-        self._hurry: _Hurry | None = None
+        self._limited: _LimitedConnections | None = None
 
     @property
     def table(self) -> str:
@@ -131,29 +134,34 @@ class EventStore:
         return self._section.table
 
     def preflight(self) -> list[Finding]:
-        """Whether the store is what the engine takes it for: see :mod:`projection_rebuild.eventstore.contract`."""
+        """Checks the engine's requirements of the store; see :mod:`projection_rebuild.eventstore.contract`."""
         with reading(self._section.table):
             return Contract(self.dialect, self._section, self._schema).findings()
 
     def without_times(self) -> str | None:
-        """Why it cannot be asked which events were recorded since a moment; None: it can."""
+        """Why the store cannot select the events recorded since a moment; None: it can."""
         with reading(self._section.table):
             return Contract(self.dialect, self._section, self._schema).without_times()
 
     def settled_head(self, patience: timedelta = PATIENCE) -> Place:
-        """The highest position below which no event can appear any more; the beginning for an empty store.
+        """The high-water mark: the highest position below which no event can appear any more.
+
+        It is the beginning for an empty store.
 
         :raises SettleTimeout: appends in flight did not end in time
-        :raises PositionError: the position is higher than the ledger can keep
+        :raises PositionError: the position is higher than the ledger can store
         """
         with reading(self._section.table):
-            found = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
-            head = _kept(found, self.table)
+            highest = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
+            head = _kept(highest, self.table)
             self._wait_for_holes(head)
         return head
 
     def _wait_for_holes(self, head: Place) -> None:
-        """A hole is an append that was given up, or one that is on its way; only time tells, and the count before the switch."""
+        """Waits until holes are filled, or for ``wait_for_holes``.
+
+        A hole is an append that was rolled back, or one in flight. EventFilter time tells, and the count before the swap.
+        """
         patience = self._section.wait_for_holes
         if patience is None or head is None:
             return
@@ -162,23 +170,23 @@ class EventStore:
         with self.dialect.connect() as connection:
             lowest = max(int(connection.execute(first).scalar_one()), head - LOOKED_FOR_HOLES)
             lowest = lowest if self._whole is None else max(lowest, self._whole)
-            there = sa.select(sa.func.count()).select_from(self._table).where(self._position >= lowest, self._position <= head)
-            while connection.execute(there).scalar_one() <= head - lowest and time.monotonic() < deadline:
+            existing = sa.select(sa.func.count()).select_from(self._table).where(self._position >= lowest, self._position <= head)
+            while connection.execute(existing).scalar_one() <= head - lowest and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._whole = head
 
     def heads(self, place: Callable[[], Place], small: int, head: Callable[[], Place] | None = None) -> Iterator[Place]:
-        """Settled heads to replay to, one after the other, until what appeared meanwhile is a small backlog.
+        """Positions to replay to, one after the other, until only a small backlog has appeared meanwhile.
 
-        :param place: how far the replay has come; asked anew for each head
-        :param head: tells each of them; None: the settled head
-        :param small: the backlog, in events, after which no further head is given
-        :raises FallingBehind: events are appended faster than they are replayed
+        :param place: returns how far the replay has come; called anew for each position
+        :param head: returns each position; None: the high-water mark
+        :param small: the backlog, in events, after which the iteration ends
+        :raises FallingBehind: the application appends events faster than the engine replays them
         """
         behind, without_gain = None, 0
         while behind is None or behind > small:
             upto = self.settled_head() if head is None else head()
-            # The first backlog may be the whole store; of that it is enough to know that it is large.
+            # The first backlog may be the whole store. To know that it is large is enough, so the count stops early.
             left = self.count(place(), upto, most=small + 1 if behind is None else None)
             without_gain = without_gain + 1 if behind is not None and left >= behind else 0
             if without_gain >= ROUNDS_WITHOUT_GAIN:
@@ -191,83 +199,96 @@ class EventStore:
 
     @contextmanager
     def in_a_hurry(self, longest: timedelta) -> Iterator[None]:
-        """Within it no reading waits for a lock for longer: while tables are held, whoever is waited for may wait for these tables.
+        """Limits the lock wait of reads while tables are locked.
 
-        All readings use one connection, which is made here: to set one up takes round trips, and writers wait then.
+        Otherwise a read may wait for a session that itself waits for these tables. All reads use one connection, which
+        this method opens first: opening takes round trips, and later on writers would wait for them.
+
+        :param longest: the longest wait of a read for a lock
         """
         with ExitStack() as stack:
             with reading(self._section.table):
-                hurry = stack.enter_context(_Hurry(self.dialect, longest))
-            self._hurry = hurry
+                limited = stack.enter_context(_LimitedConnections(self.dialect, longest))
+            self._limited = limited
             try:
                 yield
             finally:
-                self._hurry = None
+                self._limited = None
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with reading(self._section.table), self.dialect.connect() if self._hurry is None else self._hurry.lent() as connection:
+        with (
+            reading(self._section.table),
+            self.dialect.connect() if self._limited is None else self._limited.lent() as connection,
+        ):
             yield connection
 
     def newest(self) -> Place:
-        """The highest position that is visible now, settled or not; the beginning for an empty store.
+        """The highest position that is visible now, even above the high-water mark; the beginning for an empty store.
 
-        :raises PositionError: it is higher than the ledger can keep
+        :raises PositionError: it is higher than the ledger can store
         """
         with self._connected() as connection:
-            found = self.dialect.newest_position(connection, self._schema, self._section.table, self._section.columns.position)
-            return _kept(found, self.table)
+            highest = self.dialect.newest_position(connection, self._schema, self._section.table, self._section.columns.position)
+            return _kept(highest, self.table)
 
     def first(self) -> Place:
         """The lowest position that is visible now; the beginning for an empty store."""
         with self._connected() as connection:
-            found = connection.execute(sa.select(sa.func.min(self._position)).select_from(self._table)).scalar()
-            return None if found is None else int(found)
+            lowest = connection.execute(sa.select(sa.func.min(self._position)).select_from(self._table)).scalar()
+            return None if lowest is None else int(lowest)
 
     def count(self, after: Place, upto: Place, *, most: int | None = None) -> int:
-        """How many events, of whatever type, lie above one place and up to another.
+        """How many events of any type lie above one place and up to another.
 
-        :param most: where the count ends; None: nowhere
+        :param most: the number at which the count stops; None: it counts all
         """
         events = sa.select(self._position).select_from(self._table).where(*self._columns.between(after, upto)).limit(most)
         with self._connected() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(events.subquery())).scalar_one())
 
     def place_of(self, number: int, after: Place, upto: Place) -> Place:
-        """The position of the event, of whatever type, that is so many events above a place; ``upto`` if there are fewer.
+        """The position of the ``number``-th event of any type above a place; ``upto`` if there are fewer events.
 
         :param number: from 1
         """
         query = self._in_order(self._columns.between(after, upto)).offset(number - 1).limit(1)
         with self._connected() as connection:
-            found = connection.execute(query).scalar()
-            return upto if found is None else found
+            position = connection.execute(query).scalar()
+            return upto if position is None else position
 
     def place_before(self, number: int, upto: Place) -> Place:
-        """A place below which all events lie but so many, counted back from a place; the beginning if there are fewer."""
+        """The place ``number`` events of any type back from another place; the beginning if there are fewer events.
+
+        ``number`` events lie above the returned place and up to ``upto``.
+        """
         query = sa.select(self._position).select_from(self._table).where(*self._columns.between(None, upto))
         with self._connected() as connection:
-            found = connection.execute(query.order_by(self._position.desc()).offset(number).limit(1)).scalar()
-            return None if found is None else int(found)
+            position = connection.execute(query.order_by(self._position.desc()).offset(number).limit(1)).scalar()
+            return None if position is None else int(position)
 
     def _in_order(self, conditions: Iterable[sa.ColumnElement[bool]]) -> sa.Select[int]:
         return sa.select(self._position).select_from(self._table).where(*conditions).order_by(self._position)
 
     def estimate(self) -> int:
-        """About how many events there are, without counting them."""
+        """The number of events by the database's statistics, roughly; counts nothing."""
         with self._connected() as connection:
             return self.dialect.row_estimate(connection, self._schema, self._section.table)
 
     def maintenance(self) -> list[str]:
-        """What is in the way of a fence for as long as it lasts; see :meth:`Dialect.maintenance`."""
+        """Which maintenance blocks a fence while it runs; see :meth:`Dialect.maintenance`."""
         with self._connected() as connection:
             return self.dialect.maintenance(connection, self._schema, [self._section.table])
 
     @contextmanager
     def fence(self, timeout: timedelta, longest: timedelta) -> Iterator[Fence]:
-        """Holds appends back while the context lasts; see :meth:`Dialect.fence`."""
+        """Makes appends wait while the context lasts; see :meth:`Dialect.fence`.
+
+        :param timeout: the longest wait for the fence
+        :param longest: the longest time that the fence may stand
+        """
         with ExitStack() as stack:
-            # Not around what is done meanwhile, whose errors are its own.
+            # Not around the yield: errors of the caller's block are no errors of reading.
             with reading(self._section.table):
                 fence = stack.enter_context(self.dialect.fence(self._schema, self._section.table, timeout, longest))
             yield fence
@@ -287,7 +308,7 @@ class EventStore:
             return {as_text(event_type): int(count) for event_type, count in connection.execute(query)}
 
     def listed(self, after: Place, upto: Place) -> dict[int, str]:
-        """The types of the events above one place and up to another, by their positions, as one statement sees them."""
+        """The types of the events above one place and up to another, by position, read in one statement."""
         query = sa.select(self._position, self._columns.exact_type).where(
             *self._columns.between(after, upto), *self._columns.only
         )
@@ -297,7 +318,7 @@ class EventStore:
             }
 
     def types(self) -> list[str]:
-        """The event types that occur, sorted; reads the whole type column, so only for a plan."""
+        """The event types in the store, sorted; reads the whole type column, so only for a plan."""
         return sorted(self.samples())
 
     def samples(self) -> dict[str, tuple[int, int]]:
@@ -309,7 +330,7 @@ class EventStore:
             return {as_text(event_type): (int(first), int(last)) for event_type, first, last in rows if event_type is not None}
 
     def find(self, positions: Sequence[int], *, metadata: bool = False) -> list[Event]:
-        """The events at these positions, in their order."""
+        """The events at these positions, in the order of the positions."""
         query = (
             sa.select(*self._columns.selected(metadata=metadata))
             .select_from(self._table)
@@ -322,7 +343,7 @@ class EventStore:
     def last_positions(
         self, streams: Sequence[str], upto: Place, types: Sequence[str], *, without: Collection[int] = ()
     ) -> dict[str, int]:
-        """Where the last event of each stream is, of these types and up to a place, those ``without`` left out."""
+        """The position of each stream's last event of these types up to a place; skips the positions in ``without``."""
         exact = self._columns.exact_stream
         query = (
             sa.select(exact, sa.func.max(self._position))
@@ -337,13 +358,13 @@ class EventStore:
             .group_by(exact)
         )
         with self._connected() as connection:
-            found = ((self._columns.stream_of(each), position) for each, position in connection.execute(query))
-            return {stream: int(position) for stream, position in found if stream is not None}
+            positions = ((self._columns.stream_of(stream), position) for stream, position in connection.execute(query))
+            return {stream: int(position) for stream, position in positions if stream is not None}
 
     def streams(self, after: Place, upto: Place, types: Sequence[str], only: EventFilter = ALL_EVENTS) -> set[str | None]:
-        """The aggregates that have events of these types above one place and up to another; None: events without one.
+        """The streams of the events of these types between two places; None stands for events without a stream.
 
-        :raises PartError: what stands for a stream is none of the form that the spec says
+        :raises PartError: a stored stream does not have the form that the spec declares
         """
         query = (
             sa.select(self._columns.exact_stream)
@@ -352,12 +373,12 @@ class EventStore:
             .distinct()
         )
         with self._connected() as connection:
-            found = connection.execute(query).scalars().all()
+            stored_streams = connection.execute(query).scalars().all()
         try:
-            return {self._columns.stream_of(each) for each in found}
+            return {self._columns.stream_of(stored) for stored in stored_streams}
         except ValueError:
             raise PartError(
-                f"a stream of {self.table} is bytes that are no {self._section.stream_format}, so that nobody knows which aggregates there are. "
+                f"a stream of {self.table} is bytes that are no {self._section.stream_format}, so the engine cannot list the aggregates. "
                 "The live tables are untouched: correct event_store.stream_format or the event, or rebuild as a whole"
             ) from None
 
@@ -371,17 +392,18 @@ class EventStore:
     def range_of(
         self, number: int, after: Place, upto: Place, types: Sequence[str], without: Collection[int]
     ) -> tuple[Place, int]:
-        """The next so many events of these types above a place, those ``without`` left out: up to where they go, and how many there are.
+        """The range of the next ``number`` events of these types above a place, without the positions in ``without``.
 
         Its cost depends on the events alone, however far apart their positions are.
 
-        :returns: ``upto`` itself where no more are left
+        :returns: the position of the last of them, and how many there are; ``upto`` as the position if there are fewer
+            than ``number``
         """
-        wanted = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
-        some = self._in_order(wanted).limit(number)
+        conditions = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
+        selected = self._in_order(conditions).limit(number)
         if without:
-            some = some.where(self._position.not_in(without))
-        events = some.subquery()
+            selected = selected.where(self._position.not_in(without))
+        events = selected.subquery()
         query = sa.select(sa.func.max(events.c[0]), sa.func.count()).select_from(events)
         with self._connected() as connection:
             last, count = connection.execute(query).one()
@@ -396,41 +418,45 @@ class EventStore:
         without: Collection[int] = (),
         among: Collection[int] | None = None,
     ) -> str:
-        """SQL for a subquery: the events of these types above ``after`` and up to ``upto``, those ``without`` left out.
+        """SQL of a subquery: the events of these types above ``after`` and up to ``upto``, except ``without``.
 
-        :param among: only those at these positions
+        Its columns are ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version``
+        and ``metadata``. They have their types in the store, except that bytes become text. A column that the store
+        lacks is null.
 
-        Its columns are ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and
-        ``metadata``, of the types that they have in the store, but for bytes, which are text here; null where it has no such column.
+        :param among: only the events at these positions
         """
-        wanted = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
-        query = sa.select(*self._columns.for_statements()).select_from(self._table).where(*wanted)
+        conditions = (*self._columns.between(after, upto), *self._columns.of_types(types), *self._columns.only)
+        query = sa.select(*self._columns.for_statements()).select_from(self._table).where(*conditions)
         if without:
             query = query.where(self._position.not_in(without))
         if among is not None:
             query = query.where(self._position.in_(among))
         compiled = query.compile(dialect=self.dialect.engine.dialect, compile_kwargs={"literal_binds": True})
-        # Compiled for a driver that formats its statements.
+        # The compiler doubles percent signs for drivers that format their statements.
         text = str(compiled)
         return f"({text.replace('%%', '%') if compiled.preparer._double_percents else text})"
 
     def _partition(self, field: str | None) -> sa.ColumnElement[str]:
-        """Where an event belongs, as text; empty where it does not say."""
+        """The partition of an event as text; empty if the event names none."""
         text = self._columns.stream_text() if field is None else self._columns.payload_field(field)
         return sa.func.coalesce(text, sa.literal_column("''"), type_=sa.Text)
 
     @property
     def has_json(self) -> bool:
-        """Whether the database can look into payloads."""
+        """Whether payloads are JSON, so that the database can read their fields."""
         return self._section.preset is not Preset.PYEVENTSOURCING and self._section.decoder is None
 
     @property
     def divides_by_fields(self) -> bool:
-        """Whether the database can divide events by a field of their payloads, whatever these hold."""
+        """Whether the database can divide events by a field of their payloads, for any payload."""
         return self.has_json and self._columns.reads_payloads
 
     def shard_of(self, partition: str, count: int) -> int:
-        """In which of so many shards a partition is."""
+        """The number of the shard that a partition belongs to, from 0.
+
+        :param count: how many shards divide the projector's events
+        """
         with reading(self._section.table), self.dialect.connect() as connection:
             number = self.dialect.shard_number(sa.cast(sa.literal(partition), sa.Text), count)
             return int(connection.execute(sa.select(number)).scalar_one())
@@ -449,15 +475,15 @@ class EventStore:
     ) -> Generator[tuple[list[Event], Place], None, None]:
         """Pages of events of these types above ``after`` and up to ``upto``, each with the place that it reaches.
 
-        By keyset, a few pages in each statement: while a page is worked on, the database makes the next one, and no snapshot is
-        held for long. The last page reaches ``upto`` itself, even if it is empty. What cannot be decoded is an
-        :class:`Undecodable`.
+        Each statement reads a few pages by keyset. The database prepares the next page while the engine projects one,
+        and holds no snapshot for long. The last page reaches ``upto`` itself, even if it is empty. An event that cannot
+        be decoded becomes an :class:`Undecodable`.
 
-        :param size: events in a page at most; fewer where payloads are large
-        :param shard: only the events of this one
-        :param seen: is given the partitions of the shard's events that are read
+        :param size: the most events in a page; large payloads make pages smaller
+        :param shard: only the events of this shard
+        :param seen: collects the partitions of the shard's events
         """
-        of = tuple(types)
+        key = tuple(types)
         query = (
             sa.select(*self._columns.selected(metadata=metadata))
             .select_from(self._table)
@@ -471,13 +497,15 @@ class EventStore:
             )
         with self._connected() as connection:
             while is_before(after, upto):
-                read, at_once = 0, min(size, self._page_sizes.get(of, FIRST_PAGE))
-                limit = at_once * PAGES_PER_STATEMENT if of in self._page_sizes else at_once
-                some = (query if after is None else query.where(self._position > after)).limit(limit)
-                with closing(self.dialect.read(connection, some, at_once)) as pages:
+                read, at_once = 0, min(size, self._page_sizes.get(key, FIRST_PAGE))
+                limit = at_once * PAGES_PER_STATEMENT if key in self._page_sizes else at_once
+                statement = (query if after is None else query.where(self._position > after)).limit(limit)
+                with closing(self.dialect.read(connection, statement, at_once)) as pages:
                     for rows in pages:
                         read, after = read + len(rows), rows[-1][0]
-                        self._page_sizes[of] = max(1, PAGE_TEXT * len(rows) // (1 + sum(len(row[PAYLOAD] or "") for row in rows)))
+                        self._page_sizes[key] = max(
+                            1, PAGE_TEXT * len(rows) // (1 + sum(len(row[PAYLOAD] or "") for row in rows))
+                        )
                         yield self._decode(rows if shard is None else _taken_off(rows, seen)), after
                 if read < limit:
                     after = upto
@@ -489,17 +517,17 @@ class EventStore:
 
 
 def _taken_off(rows: Sequence[tuple[Any, ...]], seen: set[str] | None) -> list[tuple[Any, ...]]:
-    """The rows without their last column, the partition."""
+    """The rows without their last column, the partition; adds the partitions to ``seen``."""
     if seen is not None:
-        # SQLite gives bytes, of which a text cannot always be made; then the event cannot be read either.
+        # SQLite returns bytes, which may not be valid text; then the event cannot be decoded either.
         seen.update(row[-1].decode(errors="replace") if isinstance(row[-1], bytes) else row[-1] for row in rows)
     return [row[:-1] for row in rows]
 
 
-def _kept(found: Place, table: str) -> Place:
-    if found is not None and found > HIGHEST:
+def _kept(position: Place, table: str) -> Place:
+    if position is not None and position > HIGHEST:
         raise PositionError(
-            f"the event store {table} holds an event at position {found:,}, and rebuilds keep positions up to {HIGHEST:,}. The live tables "
+            f"the event store {table} holds an event at position {position:,}, and rebuilds keep positions up to {HIGHEST:,}. The live tables "
             "are untouched. Give the events positions below that"
         )
-    return found
+    return position

@@ -1,1 +1,1 @@
-"""Looking and tidying: the status of a rebuild, and housekeeping after dead runs."""
+"""What operators see and tidy: the status of a rebuild, and housekeeping after dead runs."""

@@ -1,7 +1,8 @@
-"""Finds what dead runs have left in a ledger's database, and removes it by rule: their claims, checkpoints and green tables once
-``retention.keep_green`` is over, and retired tables at their own time, whoever's run has made them. What a live run holds stays.
+"""Finds and removes what dead runs have left in a ledger's database.
 
-A run is dead when its scheduler says that it is over. For each table that is dropped the housekeeper holds the claim of a run.
+A run is dead if its scheduler says that it is over. Housekeeping removes claims, checkpoints and green tables of dead
+runs once ``retention.keep_green`` is over. It removes each retired table at that table's own time, whichever run has
+retired it. It leaves what a live run holds. It claims each table for a run before it drops it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ class Leftover(BaseModel):
     """What one run has left.
 
     :param run_id: the run
-    :param state: how far it has come; empty: the ledger does not know it any more
-    :param claims: tables that nobody else may rebuild before it is gone; ``greens``: tables; ``old``: retired tables
-    :param checkpoints: whether it has some
-    :param due: when it may be removed, in UTC; None: not by a rule
+    :param state: the run's state; empty: the ledger does not know the run any more
+    :param claims: tables that the run still claims, so that no other run may rebuild them
+    :param greens: green tables
+    :param old: retired tables
+    :param checkpoints: whether the run has checkpoints
+    :param due: when housekeeping may remove it, in UTC; None: no rule removes it
     :param why: why it stays, if it stays
     """
 
@@ -54,22 +57,24 @@ class Leftover(BaseModel):
 
 
 class Housekeeping(BaseModel):
-    """What was found and done."""
+    """What housekeeping has removed, and what it has kept."""
 
     removed: list[Leftover]
     kept: list[Leftover]
 
     def describe(self) -> str:
-        """All of it as lines for a log."""
-        lines = [f"removed: {each.describe()}" for each in self.removed] + [f"kept: {each.describe()}" for each in self.kept]
-        return "\n".join(lines) or "there is nothing to keep house of"
+        """Lines for a log."""
+        lines = [f"removed: {leftover.describe()}" for leftover in self.removed] + [
+            f"kept: {leftover.describe()}" for leftover in self.kept
+        ]
+        return "\n".join(lines) or "no dead run has left anything"
 
 
 def survey(context: Context, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
-    """What dead runs have left; touches nothing.
+    """What dead runs have left; changes nothing.
 
-    :param is_over: whether a run has ended, by its scheduler; those that it does not know never end
-    :param rebuilds: the names of the specs that are in use; runs of others are looked after by whichever spec comes first
+    :param is_over: whether a run has ended, by its scheduler; a run that the scheduler does not know never ends
+    :param rebuilds: the names of the specs in use; the first spec whose housekeeping runs takes care of all other runs
     """
     with context.dialect.connect() as connection:
         if not context.ledger.exists(connection):
@@ -78,30 +83,36 @@ def survey(context: Context, is_over: Callable[[str], bool], rebuilds: Collectio
 
 
 def keep_house(context: Context, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
-    """Removes what is due of it. Killed and called again it goes on; called beside itself, one of the two waits for its next time."""
-    done = Housekeeping(removed=[], kept=[])
+    """Removes the leftovers that are due.
+
+    After a crash the next call goes on. If two calls meet at a table, one of them leaves it to its next time.
+
+    :param is_over: see :func:`survey`
+    :param rebuilds: see :func:`survey`
+    """
+    result = Housekeeping(removed=[], kept=[])
     now = datetime.now(UTC)
-    for left in survey(context, is_over, rebuilds):
-        if left.due is None or left.due > now:
-            done.kept.append(left)
+    for leftover in survey(context, is_over, rebuilds):
+        if leftover.due is None or leftover.due > now:
+            result.kept.append(leftover)
             continue
         with context.dialect.connect() as connection:
-            # Once more: somebody may have cleared its task since.
-            again = not is_over(left.run_id)
+            # Checked again: an operator may have cleared a task of the run since the survey.
+            revived = not is_over(leftover.run_id)
             try:
-                refusal = "it is at work again" if again else _remove(context, connection, left, is_over)
+                refusal = "it is at work again" if revived else _remove(context, connection, leftover, is_over)
             except (FencedOut, StepOrderError) as error:
-                # It has moved since it was looked at; the others are looked at all the same.
+                # The run has moved since the survey. Its error must not stop the removal of other leftovers.
                 refusal = str(error)
         if refusal:
-            done.kept.append(left.model_copy(update={"why": refusal}))
+            result.kept.append(leftover.model_copy(update={"why": refusal}))
         else:
-            done.removed.append(left)
-    context.log(done.describe())
-    return done
+            result.removed.append(leftover)
+    context.log(result.describe())
+    return result
 
 
-# What is there ------------------------------------------------------------------------------------------------------
+# Finding leftovers --------------------------------------------------------------------------------------------------
 
 
 def _of_runs(
@@ -113,19 +124,19 @@ def _of_runs(
     for run_id in sorted({*claims.values(), *greens.values(), *with_checkpoints}):
         run = ledger.runs.find(connection, run_id)
         elsewhere = run is not None and run.rebuild != context.spec.rebuild and run.rebuild in rebuilds
-        # A finished run keeps its checkpoints: they are its record.
-        held = run_id in claims.values() or run_id in greens.values()
+        # A finished run keeps its checkpoints: they are part of its record.
+        holds_tables = run_id in claims.values() or run_id in greens.values()
         gone = run is None or run.state is RunState.ABANDONED
-        if elsewhere or not (held or gone) or not is_over(run_id):
+        if elsewhere or not (holds_tables or gone) or not is_over(run_id):
             continue
-        mine = [name for name, holder in greens.items() if holder == run_id]
+        own_greens = [name for name, holder in greens.items() if holder == run_id]
         yield Leftover(
             run_id=run_id,
             state=run.state if run else "",
             claims=sorted(table for table, holder in claims.items() if holder == run_id),
-            greens=sorted(mine),
+            greens=sorted(own_greens),
             checkpoints=run_id in with_checkpoints,
-            due=_due(context, connection, run_id, run, mine),
+            due=_due(context, connection, run_id, run, own_greens),
             why=INTERRUPTED_AT_SWITCH.get(run.state, "") if run else "",
         )
 
@@ -134,87 +145,87 @@ def _due(context: Context, connection: sa.Connection, run_id: str, run: Run | No
     if run is not None and run.state in INTERRUPTED_AT_SWITCH:
         return None
     seen = context.ledger.runs.last_seen(connection, run_id) or datetime.min.replace(tzinfo=UTC)
-    # What a rollback was about to take back is an old table, and stays as long as one.
-    old = [each.drop_after for name in greens for each in context.ledger.owned_tables.retired(connection, old=name)]
-    return max([seen + context.spec.retention.keep_green, *old])
+    # The green table of a rollback is an old table, and stays as long as an old table does.
+    deadlines = [retired.drop_after for name in greens for retired in context.ledger.owned_tables.retired(connection, old=name)]
+    return max([seen + context.spec.retention.keep_green, *deadlines])
 
 
 def _of_retired(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> Iterable[Leftover]:
     by_run: dict[str, list[Retired]] = {}
     greens = context.ledger.owned_tables.greens(connection)
-    for each in context.ledger.owned_tables.retired(connection):
-        if each.old not in greens:
-            by_run.setdefault(each.run_id, []).append(each)
+    for table in context.ledger.owned_tables.retired(connection):
+        if table.old not in greens:
+            by_run.setdefault(table.run_id, []).append(table)
     for run_id, retired in by_run.items():
         if not is_over(run_id):
             continue
         run = context.ledger.runs.find(connection, run_id)
-        torn = run is not None and run.state in INTERRUPTED_AT_SWITCH
+        interrupted = run is not None and run.state in INTERRUPTED_AT_SWITCH
         yield Leftover(
             run_id=run_id,
             state=run.state if run else "",
-            old=[each.old for each in _children_first(run, retired)],
-            due=None if torn else max(each.drop_after for each in retired),
-            why=INTERRUPTED_AT_SWITCH[run.state] if run is not None and torn else "",
+            old=[table.old for table in _children_first(run, retired)],
+            due=None if interrupted else max(table.drop_after for table in retired),
+            why=INTERRUPTED_AT_SWITCH[run.state] if run is not None and interrupted else "",
         )
 
 
 def _children_first(run: Run | None, retired: list[Retired]) -> list[Retired]:
     order = run.record.plan.tables if run else []
-    return sorted(retired, key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
+    return sorted(retired, key=lambda table: order.index(table.table) if table.table in order else -1, reverse=True)
 
 
-# Removing it --------------------------------------------------------------------------------------------------------
+# Removing leftovers -------------------------------------------------------------------------------------------------
 
 
-def _remove(context: Context, connection: sa.Connection, left: Leftover, is_over: Callable[[str], bool]) -> str:
-    """Removes what is due; returns why it stays, if it does."""
-    return _drop_old(context, connection, left, is_over) if left.old else _bury(context, connection, left)
+def _remove(context: Context, connection: sa.Connection, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
+    """Removes a leftover; returns why it stays, or an empty text."""
+    return _drop_old(context, connection, leftover, is_over) if leftover.old else _abandon(context, connection, leftover)
 
 
-def _bury(context: Context, connection: sa.Connection, left: Leftover) -> str:
+def _abandon(context: Context, connection: sa.Connection, leftover: Leftover) -> str:
     ledger = context.ledger
-    run = ledger.runs.find(connection, left.run_id)
+    run = ledger.runs.find(connection, leftover.run_id)
     dead = run is None or run.state is RunState.ABANDONED
     if run is not None and not run.state.is_over:
         dead = True
         with context.dialect.transaction(connection):
-            ledger.runs.move(connection, left.run_id, RunState.ABANDONED)
-            ledger.checkpoints.fence(connection, left.run_id)
-    if dead and (run := ledger.runs.find(connection, left.run_id)) is not None:
-        # Before its checkpoints go, which it is made from.
+            ledger.runs.move(connection, leftover.run_id, RunState.ABANDONED)
+            ledger.checkpoints.fence(connection, leftover.run_id)
+    if dead and (run := ledger.runs.find(connection, leftover.run_id)) is not None:
+        # The report is made from the checkpoints, so it is kept before they go.
         keep_run(context, connection, run)
-    tables = _tables_of(context, run, left.greens)
-    unknown = sorted(set(left.greens) - {each.green for each in tables})
+    tables = _tables_of(context, run, leftover.greens)
+    unknown = sorted(set(leftover.greens) - {table.green for table in tables})
     refusals = [f"no spec in use has a table for {', '.join(unknown)}; drop it yourself"] if unknown else []
     for table in tables:
-        refusals += _dropped(context, connection, left.run_id, table)
+        refusals += _dropped(context, connection, leftover.run_id, table)
     if refusals:
         return "; ".join(refusals)
     with context.dialect.transaction(connection):
-        ledger.claims.release(connection, left.run_id)
+        ledger.claims.release(connection, leftover.run_id)
         if dead:
-            ledger.checkpoints.remove(connection, left.run_id)
+            ledger.checkpoints.remove(connection, leftover.run_id)
     return ""
 
 
 def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> list[TableSet]:
-    """The tables whose green ones these are, children first; of a run that nobody knows, by this spec's own tables."""
+    """The tables that own these green tables, children first; for an unknown run, among this spec's own tables."""
     if run is not None:
         names = run.record.plan.tables
     else:
         names = [table for projector in context.projectors.values() for table in projector.tables()]
     consumers = context.spec.live_writer.checkpoint
     sets = map(context.table_set, [*names, *([consumers.table] if consumers else [])])
-    return [each for each in reversed(list(sets)) if each.green in greens]
+    return [table for table in reversed(list(sets)) if table.green in greens]
 
 
 def _dropped(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> list[str]:
-    """Drops a green table; returns why it stays, if it does."""
+    """Drops a green table; returns why it stays, or an empty list."""
     ledger = context.ledger
     holder = ledger.claims.holder(connection, table.blue)
     if holder not in (None, run_id):
-        return [f"{table.green} is left to the run {holder}, which holds {table.blue} and makes it anew"]
+        return [f"{table.green} is left to the run {holder}, which has claimed {table.blue} and recreates it"]
     if holder is None:
         try:
             ledger.claims.claim(connection, context.run_id, [table.blue])
@@ -228,38 +239,43 @@ def _dropped(context: Context, connection: sa.Connection, run_id: str, table: Ta
 
 
 def _drop_green(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> None:
-    # Looked at for each attempt: while it waits for a reader, another run may take the claim over and put its own table there.
+    # Checked in each attempt: while housekeeping waits for a reader, another run may take the claim over and create its
+    # own table.
     if context.ledger.owned_tables.run_of_green(connection, table.green) == run_id:
         with context.dialect.short_lock_wait(connection, LOCK_WAIT):
             drop_leftover(context, connection, table)
         context.ledger.owned_tables.forget_greens(connection, [table.green])
 
 
-def _drop_old(context: Context, connection: sa.Connection, left: Leftover, is_over: Callable[[str], bool]) -> str:
+def _drop_old(context: Context, connection: sa.Connection, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
     ledger = context.ledger
-    run = ledger.runs.find(connection, left.run_id)
+    run = ledger.runs.find(connection, leftover.run_id)
     dropped, refusals = [], []
-    for each in _children_first(run, ledger.owned_tables.retired(connection, run_id=left.run_id)):
-        if each.old not in left.old:
+    for retired in _children_first(run, ledger.owned_tables.retired(connection, run_id=leftover.run_id)):
+        if retired.old not in leftover.old:
             continue
-        if (holder := _in_the_way(context, connection, each, is_over)) is not None:
-            refusals.append(f"{each.table} is held by the run {holder}")
+        if (holder := _in_the_way(context, connection, retired, is_over)) is not None:
+            refusals.append(f"{retired.table} is held by the run {holder}")
             continue
         try:
-            if drop_retired(context, connection, each):
-                dropped.append(each.old)
+            if drop_retired(context, connection, retired):
+                dropped.append(retired.old)
         finally:
             ledger.claims.release(connection, context.run_id)
     if dropped and not refusals and run is not None and run.state is RunState.RECONCILED:
         with context.dialect.transaction(connection):
-            ledger.runs.move(connection, left.run_id, RunState.FINISHED, dropped=dropped)
-        if (finished := ledger.runs.find(connection, left.run_id)) is not None:
+            ledger.runs.move(connection, leftover.run_id, RunState.FINISHED, dropped=dropped)
+        if (finished := ledger.runs.find(connection, leftover.run_id)) is not None:
             keep_run(context, connection, finished)
     return "; ".join(refusals)
 
 
 def _in_the_way(context: Context, connection: sa.Connection, old: Retired, is_over: Callable[[str], bool]) -> str | None:
-    """Claims the table of an old one; or the run that holds it: a live one, or one that was about to make it live again."""
+    """The run that still needs an old table; None: the old table may go.
+
+    Claims the live table first. If another run holds that claim, the old table stays only for a live run, or for a run
+    that was about to make it live again.
+    """
     try:
         context.ledger.claims.claim(connection, context.run_id, [old.table])
     except ClaimRefused:

@@ -1,7 +1,7 @@
-"""What is going on with a rebuild: its latest runs, its tables, and the application's traffic. Only reads.
+"""The state of a rebuild at one moment: its latest runs, its tables, and the application's traffic. Only reads.
 
-For whoever watches from outside of a run. A look costs a few small statements. It reads no table of the application but the event store,
-of which it asks for the first and the last position, and how many events came since the look before.
+It serves viewers outside of a run, such as the page. A look costs a few small statements. Of the application's tables
+it reads the event store alone: the first and the last position, and how many events have come since the look before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from projection_rebuild.traffic.low_traffic import Traffic
 
 
 class Progress(BaseModel):
-    """How far one projector's replay is, or that of one of its shards.
+    """The progress of one projector's replay, or of one of its shards.
 
     :param shard: its number, from 1; None: the projector itself
     :param events: events handled so far
-    :param position: every event of the projector up to here is in green; None: not begun
-    :param head: the settled position that it is heading for; None: not known yet
-    :param seconds: how long it has been at work, over all attempts
+    :param position: every event of the projector up to here is in green; None: the replay has not begun
+    :param head: the high-water mark that the replay goes up to; None: not known yet
+    :param seconds: for how long workers have replayed, over all attempts
     """
 
     projector: str
@@ -40,11 +40,11 @@ class Progress(BaseModel):
 
 
 class RunSeen(BaseModel):
-    """A run that goes on, or was left half-way, as the ledger has it now.
+    """A run that is not over, as the ledger has it now.
 
-    :param holds: the tables that nobody else may rebuild meanwhile
-    :param waits: its workers that rest or wait, each with its reason
-    :param dead_letters: the events that it has set aside, in the order of their positions
+    :param holds: the tables that the run claims, so that no other run may rebuild them
+    :param waits: workers of the run that rest or wait, each with its reason
+    :param dead_letters: the events that the run has set aside, in the order of their positions
     """
 
     report: Report
@@ -55,11 +55,11 @@ class RunSeen(BaseModel):
 
 
 class Look(BaseModel):
-    """What is going on at one moment.
+    """The state of a rebuild at one moment.
 
     :param traffic: what the application is doing, in all read models of the spec
     :param first: the lowest position of the event store
-    :param runs: of the latest runs those that are not over, the newest first; one that waits for its retention is over
+    :param runs: the latest runs that are not over, the newest first; a run that waits for its retention is over
     """
 
     traffic: Traffic
@@ -71,12 +71,12 @@ class TableSeen(BaseModel):
     """A table of a read model, under one of its three names.
 
     :param table: the live name
-    :param name: the name that this one has
+    :param name: this table's name
     :param role: blue, green or old
-    :param rows: about how many there are
-    :param size: about how many bytes, indexes included
-    :param run_id: for green the run that has made it, for old the one that has retired it; None: nobody of ours
-    :param drop_after: for old, when it may go
+    :param rows: the number of rows, roughly
+    :param size: the size in bytes, roughly, indexes included
+    :param run_id: the run that has created green or retired old; None: no run has
+    :param drop_after: for old, when the engine may drop it
     """
 
     table: str
@@ -89,28 +89,33 @@ class TableSeen(BaseModel):
 
 
 def _projector_and_shard(worker: str) -> tuple[str, int]:
-    """0: the projector itself."""
+    """The projector's name and the shard's number, from 1; 0: the projector itself."""
     name, _, number = worker.partition(SHARD)
     return name, int(number) + 1 if number else 0
 
 
-def _progress(worker: str, found: Checkpoint) -> Progress:
+def _progress(worker: str, checkpoint: Checkpoint) -> Progress:
     name, shard = _projector_and_shard(worker)
     return Progress(
-        projector=name, events=found.events, position=found.position, head=found.head, seconds=found.seconds, shard=shard or None
+        projector=name,
+        events=checkpoint.events,
+        position=checkpoint.position,
+        head=checkpoint.head,
+        seconds=checkpoint.seconds,
+        shard=shard or None,
     )
 
 
 LATEST = 20
-"""So many runs are looked at."""
+"""How many runs a status shows at most."""
 
 
 def look(context: Context, earlier: Traffic | None = None) -> Look:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.look`."""
+    """The state of a rebuild now; see :meth:`projection_rebuild.rebuild.Rebuild.look`."""
     with context.dialect.connect() as connection:
-        seen = _runs(context, connection) if context.ledger.exists(connection) else []
+        runs = _runs(context, connection) if context.ledger.exists(connection) else []
         traffic = probe.traffic(context, connection, _every_table(context), earlier)
-        return Look(traffic=traffic, runs=seen, first=context.store.first())
+        return Look(traffic=traffic, runs=runs, first=context.store.first())
 
 
 def _every_table(context: Context) -> list[TableSet]:
@@ -141,19 +146,19 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
 
 
 def tables(context: Context) -> list[TableSeen]:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
+    """The tables of the read models; see :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
     with context.dialect.connect() as connection:
-        known = context.ledger.exists(connection)
-        retired = {each.old: each for each in context.ledger.owned_tables.retired(connection)} if known else {}
-        seen = []
+        has_ledger = context.ledger.exists(connection)
+        retired = {table.old: table for table in context.ledger.owned_tables.retired(connection)} if has_ledger else {}
+        listed = []
         for names in _every_table(context):
             for role, name in (("blue", names.blue), ("green", names.green), ("old", names.old)):
                 table_size = context.dialect.table_size(connection, context.schema, name)
                 if table_size is None:
                     continue
-                run_id = context.ledger.owned_tables.run_of_green(connection, name) if known and role == "green" else None
+                run_id = context.ledger.owned_tables.run_of_green(connection, name) if has_ledger and role == "green" else None
                 old = retired.get(name) if role == "old" else None
-                seen.append(
+                listed.append(
                     TableSeen(
                         table=names.blue,
                         name=name,
@@ -164,4 +169,4 @@ def tables(context: Context) -> list[TableSeen]:
                         drop_after=old.drop_after if old else None,
                     )
                 )
-    return seen
+    return listed

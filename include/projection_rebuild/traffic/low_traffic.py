@@ -1,4 +1,7 @@
-"""Whether now is a good moment for the switch. Pure: looks are taken elsewhere, judged here."""
+"""Decides whether now is a good moment for the cutover.
+
+The functions are pure: :mod:`projection_rebuild.traffic.probe` measures the traffic.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,16 @@ from projection_rebuild.spec.windows import GiveUp, LowTrafficSection, Window, W
 
 @dataclass(frozen=True)
 class Traffic:
-    """One look at what the application is doing. None: the database does not tell.
+    """One measurement of what the application is doing. None: the database does not report the number.
 
-    :param head: the newest position of the event store; here None is an empty store
+    :param head: the newest position of the event store; None here means an empty store
     :param active_sessions: sessions that are executing something
-    :param at: when it was taken, in UTC
-    :param reads: how often the live tables have been read, counted from any moment
-    :param transaction_age: seconds since the oldest transaction of others began that has touched the live tables; 0: there is none
-    :param replica_lag: seconds by which the slowest replica is behind; 0: there is none
-    :param appended: events appended since the look before this one; None: there was none
+    :param at: when it was measured, in UTC
+    :param reads: how often sessions have read the live tables, counted from an arbitrary moment
+    :param transaction_age: age in seconds of the oldest transaction of other sessions that has touched the live tables;
+        0: none has
+    :param replica_lag: seconds by which the slowest replica is behind; 0: no replica exists
+    :param appended: events appended since the measurement before this one; None: this is the first one
     """
 
     head: Place
@@ -37,11 +41,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Probe:
-    """One limit, and what was seen of it.
+    """One limit with its measured value.
 
-    :param value: None: not known, as yet or on this database
+    :param value: None: not known yet, or not known on this database
     :param unit: of value and limit
-    :param quiet: within its limit; what a database cannot tell does not hold the switch up
+    :param quiet: whether the value keeps its limit; a number that the database does not report never delays the cutover
     """
 
     name: str
@@ -60,7 +64,7 @@ class Probe:
 
 
 class Outcome(StrEnum):
-    """What the gate says after a look."""
+    """What the low-traffic gate decides after a look."""
 
     WAIT = "wait"
     PASS = "pass"  # noqa: S105 - no password
@@ -70,11 +74,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Waiting:
-    """What the gate keeps between two looks.
+    """What the low-traffic gate keeps between two looks.
 
-    :param since: when the waiting began, in UTC
-    :param quiet_since: since when all limits were kept at each look; None: they are not
-    :param earlier: the last look, from which appends and reads are counted
+    :param since: when the gate began to wait, in UTC
+    :param quiet_since: since when each look has found all limits kept; None: the last look has not
+    :param earlier: the last look, from which the gate counts appends and reads
     """
 
     since: datetime
@@ -84,14 +88,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a look says.
+    """The gate's decision after one look.
 
-    :param outcome: whether the switch may go
-    :param message: what was seen, and what is waited for
-    :param waiting: for the next look
-    :param opens: when the window opens, in UTC; None: it is open, or there is none
-    :param closes: when the open window closes, in UTC; None: there is none that does
-    :param probes: all limits
+    :param outcome: whether the cutover may begin
+    :param message: what the gate has measured, and what it waits for
+    :param waiting: the state for the next look
+    :param opens: when the window opens, in UTC; None: it is open, or the spec has no window
+    :param closes: when the open window closes, in UTC; None: no window is open that closes
+    :param probes: all limits with their values
     """
 
     outcome: Outcome
@@ -103,24 +107,26 @@ class Verdict:
 
 
 def judge(section: LowTrafficSection, zone: ZoneInfo, latest: Traffic, waiting: Waiting) -> Verdict:
-    """Judges a look, taken just now, against the spec's windows and limits."""
+    """Decides by a look that was taken just now, and by the spec's windows and limits."""
     opens = next_opening(section, zone, latest.at)
     if opens > latest.at:
         message = f"outside the low-traffic window; it opens at {opens.astimezone(zone):%a %H:%M} ({zone.key})"
-        shut = Verdict(Outcome.WAIT, message, Waiting(waiting.since), opens=opens)
-        # Nothing is switched outside the window, whatever the rule says.
-        return _given_up(section, shut, "fail" if section.give_up == "swap" else section.give_up, latest.at)
+        closed = Verdict(Outcome.WAIT, message, Waiting(waiting.since), opens=opens)
+        # The cutover never begins outside the window, whatever the rule says.
+        return _given_up(section, closed, "fail" if section.give_up == "swap" else section.give_up, latest.at)
     earlier = waiting.earlier
     probes = list(measured(section, latest, earlier))
-    quiet = all(each.quiet for each in probes)
+    quiet = all(probe.quiet for probe in probes)
     quiet_since = (waiting.quiet_since or _seen_since(probes, latest, earlier)) if quiet else None
     closes = closing(section, zone, latest.at)
-    kept = replace(waiting, quiet_since=quiet_since, earlier=latest)
-    verdict = Verdict(Outcome.WAIT, "; ".join(map(str, probes)), kept, closes=closes, probes=probes)
+    next_waiting = replace(waiting, quiet_since=quiet_since, earlier=latest)
+    verdict = Verdict(Outcome.WAIT, "; ".join(map(str, probes)), next_waiting, closes=closes, probes=probes)
     if quiet_since is not None and (not probes or latest.at - quiet_since >= section.quiet_for):
         return replace(verdict, outcome=Outcome.PASS, message=verdict.message or "inside the low-traffic window")
     if section.give_up == "swap" and closes is not None and latest.at + section.look_every >= closes:
-        return replace(verdict, outcome=Outcome.PASS, message=f"the window ends, so it switches all the same: {verdict.message}")
+        return replace(
+            verdict, outcome=Outcome.PASS, message=f"the window ends, so the cutover begins all the same: {verdict.message}"
+        )
     what = f"quiet for {_round(latest.at - quiet_since)} of {section.quiet_for}" if quiet_since else "waiting"
     return _given_up(section, replace(verdict, message=f"{what}: {verdict.message}"), section.give_up, latest.at)
 
@@ -138,13 +144,13 @@ def _round(span: timedelta) -> timedelta:
 
 
 def _seen_since(probes: list[Probe], latest: Traffic, earlier: Traffic | None) -> datetime:
-    """Since when a first quiet look has seen it quiet: what is counted between two looks says it of the time between."""
-    counted = all(each.unit.endswith("per minute") for each in probes)
+    """Since when the traffic is quiet, by the first quiet look; a rate covers the time since the earlier look."""
+    counted = all(probe.unit.endswith("per minute") for probe in probes)
     return earlier.at if probes and counted and earlier is not None else latest.at
 
 
 def measured(section: LowTrafficSection, latest: Traffic, earlier: Traffic | None) -> Iterator[Probe]:
-    """Every limit of the spec with what was seen of it; appends and reads are counted from an earlier look."""
+    """Every limit of the spec with its measured value; counts appends and reads from an earlier look."""
     if section.max_appends_per_minute is not None:
         rate = appends_per_minute(latest, earlier)
         yield _probe("appends", rate, section.max_appends_per_minute, "per minute", known=True)
@@ -162,27 +168,31 @@ def measured(section: LowTrafficSection, latest: Traffic, earlier: Traffic | Non
 
 
 def _probe(name: str, value: float | None, limit: float, unit: str, *, known: bool) -> Probe:
-    """:param known: whether a value that is missing will be there at the next look"""
+    """One limit with its value.
+
+    :param known: whether a missing value will be known at the next look
+    """
     return Probe(name, value, limit, unit, quiet=value <= limit if value is not None else not known)
 
 
 def appends_per_minute(latest: Traffic, earlier: Traffic | None) -> float | None:
-    """How fast events were appended between two looks; None: there is no earlier one."""
+    """How fast the application appended events between two looks; None: there is no earlier look."""
     return _rate(latest, earlier, latest.appended, 0)
 
 
 def _rate(latest: Traffic, earlier: Traffic | None, now: int | None, before: int | None) -> float | None:
     if earlier is None or now is None or before is None or latest.at <= earlier.at:
         return None
-    # Statistics that were reset begin at 0 again.
+    # After a reset the database's statistics begin at 0 again.
     return max(0, now - before) / ((latest.at - earlier.at) / timedelta(minutes=1))
 
 
 def next_opening(section: Windows, zone: ZoneInfo, moment: datetime) -> datetime:
-    """``moment`` itself inside a window, else when one opens next, in UTC. By the clock on the wall of ``zone``.
+    """``moment`` itself inside a window, else the next opening of a window, in UTC.
 
-    A window across midnight belongs to the day on which it opens. An opening that the clocks jump over in spring happens
-    right after the jump; a window that they jump over as a whole does not open that night.
+    Windows use the local time of ``zone``. A window across midnight belongs to the day on which it opens. If the clocks
+    skip an opening in spring, the window opens right after the skip. A window that the clocks skip as a whole does not
+    open that night.
     """
     if section.any_time:
         return moment
@@ -190,7 +200,10 @@ def next_opening(section: Windows, zone: ZoneInfo, moment: datetime) -> datetime
 
 
 def closing(section: Windows, zone: ZoneInfo, moment: datetime) -> datetime | None:
-    """When the window that is open at ``moment`` closes, in UTC; one that opens before that prolongs it. None: there is none."""
+    """When the window that is open at ``moment`` closes, in UTC; None: no window is open.
+
+    A window that opens before that closing extends it.
+    """
     closes = None
     for start, end in sorted(_spans(section, zone, moment)):
         if start <= (closes or moment) < end:
@@ -211,9 +224,10 @@ def _span(window: Window, day: date, zone: ZoneInfo) -> tuple[datetime, datetime
 
 
 def _moment(day: date, clock: time, zone: ZoneInfo) -> datetime:
-    """When the clock on the wall shows a time, in UTC; where it jumps over that time, the moment of the jump."""
+    """When local clocks show a time, in UTC; if they skip that time, the moment of the skip."""
     wall = datetime.combine(day, clock)
-    # The earlier reading of a time that comes twice in autumn; one that is jumped over in spring is reached by the jump.
+    # A time that occurs twice in autumn: the earlier one. A time that the clocks skip in spring: the loop steps to the
+    # skip.
     moment = min(wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     while moment.astimezone(zone).replace(tzinfo=None) < wall:
         moment += timedelta(minutes=1)

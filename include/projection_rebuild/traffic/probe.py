@@ -1,4 +1,4 @@
-"""What the application is doing now: asks the databases for what the spec has limits on."""
+"""Measures what the application is doing now: queries the databases for the numbers that the spec limits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from projection_rebuild.traffic.throttle import replica_lag
 
 
 def traffic(context: Context, connection: sa.Connection, tables: Sequence[TableSet], earlier: Traffic | None = None) -> Traffic:
-    """What the application is doing now, and to these tables. Beside the appends, only what has a limit is asked for.
+    """Measures what the application is doing now, and to these tables: the appends, and each number that has a limit.
 
-    :param earlier: what an earlier look has seen; the events since then are counted
+    :param earlier: an earlier measurement, from which this one counts the appended events
     """
-    dialect, asked_by = context.dialect, context.spec.throttle.replica_lag
+    dialect, lag_sql = context.dialect, context.spec.throttle.replica_lag
     limits = _limits(context)
     head = context.store.newest()
     return Traffic(
@@ -29,7 +29,7 @@ def traffic(context: Context, connection: sa.Connection, tables: Sequence[TableS
         at=datetime.now(UTC),
         reads=dialect.table_reads(connection, tables) if "max_reads_per_minute" in limits else None,
         transaction_age=dialect.transaction_age(connection, tables) if "max_transaction_age" in limits else None,
-        replica_lag=replica_lag(context, connection, asked_by) if "max_replica_lag" in limits else None,
+        replica_lag=replica_lag(context, connection, lag_sql) if "max_replica_lag" in limits else None,
     )
 
 
@@ -39,7 +39,7 @@ SEEN = {
     "max_transaction_age": "transaction_age",
     "max_replica_lag": "replica_lag",
 }
-"""Limits on what a database may not tell, and what is held against them."""
+"""Limits on numbers that a database may not report, each with the measured attribute of :class:`Traffic`."""
 
 
 def _limits(context: Context) -> set[str]:
@@ -47,13 +47,13 @@ def _limits(context: Context) -> set[str]:
 
 
 def untold(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
-    """Limits of the spec on what this database does not tell: they would hold nothing up."""
+    """Limits of the spec on numbers that this database does not report: such a limit would delay nothing."""
     limits = _limits(context)
-    seen = traffic(context, connection, tables) if limits else None
+    measured = traffic(context, connection, tables) if limits else None
     for name in sorted(limits):
-        if getattr(seen, SEEN[name]) is None:
+        if getattr(measured, SEEN[name]) is None:
             yield Finding(
                 about=f"low_traffic.{name}",
-                problem="this database does not tell, or not to our role, so that the limit holds nothing up",
-                remedy="see docs/how-to/schedule-and-windows.md for what each database tells, or leave it out",
+                problem="this database does not report it, or not to the engine's role, so that the limit delays nothing",
+                remedy="see docs/how-to/schedule-and-windows.md for what each database reports, or leave the limit out",
             )

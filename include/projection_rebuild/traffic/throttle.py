@@ -1,6 +1,6 @@
-"""When a replay rests or waits: by the wish of a person, or for the sake of the databases. Looked at between its transactions.
+"""Slows down or stops a replay between two transactions: an operator has paused it, or the databases are over a limit.
 
-What a person says stands in the run's notes (see :mod:`projection_rebuild.run.signals`), and counts from the next look on.
+Operators' signals (see :mod:`projection_rebuild.run.signals`) take effect at the next look.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from projection_rebuild.run.signals import PAUSE, THROTTLE
 from projection_rebuild.spec.replay import ThrottleSection
 
 NAP = 0.2
-"""The longest sleep between two looks whether the worker is asked to stop."""
+"""The longest sleep, in seconds, between two checks whether the worker must stop."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a look has found against going on at full speed.
+    """Why a replay has to slow down or wait.
 
-    :param waits: whether the work stands still until it is over; otherwise it rests for as long as it has worked since the look
-        before
+    :param why: the reason, for the log and the page
+    :param waits: whether the replay waits until the reason is gone; otherwise it rests for as long as it has worked
+        since the look before
     """
 
     why: str
@@ -38,12 +39,12 @@ class Verdict:
 
 
 class Throttle:
-    """One worker's looks.
+    """The throttle of one worker's replay.
 
-    :param worker: how its checkpoint is called
-    :param connection: the worker's own, between two transactions
-    :param stopped: whether the worker is asked to stop
-    :param label: how it is called in the log, if otherwise
+    :param worker: the name of the worker's checkpoint
+    :param connection: the worker's own connection, between two transactions
+    :param stopped: returns whether the worker must stop
+    :param label: the worker's name in the log; empty: ``worker``
     """
 
     def __init__(
@@ -56,40 +57,40 @@ class Throttle:
         self.stopped = stopped
         self._limits = context.spec.throttle
         self._latency = 0.0
-        # When it last looked, and when it last was free to go on.
+        # The last look, and the last moment at which the replay was free to go on.
         self._looked, self._went_on = -math.inf, time.monotonic()
-        # Whatever a worker that was killed while it waited has left.
+        # A worker that was killed while it waited has left its wait in the ledger.
         context.ledger.signals.clear_wait(connection, context.run_id, worker)
 
     def committed(self, latency: float) -> None:
-        """Told what the last commit has taken, in seconds."""
+        """Records the latency of the last commit, in seconds."""
         self._latency = latency
 
     def is_due(self) -> bool:
-        """Whether it is time for a look; then the work is brought to a transaction's end, and :meth:`rest` called."""
+        """Whether it is time for a look; on a verdict the caller ends its transaction and calls :meth:`rest`."""
         return time.monotonic() - self._looked >= self._limits.look_every.total_seconds()
 
     def look(self) -> Verdict | None:
-        """Looks at what was said and at the databases; None: go on.
+        """Reads the operators' signals and measures the databases; None: the replay may go on.
 
         :raises RebuildError: the SQL of ``throttle.replica_lag`` cannot be executed
         """
         self._looked = time.monotonic()
-        notes = self._context.ledger.signals.all(self._connection, self._context.run_id)
-        self._limits = limits(self._context, notes)
-        if paused := notes.get(PAUSE):
-            reason = paused.value.get("reason")
-            return Verdict(f"paused by {paused.by or 'hand'}{f': {reason}' if reason else ''}", waits=True)
-        found = list(self._exceeded())
-        if not found:
+        signals = self._context.ledger.signals.all(self._connection, self._context.run_id)
+        self._limits = limits(self._context, signals)
+        if pause := signals.get(PAUSE):
+            reason = pause.value.get("reason")
+            return Verdict(f"paused by {pause.by or 'hand'}{f': {reason}' if reason else ''}", waits=True)
+        verdicts = list(self._exceeded())
+        if not verdicts:
             self._went_on = self._looked
             return None
-        return Verdict("; ".join(each.why for each in found), waits=any(each.waits for each in found))
+        return Verdict("; ".join(verdict.why for verdict in verdicts), waits=any(verdict.waits for verdict in verdicts))
 
     def rest(self, verdict: Verdict) -> None:
-        """Rests or waits as the verdict says, and says so.
+        """Rests or waits as the verdict says, and logs it.
 
-        :raises Interrupted: the worker is asked to stop
+        :raises Interrupted: the worker must stop
         """
         began, log = time.monotonic(), self._context.log
         worked = began - self._went_on
@@ -97,16 +98,16 @@ class Throttle:
         now: Verdict | None = verdict
         try:
             while now is not None and (now.waits or time.monotonic() - began < worked):
-                # A run that is given up meanwhile is not waited for.
+                # It raises if an operator has abandoned the run meanwhile.
                 self._context.ledger.runs.get(self._connection, self._context.run_id)
                 written = time.monotonic()
                 self._context.ledger.signals.wait(self._connection, self._context.run_id, self._worker, now.why)
-                # While nothing else is committed, this tells how long a commit takes.
+                # The replay commits nothing while it waits, so this write measures how long a commit takes.
                 self._latency = time.monotonic() - written
                 self._sleep(self._limits.look_every.total_seconds())
                 now = self.look()
         finally:
-            # On a lost connection the error that matters is the first one, and the next attempt does it.
+            # On a lost connection the first error matters, and the next attempt clears the wait.
             with suppress(sa.exc.SQLAlchemyError):
                 self._context.ledger.signals.clear_wait(self._connection, self._context.run_id, self._worker)
         self._went_on = time.monotonic()
@@ -135,44 +136,45 @@ class Throttle:
 
     def _sessions(self) -> int | None:
         context = self._context
-        found = context.dialect.active_sessions(self._connection)
+        sessions = context.dialect.active_sessions(self._connection)
         if context.one_database:
-            return found
+            return sessions
         with context.store.dialect.connect() as connection:
             return max(
-                (each for each in (found, context.store.dialect.active_sessions(connection)) if each is not None), default=None
+                (count for count in (sessions, context.store.dialect.active_sessions(connection)) if count is not None),
+                default=None,
             )
 
 
-def replica_lag(context: Context, connection: sa.Connection, asked_by: str | None) -> float | None:
-    """Seconds by which replicas of the read models are behind; None where nobody knows.
+def replica_lag(context: Context, connection: sa.Connection, lag_sql: str | None) -> float | None:
+    """Seconds by which replicas of the read models are behind; None: the database does not report it.
 
-    :param asked_by: the SQL of ``throttle.replica_lag``; None: the database tells by itself
-    :raises SpecSqlError: that SQL cannot be executed
+    :param lag_sql: the SQL of ``throttle.replica_lag``; None: the dialect's own query
+    :raises SpecSqlError: the SQL cannot be executed, or returns no number
     """
-    if asked_by is None:
+    if lag_sql is None:
         return context.dialect.replica_lag(connection)
     try:
-        found = connection.execute(sa.text(asked_by)).scalar()
-        return None if found is None else float(found)
+        lag = connection.execute(sa.text(lag_sql)).scalar()
+        return None if lag is None else float(lag)
     except (sa.exc.DBAPIError, ValueError, TypeError) as error:
         trouble = trouble_of(error)
         if trouble is not None and trouble.kind in MAY_PASS:
             raise
-        why = "what it gives is no number" if trouble is None else trouble.describe()
+        why = "its result is no number" if trouble is None else trouble.describe()
         raise SpecSqlError(
             f"throttle.replica_lag cannot be asked: {why}; it must be SQL that gives a number of seconds"
         ) from None
 
 
-def limits(context: Context, notes: dict[str, Note]) -> ThrottleSection:
-    """The thresholds that count now: the spec's, with what was said about the run since."""
-    said = notes.get(THROTTLE)
-    if said is None:
+def limits(context: Context, signals: dict[str, Note]) -> ThrottleSection:
+    """The thresholds in force: the spec's, changed by operators' signals to the run."""
+    given = signals.get(THROTTLE)
+    if given is None:
         return context.spec.throttle
-    return ThrottleSection.model_validate(context.spec.throttle.model_dump(mode="json") | said.value)
+    return ThrottleSection.model_validate(context.spec.throttle.model_dump(mode="json") | given.value)
 
 
-def _above(what: str, found: float | None, limit: float, unit: str) -> Iterator[Verdict]:
-    if found is not None and found > limit:
-        yield Verdict(f"{what} {found:g}{unit}, more than {limit:g}{unit}", waits=found > 2 * limit)
+def _above(name: str, value: float | None, limit: float, unit: str) -> Iterator[Verdict]:
+    if value is not None and value > limit:
+        yield Verdict(f"{name} {value:g}{unit}, more than {limit:g}{unit}", waits=value > 2 * limit)

@@ -1,1 +1,1 @@
-"""Whether green may go live, by counts, by a sample that is folded anew, and by the spec's own assertions."""
+"""Decides whether green may go live: by counts, by a refolded sample, and by the spec's own assertions."""

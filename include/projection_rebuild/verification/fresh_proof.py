@@ -1,7 +1,8 @@
-"""Whether what verification has proven still holds: looked at again while a run waits for its switch, and right before it.
+"""Checks that green still matches its events while a verified run waits for its cutover, and right before it.
 
-Green stands still meanwhile, and is compared at the position of its checkpoints, however far the store has gone on. A difference has to be
-seen twice. Then the run is as before its verification, so that nobody can switch it.
+No worker changes green meanwhile. The sample compares it at the position of its checkpoints, however far the store has
+gone on. The engine acts only on a difference that two samples show. Then it moves the run back to its state before
+verification, so that no cutover can begin.
 """
 
 from __future__ import annotations
@@ -19,44 +20,53 @@ from projection_rebuild.run.context import Context
 from projection_rebuild.verification import sample, second_opinion
 
 PROOF = "proof"
-"""The note of the last look: ``verification`` (which one it was about), ``at``, ``looks`` (how many there were) and ``sample``."""
+"""The key of the note that records the last look.
+
+Its value has ``verification`` (the verification that the look concerns), ``at``, ``looks`` (their number) and
+``sample``.
+"""
 
 BEFORE_SWITCH = 200
-"""Aggregates of a projector that are looked at right before a switch, at most: those touched last."""
+"""The most aggregates of a projector that the engine samples right before a cutover: those with the newest events."""
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 
 def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
-    """Takes another sample of a verified run, if the last one is as old as ``verify.sample_every``, or nothing is known of one.
+    """Takes another sample of a verified run if the last one is at least as old as ``verify.sample_every``.
 
-    :raises Diverged: green is no longer what the events make; the run has to be verified again
+    :param now: returns the current time
+    :raises Diverged: green no longer matches its events; the run has to be verified again
     """
     section = context.spec.verify
     if not section.sample or not section.sample_every:
         return
     with context.dialect.connect() as connection:
         run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
-        known = _last(context.ledger, connection, run)
-    at = known.get("at") or run.record.verification_id
+        last = _last(context.ledger, connection, run)
+    at = last.get("at") or run.record.verification_id
     if not run.state.is_verified or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
         return
     _refuse_emptied(context, run)
-    looks = int(known.get("looks", 0)) + 1
-    found = _held_against(context, run, section.sample, looks)
+    looks = int(last.get("looks", 0)) + 1
+    samples = _sample_twice(context, run, section.sample, looks)
     value: dict[str, Any] = {"verification": run.record.verification_id, "at": now().isoformat(), "looks": looks}
-    value["sample"] = [each.model_dump(mode="json", exclude={"findings", "differing"}) for each in found]
+    value["sample"] = [
+        projector_sample.model_dump(mode="json", exclude={"findings", "differing"}) for projector_sample in samples
+    ]
     with context.dialect.connect() as connection:
         context.ledger.signals.send(connection, context.run_id, PROOF, value)
-    for each in found:
-        context.log(f"looked again, {each.describe()}")
+    for projector_sample in samples:
+        context.log(f"looked again, {projector_sample.describe()}")
 
 
 def look_before_switch(context: Context) -> None:
-    """Looks whether green is there, and at the aggregates that were touched last, a few of them, while nobody is held.
+    """Checks that green still has rows, and samples a few aggregates with the newest events.
+
+    It runs before the cutover makes writers wait.
 
     :raises Diverged: as for :func:`look_again`
     """
@@ -67,83 +77,87 @@ def look_before_switch(context: Context) -> None:
         return
     _refuse_emptied(context, run)
     if most:
-        _held_against(context, run, most, None)
+        _sample_twice(context, run, most, None)
 
 
 def _refuse_emptied(context: Context, run: Run) -> None:
-    """Looks at tables of which no aggregate can be sampled, too, for as little as it costs.
+    """Refuses green tables that have been emptied; a cheap check that covers tables without a sample too.
 
-    :raises Diverged: green had rows when it was verified and has none, while the live table has some
+    :raises Diverged: green had rows at its verification and has none now, while the live table has some
     """
     proven = run.record.verification
     if proven is None:
-        # As in a rollback.
+        # A rollback has no verification.
         return
-    had_rows = {each.table for each in proven.tables if each.green_rows}
-    tables = [each for each in context.table_sets(context.plan_of(run)) if each.blue in had_rows]
+    had_rows = {table.table for table in proven.tables if table.green_rows}
+    tables = [table for table in context.table_sets(context.plan_of(run)) if table.blue in had_rows]
     dialect, before = context.dialect, _places(context)
     with dialect.connect() as connection:
-        found = [
-            f"{each.blue}: green is empty and blue is not"
-            for each in tables
-            if not dialect.has_rows(connection, each.schema, each.green) and dialect.has_rows(connection, each.schema, each.blue)
+        findings = [
+            f"{table.blue}: green is empty and blue is not"
+            for table in tables
+            if not dialect.has_rows(connection, table.schema, table.green)
+            and dialect.has_rows(connection, table.schema, table.blue)
         ]
-    if found and _places(context) == before:
-        _fall_back(context, run, found, proven.sample)
+    if findings and _places(context) == before:
+        _fall_back(context, run, findings, proven.sample)
 
 
 def _last(ledger: Ledger, connection: sa.Connection, run: Run) -> Mapping[str, Any]:
-    """What is known of the last look; nothing, if that was about an earlier verification."""
+    """The note of the last look; empty if that look concerned an earlier verification."""
     note = ledger.signals.all(connection, run.run_id).get(PROOF)
     return note.value if note is not None and note.value.get("verification") == run.record.verification_id else {}
 
 
-def _held_against(context: Context, run: Run, most: int, looks: int | None) -> Sequence[Sampled]:
+def _sample_twice(context: Context, run: Run, most: int, looks: int | None) -> Sequence[Sampled]:
     plan = context.plan_of(run)
     before = _places(context)
-    found = sample.take(context, plan, most, turn=looks)
-    suspects = {each.projector: each.differing for each in found if each.differing}
+    samples = sample.take(context, plan, most, turn=looks)
+    suspects = {
+        projector_sample.projector: projector_sample.differing for projector_sample in samples if projector_sample.differing
+    }
     if not suspects:
-        return found
+        return samples
     again = sample.take(context, plan, most, again=suspects)
-    stays = [each for each in again if each.findings]
+    confirmed = [projector_sample for projector_sample in again if projector_sample.findings]
     if _places(context) != before:
-        # Another worker of this run is at green, and looks by itself.
-        return found
-    if stays:
-        _fall_back(context, run, [finding for each in stays for finding in each.findings], stays)
-    return found
+        # Another worker of this run changes green, and takes its own samples.
+        return samples
+    if confirmed:
+        _fall_back(context, run, [finding for projector_sample in confirmed for finding in projector_sample.findings], confirmed)
+    return samples
 
 
 def _places(context: Context) -> Mapping[str, Any]:
     with context.dialect.connect() as connection:
         return {
-            name: each.position for name, each in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
+            name: checkpoint.position
+            for name, checkpoint in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
         }
 
 
-def _fall_back(context: Context, run: Run, findings: Sequence[str], found: Sequence[Sampled]) -> None:
-    """The run is as before its verification.
+def _fall_back(context: Context, run: Run, findings: Sequence[str], samples: Sequence[Sampled]) -> None:
+    """Moves the run back to its state before verification.
 
     :param findings: what is wrong with green
-    :param found: the sample that is reported with it
-    :raises Diverged: always, unless somebody has moved the run since it was read
+    :param samples: the sample to report with the findings
+    :raises Diverged: always, unless another worker or an operator has moved the run since this worker has read it
     """
     with context.dialect.connect() as connection:
-        # Where events have come or gone, that says it best.
+        # If events have come or gone, the count explains the difference best.
         failures = second_opinion.count(context, connection, context.plan_of(run)).failures
     failures += findings
-    # At another moment, so that no approval of the former one counts.
-    now = run.verification.model_copy(update={"failures": failures, "sample": list(found), "at": utc_now()})
+    # With another time, so that an approval of the former verification does not count for this one.
+    failed = run.verification.model_copy(update={"failures": failures, "sample": list(samples), "at": utc_now()})
     with context.dialect.connect() as connection, context.dialect.transaction(connection):
         current = context.ledger.runs.get(connection, context.run_id)
-        # Switched or verified anew meanwhile: what was looked at is not what the run is about.
-        stands = current.state is run.state and current.record.verification_id == run.record.verification_id
-        if not (stands and context.ledger.runs.move_from(connection, current, RunState.CLONED, verification=now)):
+        # Another worker has swapped or verified the run meanwhile: these findings do not concern it any more.
+        unchanged = current.state is run.state and current.record.verification_id == run.record.verification_id
+        if not (unchanged and context.ledger.runs.move_from(connection, current, RunState.CLONED, verification=failed)):
             return
     raise Diverged(
         "green is no longer what its events make, blue is live and untouched:\n"
         + "\n".join(failures)
-        + "\nSomebody has changed green or events since it was verified. Find out what; then clear verify_counts and what follows, "
-        "or clone_tables and what follows, so that green is made anew"
+        + "\nGreen or its events have changed since the verification. Find out why; then clear verify_counts and what follows, "
+        "or clone_tables and what follows, so that the engine recreates green"
     )

@@ -1,7 +1,7 @@
-"""The events of single aggregates, read and decoded by code of its own, for the second opinion.
+"""Reads and decodes the events of single aggregates with code of its own, for the sample.
 
-It shares no query and no decoder with :mod:`projection_rebuild.eventstore.store`, so that a fault of that one shows. The author's own code
-is used as it is: ``event_store.decoder``, and the mapper of pyeventsourcing.
+It shares no query and no decoder with :mod:`projection_rebuild.eventstore.store`, so that the sample shows a fault of
+that module. It uses the author's own code as it is: ``event_store.decoder``, and the mapper of pyeventsourcing.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from projection_rebuild.spec.stores import EventStoreSection, StreamFormat, Time
 from projection_rebuild.verification.second_opinion import only_these, text_of
 
 AT_ONCE = 1_000
-"""Rows that are fetched at once, and values in one list of a statement."""
+"""Rows per fetch, and values in one list of a statement."""
 
 _UNKNOWN = ColumnType("unknown", ColumnKind.OTHER)
 _UNITS = {TimeUnit.SECONDS: 0, TimeUnit.MILLISECONDS: 3, TimeUnit.MICROSECONDS: 6, TimeUnit.NANOSECONDS: 9}
 
 
 class RawEvents:
-    """One event store as its rows, over a connection of its own.
+    """The rows of one event store, read over a connection of its own.
 
     :param connection: to the event store
-    :ivar kept: how large the payloads were that have been decoded, as they are stored
-    :raises SpecError: what decodes the payloads cannot be had
+    :ivar kept: the size of all stored payloads that it has decoded so far
+    :raises SpecError: the decoder or mapper of the payloads cannot be imported or called
     """
 
     def __init__(self, dialect: Dialect, connection: sa.Connection, section: EventStoreSection) -> None:
@@ -51,23 +51,23 @@ class RawEvents:
         self._place = dialect.quote(section.columns.position)
         self._only, self._only_values = only_these(dialect, section)
         self._make = self._decoder()
-        # Rows that the last reading of streams has had.
-        self._were = 0
+        # Rows that the last statement for streams has returned.
+        self._last_count = 0
         self.kept = 0
 
-    # What the catalog says --------------------------------------------------------------------------------------
+    # The catalog ------------------------------------------------------------------------------------------------
 
     def finds(self, column: str) -> bool:
-        """Whether an index begins with a column, so that a few rows can be asked for without reading all."""
+        """Whether an index begins with a column, so that the database finds a few rows without reading all."""
         inspector = sa.inspect(self._connection)
         indexes: list[Sequence[str | None]] = [
-            each["column_names"] for each in inspector.get_indexes(self._section.table, schema=self._schema)
+            index["column_names"] for index in inspector.get_indexes(self._section.table, schema=self._schema)
         ]
         primary = inspector.get_pk_constraint(self._section.table, schema=self._schema)["constrained_columns"]
         return any(columns and columns[0] == column for columns in (*indexes, primary))
 
     def size(self) -> int:
-        """About how many events there are, by the database's statistics."""
+        """The number of events by the database's statistics, roughly."""
         return self._dialect.row_estimate(self._connection, self._schema, self._section.table)
 
     @property
@@ -75,10 +75,10 @@ class RawEvents:
         """Whether payloads are JSON."""
         return self._section.decoder is None and self._section.preset is not Preset.PYEVENTSOURCING
 
-    # Which aggregates there are ---------------------------------------------------------------------------------
+    # Aggregates -------------------------------------------------------------------------------------------------
 
     def newest_streams(self, most: int, types: Collection[str]) -> Iterator[str]:
-        """The streams of the newest events of these types, the newest first, as far as they can be read."""
+        """The streams of the newest events of these types, the newest first; skips streams that cannot be decoded."""
         conditions, values = self._of_types(types)
         columns = self._stored(self._section.columns.stream)
         statement = (
@@ -88,7 +88,7 @@ class RawEvents:
             yield from self._readable(row[0])
 
     def newest_payloads(self, most: int, types: Collection[str]) -> Iterator[Any]:
-        """The same of their payloads, as they are stored."""
+        """The stored payloads of the newest events of these types, the newest first."""
         conditions, values = self._of_types(types)
         columns = self._stored(self._section.columns.payload)
         statement = (
@@ -98,20 +98,20 @@ class RawEvents:
             yield row[0]
 
     def typical_size(self, types: Collection[str]) -> int:
-        """How large payloads of these types are, as they are stored, by the newest of them; at least 1."""
-        sizes = [_size(each) for each in self.newest_payloads(20, types)]
+        """The mean size of the newest stored payloads of these types; at least 1."""
+        sizes = [_size(payload) for payload in self.newest_payloads(20, types)]
         return max(1, sum(sizes) // max(1, len(sizes)))
 
     def next_to(self, position: int, upto: int) -> Iterator[tuple[str, Any]]:
-        """The stream and the payload of the first event at or above a position, of any type, if it can be read."""
+        """Stream and payload of the first event of any type at or above a position, if its stream can be decoded."""
         names = self._section.columns
         columns = ", ".join(map(self._stored, (names.stream, names.payload)))
         where = f"{self._place} >= {int(position)} AND {self._place} <= {int(upto)}"
         for stream, payload in self._rows(
             f"SELECT {columns} FROM {self._table} WHERE {where} ORDER BY {self._place} LIMIT 1", []
         ):
-            for each in self._readable(stream):
-                yield each, payload
+            for decoded_stream in self._readable(stream):
+                yield decoded_stream, payload
 
     def _readable(self, stored: Any) -> Iterator[str]:
         try:
@@ -123,39 +123,44 @@ class RawEvents:
 
     def first(self) -> Place:
         """The lowest position; the beginning for an empty store."""
-        found = self._dialect.execute(self._connection, f"SELECT min({self._place}) FROM {self._table}").scalar()
-        return None if found is None else int(found)
+        lowest = self._dialect.execute(self._connection, f"SELECT min({self._place}) FROM {self._table}").scalar()
+        return None if lowest is None else int(lowest)
 
-    # Their events -----------------------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------------------------
 
     def of_stream(self, stream: str, upto: int, types: Collection[str], most: int) -> list[Event] | None:
-        """All events of one stream and of these types up to a position, in their order; None: it has so many rows, of whatever type."""
-        found = self.of_streams([stream], upto, types, most)
-        return None if found is None else found[stream]
+        """All events of one stream and of these types up to a position, in their order.
+
+        None: the stream has at least ``most`` rows, of any type.
+        """
+        by_stream = self.of_streams([stream], upto, types, most)
+        return None if by_stream is None else by_stream[stream]
 
     def of_streams(self, streams: Sequence[str], upto: int, types: Collection[str], most: int) -> dict[str, list[Event]] | None:
-        """The same of several streams at once; None: these are too many rows."""
-        found: dict[str, list[Event]] = {stream: [] for stream in streams}
+        """The events of several streams, as :meth:`of_stream`; None: together they have at least ``most`` rows."""
+        by_stream: dict[str, list[Event]] = {stream: [] for stream in streams}
         events = self._of_streams(streams, f"{self._place} <= {int(upto)}", types, most)
         for event in events:
-            # A collation may take another stream for one of these.
-            found.get(event.stream, []).append(event)
-        return None if self._were == most else found
+            # A collation may match another stream.
+            by_stream.get(event.stream, []).append(event)
+        return None if self._last_count == most else by_stream
 
     def _of_streams(self, streams: Sequence[str], bound: str, types: Collection[str], most: int) -> list[Event]:
         column = self._dialect.quote(self._section.columns.stream)
         marks = ", ".join([self._dialect.mark] * len(streams))
-        # Without an order: for its sake a server might read the whole table along another index.
+        # Without ORDER BY, for which a server might read the whole table along another index.
         statement = f"{self._whole()} WHERE {self._and([bound])} AND {column} IN ({marks}) LIMIT {int(most)}"
         rows = [*self._rows(statement, [*self._only_values, *map(self._bound_stream, streams)])]
-        self._were = len(rows)
-        if self._were == most:
+        self._last_count = len(rows)
+        if self._last_count == most:
             return []
         own = [row for row in rows if text_of(row[2]).rstrip(" ") in types or text_of(row[2]) in types]
         return sorted(self._events(own), key=lambda event: event.position)
 
     def places_of(self, field: str, values: Sequence[str], upto: int, types: Collection[str], most: int) -> list[tuple[str, int]]:
-        """The values and positions of the events of these types that have one of these values in a field of their payload; reads the store once.
+        """Value and position of each event of these types that has one of these values in a field of its payload.
+
+        It reads the store once.
 
         :raises sqlalchemy.exc.DBAPIError: the database cannot read a payload as JSON
         """
@@ -171,14 +176,14 @@ class RawEvents:
         return [(text_of(value), int(position)) for value, position in rows]
 
     def at(self, positions: Sequence[int], at_once: int = AT_ONCE) -> Iterator[Event]:
-        """The events at these positions, so many of them read at once."""
+        """The events at these positions, ``at_once`` of them per statement."""
         for start in range(0, len(positions), at_once):
-            some = ", ".join(str(int(each)) for each in positions[start : start + at_once])
-            where = self._and([f"{self._place} IN ({some})"])
+            batch = ", ".join(str(int(position)) for position in positions[start : start + at_once])
+            where = self._and([f"{self._place} IN ({batch})"])
             yield from self._events(self._rows(f"{self._whole()} WHERE {where} ORDER BY {self._place}", self._only_values))
 
     def everything(self, upto: int, types: Collection[str]) -> Iterator[Event]:
-        """All events of these types."""
+        """All events of these types up to a position, in their order."""
         conditions, values = self._of_types(types)
         where = self._and([f"{self._place} <= {int(upto)}", *conditions])
         yield from self._events(
@@ -186,11 +191,11 @@ class RawEvents:
         )
 
     def field_of(self, payload: Any, field: str) -> str | None:
-        """What stands in a field of a stored payload, as text; None: nothing that could be looked for."""
+        """The text or number in a field of a stored payload, as text; None: the field holds neither."""
         try:
-            found = self._json(payload).get(field)
-            # Half of a pair of surrogates is no text of any database.
-            return str(found).encode().decode() if isinstance(found, (str, int)) and not isinstance(found, bool) else None
+            value = self._json(payload).get(field)
+            # No database stores a lone surrogate as text.
+            return str(value).encode().decode() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
         except ValueError:
             return None
 
@@ -200,7 +205,7 @@ class RawEvents:
         return " AND ".join([*self._only, *conditions]) or "1 = 1"
 
     def _of_types(self, types: Collection[str]) -> tuple[list[str], list[str]]:
-        """A condition that leaves no event of these types out, and may let others in."""
+        """A condition that selects all events of these types, and maybe others, with its bound values."""
         name = self._section.columns.type
         if self._kinds.get(name, _UNKNOWN).kind is not ColumnKind.TEXT:
             return [], []
@@ -208,8 +213,8 @@ class RawEvents:
         return [f"{self._dialect.quote(name)} IN ({', '.join([self._dialect.mark] * len(wanted))})"], wanted
 
     def _rows(self, statement: str, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-        found = self._dialect.execute(self._connection, statement, values)
-        while rows := found.fetchmany(AT_ONCE):
+        result = self._dialect.execute(self._connection, statement, tuple(values))
+        while rows := result.fetchmany(AT_ONCE):
             yield from rows
 
     def _whole(self) -> str:
@@ -307,14 +312,14 @@ def _size(payload: Any) -> int:
     return len(payload) if isinstance(payload, (str, bytes, bytearray, memoryview)) else 0
 
 
-def _object(found: Any) -> Mapping[str, Any]:
-    """A payload; an empty list and null are empty ones."""
-    if isinstance(found, Mapping):
-        return found
-    return {} if found is None or found == [] else _no_json(found)
+def _object(decoded: Any) -> Mapping[str, Any]:
+    """A decoded payload as a mapping; an empty list and null are empty payloads."""
+    if isinstance(decoded, Mapping):
+        return decoded
+    return {} if decoded is None or decoded == [] else _no_json(decoded)
 
 
-def _no_json(found: Any) -> NoReturn:
+def _no_json(decoded: Any) -> NoReturn:
     raise ValueError("no object of JSON")
 
 

@@ -1,9 +1,9 @@
-"""Aggregates made anew from their events by nothing but the handlers, one event at a time, for the second opinion.
+"""Refolds aggregates from their events with the handlers alone, one event at a time, for the sample.
 
-Rows are kept in plain dicts, without a row buffer. After each event the database says what its columns hold of the values: they are
-inserted into a temporary table that has green's columns, and read back. So rounding, padding and precision are the database's own at every event,
-as they are for an application that projects live. Aggregates do not touch each other's rows, so the first events of all of them are
-projected, then the second ones, and so on, with a few statements for each such round.
+It keeps rows in plain dicts, without a row buffer. After each event it inserts the values into a temporary table that
+has green's columns, and reads them back. So each value is rounded, padded and cut by the database itself at every
+event, as for an application that projects live. Aggregates do not touch each other's rows. So the engine projects the
+first events of all aggregates, then the second ones, and so on, with a few statements for each such round.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from projection_rebuild.rows.values import plain_type
 R = TypeVar("R")
 
 NUMBER = "projection_rebuild_row"
-"""The column by which rows of a temporary table are found."""
+"""The column that numbers the rows of a temporary table."""
 
 REMEMBERED = 10_000
-"""Keys of one table of which it is known what its columns hold."""
+"""How many keys of one table the engine remembers with the values that the columns hold."""
 
 
 class Undeclared(Exception):
-    """A handler came to a row of another aggregate than its event's; what the projector declares about its rows is not so."""
+    """A handler has reached a row of another aggregate than its event's, against the projector's declaration."""
 
 
 class Temporary:
-    """A temporary table that makes of values what a column of green holds.
+    """A temporary table with green's columns, which converts values as these columns do.
 
     :param table: green's name
     """
@@ -56,23 +56,24 @@ class Temporary:
         self._connection = connection
         self._schema = schema
         self.columns: Mapping[str, ColumnType] = dialect.column_types(connection, schema, table)
-        # Two tables have two names, however long these are, and the name of no table of ours, which it would hide from this connection.
+        # Each table has another temporary name, however long its own name is. No real table has that name: the
+        # temporary table would hide it from this connection.
         self._name = derived(f"projection_rebuild_held_{kind.table}", "", dialect.max_identifier)
         self.qualified = dialect.temporary(schema, self._name)
         self._number = 0
         self._annotations = [plain_type(kind.types[name]) for name in kind.columns]
         self._types = [self.columns[name] for name in kind.columns]
-        self._asked: dict[tuple[Any, ...], Key | None] = {}
+        self._held_keys: dict[tuple[Any, ...], Key | None] = {}
         dialect.run(connection, dialect.drop_temporary(schema, self._name))
         for statement in dialect.make_temporary(connection, schema, table, kind.columns, self._name):
             dialect.run(connection, statement)
 
     def drop(self) -> None:
-        """Takes it away again."""
+        """Drops the temporary table."""
         self._dialect.run(self._connection, self._dialect.drop_temporary(self._schema, self._name))
 
     def held(self, rows: Sequence[Values]) -> list[tuple[int, Values]]:
-        """What the columns hold of the values of rows, each with its number.
+        """Inserts rows, and returns the values that the columns hold, each row with its number.
 
         :raises sqlalchemy.exc.DBAPIError: the database refuses a value
         """
@@ -82,11 +83,11 @@ class Temporary:
         columns = ", ".join(self._read(name) for name in self.kind.columns)
         statement = f"SELECT {NUMBER}, {columns} FROM {self.qualified} WHERE {NUMBER} >= {numbers[0]} ORDER BY {NUMBER}"
         types = [self.kind.types[name] for name in self.kind.columns]
-        found = self._dialect.execute(self._connection, statement).all()
-        return [(int(row[0]), tuple(map(promised, types, row[1:]))) for row in found]
+        stored_rows = self._dialect.execute(self._connection, statement).all()
+        return [(int(row[0]), tuple(map(promised, types, row[1:]))) for row in stored_rows]
 
     def put(self, rows: Sequence[Values]) -> list[int]:
-        """Inserts rows, and gives each its number.
+        """Inserts rows, and returns the number of each.
 
         :raises sqlalchemy.exc.DBAPIError: the database refuses a value
         """
@@ -103,7 +104,7 @@ class Temporary:
         return numbers
 
     def _given(self, value: Any, annotation: type | None, column: ColumnType) -> Any:
-        """A value as the driver takes it; a time that is given as text, as what it means where the database would not read it so."""
+        """A value as the driver takes it; converts a text to a time if the database would not read it as one."""
         if isinstance(value, str) and (
             annotation is datetime or (annotation is str and column.kind is ColumnKind.TIME and not self._dialect.reads_offsets)
         ):
@@ -111,34 +112,34 @@ class Temporary:
         return self._dialect.given(value)
 
     def stays(self, values: Values) -> bool:
-        """Whether the columns hold values for certain as they are, so that the database need not be asked."""
+        """Whether the columns are sure to hold the values unchanged, so that no query is necessary."""
         return all(map(_stays, values, self._annotations, self._types))
 
     def key(self, columns: Sequence[str], values: Sequence[Any]) -> Key | None:
-        """What some columns hold of the values by which a row is found; None: they can hold nothing like these."""
+        """The values that some columns hold for the values of a lookup; None: the columns cannot hold such values."""
         types = [self.kind.types[name] for name in columns]
         if all(map(_stays, values, map(_plain_type, types), (self.columns[name] for name in columns))):
             return tuple(values)
-        asked = (*columns, *map(type, values), *map(repr, values))
-        if asked not in self._asked:
-            if len(self._asked) >= REMEMBERED:
-                self._asked.clear()
-            self._asked[asked] = self._held_key(columns, values)
-        return self._asked[asked]
+        lookup = (*columns, *map(type, values), *map(repr, values))
+        if lookup not in self._held_keys:
+            if len(self._held_keys) >= REMEMBERED:
+                self._held_keys.clear()
+            self._held_keys[lookup] = self._held_key(columns, values)
+        return self._held_keys[lookup]
 
     def _held_key(self, columns: Sequence[str], values: Sequence[Any]) -> Key | None:
-        given = dict(zip(columns, values, strict=True))
+        by_column = dict(zip(columns, values, strict=True))
         try:
-            (number,) = self.put([tuple(given.get(name) for name in self.kind.columns)])
+            (number,) = self.put([tuple(by_column.get(name) for name in self.kind.columns)])
         except Exception as error:
-            # A handler may ask for anything.
+            # A handler may look up any value, even one that no driver takes.
             if is_of_the_machine(error):
                 raise
             return None
         read = ", ".join(map(self._read, columns))
         statement = f"SELECT {read} FROM {self.qualified} WHERE {NUMBER} = {number}"
-        found = self._dialect.execute(self._connection, statement).one()
-        return tuple(map(promised, (self.kind.types[name] for name in columns), found))
+        stored = self._dialect.execute(self._connection, statement).one()
+        return tuple(map(promised, (self.kind.types[name] for name in columns), stored))
 
     def clear(self) -> None:
         """Deletes all rows."""
@@ -149,24 +150,24 @@ class Temporary:
         return self._dialect.as_stored(quoted, kind) if kind is ColumnKind.JSON else quoted
 
     def same(self, columns: Sequence[str], values: Sequence[Any], among: Sequence[int]) -> set[int]:
-        """The numbers of those rows among some whose columns the database takes for equal to these values."""
+        """The numbers of the rows, among those given, whose columns equal these values to the database."""
         if not among:
             return set()
         match = " AND ".join(f"{self._dialect.quote(name)} = {self._dialect.mark}" for name in columns)
         statement = f"SELECT {NUMBER} FROM {self.qualified} WHERE {NUMBER} IN ({', '.join(map(str, among))}) AND {match}"
         return {
-            int(each)
-            for each in self._dialect.execute(self._connection, statement, [*map(self._dialect.given, values)]).scalars()
+            int(number)
+            for number in self._dialect.execute(self._connection, statement, [*map(self._dialect.given, values)]).scalars()
         }
 
     def is_loose(self, columns: Iterable[str]) -> bool:
-        """Whether two texts that are not the same may be one to the database in any of these columns."""
+        """Whether two different texts may be equal to the database in any of these columns."""
         kinds = (ColumnKind.TEXT, ColumnKind.PADDED, ColumnKind.ENUM)
         return any(self.columns[name].kind in kinds and not self.columns[name].compares_bytes for name in columns)
 
 
 def _time(text: str, annotation: type, column: ColumnType) -> Any:
-    """What a text says in the usual way of writing times; any other text as it is."""
+    """The time that a text in ISO 8601 means; any other text unchanged."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -183,7 +184,7 @@ def _stays(value: Any, annotation: type | None, column: ColumnType) -> bool:
     if value is None or kind is not annotation:
         return value is None
     if kind is str:
-        # Blanks at the end may be cut off, or not be stored. What fills a character(n) is not padded.
+        # The database may cut off or not store trailing blanks. It does not pad a text that fills a character(n).
         fills = column.kind is ColumnKind.PADDED and name == f"character({len(value)})"
         return (column.kind is ColumnKind.TEXT or fills) and not value.endswith(" ")
     if kind is datetime:
@@ -195,18 +196,18 @@ _plain_type = cache(plain_type)
 
 
 def promised(annotation: Any, stored: Any) -> Any:
-    """A value of a column as the row class promises it to handlers, whatever the driver makes of it."""
-    wanted = _plain_type(annotation)
-    if stored is None or wanted is None or type(stored) is wanted:
+    """A column's value in the type that the row class promises to handlers, whatever type the driver returns."""
+    promised_type = _plain_type(annotation)
+    if stored is None or promised_type is None or type(stored) is promised_type:
         return stored
-    if wanted in (dict, list):
+    if promised_type in (dict, list):
         return _from_json(stored)
-    if wanted is Decimal:
+    if promised_type is Decimal:
         return Decimal(str(stored))
-    if wanted in (datetime, date):
-        return wanted.fromisoformat(stored) if isinstance(stored, str) else stored
-    if wanted in (str, int, float, bool, UUID):
-        return wanted(stored)
+    if promised_type in (datetime, date):
+        return promised_type.fromisoformat(stored) if isinstance(stored, str) else stored
+    if promised_type in (str, int, float, bool, UUID):
+        return promised_type(stored)
     return stored
 
 
@@ -217,18 +218,18 @@ def _from_json(stored: Any) -> Any:
 
 
 def _number(digits: str) -> float | Decimal:
-    """A float where that is the very number."""
-    found = float(digits)
-    return found if Decimal(repr(found)) == Decimal(digits) else Decimal(digits)
+    """A float if it represents the number exactly, else a Decimal."""
+    number = float(digits)
+    return number if Decimal(repr(number)) == Decimal(digits) else Decimal(digits)
 
 
 @dataclass
 class _Row:
     """One row of an aggregate.
 
-    :param key: under which it is kept
-    :param number: in the temporary table; 0: not yet there
-    :param known: its values as the columns hold them
+    :param key: the key under which the aggregate keeps it
+    :param number: its number in the temporary table; 0: it is not in the table
+    :param known: its values as the columns hold them; None: not known yet
     """
 
     row: Any
@@ -241,7 +242,9 @@ class PlainRows:
     """The rows of one aggregate as its handlers see them; see :class:`~projection_rebuild.rows.types.Rows`.
 
     :param owned: by owned row class, its temporary table
-    :param reads: looks into tables of other projectors
+    :param reads: by row class, lookups in tables of other projectors
+    :param whose: by owned row class, the attribute that names a row's aggregate
+    :param key: the aggregate
     """
 
     def __init__(
@@ -251,7 +254,7 @@ class PlainRows:
         self._reads = reads
         self._whose = whose
         self._key = key
-        self.rows: dict[type, dict[Key, _Row]] = {each: {} for each in owned}
+        self.rows: dict[type, dict[Key, _Row]] = {row_class: {} for row_class in owned}
         self._touched: dict[int, _Row] = {}
 
     def add(self, row: object) -> None:
@@ -260,41 +263,41 @@ class PlainRows:
         key = kind.key_of(row)
         if self._find(type(row), key) is not None:
             raise RowError(f"{kind.table} already has the row that is to be added; use get or get_or_add")
-        made = _Row(row, key)
-        self.rows[type(row)][key] = made
-        self._touch(made)
+        entry = _Row(row, key)
+        self.rows[type(row)][key] = entry
+        self._touch(entry)
 
     def find(self, row_class: type[R], *key: Any) -> R | None:
         if row_class in self._reads:
-            seen: R | None = self._reads[row_class].find(key)
-            return seen
-        found = self._find(row_class, key)
-        if found is None:
+            foreign_row: R | None = self._reads[row_class].find(key)
+            return foreign_row
+        entry = self._find(row_class, key)
+        if entry is None:
             return None
-        self._touch(found)
-        row: R = found.row
+        self._touch(entry)
+        row: R = entry.row
         return row
 
     def get(self, row_class: type[R], *key: Any) -> R:
-        found = self.find(row_class, *key)
-        if found is None:
+        row = self.find(row_class, *key)
+        if row is None:
             raise RowError(f"{row_type(row_class).table} has no row with the key that was asked for; use find or get_or_add")
-        return found
+        return row
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
-        found = self.find(row_class, *key)
-        if found is None:
-            found = self._kind(row_class).made_of(key, defaults)
-            self.add(found)
-        return found
+        row = self.find(row_class, *key)
+        if row is None:
+            row = self._kind(row_class).made_of(key, defaults)
+            self.add(row)
+        return row
 
     def remove(self, row_class: type, *key: Any) -> None:
         kind = self._kind(row_class)
-        found = self._find(row_class, key)
-        if found is not None:
-            del self.rows[row_class][found.key]
-            self._touched.pop(id(found), None)
-            self._is_own(kind, found.row)
+        entry = self._find(row_class, key)
+        if entry is not None:
+            del self.rows[row_class][entry.key]
+            self._touched.pop(id(entry), None)
+            self._is_own(kind, entry.row)
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
         if row_class in self._reads:
@@ -303,35 +306,35 @@ class PlainRows:
         if len(column) != 1 or next(iter(column)) not in kind.lookups:
             raise RowError(f"{kind.table} is looked up by one of {list(kind.lookups)}")
         ((name, value),) = column.items()
-        wanted = self._owned[row_class].key([kind.column(name)], (value,))
-        if wanted is None:
+        held = self._owned[row_class].key([kind.column(name)], (value,))
+        if held is None:
             return []
-        # In the order of their keys, as handlers are promised.
-        rows = [each for _, each in sorted(self.rows[row_class].items(), key=lambda pair: pair[0])]
-        found = [each for each in rows if promised_key(kind, [kind.column(name)], (getattr(each.row, name),)) == wanted]
-        loose = self._like(row_class, [kind.column(name)], wanted, [each for each in rows if each not in found])
-        these = {id(each) for each in (*found, *loose)}
-        given = [each for each in rows if id(each) in these]
-        for each in given:
-            self._touch(each)
-        return [each.row for each in given]
+        # In the order of their keys, as the engine promises to handlers.
+        entries = [entry for _, entry in sorted(self.rows[row_class].items(), key=lambda pair: pair[0])]
+        exact = [entry for entry in entries if promised_key(kind, [kind.column(name)], (getattr(entry.row, name),)) == held]
+        loose = self._like(row_class, [kind.column(name)], held, [entry for entry in entries if entry not in exact])
+        ids = {id(entry) for entry in (*exact, *loose)}
+        matching = [entry for entry in entries if id(entry) in ids]
+        for entry in matching:
+            self._touch(entry)
+        return [entry.row for entry in matching]
 
     def touched(self) -> list[_Row]:
-        """The rows that handlers have had in their hands since it was asked last, and that are not as the database holds them.
+        """The rows that handlers have used since the last call, and that differ from what the database holds.
 
-        :raises Undeclared: one of them is another aggregate's
+        :raises Undeclared: one of them belongs to another aggregate
         """
-        some, self._touched = list(self._touched.values()), {}
-        for each in some:
-            self._is_own(row_type(type(each.row)), each.row)
-        return [each for each in some if each.known is None or row_type(type(each.row)).values(each.row) != each.known]
+        entries, self._touched = list(self._touched.values()), {}
+        for entry in entries:
+            self._is_own(row_type(type(entry.row)), entry.row)
+        return [entry for entry in entries if entry.known is None or row_type(type(entry.row)).values(entry.row) != entry.known]
 
     def stays(self, row: _Row) -> None:
-        """Told that the database holds a row as it is."""
+        """Records that the database holds a row unchanged."""
         row.number, row.known = 0, row_type(type(row.row)).snapshot(row.row)
 
     def holds(self, row: _Row, number: int, values: Values) -> None:
-        """Told what the database holds of a row."""
+        """Records the values that the database holds for a row."""
         kind = row_type(type(row.row))
         for name, value in zip(kind.attributes, values, strict=True):
             setattr(row.row, name, value)
@@ -355,7 +358,7 @@ class PlainRows:
         return row_type(row_class)
 
     def _hold(self, kind: RowType, row: object) -> None:
-        """By what a row is found it has at once as its columns hold it."""
+        """Sets a row's keys and lookup attributes to what their columns hold, at once, so that lookups find the row."""
         names = list(dict.fromkeys([*kind.key_attributes, *kind.lookups]))
         held = self._owned[kind.row_class].key([kind.column(name) for name in names], [getattr(row, name) for name in names])
         if held is None:
@@ -365,63 +368,63 @@ class PlainRows:
 
     def _find(self, row_class: type, key: Key) -> _Row | None:
         kind = self._kind(row_class)
-        wanted = promised_key(kind, kind.key, key)
-        if wanted not in self.rows[row_class] and len(key) == len(kind.key):
+        promised_values = promised_key(kind, kind.key, key)
+        if promised_values not in self.rows[row_class] and len(key) == len(kind.key):
             held = self._owned[row_class].key(kind.key, key)
             if held is None:
                 return None
-            wanted = held
+            promised_values = held
         attribute = self._whose[row_class]
-        if attribute in kind.key_attributes and len(wanted) == len(kind.key):
-            if str(wanted[kind.key_attributes.index(attribute)]) != self._key:
+        if attribute in kind.key_attributes and len(promised_values) == len(kind.key):
+            if str(promised_values[kind.key_attributes.index(attribute)]) != self._key:
                 raise Undeclared
-        rows = self.rows[row_class]
-        found = rows.get(wanted)
-        if found is None:
-            found = next(iter(self._like(row_class, kind.key, wanted, list(rows.values()))), None)
-        return found
+        entries = self.rows[row_class]
+        entry = entries.get(promised_values)
+        if entry is None:
+            entry = next(iter(self._like(row_class, kind.key, promised_values, list(entries.values()))), None)
+        return entry
 
-    def _like(self, row_class: type, columns: Sequence[str], values: Sequence[Any], rows: Sequence[_Row]) -> list[_Row]:
-        """Rows whose columns the database takes for equal to these values, though they are not the same."""
+    def _like(self, row_class: type, columns: Sequence[str], values: Sequence[Any], entries: Sequence[_Row]) -> list[_Row]:
+        """Rows whose columns equal these values to the database, though they differ in Python."""
         temporary = self._owned[row_class]
-        if not rows or not temporary.is_loose(columns):
+        if not entries or not temporary.is_loose(columns):
             return []
         kind = temporary.kind
         at = [kind.columns.index(name) for name in columns]
-        may_be = [each for each in rows if each.known and all(map(_may_be_one, (each.known[i] for i in at), values))]
-        unknown = [each for each in may_be if not each.number]
-        for each, number in zip(unknown, temporary.put([each.known or () for each in unknown]), strict=True):
-            each.number = number
-        same = temporary.same(columns, values, [each.number for each in may_be])
-        return [each for each in may_be if each.number in same]
+        candidates = [entry for entry in entries if entry.known and all(map(_may_be_equal, (entry.known[i] for i in at), values))]
+        unknown = [entry for entry in candidates if not entry.number]
+        for entry, number in zip(unknown, temporary.put([entry.known or () for entry in unknown]), strict=True):
+            entry.number = number
+        same = temporary.same(columns, values, [entry.number for entry in candidates])
+        return [entry for entry in candidates if entry.number in same]
 
 
-def _may_be_one(one: Any, other: Any) -> bool:
-    """Whether any collation could take two values for one; where that is not known, it could."""
+def _may_be_equal(one: Any, other: Any) -> bool:
+    """Whether two values may be equal in some collation; True if that is not known."""
     if not (isinstance(one, str) and isinstance(other, str)):
         return bool(one == other)
-    left, right = (unicodedata.normalize("NFKD", each).casefold() for each in (one, other))
+    left, right = (unicodedata.normalize("NFKD", text).casefold() for text in (one, other))
     if not (left.isascii() and right.isascii()):
         return True
-    return [each for each in left if each.isalnum()] == [each for each in right if each.isalnum()]
+    return [letter for letter in left if letter.isalnum()] == [letter for letter in right if letter.isalnum()]
 
 
 def promised_key(kind: RowType, columns: Sequence[str], values: Sequence[Any]) -> Key:
-    """What a handler asks for, in the types that the row class gives its columns, where that is possible."""
+    """A handler's lookup values in the types of the row class, as far as the values can be converted."""
     return tuple(_lenient(kind.types[name], value) for name, value in zip(columns, values, strict=False))
 
 
 def _lenient(annotation: Any, value: Any) -> Any:
     try:
-        found = promised(annotation, value)
-        hash(found)
+        converted = promised(annotation, value)
+        hash(converted)
     except (ValueError, TypeError, InvalidOperation):
         return repr(value)
-    return found
+    return converted
 
 
 class GreenLook:
-    """Rows of another projector's table, for handlers that only look at them: green's where it is in the run, else the live one's."""
+    """Lookups in a table that handlers only read: green if the run has it, else the live table."""
 
     def __init__(self, dialect: Dialect, connection: sa.Connection, schema: str | None, table: str, kind: RowType) -> None:
         self._dialect = dialect
@@ -431,17 +434,17 @@ class GreenLook:
         self._from = dialect.qualified(schema, table)
 
     def find(self, key: Key) -> Any:
-        """A row by its key; None: there is none."""
+        """The row with a key; None: the table has no such row."""
         return next(iter(self._rows(self._kind.key, promised_key(self._kind, self._kind.key, key))), None)
 
     def where(self, column: Mapping[str, Any]) -> list[Any]:
-        """Rows by one column."""
+        """The rows with a value in one column."""
         ((name, value),) = column.items()
         return self._rows([self._kind.column(name)], (value,))
 
     def _rows(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
         quote = self._dialect.quote
-        bound = [each for each in values if each is not None]
+        bound = [value for value in values if value is not None]
         match = " AND ".join(
             f"{quote(name)} IS NULL" if value is None else f"{quote(name)} = {self._dialect.mark}"
             for name, value in zip(columns, values, strict=True)
@@ -452,16 +455,19 @@ class GreenLook:
             else quote(name)
             for name in self._kind.columns
         ]
-        found = self._dialect.execute(
+        stored_rows = self._dialect.execute(
             self._connection, f"SELECT {', '.join(read)} FROM {self._from} WHERE {match}", [*map(self._dialect.given, bound)]
         )
         types = [self._kind.types[name] for name in self._kind.columns]
-        return [self._kind.row_class(*map(promised, types, row)) for row in found]
+        return [self._kind.row_class(*map(promised, types, row)) for row in stored_rows]
 
 
 @dataclass
 class Aggregate:
-    """One aggregate, and what is to be projected for it, in its order."""
+    """One aggregate, with its events that the engine has not projected yet, in their order.
+
+    :param failed: why one of its events cannot be projected; empty: none has failed
+    """
 
     key: str
     waiting: Iterator[Event]
@@ -470,9 +476,9 @@ class Aggregate:
 
 
 class Refold:
-    """The aggregates of one projector, made anew.
+    """Refolds aggregates of one projector.
 
-    :param whose: by owned row class, the attribute that says whose row it is
+    :param whose: by owned row class, the attribute that names a row's aggregate
     """
 
     def __init__(
@@ -494,23 +500,23 @@ class Refold:
         :raises Undeclared: an event reaches rows of another aggregate
         :raises sqlalchemy.exc.DBAPIError: the database refuses what a column is to hold
         """
-        made = [
-            Aggregate(key, self._current(some), PlainRows(self._owned, self._reads, self._whose, key))
-            for key, some in events.items()
+        aggregates = [
+            Aggregate(key, self._current(stream_events), PlainRows(self._owned, self._reads, self._whose, key))
+            for key, stream_events in events.items()
         ]
-        left = made
-        while left:
-            left = [each for each in left if self._next(each)]
-            self._settle(left)
-        return made
+        waiting = aggregates
+        while waiting:
+            waiting = [aggregate for aggregate in waiting if self._next(aggregate)]
+            self._settle(waiting)
+        return aggregates
 
     def _current(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Events as they are today. Of one that was split, columns hold the rows of the first part before the second is projected."""
+        """Upcasts events lazily: columns hold the rows of an event's first part before the second is projected."""
         for event in events:
             yield from self._type.upcasters.current(event)
 
     def _next(self, aggregate: Aggregate) -> bool:
-        """Projects the next event of an aggregate; False if there is none, or it fails."""
+        """Projects the next event of an aggregate; False if it has no event left, or the event fails."""
         try:
             event = next(aggregate.waiting, None)
         except PoisonEvent as error:
@@ -529,18 +535,20 @@ class Refold:
         return not aggregate.failed
 
     def _settle(self, aggregates: Sequence[Aggregate]) -> None:
-        """Gives the rows that were touched the values that the database holds of them."""
+        """Sets the touched rows to the values that the database holds for them."""
         touched: dict[type, list[tuple[Aggregate, _Row]]] = {}
-        for each in aggregates:
-            for row in each.rows.touched():
-                touched.setdefault(type(row.row), []).append((each, row))
-        for row_class, some in touched.items():
+        for aggregate in aggregates:
+            for entry in aggregate.rows.touched():
+                touched.setdefault(type(entry.row), []).append((aggregate, entry))
+        for row_class, entries in touched.items():
             values, temporary = row_type(row_class).values, self._owned[row_class]
-            asked = []
-            for each, row in some:
-                if temporary.stays(values(row.row)):
-                    each.rows.stays(row)
+            unsure = []
+            for aggregate, entry in entries:
+                if temporary.stays(values(entry.row)):
+                    aggregate.rows.stays(entry)
                 else:
-                    asked.append((each, row))
-            for (each, row), (number, held) in zip(asked, temporary.held([values(row.row) for _, row in asked]), strict=True):
-                each.rows.holds(row, number, held)
+                    unsure.append((aggregate, entry))
+            for (aggregate, entry), (number, held) in zip(
+                unsure, temporary.held([values(entry.row) for _, entry in unsure]), strict=True
+            ):
+                aggregate.rows.holds(entry, number, held)

@@ -1,7 +1,8 @@
-"""A sample of aggregates, refolded from raw rows by the handlers alone and compared with green, value by value, by the database.
+"""Refolds a sample of aggregates from raw rows with the handlers alone, and lets the database compare them with green.
 
-Which rows can be judged, a projector declares: those that no event of another aggregate, partition or period touches (`part`,
-`partition_by`, ``@row(..., stream=...)``). What cannot be sampled is told with its reason.
+A projector declares which rows the sample can judge: rows that no event of another aggregate, partition or period
+touches (`part`, `partition_by`, ``@row(..., stream=...)``). The result names each projector that cannot be sampled,
+with the reason.
 """
 
 from __future__ import annotations
@@ -35,49 +36,52 @@ from projection_rebuild.verification.raw_events import AT_ONCE, RawEvents
 from projection_rebuild.verification.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
 
 LONGEST = 1_000
-"""Events of one aggregate; one that has more is left out, since they are projected one after the other."""
+"""The most events of one aggregate; the sample leaves out larger ones, since it projects events one after the other."""
 
 EVENTS = 4
-"""Events for each aggregate of the sample, over all of them: so many times ``verify.sample`` are refolded for one projector, or ..."""
+"""A projector's sample has at most this many times ``verify.sample`` events; :data:`SHARE` may allow more."""
 
 SHARE = 250_000
-"""... of all its events one in so many for each aggregate of the sample, if that is more: one in 250 for 1,000."""
+"""A divisor: for each aggregate of ``verify.sample``, a sample may have one in this many of its projector's events.
+
+For 1,000 aggregates that is one event in 250.
+"""
 
 MOST_PLACES = 100_000
-"""Positions that are kept while aggregates are looked for by a field of the payload."""
+"""The most positions in memory while the engine searches aggregates by a field of the payload."""
 
 TOO_LONG, TOO_MANY = "they have too many events each", "they have too many events together"
-"""Why aggregates are left out: by :data:`LONGEST`, by :data:`EVENTS` or :data:`BYTES`."""
+"""Why a sample leaves aggregates out: by :data:`LONGEST`; by :data:`EVENTS` or :data:`BYTES`."""
 
 BYTES = 32 * 2**20
-"""Of payloads as they are stored that are kept for one sample of all projectors: decoded they take several times as much memory."""
+"""The most bytes of stored payloads in one sample; decoded, they take several times as much memory."""
 
 SCANNED = 5_000_000
-"""Events of a store that is read once for a sample where no index finds the aggregates."""
+"""The most events of a store that a sample reads as a whole, if no index finds the aggregates."""
 
 SCANNED_HERE = 100_000
-"""The same where each event has to be decoded, since only the author's code tells whose it is."""
+"""The same limit if the sample has to decode each event, since only the author's code tells its aggregate."""
 
 TOGETHER, ROWS = 25, 5_000
-"""Streams that are read by one statement, and its rows at most; where there are more, each stream is read by itself."""
+"""The most streams and rows of one statement; if it has more rows, the sample reads each stream by itself."""
 
 LISTED = 1_000
-"""Values in one list of a statement."""
+"""The most values in one list of a statement."""
 
 SAME_FLOATS = 1e-9
-"""So near are two sums of the same floating-point numbers, added in another order."""
+"""The tolerance for two sums of the same floating-point numbers that were added in different orders."""
 
 SHOWN = 5
-"""Rows that are told of one projector."""
+"""How many findings the sample reports for one projector."""
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """By what the events and rows of a projector belong together.
+    """What divides the events and rows of a projector into aggregates.
 
-    :param whose: by owned row class, the attribute that says whose row it is
-    :param by_field: the field of the payload that says whose event it is
-    :param of: code of the author that does; with neither it is the event's stream
+    :param whose: by owned row class, the attribute that names a row's aggregate
+    :param by_field: the field of the payload that names an event's aggregate
+    :param of: the author's code that returns an event's aggregate; with neither, the event's stream is the aggregate
     """
 
     whose: Mapping[type, str]
@@ -90,11 +94,11 @@ class _Unit:
 
 
 def unit_of(projector: type[Projector]) -> _Unit | str:
-    """What of a projector can be refolded by itself; or why nothing can."""
+    """What the sample can refold of a projector by itself; or why it can refold nothing."""
     if issubclass(projector, ExternalProjector):
         return "it is a program, which has no handlers here"
     if not projector.has_handlers():
-        return "it has only SQL, and nothing to hold it against"
+        return "it has only SQL, and no handlers to compare it with"
     part, partition = projector.part, projector.partition()
     if isinstance(part, ByAggregate) and part.of is None:
         return _Unit(part.rows)
@@ -108,13 +112,15 @@ def unit_of(projector: type[Projector]) -> _Unit | str:
 def take(
     context: Context, plan: Plan, most: int, *, turn: int | None = 0, again: Mapping[str, Sequence[str]] | None = None
 ) -> list[Sampled]:
-    """Takes a sample of each projector of a run, each up to the position of its checkpoint. Writes nothing but temporary tables.
+    """Takes a sample of each projector of a run, up to the position of the projector's checkpoint.
 
-    :param most: how many aggregates of each; those touched last are half of them
-    :param turn: another number for another choice of the other half; None: those touched last only
-    :param again: by projector, the aggregates that are looked at once more; no others are
+    It writes temporary tables alone.
+
+    :param most: how many aggregates of each projector; half of them are those with the newest events
+    :param turn: seeds the random choice of the other half; None: only aggregates with the newest events
+    :param again: by projector, the aggregates to refold once more; the sample takes no others
     """
-    why = "verify.sample is 0" if not most else "a rollback brings back what was live, as it was" if plan.rolls_back else None
+    why = "verify.sample is 0" if not most else "a rollback brings the old tables back as they were" if plan.rolls_back else None
     if why is not None:
         return [Sampled(projector=name, not_sampled=why) for name in plan.projectors]
     with context.store.dialect.connect() as store, context.dialect.connect() as connection:
@@ -124,11 +130,14 @@ def take(
 
 @dataclass
 class _Work:
-    """One projector at work.
+    """The sample of one projector while the engine takes it.
 
-    :param ahead: positions above ``upto`` that green holds all the same: an undone switch has drained them
-    :param only: the aggregates among which is chosen; None: all
-    :param most: events that are refolded at most
+    :param upto: the position of the projector's checkpoint
+    :param without: positions of dead letters
+    :param ahead: positions above ``upto`` that green holds too, since a cutover that was undone has drained them
+    :param only: the aggregates to choose from; None: all
+    :param most: the most events to refold
+    :param left_out: how many aggregates were left out, by reason
     """
 
     name: str
@@ -186,19 +195,19 @@ class _Sample:
         checkpoints = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id)
         names = [name for name in self._plan.projectors if self._again is None or name in self._again]
         begun = {name: self._begin(name, checkpoints[name]) for name in names}
-        works = [each for each in begun.values() if isinstance(each, _Work)]
+        works = [entry for entry in begun.values() if isinstance(entry, _Work)]
         refused = self._gather(works)
         return [
-            each
-            if isinstance(each, Sampled)
-            else Sampled(projector=name, position=each.upto, not_sampled=refused[name])
+            entry
+            if isinstance(entry, Sampled)
+            else Sampled(projector=name, position=entry.upto, not_sampled=refused[name])
             if name in refused
-            else self._judged(each)
-            for name, each in begun.items()
+            else self._judged(entry)
+            for name, entry in begun.items()
         ]
 
     def _gather(self, works: Sequence[_Work]) -> dict[str, str]:
-        """Reads the events of all projectors; why that of some was not done, by their names."""
+        """Reads the events of all projectors; returns why it has not read those of some, by projector."""
         refused: dict[str, str] = {}
         by_field: dict[str, list[_Work]] = {}
         for work in works:
@@ -211,16 +220,16 @@ class _Sample:
                 by_field.setdefault(name, []).append(work)
             else:
                 refused[work.name] = self._gather_by_code(work, partial(_field_of, name))
-        for name, some in by_field.items():
-            why = self._gather_fields(name, some) if name else self._gather_streams(some)
-            refused |= {work.name: why for work in some}
+        for name, group in by_field.items():
+            why = self._gather_fields(name, group) if name else self._gather_streams(group)
+            refused |= {work.name: why for work in group}
         return {name: why for name, why in refused.items() if why}
 
     def _begin(self, name: str, checkpoint: Checkpoint) -> _Work | Sampled:
         projector = self._context.projector(name)
         unit = unit_of(projector)
         if self._plan.part is not None and not (isinstance(unit, _Unit) and self._is_of_part(projector, unit)):
-            unit = "a part of it was rebuilt, whose rows are not told apart by aggregates that can be looked for"
+            unit = "the run has rebuilt a part of it, and the sample cannot find the aggregates of that part"
         if isinstance(unit, str):
             return Sampled(projector=name, not_sampled=unit)
         if checkpoint.position is None:
@@ -231,7 +240,7 @@ class _Sample:
             projector,
             unit,
             checkpoint.position,
-            frozenset(each.position for each in aside),
+            frozenset(letter.position for letter in aside),
             frozenset(projector.stored_types()),
             frozenset(self._plan.already or ()),
             self._listed(name),
@@ -239,7 +248,7 @@ class _Sample:
         )
 
     def _listed(self, name: str) -> frozenset[str] | None:
-        """The aggregates that are looked at once more, or those of a part."""
+        """The aggregates to refold once more, or those of a part; None: any."""
         if self._again is not None:
             return frozenset(self._again[name])
         if self._plan.part is None:
@@ -251,10 +260,13 @@ class _Sample:
     def _is_of_part(projector: type[Projector], unit: _Unit) -> bool:
         return isinstance(projector.part, ByAggregate) and {**projector.part.rows} == {**unit.whose}
 
-    # Which aggregates, and their events -----------------------------------------------------------------------------
+    # Choosing aggregates, and reading their events ------------------------------------------------------------------
 
     def _gather_streams(self, works: Sequence[_Work]) -> str:
-        """Reads the events of the chosen streams, once for all projectors; or says why it is not done."""
+        """Reads the events of the chosen streams, once for all projectors.
+
+        :returns: why it has read none; empty: it has
+        """
         upto = max(work.last for work in works)
         chosen = self._chosen_streams(works, upto)
         types = frozenset[str]().union(*(work.types for work in works))
@@ -262,21 +274,28 @@ class _Sample:
         if not indexed and (size := self._raw.size()) > SCANNED:
             return f"no index of the event store begins with {self._columns.stream}, and it holds about {size:,} events"
         rows = self._rows_at_once(types)
-        for some in _slices(chosen, TOGETHER if indexed else LISTED):
+        for batch in _slices(chosen, TOGETHER if indexed else LISTED):
             if self._raw.kept > BYTES:
-                self._leave_out(works, some, TOO_MANY)
+                self._leave_out(works, batch, TOO_MANY)
                 continue
-            found = self._raw.of_streams(some, upto, types, min(rows, ROWS) if indexed else min(4 * rows, MOST_PLACES))
-            while found is None and not indexed:
-                # Each reading reads the whole store, so that there are few: those touched last are looked at, if not that many can be.
-                if len(some) == 1:
+            events_by_stream = self._raw.of_streams(
+                batch, upto, types, min(rows, ROWS) if indexed else min(4 * rows, MOST_PLACES)
+            )
+            while events_by_stream is None and not indexed:
+                # Each statement reads the whole store, so that there must be few. If not all streams fit, the sample
+                # keeps those with the newest events.
+                if len(batch) == 1:
                     return TOO_MANY
-                few = max(1, len(some) // 10)
-                self._leave_out(works, some[few:], TOO_MANY)
-                some = some[:few]
-                found = self._raw.of_streams(some, upto, types, min(4 * rows, MOST_PLACES))
-            for stream in some:
-                events = self._raw.of_stream(stream, upto, types, min(rows, LONGEST + 1)) if found is None else found[stream]
+                few = max(1, len(batch) // 10)
+                self._leave_out(works, batch[few:], TOO_MANY)
+                batch = batch[:few]
+                events_by_stream = self._raw.of_streams(batch, upto, types, min(4 * rows, MOST_PLACES))
+            for stream in batch:
+                events = (
+                    self._raw.of_stream(stream, upto, types, min(rows, LONGEST + 1))
+                    if events_by_stream is None
+                    else events_by_stream[stream]
+                )
                 if events is None:
                     self._leave_out(works, [stream], TOO_LONG)
                 else:
@@ -284,7 +303,7 @@ class _Sample:
         return ""
 
     def _rows_at_once(self, types: Collection[str]) -> int:
-        """How many events of a store fit into memory beside those that are kept."""
+        """How many events of the store fit into memory beside those that the sample keeps."""
         return max(50, BYTES // 4 // self._raw.typical_size(types))
 
     @staticmethod
@@ -293,54 +312,57 @@ class _Sample:
             work.left_out[why] += sum(work.only is None or key in work.only for key in keys)
 
     def _divide(self, works: Sequence[_Work], key: str, events: Sequence[Event]) -> None:
-        for work in (each for each in works if each.only is None or key in each.only):
+        for work in (work for work in works if work.only is None or key in work.only):
             self._add(work, key, events)
 
     def _add(self, work: _Work, key: str, events: Iterable[Event]) -> None:
-        own = [each for each in events if work.holds(each)]
-        if len(own) > LONGEST:
+        own_events = [event for event in events if work.holds(event)]
+        if len(own_events) > LONGEST:
             work.left_out[TOO_LONG] += 1
-        elif own and work.gathered + len(own) > work.most:
+        elif own_events and work.gathered + len(own_events) > work.most:
             work.left_out[TOO_MANY] += 1
-        elif own:
-            work.events[key] = own
+        elif own_events:
+            work.events[key] = own_events
 
     def _chosen_streams(self, works: Sequence[_Work], upto: int) -> list[str]:
         listed = [key for work in works for key in sorted(work.only or ())[: self._most]]
         if listed or any(work.only is not None for work in works):
             return list(dict.fromkeys(listed))
         types = frozenset[str]().union(*(work.types for work in works))
-        # Of any age: those that have only later events make no rows up to the checkpoint.
+        # The checkpoint does not bound them: streams that have only later events make no rows, and do no harm.
         newest = [*self._raw.newest_streams(10 * self._most, types)]
         whole = len(newest) < 10 * self._most
         return self._half_and_half(newest, self._rest(newest) if whole else [stream for stream, _ in self._somewhere(upto)])
 
     def _half_and_half(self, newest: Iterable[str], older: Iterable[str]) -> list[str]:
-        """Those touched last, and some of the others, each once."""
+        """Half of them with the newest events, and half of the others, each once."""
         last, others = list(dict.fromkeys(newest)), list(dict.fromkeys(older))
         first = last[: max(self._most - len(others), self._most - self._most // 2)]
         return list(dict.fromkeys([*first, *others, *last]))[: self._most]
 
     def _rest(self, newest: Iterable[str]) -> list[str]:
-        """Where these are all that there are: some of those that were not touched last, others in each turn."""
+        """If these are all aggregates: a random choice of those without the newest events; each turn chooses others."""
         rest = list(dict.fromkeys(newest))[self._most - self._most // 2 :] if self._of_any_age else []
         self._pick.shuffle(rest)
         return rest[: self._most // 2]
 
     def _somewhere(self, upto: int) -> list[tuple[str, Any]]:
-        """Streams and payloads of events at random places of the store."""
+        """Streams and payloads of events at random positions of the store."""
         first = self._raw.first() if self._of_any_age else None
         if first is None or first > upto or not self._raw.finds(self._columns.position):
             return []
         if self._picked is None:
             places = [self._pick.randint(first, upto) for _ in range(self._most // 2)]
-            self._picked = [each for place in places for each in self._raw.next_to(place, upto)]
+            self._picked = [event for place in places for event in self._raw.next_to(place, upto)]
         return self._picked
 
     def _gather_fields(self, name: str, works: Sequence[_Work]) -> str:
-        """Reads the events that say whose they are in a field of the payload, once for all projectors; or says why it is not done."""
+        """Reads the events whose payload names the aggregate in a field, once for all projectors.
+
+        :returns: why it has read none; empty: it has
+        """
         if (size := self._raw.size()) > SCANNED:
-            return f"its aggregates are told by a field of the payload, and the event store holds about {size:,} events"
+            return f"a field of the payload names its aggregates, and the event store holds about {size:,} events"
         upto, types = max(work.last for work in works), frozenset[str]().union(*(work.types for work in works))
         chosen = self._chosen_values(name, works, upto, types)
         places = self._places(name, chosen, upto, types)
@@ -354,40 +376,40 @@ class _Sample:
         events: dict[str, list[Event]] = {value: [] for value in chosen}
         for event in self._raw.at(sorted(fitting), min(AT_ONCE, self._rows_at_once(types))):
             if self._raw.kept > BYTES:
-                # Those of which not all are read are left out.
+                # The loop below leaves out the aggregates whose events are not all read.
                 break
             events.get(str(event.payload.get(name)), []).append(event)
         for work in works:
-            for value in (each for each in chosen if work.only is None or each in work.only):
+            for value in (value for value in chosen if work.only is None or value in work.only):
                 if not self._count_out(work, len(places[value]), len(events[value])):
                     self._add(work, value, events[value])
         return ""
 
     def _places(self, name: str, chosen: Sequence[str], upto: int, types: frozenset[str]) -> dict[str, list[int]] | str:
-        """Where the events of each value are; or why they are not looked for."""
+        """The positions of each value's events; or why the engine does not search them."""
         places: dict[str, list[int]] = {value: [] for value in chosen}
         try:
-            for some in _slices(chosen):
-                found = self._raw.places_of(name, some, upto, types, MOST_PLACES)
-                if len(found) == MOST_PLACES:
+            for batch in _slices(chosen):
+                pairs = self._raw.places_of(name, batch, upto, types, MOST_PLACES)
+                if len(pairs) == MOST_PLACES:
                     return TOO_MANY
-                for value, position in found:
+                for value, position in pairs:
                     places.get(value, []).append(position)
         except sa.exc.DBAPIError as error:
             trouble = trouble_of(error)
             if trouble is None or trouble.kind in MAY_PASS:
                 raise
-            return "its aggregates are told by a field of the payload, and the database cannot read some of these as JSON"
+            return "a field of the payload names its aggregates, and the database cannot read some payloads as JSON"
         return places
 
     @staticmethod
-    def _count_out(work: _Work, there: int, read: int) -> bool:
-        """Whether an aggregate's events were not read, which is told."""
-        if there > LONGEST:
+    def _count_out(work: _Work, existing: int, read: int) -> bool:
+        """Whether the sample has not read all events of an aggregate; if so, counts the aggregate as left out."""
+        if existing > LONGEST:
             work.left_out[TOO_LONG] += 1
-        elif there > read:
+        elif existing > read:
             work.left_out[TOO_MANY] += 1
-        return there > read
+        return existing > read
 
     def _chosen_values(self, name: str, works: Sequence[_Work], upto: int, types: frozenset[str]) -> list[str]:
         if any(work.only is not None for work in works):
@@ -404,93 +426,94 @@ class _Sample:
                 yield value
 
     def _gather_by_code(self, work: _Work, of: Callable[[Event], object]) -> str:
-        """Where only the author's code tells whose an event is, each has to be read and decoded."""
+        """Reads and decodes every event, since only the author's code tells an event's aggregate.
+
+        :returns: why it has read none; empty: it has
+        """
         if (size := self._raw.size()) > SCANNED_HERE:
-            return f"whose its events are, only code tells, and the event store holds about {size:,} events"
+            return f"only code tells which aggregates its events belong to, and the event store holds about {size:,} events"
         if size * self._raw.typical_size(work.types) > 4 * BYTES:
-            return "whose its events are, only code tells, and these are too large to be kept in memory"
-        found: dict[str, list[Event]] = {}
+            return "only code tells which aggregates its events belong to, and the events do not fit into memory"
+        by_key: dict[str, list[Event]] = {}
         for event in self._raw.everything(work.last, work.types):
             if work.holds(event):
                 for key in self._keys(work, of, event):
-                    found.setdefault(key, []).append(event)
+                    by_key.setdefault(key, []).append(event)
         if work.only is not None:
-            found = {key: events for key, events in found.items() if key in work.only}
-        by_age = sorted(found, key=lambda key: found[key][-1].position, reverse=True)
+            by_key = {key: events for key, events in by_key.items() if key in work.only}
+        by_age = sorted(by_key, key=lambda key: by_key[key][-1].position, reverse=True)
         older = by_age[self._most // 2 :]
         self._pick.shuffle(older)
         chosen = [*by_age[: self._most // 2], *older][: self._most]
         for key in chosen:
-            self._add(work, key, found[key])
+            self._add(work, key, by_key[key])
         return ""
 
     @staticmethod
     def _keys(work: _Work, of: Callable[[Event], object], event: Event) -> set[str]:
-        """Whose an event is, by what it is today."""
+        """The aggregates that an event belongs to, after upcasting."""
         try:
             current = work.projector.upcasters.current(event)
         except PoisonEvent:
-            # Nobody's: the replay would have told, or set it aside.
+            # No aggregate's: the replay has failed at the event, or has set it aside.
             return set()
-        return {str(key) for each in current if (key := of(each)) is not None}
+        return {str(key) for current_event in current if (key := of(current_event)) is not None}
 
-    # What they make of it -------------------------------------------------------------------------------------------
+    # Refolding and comparing ----------------------------------------------------------------------------------------
 
     def _judged(self, work: _Work) -> Sampled:
-        """Refolds what was gathered, and compares it with green."""
+        """Refolds the gathered events, and compares the rows with green."""
         result = Sampled(projector=work.name, position=work.upto, remarks=self._remarks(work))
         if not work.events:
             return result
         try:
             with ExitStack() as stack:
-                owned = {each: self._temporary(each, stack) for each in work.projector.owns}
-                made = Refold(work.projector, owned, self._looks(work.projector), work.unit.whose).made(work.events)
-                compared = _Compared(self._context, self._connection, work, owned, made)
+                owned = {row_class: self._temporary(row_class, stack) for row_class in work.projector.owns}
+                aggregates = Refold(work.projector, owned, self._looks(work.projector), work.unit.whose).made(work.events)
+                compared = _Compared(self._context, self._connection, work, owned, aggregates)
                 compared.run()
         except Undeclared:
-            why = "its events reach rows of others than it declares; correct `part`, `partition_by` or the `stream` of its rows"
+            why = "its events reach rows of other aggregates than it declares; correct `part`, `partition_by` or the `stream` of its rows"
             return Sampled(projector=work.name, position=work.upto, not_sampled=why)
         except sa.exc.DBAPIError as error:
             trouble = trouble_of(error)
             if trouble is None or trouble.kind not in (Kind.VALUE, Kind.DENIED):
                 raise
             if trouble.kind is Kind.DENIED:
-                why = "our account may not make temporary tables; grant it that (MySQL, MariaDB: CREATE TEMPORARY TABLES)"
+                why = "the engine's account may not create temporary tables; grant it that (MySQL, MariaDB: CREATE TEMPORARY TABLES)"
                 return Sampled(projector=work.name, position=work.upto, not_sampled=why)
-            compared_findings = [f"{work.name}: {trouble.describe()}, which its handlers give one event at a time"]
+            compared_findings = [f"{work.name}: {trouble.describe()}, when its handlers project one event at a time"]
             return result.model_copy(update={"findings": compared_findings, "differing": sorted(work.events)})
-        found = {
-            "aggregates": len(made),
+        numbers = {
+            "aggregates": len(aggregates),
             "events": work.gathered,
             "rows": compared.rows,
             "differing": sorted(compared.differing),
         }
         if work.projector.reads and compared.findings:
-            remark = (
-                f"{len(compared.differing):,} differ, perhaps since the rows that its handlers look at are newer than they were"
-            )
-            return result.model_copy(update={**found, "differing": [], "remarks": [*result.remarks, remark]})
-        return result.model_copy(update={**found, "findings": compared.findings})
+            remark = f"{len(compared.differing):,} differ, perhaps since the rows that its handlers only read are newer than at the replay"
+            return result.model_copy(update={**numbers, "differing": [], "remarks": [*result.remarks, remark]})
+        return result.model_copy(update={**numbers, "findings": compared.findings})
 
     def _remarks(self, work: _Work) -> list[str]:
-        left = [f"{count:,} more were left out: {why}" for why, count in work.left_out.items() if count]
-        looked = "what its handlers look at was read as it is now"
-        return [*left, *([looked] if work.projector.reads else [])]
+        lines = [f"{count:,} more were left out: {why}" for why, count in work.left_out.items() if count]
+        remark = "its handlers have read the rows of other projectors as they are now"
+        return [*lines, *([remark] if work.projector.reads else [])]
 
     def _temporary(self, row_class: type, stack: ExitStack) -> Temporary:
         kind, context = row_type(row_class), self._context
-        made = Temporary(context.dialect, self._connection, context.schema, context.table_set(kind.table).green, kind)
-        stack.callback(made.drop)
-        return made
+        temporary = Temporary(context.dialect, self._connection, context.schema, context.table_set(kind.table).green, kind)
+        stack.callback(temporary.drop)
+        return temporary
 
     def _looks(self, projector: type[Projector]) -> dict[type, GreenLook]:
         in_run, context = set(self._plan.tables), self._context
-        found = {}
-        for each in projector.reads:
-            kind = row_type(each)
+        looks = {}
+        for row_class in projector.reads:
+            kind = row_type(row_class)
             table = context.table_set(kind.table).green if kind.table in in_run else kind.table
-            found[each] = GreenLook(context.dialect, self._connection, context.schema, table, kind)
-        return found
+            looks[row_class] = GreenLook(context.dialect, self._connection, context.schema, table, kind)
+        return looks
 
 
 class _Compared:
@@ -502,35 +525,35 @@ class _Compared:
         connection: sa.Connection,
         work: _Work,
         owned: Mapping[type, Temporary],
-        made: Sequence[Aggregate],
+        aggregates: Sequence[Aggregate],
     ) -> None:
         self._dialect = context.dialect
         self._schema = context.schema
         self._connection = connection
         self._work = work
         self._owned = owned
-        self._made = made
+        self._aggregates = aggregates
         self.rows = 0
         self.findings: list[str] = []
         self.differing: set[str] = set()
 
     def run(self) -> None:
-        for each in self._made:
-            if each.failed:
-                self._found(each.key, f"{self._work.name}: {each.failed}, which the replay has projected")
+        for aggregate in self._aggregates:
+            if aggregate.failed:
+                self._found(aggregate.key, f"{self._work.name}: {aggregate.failed}, which the replay has projected")
         for row_class, temporary in self._owned.items():
-            made = [
-                (each.key, key, row.known)
-                for each in self._made
-                if not each.failed
-                for key, row in each.rows.rows[row_class].items()
+            projected = [
+                (aggregate.key, key, row.known)
+                for aggregate in self._aggregates
+                if not aggregate.failed
+                for key, row in aggregate.rows.rows[row_class].items()
             ]
             temporary.clear()
-            numbers = temporary.put([known for _, _, known in made if known is not None])
-            rows = {number: (aggregate, key) for number, (aggregate, key, _) in zip(numbers, made, strict=True)}
+            numbers = temporary.put([known for _, _, known in projected if known is not None])
+            rows = {number: (whose, key) for number, (whose, key, _) in zip(numbers, projected, strict=True)}
             self.rows += len(rows)
             self._missing_and_changed(temporary, rows)
-            self._unexpected(temporary, [each.key for each in self._made if not each.failed])
+            self._unexpected(temporary, [aggregate.key for aggregate in self._aggregates if not aggregate.failed])
 
     def _found(self, aggregate: str, what: str) -> None:
         if len(self.findings) < SHOWN:
@@ -566,9 +589,10 @@ class _Compared:
         return self._dialect.differs(*sides)
 
     def _says_the_same(self, temporary: Temporary, name: str, number: int, match: str) -> bool:
-        """Whether two values that are not the same to the database say the same all the same.
+        """Whether two values that differ to the database have the same meaning.
 
-        How a text of JSON is spelt is nobody's business. What a sum of floating-point numbers is depends on their order, which SQL does not keep.
+        JSON texts may differ in spelling. Sums of floating-point numbers depend on the order of addition, which SQL
+        does not keep.
         """
         annotation, quoted = temporary.kind.types[name], self._dialect.quote(name)
         is_json = temporary.columns[name].kind is ColumnKind.JSON or plain_type(annotation) in (dict, list)
@@ -577,32 +601,32 @@ class _Compared:
             return False
         sides = [f"{side}.{quoted}" for side in ("s", "g")]
         if is_json:
-            sides = [self._dialect.as_stored(each, ColumnKind.JSON) for each in sides]
+            sides = [self._dialect.as_stored(side, ColumnKind.JSON) for side in sides]
         statement = f"SELECT {', '.join(sides)} FROM {temporary.qualified} s JOIN {self._green(temporary)} g ON {match} WHERE s.{NUMBER} = {number}"
-        found = self._dialect.execute(self._connection, statement).first()
-        if found is None or is_json:
-            return found is not None and bool(promised(annotation, found[0]) == promised(annotation, found[1]))
-        one, other = found
-        if not all(isinstance(each, (float, int)) for each in found) or not any(isinstance(each, float) for each in found):
+        values = self._dialect.execute(self._connection, statement).first()
+        if values is None or is_json:
+            return values is not None and bool(promised(annotation, values[0]) == promised(annotation, values[1]))
+        one, other = values
+        if not all(isinstance(value, (float, int)) for value in values) or not any(isinstance(value, float) for value in values):
             return False
         return math.isclose(one, other, rel_tol=SAME_FLOATS, abs_tol=SAME_FLOATS)
 
     def _unexpected(self, temporary: Temporary, aggregates: Sequence[str]) -> None:
-        """Rows of these aggregates that no event of theirs makes."""
-        kind, quote, known = temporary.kind, self._dialect.quote, set(aggregates)
+        """Finds rows of these aggregates in green that none of their events makes."""
+        kind, quote, wanted = temporary.kind, self._dialect.quote, set(aggregates)
         column = kind.column(self._work.unit.whose[kind.row_class])
         match = " AND ".join(f"s.{quote(name)} = g.{quote(name)}" for name in kind.key)
         columns = ", ".join(f"g.{quote(name)}" for name in (column, *kind.key))
-        for some in _slices(aggregates):
-            given = [self._dialect.given(_of_text(kind, column, each)) for each in some]
+        for batch in _slices(aggregates):
+            bound = [self._dialect.given(_of_text(kind, column, aggregate)) for aggregate in batch]
             statement = (
-                f"SELECT {columns} FROM {self._green(temporary)} g WHERE g.{quote(column)} IN ({', '.join([self._dialect.mark] * len(some))}) "
+                f"SELECT {columns} FROM {self._green(temporary)} g WHERE g.{quote(column)} IN ({', '.join([self._dialect.mark] * len(batch))}) "
                 f"AND NOT EXISTS (SELECT 1 FROM {temporary.qualified} s WHERE {match})"
             )
-            for whose, *key in self._dialect.execute(self._connection, statement, given).all():
+            for whose, *key in self._dialect.execute(self._connection, statement, tuple(bound)).all():
                 aggregate = str(promised(kind.types[column], whose))
-                # A collation may take another aggregate for one of these.
-                if aggregate in known or aggregate.rstrip(" ") in known:
+                # A collation may match another aggregate.
+                if aggregate in wanted or aggregate.rstrip(" ") in wanted:
                     self._found(aggregate, f"{kind.table}: green has a row {_said(key)}, which no event makes")
 
     def _green(self, temporary: Temporary) -> str:
@@ -614,7 +638,7 @@ def _field_of(name: str, event: Event) -> object:
 
 
 def _of_text(kind: RowType, column: str, text: str) -> Any:
-    """What an aggregate's key is in the column that holds it."""
+    """An aggregate's key as the type of the column that holds it."""
     try:
         return promised(kind.types[column], text)
     except ValueError:

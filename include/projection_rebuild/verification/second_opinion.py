@@ -1,7 +1,7 @@
-"""Whether every event of the store is in green: the store counted by a plain statement, held against the ledger.
+"""Checks whether green has every event of the store: counts the store and compares with the ledger.
 
-It shares no query and no bound with the replay. What the replay passes over, because of a wrong bound, a wrong comparison of types, or a
-position that it never saw, shows here.
+It counts with a plain statement, which shares no query and no bound with the replay. So it finds events that the replay
+has skipped because of a wrong bound, a wrong comparison of types, or a position that the replay never saw.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Stored:
 
     :param by_type: how many events of each type
     :param without_type: events whose type is NULL
-    :param without_position: rows whose position is NULL, wherever they belong
+    :param without_position: rows of the whole store whose position is NULL
     """
 
     by_type: Mapping[str, int] = field(default_factory=dict)
@@ -35,10 +35,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a count says.
+    """The result of a count.
 
     :param failures: why green must not replace blue
-    :param notes: what a person should know, and what is no reason
+    :param notes: what an operator should know, though it is no failure
     """
 
     failures: list[str]
@@ -46,9 +46,10 @@ class Opinion:
 
 
 def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
-    """Holds the store against what each projector has handled and set aside, each up to the position of its checkpoint.
+    """Compares the store with what each projector has handled and set aside, up to the position of its checkpoint.
 
-    It reads the type and the position of every event, once for each position at which checkpoints stand, which is one after a catch-up.
+    It reads the type and the position of every event once for each different checkpoint; after a catch-up all
+    checkpoints have the same position.
 
     :param connection: to the read models
     """
@@ -61,10 +62,10 @@ def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
     for name in plan.projectors:
         checkpoint, types = checkpoints[name], context.projector(name).stored_types()
         aside = len(context.ledger.dead_letters.of_run(connection, context.run_id, name))
-        there = sum(stored[checkpoint.position].by_type.get(each, 0) for each in types)
-        if there != checkpoint.events + aside:
-            failures.append(miscount(name, checkpoint.events, aside, there, checkpoint.position))
-    last = max(stored.values(), key=lambda each: sum(each.by_type.values()), default=Stored())
+        existing = sum(stored[checkpoint.position].by_type.get(event_type, 0) for event_type in types)
+        if existing != checkpoint.events + aside:
+            failures.append(miscount(name, checkpoint.events, aside, existing, checkpoint.position))
+    last = max(stored.values(), key=lambda store: sum(store.by_type.values()), default=Stored())
     table = context.spec.event_store.table
     if last.without_position:
         failures.append(
@@ -78,7 +79,8 @@ def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
 def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -> Stored:
     """Counts the whole store up to a position, by type, in one statement.
 
-    :param ahead: positions of single events that count wherever they are: an undone switch has drained them
+    :param ahead: positions of single events to count wherever they are, since a cutover that was undone has drained
+        them
     """
     if position is None and not ahead:
         return Stored()
@@ -90,19 +92,19 @@ def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -
         only, values = only_these(dialect, section)
         places = [f"{place} IS NULL", *([] if position is None else [f"{place} <= {int(position)}"])]
         if ahead:
-            places.append(f"{place} IN ({', '.join(str(int(each)) for each in ahead)})")
+            places.append(f"{place} IN ({', '.join(str(int(drained)) for drained in ahead)})")
         counted = " OR ".join(places)
-        # The position stands in the statement: as a bound value a driver could make something else of it than the database's own number.
+        # The position is part of the statement's text: a driver could convert a bound value into another number.
         statement = (
             f"SELECT {dialect.exact_bytes(dialect.quote(name), kinds[name].kind)}, count(*), count({place}) "
             f"FROM {dialect.qualified(schema, section.table)} "
             f"WHERE {' AND '.join([f'({counted})', *only])} GROUP BY 1"
         )
         rows = [tuple(row) for row in dialect.execute(connection, statement, values)]
-    by_type = {text_of(found): int(placed) for found, _, placed in rows if found is not None}
+    by_type = {text_of(stored_type): int(placed) for stored_type, _, placed in rows if stored_type is not None}
     return Stored(
         by_type=by_type,
-        without_type=sum(int(placed) for found, _, placed in rows if found is None),
+        without_type=sum(int(placed) for stored_type, _, placed in rows if stored_type is None),
         without_position=sum(int(all_of_them) - int(placed) for _, all_of_them, placed in rows),
     )
 
@@ -119,6 +121,6 @@ def only_these(dialect: EventExpressions, section: EventStoreSection) -> tuple[l
     return conditions, tuple(value for value in section.only.values() if value is not None)
 
 
-def text_of(found: object) -> str:
-    """A text of which a database may have given the bytes; what is no UTF-8 is no type that a projector could handle."""
-    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
+def text_of(stored: object) -> str:
+    """A text, which some databases return as bytes; no projector handles a type that is no UTF-8."""
+    return stored.decode(errors="replace") if isinstance(stored, bytes) else str(stored)

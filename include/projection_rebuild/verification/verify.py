@@ -1,4 +1,7 @@
-"""Whether green may replace blue: counts, checkpoints, events, a sample, keys, foreign keys and the user's own assertions."""
+"""Decides whether green may replace blue.
+
+It checks counts, checkpoints, events, a sample, keys, foreign keys and the user's own assertions.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,10 @@ SAMPLES = 5
 
 
 def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Verification:
-    """Adds the foreign keys to green, compares it with blue, and records what was found.
+    """Adds the foreign keys to green, compares green with blue, and records the findings.
 
-    :param stopped: asked while a program is at work
-    :raises ProgramFailed: a program has; a retry makes its tables anew where they have to be
+    :param stopped: returns whether the worker must stop; called while a program runs
+    :raises ProgramFailed: a program has failed; a retry recreates its tables if necessary
     :raises VerificationFailed: green must not replace blue; the message lists why. Blue is untouched
     """
     began = time.monotonic()
@@ -50,7 +53,7 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         notes: list[str] = []
         sampled: list[Sampled] = []
         if not failures:
-            # To one position, so that every row of a child finds the parent that was there at its time.
+            # All projectors catch up to one position, so that each row of a child finds the parent of that time.
             jobs.wait_for_queue(context)
             projectors = CatchUp(context, connection, plan)
             projectors.catch_up(stopped)
@@ -59,15 +62,15 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             failures += projectors.too_many_dead_letters()
             dead_letters = projectors.dead_letters()
             sampled = sample.take(context, plan, context.spec.verify.sample)
-            failures += [finding for each in sampled for finding in each.findings]
+            failures += [finding for projector_sample in sampled for finding in projector_sample.findings]
         failures += _constrain(context, connection, plan)
         tables = [
             _compare(context, connection, kind, context.table_set(kind.table, plan), options)
             for kind in _kinds(context, connection, plan)
         ]
-        failures += [failure for each in tables for failure in _check_counts(each)]
+        failures += [failure for table in tables for failure in _check_counts(table)]
         failures += _check_assertions(context, connection, plan)
-        found = Verification(
+        verification = Verification(
             tables=tables,
             failures=failures,
             dead_letters=dead_letters,
@@ -76,19 +79,22 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
             at=datetime.now(UTC),
             seconds=time.monotonic() - began,
         )
-        state = RunState.VERIFIED if found.passed else RunState.CLONED
-        changes = RecordChanges(verification=found)
-        if found.passed:
+        state = RunState.VERIFIED if verification.passed else RunState.CLONED
+        changes = RecordChanges(verification=verification)
+        if verification.passed:
             changes["live_tables"] = live_tables.taken_over(context, connection, context.switched_sets(plan), run)
         with context.dialect.transaction(connection):
             context.ledger.runs.move_unless_switching(connection, context.run_id, state, **changes)
-    if not found.passed:
-        raise VerificationFailed("green does not pass, blue is untouched:\n" + found.describe())
-    return found
+    if not verification.passed:
+        raise VerificationFailed("green does not pass, blue is untouched:\n" + verification.describe())
+    return verification
 
 
 def _begin_anew(context: Context, connection: sa.Connection, plan: Plan, stopped: Callable[[], bool]) -> None:
-    """A program whose call was cut short since its replay is replayed again, since nobody is held yet; then a retry goes on."""
+    """Replays each program again whose last call was cut short after its replay.
+
+    No writer waits yet, and a retry goes on from there.
+    """
     for name in [] if plan.rolls_back else plan.projectors:
         if context.ledger.external_calls.is_open(connection, context.run_id, name):
             context.log(replay(context, name, stopped).describe())
@@ -98,7 +104,7 @@ def _kinds(context: Context, connection: sa.Connection, plan: Plan) -> list[RowT
     by_table = {kind.table: kind for name in plan.projectors for kind in context.projector(name).kinds()}
     for name in plan.projectors:
         if issubclass(context.projector(name), ExternalProjector):
-            # What a program writes is not known; so all of it is compared.
+            # The engine does not know which columns a program writes, so it compares all of them.
             for kind in context.projector(name).kinds():
                 columns = context.dialect.columns(connection, context.schema, kind.table)
                 by_table[kind.table] = replace(kind, columns=tuple(columns))
@@ -117,7 +123,7 @@ def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> l
 
 
 def _constrain(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
-    """Foreign keys come late, so that they cost the replay nothing; a row that violates one shows here."""
+    """Adds the foreign keys, late, so that they cost the replay nothing; returns those that a row violates."""
     failures = []
     tables = context.table_sets(plan)
     for table in tables:
@@ -127,8 +133,8 @@ def _constrain(context: Context, connection: sa.Connection, plan: Plan) -> list[
             except sa.exc.IntegrityError:
                 failures.append(f"{table.blue}: green has rows without their parent; this foreign key fails: {statement}")
         failures += [
-            f"{table.blue}: green has rows without their parent, by the foreign key {each}"
-            for each in context.dialect.orphans(connection, table, tables)
+            f"{table.blue}: green has rows without their parent, by the foreign key {orphans}"
+            for orphans in context.dialect.orphans(connection, table, tables)
         ]
     return failures
 
@@ -145,7 +151,7 @@ def _check_counts(table: TableComparison) -> list[str]:
 
 
 def tolerance(context: Context, options: RunOptions, table: str) -> float:
-    """The drift allowed for a table: the run's own, else the table's, else the spec's."""
+    """The drift allowed for a table, in percent: the run's own, else the table's, else the spec's."""
     if options.max_count_drift_percent is not None:
         return options.max_count_drift_percent
     return context.spec.verify.tables.get(table, context.spec.verify.max_count_drift_percent)
@@ -157,9 +163,9 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
     green_rows = dialect.row_count(connection, table.schema, table.green)
     drift = abs(green_rows - blue_rows) / blue_rows * 100 if blue_rows else (100.0 if green_rows else 0.0)
     both = [dialect.columns(connection, table.schema, name) for name in (table.blue, table.green)] if table.target_schema else []
-    there = [name for name in kind.columns if all(name in columns for columns in both)]
-    conditions = _Conditions(context, kind, table, there)
-    # Without a common key no row is known to be the same as another.
+    common = [name for name in kind.columns if all(name in columns for columns in both)]
+    conditions = _Conditions(context, kind, table, common)
+    # Without a common key the query cannot match rows, so that all rows count as different.
     counts = {"only_blue": blue_rows, "only_green": green_rows, "differing": 0}
     counts |= {what: int(dialect.execute(connection, f"SELECT count(*) {rest}").scalar_one()) for what, rest in conditions}
     samples = {
@@ -167,7 +173,7 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
         for what, rest in conditions
         if counts[what]
     }
-    # Blue holds nothing yet: the first rebuild of a new read model. There is no count to hold green against.
+    # An empty blue means the first rebuild of a new read model: green's count has nothing to differ from.
     return TableComparison(
         table=table.blue,
         blue_rows=blue_rows,
@@ -179,27 +185,27 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
         only_blue=counts["only_blue"],
         only_green=counts["only_green"],
         samples=samples,
-        not_compared=[name for name in kind.columns if name not in there],
+        not_compared=[name for name in kind.columns if name not in common],
     )
 
 
 class _Conditions:
     """The three kinds of difference between two tables, as the FROM and WHERE of a query.
 
-    :param there: the columns that blue has; without all of the key there is nothing to ask
+    :param common: the columns that blue has too; if it lacks a column of the key, no query is possible
     """
 
-    def __init__(self, context: Context, kind: RowType, table: TableSet, there: Sequence[str]) -> None:
+    def __init__(self, context: Context, kind: RowType, table: TableSet, common: Sequence[str]) -> None:
         dialect = context.dialect
         blue, green = dialect.qualified(table.schema, table.blue), dialect.qualified(table.schema, table.green)
         keys = [dialect.quote(name) for name in kind.key]
-        rest = [dialect.quote(name) for name in kind.columns if name not in kind.key and name in there]
+        rest = [dialect.quote(name) for name in kind.columns if name not in kind.key and name in common]
         pairs = [(f"b.{key}", f"g.{key}") for key in keys]
         match = " AND ".join(dialect.same(*pair) if table.target_schema else " = ".join(pair) for pair in pairs)
         differs = " OR ".join(dialect.differs(f"b.{name}", f"g.{name}") for name in rest) or "1 = 0"
         self._keys = keys
         self._parts: dict[str, str] = {}
-        if not set(kind.key) <= set(there):
+        if not set(kind.key) <= set(common):
             return
         self._parts = {
             "only_blue": f"FROM {blue} b WHERE NOT EXISTS (SELECT 1 FROM {green} g WHERE {match})",
@@ -226,15 +232,15 @@ def _assertion(connection: sa.Connection, sql: str, names: dict[str, str]) -> st
     for table, green in names.items():
         statement = statement.replace("{" + table + "}", green)
     if "{" in statement:
-        # It speaks of a table that is not in this run.
+        # The assertion names a table that is not in this run.
         return None
     try:
-        found = connection.execute(sa.text(statement.replace(":", r"\:"))).first()
+        row = connection.execute(sa.text(statement.replace(":", r"\:"))).first()
     except sa.exc.DBAPIError as error:
         trouble = trouble_of(error)
         if trouble is None or trouble.kind in MAY_PASS:
             raise
         raise SpecSqlError(f"the assertion {sql!r} cannot be executed: {trouble.describe()}; correct verify.assertions") from None
-    if found is None or (len(found) == 1 and found[0] in (0, None)):
+    if row is None or (len(row) == 1 and row[0] in (0, None)):
         return None
     return f"the assertion {sql!r} found a row"

@@ -35,14 +35,14 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
         live = tables[0].schema or str(query("SELECT DATABASE()").scalar_one())
         with target_schema.tried(query, live, statements) as place:
             there = [each for each in tables if self.table_exists(connection, place, each.blue)]
-            forms = {each.blue: self._shown(connection, place, each.blue) for each in there}
+            definitions = {each.blue: self._shown(connection, place, each.blue) for each in there}
             unchanged = {
                 each.blue
                 for each in there
-                if text.Definition(forms[each.blue]).same_as(self._definition(connection, each.schema, each.blue))
+                if text.Definition(definitions[each.blue]).same_as(self._definition(connection, each.schema, each.blue))
             }
-            refusals = list(target_schema.refusals(query, live, place, list(forms), views))
-            yield SchemaTrial(connection, place, forms, unchanged, {}, refusals)
+            refusals = list(target_schema.refusals(query, live, place, list(definitions), views))
+            yield SchemaTrial(connection, place, definitions, unchanged, {}, refusals)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
         if scratch.schema:

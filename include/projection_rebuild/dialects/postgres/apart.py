@@ -39,17 +39,18 @@ class PostgresTablesApart(PostgresBase, TablesApart):
             with Catalog.of(connection) as catalog:
                 target_schema.refuse_touched(catalog)
                 found = {each.blue: target_schema.read(catalog, each, statements) for each in tables}
-                forms = {name: each.as_text() for name, each in found.items() if each}
+                definitions = {name: each.as_text() for name, each in found.items() if each}
                 formed = [
-                    replace(each, target_schema=TargetSchema(forms[each.blue])) if each.blue in forms else each for each in tables
+                    replace(each, target_schema=TargetSchema(definitions[each.blue])) if each.blue in definitions else each
+                    for each in tables
                 ]
-                rehearsal = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
+                dependents = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
                 unchanged = {each.blue for each in formed if each.target_schema and target_schema.unchanged(catalog, each)}
-                refusals = list(rehearsal.refusals())
+                refusals = list(dependents.refusals())
             # The live tables are the ones that are meant without a schema again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
             yield SchemaTrial(
-                connection, target_schema.PLACE, forms, unchanged, rehearsal.anew, refusals, target_schema.ELSEWHERE
+                connection, target_schema.PLACE, definitions, unchanged, dependents.anew, refusals, target_schema.ELSEWHERE
             )
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:

@@ -31,10 +31,10 @@ class SqliteTablesApart(SqliteCatalog, TablesApart):
                 for statement in statements:
                     self._execute(apart, statement)
                 wanted = [each for each in tables if self._find(apart, each.blue)]
-                forms = {each.blue: self._written(apart, each.blue) for each in wanted}
-                unchanged = {name for name, form in forms.items() if form == self._written(connection, name)}
-                refusals = list(broken_dependents(connection, list(forms), statements, views))
-                yield SchemaTrial(apart, None, forms, unchanged, dict(views), refusals)
+                definitions = {each.blue: self._written(apart, each.blue) for each in wanted}
+                unchanged = {name for name, definition in definitions.items() if definition == self._written(connection, name)}
+                refusals = list(broken_dependents(connection, list(definitions), statements, views))
+                yield SchemaTrial(apart, None, definitions, unchanged, dict(views), refusals)
         finally:
             memory.dispose()
 

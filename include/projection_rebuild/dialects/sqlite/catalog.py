@@ -38,7 +38,7 @@ class SqliteCatalog(SqliteBase):
         return self._stored(connection, "index", table)
 
     def _wanted(self, connection: sa.Connection, table: TableSet) -> tuple[Stored, list[Stored]]:
-        """The table that green is to be, and its indexes, under live names: those of its form, or blue's."""
+        """The table that green is to be, and its indexes, under live names: those of its target schema, or blue's."""
         if table.target_schema is None:
             return self._table(connection, table.blue), self._indexes(connection, table.blue)
         return of_definition(table.blue, table.target_schema.definition)
