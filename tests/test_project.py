@@ -358,7 +358,7 @@ def replaced_in(function: ast.AST) -> list[str]:
         "mock.patch.object(dialect, '_copy', copied)",
         "for name in ('open', '_drop'): setattr(retire, name, late)",
         "memory._process = process",
-        "made._context.dialect.fence = late",
+        "made._context.dialect.events.fence = late",
         "del ledger._checkpoints",
     ],
 )

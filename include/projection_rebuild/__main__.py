@@ -226,7 +226,7 @@ def _make(spec: RebuildSpec, event_store: sa.Engine, read_models: sa.Engine, run
 def _schema(spec: RebuildSpec, read_models: sa.Engine) -> dict[str, str]:
     dialect = dialect_for(read_models)
     with dialect.connect() as connection:
-        return dialect.definitions(connection, spec.read_models.db_schema)
+        return dialect.dependents.definitions(connection, spec.read_models.db_schema)
 
 
 if __name__ == "__main__":

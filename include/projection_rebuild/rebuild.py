@@ -26,6 +26,7 @@ from projection_rebuild.replay import shards, stages
 from projection_rebuild.run import record, signals
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.report import Report
+from projection_rebuild.run.step import open_step
 from projection_rebuild.shadow import clone, retire
 from projection_rebuild.spec.options import PARAMETERS, RunOptions
 from projection_rebuild.spec.rebuild import RebuildSpec
@@ -72,7 +73,7 @@ class Rebuild:
         event_store = read_models if shared else of_our_own(event_store)
         dialect = dialect_for(read_models, spec.read_models.conn_id)
         with dialect.connect() as connection:
-            schema = spec.read_models.db_schema or dialect.default_schema(connection)
+            schema = spec.read_models.db_schema or dialect.inspector.default_schema(connection)
         self._context = Context(
             spec=spec,
             run_id=run_id,
@@ -143,8 +144,8 @@ class Rebuild:
     @boundary.step("shards", boundary.NOTHING)
     def shards(self) -> list[tuple[str, int]]:
         """The shards of this run, each as its projector and its number."""
-        with self._context.dialect.connect() as connection:
-            counts = self._context.plan_of(self._context.ledger.runs.get(connection, self._context.run_id)).shards
+        with open_step(self._context) as step:
+            counts = self._context.plan_of(step.ledger.runs.get()).shards
         return [(projector, number) for projector, count in counts.items() for number in range(count)]
 
     @boundary.step("replay_shard", boundary.GREEN_KEPT)
@@ -237,14 +238,14 @@ class Rebuild:
     @boundary.step("options", boundary.NOTHING)
     def options(self) -> RunOptions:
         """What was chosen for this run."""
-        with self._context.dialect.connect() as connection:
-            return self._context.ledger.runs.get(connection, self._context.run_id).record.options
+        with open_step(self._context) as step:
+            return step.ledger.runs.get().record.options
 
     @boundary.step("chosen", boundary.NOTHING)
     def chosen(self) -> list[str]:
         """The names of the projectors that this run rebuilds."""
-        with self._context.dialect.connect() as connection:
-            return self._context.plan_of(self._context.ledger.runs.get(connection, self._context.run_id)).projectors
+        with open_step(self._context) as step:
+            return self._context.plan_of(step.ledger.runs.get()).projectors
 
     @boundary.step("survey", boundary.NOTHING)
     def survey(self, *, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> list[Leftover]:
@@ -297,8 +298,8 @@ class Rebuild:
     @boundary.step("waits", boundary.NOTHING)
     def waits(self) -> list[Wait]:
         """The workers of the run that rest or wait now, each with its reason."""
-        with self._context.dialect.connect() as connection:
-            return self._context.ledger.signals.waits(connection, self._context.run_id)
+        with open_step(self._context) as step:
+            return step.ledger.signals.waits()
 
     @boundary.step("decide", boundary.AS_IT_WAS)
     def decide(self, approved: bool, *, by: str, reason: str = "") -> None:
@@ -318,8 +319,8 @@ class Rebuild:
     @boundary.step("notes", boundary.NOTHING)
     def notes(self) -> dict[str, Note]:
         """What was said about the run while it went on, by name: see :mod:`projection_rebuild.run.signals`."""
-        with self._context.dialect.connect() as connection:
-            return self._context.ledger.signals.all(connection, self._context.run_id)
+        with open_step(self._context) as step:
+            return step.ledger.signals.all()
 
     @boundary.step("look", boundary.NOTHING)
     def look(self, earlier: Traffic | None = None) -> status.Look:

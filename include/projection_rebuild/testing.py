@@ -128,7 +128,7 @@ def tables_apart(
     dialect = dialect_for(engine)
     place = place_name(engine.url, None, " ".join(named))
     try:
-        with _models(dialect, f"{place}_tables", projectors, tables) as models, dialect.scratch(place) as scratch:
+        with _models(dialect, f"{place}_tables", projectors, tables) as models, dialect.trials.scratch(place) as scratch:
             with models.dialect.connect() as live:
                 make_alike(
                     models.dialect, live, models.schema, scratch, [table for each in projectors for table in each.tables()]
@@ -188,10 +188,10 @@ def _models(dialect: Dialect, name: str, projectors: Sequence[type[Projector]], 
         tables = [_definition(dialect, kind) for each in projectors for kind in each.kinds()]
     if tables is None:
         with dialect.connect() as live:
-            schema = dialect.default_schema(live)
+            schema = dialect.inspector.default_schema(live)
         yield Scratch(dialect, schema)
         return
-    with dialect.scratch(name) as place:
+    with dialect.trials.scratch(name) as place:
         _make_tables(place, tables)
         yield place
 
@@ -199,7 +199,7 @@ def _models(dialect: Dialect, name: str, projectors: Sequence[type[Projector]], 
 def _make_tables(place: Scratch, tables: Tables) -> None:
     with place.dialect.connect() as connection:
         connection.detach()
-        place.dialect.enter(connection, place)
+        place.dialect.trials.enter(connection, place)
         if isinstance(tables, sa.MetaData):
             tables.create_all(_there(connection, place))
             return

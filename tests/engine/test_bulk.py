@@ -30,7 +30,7 @@ def _write(dialect: Dialect, rows: list[Thing]) -> None:
     kind = row_type(Thing)
     with dialect.connect() as connection, dialect.transaction(connection):
         tables = GreenTables(dialect, connection, None, lambda name: name)
-        tables._do("insert into", kind, dialect.load_rows, [kind.values(each) for each in rows])
+        tables._do("insert into", kind, dialect.rows.load_rows, [kind.values(each) for each in rows])
 
 
 def _read(dialect: Dialect, keys: list[int]) -> list[Thing]:

@@ -132,7 +132,7 @@ def refusal(made: Rebuild, *expected: Change) -> str:
 
 def state_of(made: Rebuild) -> RunState:
     with made._context.dialect.connect() as connection:
-        return made._context.ledger.runs.get(connection, made._context.run_id).state
+        return made._context.ledger.over(connection, made._context.run_id).runs.get().state
 
 
 def finish(made: Rebuild) -> None:
@@ -231,7 +231,7 @@ def test_each_change_makes_a_difference_to_the_last_look(kind: str, live: sa.Eng
     made = verified(live)
     dialect = made._context.dialect
     with dialect.connect() as connection:
-        run = made._context.ledger.runs.get(connection, "run")
+        run = made._context.ledger.over(connection, "run").runs.get()
         tables = made._context.switched_sets(made._context.plan_of(run))
 
         def of(table: TableSet) -> list[str]:
@@ -243,7 +243,7 @@ def test_each_change_makes_a_difference_to_the_last_look(kind: str, live: sa.Eng
         def look() -> list[str]:
             # On PostgreSQL and SQLite the fingerprint has all of it.
             defined = tables if dialect.ddl_commits else []
-            return [dialect.hanging(connection, tables), *(said for table in defined for said in of(table))]
+            return [dialect.dependents.hanging(connection, tables), *(said for table in defined for said in of(table))]
 
         seen = look()
         for each in CHANGES[kind]:
@@ -259,7 +259,7 @@ def test_every_kind_that_the_plan_refuses_is_tried_at_the_switch(kind: str, new_
     engine = sa.create_engine(new_database(kind))
     dialect = dialect_for(engine)
     with dialect.connect():
-        known = set(dialect.refuses)
+        known = set(dialect.dependents.refuses)
     tried = {each.plan for each in CHANGES[kind] if each.plan}
     assert tried <= known
     assert known - tried <= UNTRIED

@@ -162,7 +162,7 @@ def test_of_two_workers_one_drives_an_event_again(engine: sa.Engine) -> None:
     fixed = True
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
-        read = context.ledger.checkpoints.of_projectors(one, "run")["PickyProjector"]
+        read = context.ledger.over(one, "run").checkpoints.of_projectors()["PickyProjector"]
         first, late = (HandlerReplay(context, PickyProjector, read, each) for each in (one, two))
         first.begin()
         # As if it had come here before the first one was done.

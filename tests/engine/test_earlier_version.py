@@ -201,7 +201,7 @@ class HalfReplayed:
         dialect = self._context.dialect
         # An old table is only dropped: what keys and indexes it has is all the same.
         connection.exec_driver_sql(f"CREATE TABLE {table.old} AS SELECT * FROM {table.blue} WHERE 1 = 0")
-        for statements in (dialect.create_green, dialect.index_green):
+        for statements in (dialect.shadow.create_green, dialect.shadow.index_green):
             for statement in statements(connection, table):
                 dialect.run(connection, statement)
 
@@ -218,7 +218,7 @@ class HalfReplayed:
         runs = connection.execute(sa.text("SELECT run_id, record FROM projection_rebuild_runs")).all()
         for run_id, text in runs:
             record = json.loads(text)
-            live = {table: dialect.identities(connection, schema, [table])[table] for table in record["live_tables"]}
+            live = {table: dialect.inspector.identities(connection, schema, [table])[table] for table in record["live_tables"]}
             assert {*map(type, live.values())} == {*map(type, record["live_tables"].values())} == {str}
             connection.execute(
                 sa.text("UPDATE projection_rebuild_runs SET record = :record WHERE run_id = :run_id"),
@@ -227,7 +227,7 @@ class HalfReplayed:
         for old in [row["old_name"] for row in self.rows["projection_rebuild_retired"]]:
             connection.execute(
                 sa.text("UPDATE projection_rebuild_retired SET identity = :identity WHERE old_name = :old"),
-                {"identity": dialect.identity(connection, schema, old), "old": old},
+                {"identity": dialect.inspector.identity(connection, schema, old), "old": old},
             )
 
     def live(self, name: str) -> list[dict[str, Any]]:

@@ -225,11 +225,11 @@ def test_a_run_of_the_version_before_goes_on_and_is_told_what_its_plan_tells(sho
     run_to(made, "replay")
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        record: Any = dict(ledger.runs.get(connection, "run").stored)
+        record: Any = dict(ledger.over(connection, "run").runs.get().stored)
         record.pop("agreed")
-        state = ledger.runs.get(connection, "run").state
-        ledger.runs.begin(connection, "run", "shop", record)
-        ledger.runs.move(connection, "run", state)
+        state = ledger.over(connection, "run").runs.get().state
+        ledger.over(connection, "run").runs.begin("shop", record)
+        ledger.over(connection, "run").runs.move(state)
     with pytest.raises(SpecError, match="OrderProjector is no longer in it"):
         projectors_of(rebuild(shop_on_sqlite), OrderProjector=None).verify()
     with pytest.raises(SpecError, match="own the tables customer_totals, order_lines, orders_of_somebody now, not"):

@@ -220,7 +220,7 @@ def test_a_child_alone_is_rebuilt_under_load_and_holds_nobody_up(engine: sa.Engi
     run_to(made, "replay", RunOptions(projectors=["LineProjector"], max_count_drift_percent=50))
     dialect, tables = tables_of(made)
     with dialect.connect() as connection:
-        for statement in dialect.constrain_green(connection, tables[2], [tables[2]]):
+        for statement in dialect.shadow.constrain_green(connection, tables[2], [tables[2]]):
             dialect.run(connection, statement)
     delete_an_order()
     with pytest.raises(VerificationFailed, match=r"order_ibfk_1|Lines.* to order, \d+ rows|without their parent"):
@@ -247,11 +247,11 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(engine: sa.Engine,
             renames = [f"{dialect.quote(each.old)} TO {dialect.quote(each.green)}" for each in tables]
             dialect.run(connection, f"RENAME TABLE {', '.join(renames)}")
             for table in tables:
-                assert dialect.index_green(connection, table) == []
+                assert dialect.shadow.index_green(connection, table) == []
             for table in tables:
-                for statement in dialect.constrain_green(connection, table, tables):
+                for statement in dialect.shadow.constrain_green(connection, table, tables):
                     dialect.run(connection, statement)
-                assert dialect.orphans(connection, table, tables) == []
+                assert dialect.shadow.orphans(connection, table, tables) == []
             for statement in dialect.swap_statements(connection, tables).statements:
                 dialect.run(connection, statement)
             for statement in dialect.after_swap(connection, tables):
@@ -315,10 +315,10 @@ def test_ids_that_are_handed_out_until_the_switch_are_not_handed_out_again(engin
 def test_a_partitioned_table_is_known_by_its_identity(engine: sa.Engine) -> None:
     dialect, tables = tables_of(run_of(engine, "run"))
     with dialect.connect() as connection:
-        seen = {name: dialect.identity(connection, None, name) for name in (ORDERS, TOTALS)}
+        seen = {name: dialect.inspector.identity(connection, None, name) for name in (ORDERS, TOTALS)}
         assert None not in seen.values()
         dialect.run(connection, f"RENAME TABLE {dialect.quote(TOTALS)} TO {dialect.quote(tables[3].old)}")
-        assert dialect.identity(connection, None, tables[3].old) == seen[TOTALS]
+        assert dialect.inspector.identity(connection, None, tables[3].old) == seen[TOTALS]
 
 
 @pytest.mark.mysql
@@ -474,7 +474,7 @@ def test_every_change_of_blue_is_told_by_name(small_shop: sa.Engine) -> None:
     execute(small_shop, *CHANGED.values())
     with made._context.dialect.connect() as connection:
         told = []
-        for table in made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run"))):
+        for table in made._context.switched_sets(made._context.plan_of(made._context.ledger.over(connection, "run").runs.get())):
             with pytest.raises(CloneError) as refused:
                 made._context.dialect.swap_statements(connection, [table])
             told.append(str(refused.value))
@@ -536,7 +536,7 @@ def test_names_of_the_servers_own_that_would_grow_too_long_are_refused(engine: s
         connection.exec_driver_sql(f"ALTER TABLE {name} ADD CONSTRAINT {name}_ibfk_1 FOREIGN KEY (up) REFERENCES {name} (id)")
     dialect, _ = tables_of(run_of(engine, "run"))
     with dialect.connect() as connection:
-        found = dialect.unsupported_objects(connection, [TableSet.of(name, schema=None, limit=64)])
+        found = dialect.dependents.unsupported_objects(connection, [TableSet.of(name, schema=None, limit=64)])
     assert len(found) == 1 and "too long a name" in str(found[0])
 
 

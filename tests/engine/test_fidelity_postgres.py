@@ -326,7 +326,7 @@ def test_a_newer_pg_dump_tells_the_same_before_and_after(
 
     def told() -> dict[str, str]:
         with dialect.connect() as connection:
-            return dialect.definitions(connection, "app")
+            return dialect.dependents.definitions(connection, "app")
 
     before = told()
     # What the application has set for a column itself is among it.
@@ -387,7 +387,7 @@ def drop_old(engine: sa.Engine, tables: list[str]) -> None:
     """What comes in the end."""
     with (dialect := made(engine)._context.dialect).connect() as connection:
         for table in [TableSet.of(table, schema="app", limit=63) for table in reversed(tables)]:
-            for statement in dialect.drop_table(connection, table, table.old):
+            for statement in dialect.shadow.drop_table(connection, table, table.old):
                 dialect.run(connection, statement)
 
 

@@ -86,7 +86,7 @@ def test_the_schema_is_the_same_after_a_switch_back_and_forth(rich_sqlite: sa.En
                 for statement in dialect.restore_names(connection, tables):
                     dialect.run(connection, statement)
             for table in tables:
-                assert dialect.index_green(connection, table) == []
+                assert dialect.shadow.index_green(connection, table) == []
             with dialect.cutover.lock_tables(connection, tables, LockPolicy(LOCK_WAIT), []):
                 for statement in dialect.swap_statements(connection, tables).statements:
                     dialect.run(connection, statement)

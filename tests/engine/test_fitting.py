@@ -253,7 +253,7 @@ def test_the_database_makes_the_same_of_it(dialect: Dialect) -> None:
 
 def _insert(dialect: Dialect, connection: sa.Connection, table: str, number: int, value: Any) -> None:
     """As an application would do it."""
-    for kind, bind in dialect.binds.items():
+    for kind, bind in dialect.rows.binds.items():
         if type(value) is kind:
             value = bind(value)
     if isinstance(value, (bytearray, memoryview)):

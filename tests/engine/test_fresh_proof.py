@@ -168,9 +168,9 @@ def test_a_run_that_an_earlier_version_has_verified_goes_on(engine: sa.Engine) -
     run_to(made, "verify")
     context = made._context
     with context.dialect.connect() as connection:
-        record = context.ledger.runs.get(connection, context.run_id).stored
+        record = context.ledger.over(connection, context.run_id).runs.get().stored
         known: Any = {name: each for name, each in record["verification"].items() if name not in ("sample", "notes", "at")}
-        context.ledger.runs.amend(connection, context.run_id, verification=known)
+        context.ledger.over(connection, context.run_id).runs.amend(verification=known)
     # Nothing is known of a sample, so one is due.
     assert look(made) is Outcome.PASS and made.notes()[PROOF].value["looks"] == 1
     made.swap()

@@ -49,7 +49,7 @@ class _Client(threading.Thread):
 
 def _held(made: Rebuild, connection: sa.Connection, **policy: Any) -> AbstractContextManager[HeldTables]:
     context = made._context
-    tables = context.switched_sets(context.plan_of(context.ledger.runs.get(connection, "run")))
+    tables = context.switched_sets(context.plan_of(context.ledger.over(connection, "run").runs.get()))
     chosen = LockPolicy(timeout=timedelta(seconds=5), **policy)
     return context.dialect.cutover.lock_tables(connection, tables, chosen, context.ledger.tables)
 
@@ -117,7 +117,7 @@ def test_mariadb_waits_in_the_queue_for_no_transaction(mariadb_url: sa.URL) -> N
     alone = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     reader = threading.Thread(target=lambda: alone.exec_driver_sql(slow))
     with alone, engine.connect() as client, dialect.connect() as connection:
-        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
+        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.over(connection, "run").runs.get()))
         statements = dialect.swap_statements(connection, tables).statements
         policy = LockPolicy(timedelta(seconds=5), nowait=False)
         client.exec_driver_sql("SELECT count(*) FROM orders")

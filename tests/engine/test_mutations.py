@@ -144,7 +144,7 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
-        read = context.ledger.checkpoints.of_projectors(one, "run")["CustomerTotalProjector"]
+        read = context.ledger.over(one, "run").checkpoints.of_projectors()["CustomerTotalProjector"]
         first = HandlerReplay(context, shop.CustomerTotalProjector, read, one)
         first.replay_to(1_000, unthrottled(context, one), lambda _: None)
         late = HandlerReplay(context, shop.CustomerTotalProjector, read, two)
@@ -162,9 +162,9 @@ def test_without_the_token_a_worker_of_an_earlier_clone_writes(database: sa.Engi
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as connection:
-        before = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
+        before = context.ledger.over(connection, "run").checkpoints.of_projectors()["OrderProjector"]
         made.clone_tables()
-        now = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
+        now = context.ledger.over(connection, "run").checkpoints.of_projectors()["OrderProjector"]
         assert before.position == now.position and before.token != now.token
         stolen = Checkpoint(before.projector, before.position, before.head, before.events, before.seconds, now.token)
         work = HandlerReplay(context, shop.OrderProjector, stolen, connection)
@@ -187,7 +187,7 @@ def test_without_the_identity_somebody_elses_table_is_dropped(database: sa.Engin
 def _retired(made: Any) -> list[Any]:
     context = made._context
     with context.dialect.connect() as connection:
-        return list(context.ledger.owned_tables.retired(connection, run_id=context.run_id))
+        return list(context.ledger.over(connection, "run").owned_tables.retired(run_id=context.run_id))
 
 
 HELD: dict[str, type[HeldTables]] = {"postgresql": HeldByLocks, "mysql": LockedTables, "mariadb": FencedTables}

@@ -95,7 +95,7 @@ def test_shards_are_seen_one_by_one(engine: sa.Engine, stored: list[dict[str, An
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as connection:
-        context.ledger.shards.begin(connection, "run", {"OrderProjector": 2}, head=1_000)
+        context.ledger.over(connection, "run").shards.begin({"OrderProjector": 2}, head=1_000)
     (run,) = rebuild(engine, "").look().runs
     seen = [(each.projector, each.shard) for each in run.progress if each.projector == "OrderProjector"]
     assert seen == [("OrderProjector", None), ("OrderProjector", 1), ("OrderProjector", 2)]

@@ -362,10 +362,10 @@ def test_a_zombie_does_not_begin_a_part_anew_that_is_being_replayed(engine: sa.E
     run_to(made, "clone", NAMED)
     context = made._context
     with context.dialect.connect() as connection:
-        read = context.ledger.checkpoints.of_projectors(connection, "part")["OrderProjector"]
+        read = context.ledger.over(connection, "part").checkpoints.of_projectors()["OrderProjector"]
         made.replay("OrderProjector")
         with pytest.raises(FencedOut), context.dialect.transaction(connection):
-            context.ledger.partial_rebuilds.begin(connection, "part", read)
+            context.ledger.over(connection, "part").partial_rebuilds.begin(read)
     run_to_end(made, PROJECTORS)
     assert actual(engine) == expected(filled)
 

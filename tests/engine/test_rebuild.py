@@ -366,7 +366,7 @@ def test_a_second_worker_on_the_same_checkpoint_is_fenced_out(engine: sa.Engine,
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as one, context.dialect.connect() as two:
-        read = context.ledger.checkpoints.of_projectors(one, "run")["OrderProjector"]
+        read = context.ledger.over(one, "run").checkpoints.of_projectors()["OrderProjector"]
         late = HandlerReplay(context, shop.OrderProjector, read, two)
         throttle = Throttle(context, "OrderProjector", one, lambda: False)
         HandlerReplay(context, shop.OrderProjector, read, one).replay_to(500, throttle, lambda _: None)
@@ -381,7 +381,7 @@ def test_a_worker_of_an_earlier_clone_is_fenced_out(engine: sa.Engine, stored: l
     run_to(made, "clone")
     context = made._context
     with context.dialect.connect() as connection:
-        read = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
+        read = context.ledger.over(connection, "run").checkpoints.of_projectors()["OrderProjector"]
         made.clone_tables()
         zombie = HandlerReplay(context, shop.OrderProjector, read, connection)
         with pytest.raises(FencedOut):

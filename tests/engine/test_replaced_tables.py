@@ -173,10 +173,10 @@ def test_a_run_of_the_version_before_knows_no_identities_and_switches(shop_on_sq
     run_to(made, "verify")
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        record: Any = {key: each for key, each in ledger.runs.get(connection, "run").stored.items() if "tables" not in key}
-        ledger.runs.begin(connection, "run", "shop", record)
+        record: Any = {key: each for key, each in ledger.over(connection, "run").runs.get().stored.items() if "tables" not in key}
+        ledger.over(connection, "run").runs.begin("shop", record)
         for state in (RunState.CLONED, RunState.VERIFIED):
-            ledger.runs.move(connection, "run", state)
+            ledger.over(connection, "run").runs.move(state)
     made.swap()
 
 

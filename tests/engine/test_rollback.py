@@ -113,9 +113,9 @@ def test_a_rollback_that_is_planned_anew_keeps_what_its_attempts_have_applied(
     # As an attempt leaves it that was given up when it had drained.
     ledger = made._context.ledger
     with made._context.dialect.connect() as connection:
-        plan = made._context.plan_of(ledger.runs.get(connection, "back"))
+        plan = made._context.plan_of(ledger.over(connection, "back").runs.get())
         drained = plan.model_copy(update={"already": [*(plan.already or ()), 451]})
-        ledger.runs.move(connection, "back", RunState.VERIFIED, plan=drained)
+        ledger.over(connection, "back").runs.move(RunState.VERIFIED, plan=drained)
     assert 451 in (made.plan_rollback(RunOptions()).already or ())
 
 

@@ -249,7 +249,7 @@ def test_in_a_small_store_older_aggregates_have_their_turn(engine: sa.Engine, st
     run_to(made, "replay")
     context = made._context
     with context.dialect.connect() as connection:
-        plan = context.plan_of(context.ledger.runs.get(connection, context.run_id))
+        plan = context.plan_of(context.ledger.over(connection, context.run_id).runs.get())
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE orders_rebuild SET customer = customer + 1")
     # Ten events for each are read at most, which is the whole store.

@@ -69,7 +69,7 @@ def test_half_of_a_sample_was_touched_last(sqlite: sa.Engine) -> None:
     run_to(made, "replay")
     context = made._context
     with context.dialect.connect() as connection:
-        plan = context.plan_of(context.ledger.runs.get(connection, context.run_id))
+        plan = context.plan_of(context.ledger.over(connection, context.run_id).runs.get())
     found = {each.projector: each for each in sample.take(context, plan, 6)}
     assert 0 < found["OrderLineProjector"].aggregates <= 6 and not found["OrderLineProjector"].findings
     made.close()

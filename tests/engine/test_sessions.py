@@ -504,7 +504,7 @@ def test_how_old_a_transaction_is_where_the_server_itself_is_far_away(family: st
             writer.exec_driver_sql("UPDATE kept_values SET text = 'x'")
             dialect = dialect_for(fresh(url))
             with dialect.connect() as connection:
-                age = dialect.transaction_age(connection, [TableSet.of("kept_values", schema=None, limit=64)])
+                age = dialect.traffic.transaction_age(connection, [TableSet.of("kept_values", schema=None, limit=64)])
         # Eight hours lie between its clock and ours.
         assert age is not None
         assert abs(age) < 3600

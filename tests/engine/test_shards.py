@@ -199,10 +199,10 @@ def test_a_second_worker_on_a_shard_and_one_of_an_earlier_clone_are_fenced_out(o
     context = made._context
     with context.dialect.connect() as connection:
         for beaten_by in (lambda: made.replay_shard("OrderProjector", 0), made.clone_tables):
-            read = context.ledger.shards.checkpoints(connection, "run", "OrderProjector")[0]
+            read = context.ledger.over(connection, "run").shards.checkpoints("OrderProjector")[0]
             beaten_by()
             with pytest.raises(FencedOut):
-                context.ledger.checkpoints.advance(connection, "run", read, position=1, head=1, events=1, seconds=0)
+                context.ledger.over(connection, "run").checkpoints.advance(read, position=1, head=1, events=1, seconds=0)
     assert made.replay_shard("OrderProjector", 0).resumed_from is None
     run_to_end(made, PROJECTORS)
     assert actual(one) == expected(stored)
@@ -214,7 +214,7 @@ def test_a_row_that_the_database_refuses_is_set_aside_in_its_shard(one: sa.Engin
     made = here(one, ByCustomer, shards=2, on_error="dead_letter")
     made.replay("ByCustomer")
     assert green(one) == sorted(f"o{each}" for each in customers if each >= 0)
-    (letter,) = made._context.ledger.dead_letters.of_run(one.connect(), "run")
+    (letter,) = made._context.ledger.over(one.connect(), "run").dead_letters.of_run()
     assert (letter.projector, letter.event_type) == ("ByCustomer", "Made")
 
 

@@ -49,12 +49,12 @@ def test_one_question_tells_all_tables_apart_on_postgresql(postgres_url: sa.URL)
     )
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        alone = {name: dialect.identity(connection, "public", name) for name in [*names, "not there"]}
+        alone = {name: dialect.inspector.identity(connection, "public", name) for name in [*names, "not there"]}
         with _statements(engine) as seen:
-            assert dialect.identities(connection, "public", [*names, "not there"]) == alone
+            assert dialect.inspector.identities(connection, "public", [*names, "not there"]) == alone
         assert len(seen) == 1
-        assert dialect.identities(connection, "other", ["plain"])["plain"] not in (None, alone["plain"])
-        assert dialect.identities(connection, "public", []) == {}
+        assert dialect.inspector.identities(connection, "other", ["plain"])["plain"] not in (None, alone["plain"])
+        assert dialect.inspector.identities(connection, "public", []) == {}
     assert alone["not there"] is None and None not in [alone[name] for name in names]
     engine.dispose()
 
@@ -71,9 +71,9 @@ def test_the_question_costs_the_same_on_a_mysql_with_many_tables(mysql_url: sa.U
     def rows() -> int:
         """How many rows the server has looked at, or put into tables of its own, for one answer."""
         with dialect.connect() as connection:
-            dialect.identities(connection, None, NAMES)
+            dialect.inspector.identities(connection, None, NAMES)
             connection.exec_driver_sql("FLUSH STATUS")
-            dialect.identities(connection, None, NAMES)
+            dialect.inspector.identities(connection, None, NAMES)
             counted = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler\\_%%'").all()
         return sum(int(number) for name, number in counted if name.startswith(("Handler_read", "Handler_write")))
 
@@ -91,7 +91,7 @@ def test_a_mysql_table_keeps_its_identity_as_long_as_it_is_the_same(mysql_url: s
 
     def now(name: str) -> str | None:
         with dialect.connect() as connection:
-            return dialect.identities(connection, None, [name])[name]
+            return dialect.inspector.identities(connection, None, [name])[name]
 
     for kind, clause in kinds.items():
         for name in (each if kind == "own" else f"{kind} {each}" for each in NAMES if kind == "own" or each.isascii()):

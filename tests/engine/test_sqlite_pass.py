@@ -70,7 +70,7 @@ def parts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]
         for statement in [*tables, *INDEXES.values(), *BESIDE, *TRIGGERS.values(), *_filled('"{}"')]:
             connection.exec_driver_sql(statement)
         for table in TABLES:
-            for statement in [*dialect.create_green(connection, table), *dialect.index_green(connection, table)]:
+            for statement in [*dialect.shadow.create_green(connection, table), *dialect.shadow.index_green(connection, table)]:
                 dialect.run(connection, statement)
         for statement in [*_filled('"{}_rebuild"'), "ANALYZE"]:
             connection.exec_driver_sql(statement)
@@ -136,7 +136,7 @@ def test_the_pass_leaves_what_alter_table_leaves(parts: sa.Engine, tmp_path: Pat
         connection.exec_driver_sql("INSERT INTO parent (name) VALUES ('new')")
         assert connection.exec_driver_sql("SELECT what FROM told ORDER BY rowid").scalars().all()[-2:] == ["a", "b"]
         for table in reversed(TABLES):
-            for statement in dialect.drop_table(connection, table, table.old):
+            for statement in dialect.shadow.drop_table(connection, table, table.old):
                 dialect.run(connection, statement)
         assert _master(connection) == live
         _sound(connection)
@@ -230,7 +230,7 @@ def _steps(tables: int, folder: Path) -> int:
                 f"CREATE TABLE {each.blue} (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE{refers})"
             )
             connection.exec_driver_sql(f"CREATE INDEX ix_{each.blue} ON {each.blue} (name, id)")
-            for statement in [*dialect.create_green(connection, each), *dialect.index_green(connection, each)]:
+            for statement in [*dialect.shadow.create_green(connection, each), *dialect.shadow.index_green(connection, each)]:
                 dialect.run(connection, statement)
         statements = dialect.swap_statements(connection, sets).statements
         driver: Any = connection.connection.driver_connection
@@ -283,4 +283,4 @@ def test_a_writer_at_work_is_not_taken_for_that(rich_sqlite: sa.Engine, rich_app
     with rich_sqlite.connect() as writer, dialect.connect() as connection:
         writer.exec_driver_sql("BEGIN IMMEDIATE")
         dialect.limit_lock_wait(connection, timedelta(0))
-        assert dialect.unsupported_objects(connection, tables) == []
+        assert dialect.dependents.unsupported_objects(connection, tables) == []

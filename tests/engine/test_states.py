@@ -33,7 +33,7 @@ def ledger(sqlite_url: sa.URL) -> Iterator[tuple[Ledger, sa.Connection]]:
 
 def begin(ledger: Ledger, connection: sa.Connection, state: RunState) -> None:
     """A run that is in a state, however it came to be there."""
-    ledger.runs.begin(connection, "run", "shop", {"by": "alice"})
+    ledger.over(connection, "run").runs.begin("shop", {"by": "alice"})
     connection.execute(sa.text("UPDATE projection_rebuild_runs SET state = :state"), {"state": state})
 
 

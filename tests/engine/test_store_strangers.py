@@ -95,7 +95,7 @@ def test_what_others_execute_is_nobodys_error(new_database: Callable[[str], sa.U
         made = store.rebuild(StreamProjector, throttle={"max_active_sessions": 1_000}, low_traffic={"max_active_sessions": 9})
         run_to(made, "reconcile")
         with made._context.dialect.connect() as connection:
-            assert made._context.dialect.active_sessions(connection) == 1
+            assert made._context.dialect.traffic.active_sessions(connection) == 1
     assert tallied(store) == [("s", 5)]
 
 

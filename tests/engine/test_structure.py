@@ -158,7 +158,7 @@ def definitions(engine: sa.Engine) -> dict[str, str]:
     """The whole schema, by the database's own words."""
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        return dialect.definitions(connection, None)
+        return dialect.dependents.definitions(connection, None)
 
 
 GONE = ("ix_orders_status", "ix_lines_product", "_old", "_rebuild")
@@ -541,12 +541,12 @@ def test_a_program_that_begins_anew_gets_tables_of_the_new_structure(sqlite_url:
     context = run._context
     program: Any = SimpleNamespace(name=OrderProjector.name, tables=OrderProjector.tables, on_retry=external.OnRetry.RESTART)
     with context.dialect.connect() as connection:
-        context.ledger.external_calls.begin(connection, "run", "OrderProjector", 0, 10)
-        checkpoint = context.ledger.checkpoints.of_projectors(connection, "run")["OrderProjector"]
+        context.ledger.over(connection, "run").external_calls.begin("OrderProjector", 0, 10)
+        checkpoint = context.ledger.over(connection, "run").checkpoints.of_projectors()["OrderProjector"]
         # As after a kill between the two statements that put an empty table in its place.
         context.dialect.run(connection, "DROP TABLE orders_rebuild")
         ExternalReplay(context, program, checkpoint, connection).begin()
-        assert context.dialect.columns(connection, None, "orders_rebuild") == [
+        assert context.dialect.inspector.columns(connection, None, "orders_rebuild") == [
             column.name for column in metadata.tables["orders"].columns
         ]
     engine.dispose()

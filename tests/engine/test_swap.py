@@ -504,7 +504,7 @@ def test_a_switch_of_a_worker_whose_place_another_has_taken_ends(postgres: sa.En
             connection.execute(shop.stored_events.insert(), LATE[:2])
         context = rebuild(postgres, live_writer=CHECKPOINTED)._context
         with context.dialect.connect() as connection:
-            CatchUp(context, connection, context.plan_of(context.ledger.runs.get(connection, "run"))).catch_up()
+            CatchUp(context, connection, context.plan_of(context.ledger.over(connection, "run").runs.get())).catch_up()
 
     with monkeypatch.context() as patch:
         before_the_drain(patch, late)
@@ -640,7 +640,7 @@ def test_a_green_table_that_another_run_has_made_anew_does_not_go_live(server: s
     run_to(made, "verify")
     context = made._context
     with context.dialect.connect() as connection:
-        context.ledger.owned_tables.add_green(connection, "a zombie", "orders_rebuild")
+        context.ledger.over(connection, "a zombie").owned_tables.add_green("orders_rebuild")
     with pytest.raises(FencedOut, match="orders_rebuild has been made anew"):
         made.swap()
     assert actual(server) == expected(STORED)
@@ -684,7 +684,7 @@ def test_an_alteration_that_ends_while_the_switch_looks_for_its_moment_is_seen(
 
     migration = threading.Thread(target=alters)
     with engine.connect() as client, dialect.connect() as connection:
-        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
+        tables = made._context.switched_sets(made._context.plan_of(made._context.ledger.over(connection, "run").runs.get()))
         statements = dialect.swap_statements(connection, tables).statements
         orders(client)
         migration.start()
@@ -712,7 +712,7 @@ def kept(mariadb_url: sa.URL) -> Iterator[tuple[sa.Engine, MariaDBDialect, list[
     dialect = made._context.dialect
     assert isinstance(dialect, MariaDBDialect)
     with dialect.connect() as connection:
-        sets = made._context.switched_sets(made._context.plan_of(made._context.ledger.runs.get(connection, "run")))
+        sets = made._context.switched_sets(made._context.plan_of(made._context.ledger.over(connection, "run").runs.get()))
         greens = [f"DELETE FROM {each.green}" for each in sets]
         for statement in [*dialect.before_swap(connection, sets), "SET foreign_key_checks = 0", *greens]:
             dialect.run(connection, statement)

@@ -194,6 +194,6 @@ def test_pg_dump_is_asked_to_encrypt_as_the_connection_was(
     monkeypatch.setenv("REBUILD_PG_DUMP", str(program))
     dialect = dialect_for(_asking(_pair("postgres", pairs, certificates).tls, ASKING["postgres"][-1], certificates.ca))
     with dialect.connect() as connection:
-        dialect.definitions(connection, None)
+        dialect.dependents.definitions(connection, None)
     given = seen.read_text().splitlines()
     assert {"PGSSLMODE=verify-full", f"PGSSLROOTCERT={certificates.ca}", "PGUSER=tests", "PGHOST=127.0.0.1"} <= {*given}

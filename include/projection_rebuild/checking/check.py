@@ -211,9 +211,9 @@ def make_alike(dialect: Dialect, live: sa.Connection, schema: str | None, scratc
     """
     with scratch.dialect.connect() as connection:
         for table in tables:
-            if not dialect.table_exists(live, schema, table):
+            if not dialect.inspector.table_exists(live, schema, table):
                 raise PlanError(f"there is no table {table}: create it, or correct its name in the projector's row class")
-            for statement in dialect.apart(live, TableSet.of(table, schema=schema, limit=dialect.max_identifier), scratch):
+            for statement in dialect.trials.apart(live, TableSet.of(table, schema=schema, limit=dialect.max_identifier), scratch):
                 scratch.dialect.run(connection, statement)
 
 

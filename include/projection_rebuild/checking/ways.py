@@ -33,6 +33,7 @@ from projection_rebuild.replay.row_tables import WriteError
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run import start
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import open_step
 from projection_rebuild.shadow import clone
 from projection_rebuild.spec.live_writer import LiveWriter, LiveWriterSection
 from projection_rebuild.spec.options import RunOptions
@@ -222,8 +223,8 @@ class Ways:
             if not isinstance(named_error, RebuildError) or named_error.retryable:
                 raise named_error from None
             trouble, at = _what(named_error), getattr(named_error, "position", None)
-        with context.dialect.connect() as connection:
-            letters = context.ledger.dead_letters.of_run(connection, context.run_id, name)
+        with open_step(context) as step:
+            letters = step.ledger.dead_letters.of_run(name)
         remarks = tuple(line for line in lines if "its handlers do the work" in line)
         return Outcome(trouble, at, frozenset(letter.position for letter in letters), remarks)
 
@@ -280,9 +281,9 @@ def _run(context: Context, name: str, count: int) -> None:
         head=context.store.newest(),
         shards={name: count} if count > 1 else {},
     )
-    with context.dialect.connect() as connection:
+    with open_step(context) as step:
         # All earlier runs of the check are over.
-        start.begin(context, connection, plan, RunOptions(), lambda run_id: True, "check")
+        start.begin(step, plan, RunOptions(), lambda run_id: True, "check")
     clone.clone_tables(context)
     shards.replay_all(context, name, lambda: False)
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-import sqlalchemy as sa
-
 from projection_rebuild.cutover import contracts, left_overs, retired_names
 from projection_rebuild.cutover.pause import Pause
 from projection_rebuild.cutover.preparation import Counted
@@ -19,7 +17,7 @@ from projection_rebuild.model.positions import Place
 from projection_rebuild.model.results import LeftBehind, SwapResult
 from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.rows.types import row_type
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.shadow.live_tables import Readiness, refuse_replaced
 
 
@@ -31,23 +29,21 @@ class Attempt:
 
     def __init__(
         self,
-        context: Context,
-        connection: sa.Connection,
+        step: Step,
         tables: list[TableSet],
         counted: Counted,
         readiness: Readiness,
         number: int,
     ) -> None:
-        self._context = context
-        self._connection = connection
+        self._step = step
         self._tables = tables
         self._readiness = readiness
         self._number = number
-        self._cutover = context.dialect.cutover
-        self._run = context.ledger.runs.get(connection, context.run_id)
-        self._plan = context.plan_of(self._run)
-        self._projectors = CatchUp(context, connection, self._plan)
-        self._drain = contracts.Drain(context, connection, self._plan, tables, self._projectors, counted)
+        self._cutover = step.dialect.cutover
+        self._run = step.ledger.runs.get()
+        self._plan = step.context.plan_of(self._run)
+        self._projectors = CatchUp(step, self._plan)
+        self._drain = contracts.Drain(step, self._plan, tables, self._projectors, counted)
 
     def run(self, stopped: Callable[[], bool]) -> SwapResult:
         """Catches up without holding anybody, then holds, drains and renames.
@@ -55,21 +51,21 @@ class Attempt:
         :param stopped: asked while a program is at work and nobody is held
         :raises Exception: whatever the database refuses; nothing has changed then
         """
-        context, connection, bounds = self._context, self._connection, self._context.spec.swap
+        step, bounds = self._step, self._step.spec.swap
         self._projectors.catch_up(stopped)
         self._drain.refuse_long_queue()
-        retired = retired_names.to_be_retired(context, connection, self._tables, self._run)
-        superseded = self._cutover.superseded_within(lambda: retired_names.superseded(context, connection, self._tables))
-        ahead = self._cutover.prepared_ahead(connection, self._tables)
+        retired = retired_names.to_be_retired(step, self._tables, self._run)
+        superseded = self._cutover.superseded_within(lambda: retired_names.superseded(step, self._tables))
+        ahead = self._cutover.prepared_ahead(step.connection, self._tables)
         pause = Pause(bounds.max_pause)
         with self._programs_finished(stopped), pause.told(), ExitStack() as stack:
             # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the
             # event store waits for a table, a FLUSH of the store waits for him, and our reading of the store for
             # the FLUSH.
-            stack.enter_context(context.store.in_a_hurry(bounds.lock_timeout))
+            stack.enter_context(step.context.store.in_a_hurry(bounds.lock_timeout))
             held, policy = self._hold(stack, pause)
             # From here on the server ends a session that is silent, and this with it.
-            if not stack.enter_context(self._cutover.run_mutex(connection, context.run_id)):
+            if not stack.enter_context(self._cutover.run_mutex(step.connection, step.run_id)):
                 raise TablesBusy
             pause.ended("lock")
             # Where DDL can be rolled back, what holds the tables is the one transaction of drain, ledger and renames.
@@ -77,8 +73,8 @@ class Attempt:
                 position, left_behind = self._drain.apply(held, pause)
                 pause.ended("count")
                 pause.stay_in_time()
-                retired_names.drop_with_swap(context, connection, superseded)
-                contracts.set_consumers(context, connection, self._tables, position)
+                retired_names.drop_with_swap(step, superseded)
+                contracts.set_consumers(step, self._tables, position)
                 self._announce(position, left_behind, retired)
             fenced = self._swap(held, policy, pause, ahead)
         result = SwapResult(
@@ -87,13 +83,13 @@ class Attempt:
             pause_seconds=pause.ended("release"),
             pause_parts=pause.parts,
             attempts=self._number,
-            in_doubt=0 if fenced else contracts.appended_since(context, self._plan, left_behind),
-            left_on_old=context.dialect.left_on_old(connection, self._tables),
+            in_doubt=0 if fenced else contracts.appended_since(step.context, self._plan, left_behind),
+            left_on_old=step.dialect.left_on_old(step.connection, self._tables),
         )
         for dropped in superseded:
-            context.log(f"dropped {dropped.old}, retired by the run {dropped.run_id}: its name was needed")
-        with context.dialect.transaction(connection):
-            mark_switched(context, connection, self._tables, result)
+            step.log(f"dropped {dropped.old}, retired by the run {dropped.run_id}: its name was needed")
+        with step.dialect.transaction(step.connection):
+            mark_switched(step, self._tables, result)
             self._note_rollback()
         return result
 
@@ -113,7 +109,7 @@ class Attempt:
 
         :param until: by the clock of ``pause``, how long
         """
-        position = self._context.store.newest()
+        position = self._step.context.store.newest()
         if position is None:
             return
         for program in self._projectors.programs_behind(position):
@@ -124,10 +120,10 @@ class Attempt:
 
     def _hold(self, stack: ExitStack, pause: Pause) -> tuple[HeldTables, LockPolicy]:
         """Takes the fence, where there has to be one, and the tables; the jobs have ended then."""
-        context, policy, jobs_left = self._context, self._policy(pause), self._drain.jobs_may_be_left
+        context, policy, jobs_left = self._step.context, self._policy(pause), self._drain.jobs_may_be_left
         began, half = pause.began, pause.half
         beside = context.ledger.tables
-        tables = self._cutover.lock_tables(self._connection, self._tables, policy, beside)
+        tables = self._cutover.lock_tables(self._step.connection, self._tables, policy, beside)
         if policy.lock_order is LockOrder.TABLES_ONLY:
             held = stack.enter_context(tables)
             if not jobs_left:
@@ -150,8 +146,8 @@ class Attempt:
 
     def _policy(self, pause: Pause) -> LockPolicy:
         """How this attempt takes its locks; without a fence yet."""
-        bounds, jobs_left = self._context.spec.swap, self._drain.jobs_may_be_left
-        fenced = contracts.needs_fence(self._context, self._plan)
+        bounds, jobs_left = self._step.spec.swap, self._drain.jobs_may_be_left
+        fenced = contracts.needs_fence(self._step.context, self._plan)
         order = self._cutover.lock_order(self._number, fenced=fenced, jobs_left=jobs_left)
         return LockPolicy(
             timeout=bounds.lock_timeout,
@@ -167,12 +163,12 @@ class Attempt:
 
     def _fenced(self, stack: ExitStack, policy: LockPolicy) -> LockPolicy:
         """Takes the fence."""
-        bounds = self._context.spec.swap
-        return replace(policy, fence=stack.enter_context(self._context.store.fence(bounds.lock_timeout, bounds.max_pause)))
+        bounds = self._step.spec.swap
+        return replace(policy, fence=stack.enter_context(self._step.context.store.fence(bounds.lock_timeout, bounds.max_pause)))
 
     def _looked_at(self) -> tuple[str, ...]:
         """The live tables that handlers look at while the tables of the run are held."""
-        projectors = [self._context.projector(name) for name in self._plan.projectors]
+        projectors = [self._step.context.projector(name) for name in self._plan.projectors]
         names = {row_type(read).table for projector in projectors for read in projector.reads}
         return tuple(sorted(names - {*self._plan.tables}))
 
@@ -182,36 +178,30 @@ class Attempt:
         :param ahead: the statements, where they were worked out before anybody was held
         :returns: whether the fence held until the tables were renamed
         """
-        context, connection = self._context, self._connection
+        step = self._step
         swap = held.swap_statements() if ahead is None else ahead
         after = held.planned_after(swap, policy)
-        refuse_replaced(context, connection, self._tables, self._run)
+        refuse_replaced(step, self._tables, self._run)
         self._readiness.confirm(held.fingerprint())
         fenced = held.run_swap(swap.statements, policy)
-        self._cutover.record_with_swap(lambda: mark_switched(context, connection, self._tables))
+        self._cutover.record_with_swap(lambda: mark_switched(step, self._tables))
         pause.ended("rename")
         if after is None:
-            after = self._cutover.left_over(connection, self._tables)
-        left_overs.finish_at_once(context, connection, after, held.run_at_work, pause.left)
+            after = self._cutover.left_over(step.connection, self._tables)
+        left_overs.finish_at_once(step, after, held.run_at_work, pause.left)
         pause.ended("after")
         return fenced
 
     def _note_rollback(self) -> None:
         if self._plan.rolls_back:
-            self._context.ledger.runs.amend(self._connection, self._plan.rolls_back, rolled_back_by=self._context.run_id)
+            self._step.ledger.of(self._plan.rolls_back).runs.amend(rolled_back_by=self._step.run_id)
 
     def _announce(self, position: Place, left_behind: LeftBehind, retired: list[Retired]) -> None:
         """Writes down what is about to be retired, so that a crash right after it can be told from one right
         before it."""
-        context, ledger = self._context, self._context.ledger
-        ledger.claims.assert_held(self._connection, context.run_id, [table.blue for table in self._tables])
-        ledger.owned_tables.assert_owns_greens(self._connection, context.run_id, [table.green for table in self._tables])
-        ledger.owned_tables.retire(self._connection, retired)
+        ledger = self._step.ledger
+        ledger.claims.assert_held([table.blue for table in self._tables])
+        ledger.owned_tables.assert_owns_greens([table.green for table in self._tables])
+        ledger.owned_tables.retire(retired)
         begun = SwapResult(tables=self._plan.tables, position=position, pause_seconds=0, attempts=self._number)
-        ledger.runs.move(
-            self._connection,
-            context.run_id,
-            RunState.SWITCHING,
-            swap=begun,
-            left_behind=left_behind,
-        )
+        ledger.runs.move(RunState.SWITCHING, swap=begun, left_behind=left_behind)

@@ -22,6 +22,7 @@ from projection_rebuild.model.results import LeftBehind
 from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.run import jobs
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.spec.live_writer import LiveWriter
 
 
@@ -73,9 +74,9 @@ def appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
 @contextmanager
 def _beside(context: Context) -> Iterator[sa.Connection]:
     """A connection that looks at jobs: one that holds the tables may not look at others on MySQL."""
-    with context.dialect.connect() as connection:
-        context.dialect.limit_lock_wait(connection, context.spec.swap.lock_timeout)
-        yield connection
+    with open_step(context) as step:
+        context.dialect.limit_lock_wait(step.connection, context.spec.swap.lock_timeout)
+        yield step.connection
 
 
 def wait_for_jobs(context: Context, pause: Pause, until: float) -> None:
@@ -87,27 +88,27 @@ def wait_for_jobs(context: Context, pause: Pause, until: float) -> None:
     if context.spec.live_writer.contract is not LiveWriter.DETACHED:
         return
     with _beside(context) as connection:
-        while jobs.are_left(context, connection):
+        while jobs.are_left(Step(context, connection)):
             if pause.is_past(until):
                 raise JobsLeft
             time.sleep(0.005)
 
 
-def set_consumers(context: Context, connection: sa.Connection, tables: list[TableSet], position: Place) -> None:
+def set_consumers(step: Step, tables: list[TableSet], position: Place) -> None:
     """Gives the consumers of the new tables the position that those have reached; without any event, their own.
 
     :param tables: of the run; that of the consumers is the last one
     """
-    consumers = context.spec.live_writer.checkpoint
+    consumers = step.spec.live_writer.checkpoint
     if consumers is None:
         return
-    dialect, table = context.dialect, tables[-1]
+    dialect, table = step.dialect, tables[-1]
     blue, green = dialect.qualified(table.schema, table.blue), dialect.qualified(table.schema, table.green)
-    columns = [dialect.quote(name) for name in dialect.columns(connection, table.schema, table.blue)]
+    columns = [dialect.quote(name) for name in dialect.inspector.columns(step.connection, table.schema, table.blue)]
     column = dialect.quote(consumers.position_column)
     values = [str(int(position)) if name == column and position is not None else name for name in columns]
-    dialect.run(connection, f"DELETE FROM {green}")
-    dialect.run(connection, f"INSERT INTO {green} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {blue}")
+    dialect.run(step.connection, f"DELETE FROM {green}")
+    dialect.run(step.connection, f"INSERT INTO {green} ({', '.join(columns)}) SELECT {', '.join(values)} FROM {blue}")
 
 
 class Drain:
@@ -118,15 +119,13 @@ class Drain:
 
     def __init__(
         self,
-        context: Context,
-        connection: sa.Connection,
+        step: Step,
         plan: Plan,
         tables: list[TableSet],
         projectors: CatchUp,
         counted: Counted,
     ) -> None:
-        self._context = context
-        self._connection = connection
+        self._step = step
         self._plan = plan
         self._tables = tables
         self._projectors = projectors
@@ -137,14 +136,14 @@ class Drain:
     @property
     def jobs_may_be_left(self) -> bool:
         """See :func:`jobs_may_be_left`."""
-        return jobs_may_be_left(self._context, self._plan)
+        return jobs_may_be_left(self._step.context, self._plan)
 
     def refuse_long_queue(self) -> None:
         """Nobody is to wait while more is drained than a swap begins with.
 
         :raises QueueTooLong: more has come since the first event whose job is left
         """
-        store, most = self._context.store, self._context.spec.swap.small_backlog
+        store, most = self._step.context.store, self._step.spec.swap.small_backlog
         if self.jobs_may_be_left and store.count(self._projectors.position, store.newest(), most=most + 1) > most:
             raise QueueTooLong
 
@@ -159,8 +158,8 @@ class Drain:
             return self._apply_done(pause)
         # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is
         # theirs.
-        if self._context.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
-            position = self._context.store.newest()
+        if self._step.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
+            position = self._step.context.store.newest()
             if self._projectors.programs_behind(position):
                 raise ProgramsBehind
             above = self._projectors.drain(position)
@@ -170,7 +169,7 @@ class Drain:
             # The fence has settled it.
             settled, above = position, []
         self._drained(pause)
-        stored = Counter(self._counted.by_type) + Counter(self._context.store.counts(self._counted.position, position))
+        stored = Counter(self._counted.by_type) + Counter(self._step.context.store.counts(self._counted.position, position))
         self._refuse(stored)
         return position, LeftBehind(settled=settled, above=above, events=dict(stored))
 
@@ -181,7 +180,7 @@ class Drain:
         While the tables are held no job ends, so blue holds just the events that were there and whose jobs are
         done after that.
         """
-        settled, store = self._projectors.position, self._context.store
+        settled, store = self._projectors.position, self._step.context.store
         listed = store.listed(settled, HIGHEST)
         left = self._jobs_left()
         # What an undone attempt has drained lies above.
@@ -203,17 +202,17 @@ class Drain:
 
         :raises JobGotIn: others, so that their events are in blue, and not in green
         """
-        listed = self._context.store.listed(self._settled, HIGHEST)
+        listed = self._step.context.store.listed(self._settled, HIGHEST)
         left = self._jobs_left()
         if self._of_run({at: event_type for at, event_type in listed.items() if at not in left}) != self._done:
             raise JobGotIn
 
     def _jobs_left(self) -> frozenset[int]:
-        with _beside(self._context) as connection:
-            return jobs.positions_left(self._context, connection)
+        with _beside(self._step.context) as connection:
+            return jobs.positions_left(Step(self._step.context, connection))
 
     def _of_run(self, events: Mapping[int, str]) -> frozenset[int]:
-        types = _types_of(self._context, self._plan)
+        types = _types_of(self._step.context, self._plan)
         return frozenset(position for position, event_type in events.items() if event_type in types)
 
     def _drained(self, pause: Pause) -> None:
@@ -231,5 +230,5 @@ class Drain:
             )
         if aside := self._projectors.too_many_dead_letters():
             raise VerificationFailed("blue is live and untouched:\n" + "\n".join(aside))
-        if orphaned := self._context.dialect.rows_orphaned_by_swap(self._connection, self._tables):
+        if orphaned := self._step.dialect.rows_orphaned_by_swap(self._step.connection, self._tables):
             raise VerificationFailed("blue is live and untouched:\n" + "\n".join(orphaned))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from projection_rebuild.ledger import RunState
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.signals import SWAP_NOW, TRAFFIC
+from projection_rebuild.run.step import open_step
 from projection_rebuild.traffic.low_traffic import Outcome, Verdict, Waiting, judge
 from projection_rebuild.traffic.probe import traffic
 from projection_rebuild.verification.fresh_proof import look_again
@@ -20,17 +21,17 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
     :raises Diverged: green is no longer what the events make
     """
     section = context.spec.low_traffic
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.VERIFIED)
         look_again(context)
-        said = context.ledger.signals.all(connection, context.run_id).get(SWAP_NOW)
+        said = step.ledger.signals.all().get(SWAP_NOW)
         if said or run.record.options.swap_now:
             who = f"{said.by} said" if said else "chosen for this run"
             return Verdict(Outcome.PASS, f"swap now ({who}): not waiting for low traffic", waiting)
         tables = context.table_sets(context.plan_of(run))
-        seen = traffic(context, connection, tables, waiting.earlier)
+        seen = traffic(step, tables, waiting.earlier)
         found = judge(section, context.spec.window_zone, seen, waiting)
-        context.ledger.signals.send(connection, context.run_id, TRAFFIC, _noted(found))
+        step.ledger.signals.send(TRAFFIC, _noted(found))
     return found
 
 

@@ -8,12 +8,11 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import PauseTooLong, TablesBusy
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 
 def finish_at_once(
-    context: Context,
-    connection: sa.Connection,
+    step: Step,
     statements: Sequence[str],
     run: Callable[[str, timedelta], None],
     left: Callable[[], float],
@@ -23,7 +22,7 @@ def finish_at_once(
     :param run: executes one, within a time
     :param left: the seconds for which the writers may still wait
     """
-    dialect, shortest = context.dialect, context.spec.swap.lock_timeout
+    dialect, shortest = step.dialect, step.spec.swap.lock_timeout
     try:
         for statement in statements:
             seconds = left()
@@ -33,6 +32,6 @@ def finish_at_once(
     except (sa.exc.DBAPIError, TablesBusy, PauseTooLong) as error:
         if isinstance(error, sa.exc.DBAPIError) and not dialect.is_lock_timeout(error):
             raise
-        context.log("foreign keys and the names of constraints could not be put right at once; reconcile does it")
+        step.log("foreign keys and the names of constraints could not be put right at once; reconcile does it")
         # The last statements would have made these settings anew.
-        dialect.set_up(connection)
+        dialect.set_up(step.connection)

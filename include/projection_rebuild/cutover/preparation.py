@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from projection_rebuild.errors import VerificationFailed
 from projection_rebuild.model.positions import BEGINNING, Place
 from projection_rebuild.replay.catch_up import CatchUp
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 RECOUNTED = 10_000
 """So many of the newest events are counted once more while the writers are held."""
@@ -28,27 +26,29 @@ class Counted:
     by_type: dict[str, int]
 
 
-def count_ahead(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> Counted:
+def count_ahead(step: Step, stopped: Callable[[], bool]) -> Counted:
     """The long count, taken before anybody waits; within the swap only the newest events are left to be counted."""
-    projectors = CatchUp(context, connection, context.plan_of(context.ledger.runs.get(connection, context.run_id)))
+    projectors = CatchUp(step, step.context.plan_of(step.ledger.runs.get()))
     projectors.catch_up(stopped)
-    position = context.store.place_before(RECOUNTED, projectors.position)
-    return Counted(position, context.store.counts(BEGINNING, position))
+    position = step.context.store.place_before(RECOUNTED, projectors.position)
+    return Counted(position, step.context.store.counts(BEGINNING, position))
 
 
-def refuse_orphans(context: Context, connection: sa.Connection, stopped: Callable[[], bool]) -> None:
+def refuse_orphans(step: Step, stopped: Callable[[], bool]) -> None:
     """Looks once more at the foreign keys to tables beside the run: nothing has held these to green since it was
     verified.
 
     :raises VerificationFailed: rows of green have lost their parents
     """
-    plan = context.plan_of(context.ledger.runs.get(connection, context.run_id))
-    tables = context.table_sets(plan)
+    plan = step.context.plan_of(step.ledger.runs.get())
+    tables = step.context.table_sets(plan)
     for look in range(LOOKS):
         if look:
             # What was deleted together with a parent may just not have come to green yet.
-            CatchUp(context, connection, plan).catch_up(stopped)
-        found = [f"{table.blue}, {key}" for table in tables for key in context.dialect.orphans(connection, table, tables)]
+            CatchUp(step, plan).catch_up(stopped)
+        found = [
+            f"{table.blue}, {key}" for table in tables for key in step.dialect.shadow.orphans(step.connection, table, tables)
+        ]
         if not found:
             return
     raise VerificationFailed(

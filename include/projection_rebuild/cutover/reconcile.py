@@ -17,6 +17,7 @@ from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, said
 from projection_rebuild.model.results import Reconciliation, SwapResult
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow.retire import when_free
 from projection_rebuild.spec.live_writer import LiveWriter
 
@@ -31,15 +32,15 @@ def reconcile(context: Context) -> Reconciliation:
     :raises FenceLost: all is done and recorded, but events may be missing from the new tables
     :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the swap is on the retired one
     """
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.SWITCHED)
         plan = context.plan_of(run)
         tables = context.table_sets(plan)
-        findings = _put_right(context, connection, plan)
+        findings = _put_right(step, plan)
         swapped = run.swap_result
         findings += [
             f"{name} stopped at {said(checkpoint.position)} and not at {said(swapped.position)}, where the switch was"
-            for name, checkpoint in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
+            for name, checkpoint in step.ledger.checkpoints.of_projectors().items()
             if checkpoint.position != swapped.position
         ]
         late = _late(context, plan, run)
@@ -50,22 +51,22 @@ def reconcile(context: Context) -> Reconciliation:
             )
         if swapped.in_doubt:
             findings.append(in_doubt(swapped))
-        left = _still_left_on_old(context, connection, plan, swapped)
+        left = _still_left_on_old(step, plan, swapped)
         findings += left
         since = context.store.counts(swapped.position, context.store.newest())
         found = Reconciliation(
             appended_since=_of_run(context, plan, since),
             late=late,
-            rows={table.blue: context.dialect.row_count(connection, table.schema, table.blue) for table in tables},
+            rows={table.blue: context.dialect.inspector.row_count(step.connection, table.schema, table.blue) for table in tables},
             findings=findings,
         )
-        with context.dialect.transaction(connection):
+        with context.dialect.transaction(step.connection):
             if not run.state.is_reconciled:
-                context.ledger.runs.move(connection, context.run_id, RunState.RECONCILED, reconciliation=found)
+                step.ledger.runs.move(RunState.RECONCILED, reconciliation=found)
             # From here on only the retention waits, and that must not block the next rebuild. Tables may have been dropped before.
-            context.ledger.claims.release(connection, context.run_id)
+            step.ledger.claims.release()
             if plan.part:
-                context.ledger.partial_rebuilds.forget(connection, context.run_id)
+                step.ledger.partial_rebuilds.forget()
     if swapped.in_doubt:
         raise FenceLost(in_doubt(swapped))
     if left:
@@ -73,42 +74,42 @@ def reconcile(context: Context) -> Reconciliation:
     return found
 
 
-def finish_dead(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> None:
+def finish_dead(step: Step, is_over: Callable[[str], bool]) -> None:
     """Brings dead runs of this rebuild to their end that were stopped within or right after their swap.
 
     Until then the live tables may lack foreign keys, and the retired ones are all that is known of them.
     """
-    ledger = context.ledger
-    if not ledger.exists(connection):
+    ledger = step.ledger
+    if not ledger.exists():
         return
-    tables = [table for projector in context.projectors.values() for table in projector.tables()]
-    for holder in sorted({holder for table in tables if (holder := ledger.claims.holder(connection, table)) is not None}):
-        run = ledger.runs.find(connection, holder)
-        if holder == context.run_id or run is None or run.state not in INTERRUPTED_AT_SWITCH or not is_over(holder):
+    tables = [table for projector in step.context.projectors.values() for table in projector.tables()]
+    for holder in sorted({holder for table in tables if (holder := ledger.claims.holder(table)) is not None}):
+        run = ledger.of(holder).runs.find()
+        if holder == step.run_id or run is None or run.state not in INTERRUPTED_AT_SWITCH or not is_over(holder):
             continue
         # One that needs the spec as it was is left to a person, who is told of it where its tables are claimed.
-        if run.rebuild != context.spec.rebuild or context.edited(run):
+        if run.rebuild != step.spec.rebuild or step.context.edited(run):
             continue
         plan = run.record.plan
-        context.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
-        dead = replace(context, run_id=holder)
-        if switched_already(dead, connection, dead.switched_sets(plan)):
+        step.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
+        dead = replace(step.context, run_id=holder)
+        if switched_already(Step(dead, step.connection), dead.switched_sets(plan)):
             try:
-                context.log(reconcile(dead).describe())
+                step.log(reconcile(dead).describe())
             except (FenceLost, LeftOnOld) as error:
                 # It is recorded; if events are missing, this run is what it asks for.
-                context.log(str(error))
+                step.log(str(error))
 
 
-def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+def _put_right(step: Step, plan: Plan) -> list[str]:
     """Does what could not be done within the swap; what the rows do not allow is a finding, and done by a later call."""
     findings = []
-    switched = context.switched_sets(plan)
-    cutover = context.dialect.cutover
-    for statement in context.dialect.after_swap(connection, switched):
+    switched = step.context.switched_sets(plan)
+    cutover = step.dialect.cutover
+    for statement in step.dialect.after_swap(step.connection, switched):
         try:
             names = [table.blue for table in switched]
-            when_free(context, names, partial(cutover.run_at_work, connection, switched, statement, AT_WORK))
+            when_free(step.context, names, partial(cutover.run_at_work, step.connection, switched, statement, AT_WORK))
         except sa.exc.IntegrityError as error:
             trouble = trouble_of(error)
             findings.append(
@@ -116,11 +117,11 @@ def _put_right(context: Context, connection: sa.Connection, plan: Plan) -> list[
                 "the others, then run reconcile again"
             )
     # Keys that were added without a look at the rows.
-    lives = [replace(table, green=table.blue) for table in context.table_sets(plan)]
+    lives = [replace(table, green=table.blue) for table in step.context.table_sets(plan)]
     findings += [
         f"{table.blue} has rows that have lost their parents since verification, by the foreign key {key}. Correct them, then run "
         "reconcile again"
-        for table, key in cutover.unvalidated_orphans(connection, lives)
+        for table, key in cutover.unvalidated_orphans(step.connection, lives)
     ]
     return findings
 
@@ -136,9 +137,9 @@ def _late(context: Context, plan: Plan, run: Run) -> int:
     return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
 
 
-def _still_left_on_old(context: Context, connection: sa.Connection, plan: Plan, swapped: SwapResult) -> list[str]:
+def _still_left_on_old(step: Step, plan: Plan, swapped: SwapResult) -> list[str]:
     """What somebody did to a live table within its swap, as long as nobody has put it right."""
-    now = context.dialect.left_on_old(connection, context.switched_sets(plan)) if swapped.left_on_old else []
+    now = step.dialect.left_on_old(step.connection, step.context.switched_sets(plan)) if swapped.left_on_old else []
     return [
         f"{each}: somebody changed the live table at the very moment of the switch, when nothing could keep him from it. Do the same to the "
         "table that is live now, and take it off the retired one (or undo it there), then run reconcile again"

@@ -12,7 +12,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from projection_rebuild.cutover.reconcile import finish_dead
-from projection_rebuild.errors import PlanError, StepOrderError
+from projection_rebuild.errors import OldTableGone, PlanError, StoppedAtCutover, UnknownRun
 from projection_rebuild.ledger import Retired, Run, RunState
 from projection_rebuild.model.findings import Finding, refusal, refuse
 from projection_rebuild.model.names import TableSet
@@ -22,6 +22,7 @@ from projection_rebuild.replay.catch_up import CatchUp
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
 from projection_rebuild.run.statements import planned_swap, printed, within
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow import live_tables
 from projection_rebuild.shadow.clone import drop_leftover
 from projection_rebuild.shadow.retire import when_free
@@ -30,10 +31,10 @@ from projection_rebuild.spec.options import RunOptions
 
 def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:
     """See :meth:`projection_rebuild.rebuild.Rebuild.plan_rollback`."""
-    with context.dialect.connect() as connection:
+    with open_step(context) as step:
         if not options.dry_run:
-            finish_dead(context, connection, is_over)
-        target, retired = _target(context, connection, of)
+            finish_dead(step, is_over)
+        target, retired = _target(step, of)
         before = target.record.plan
         if before.forms:
             raise PlanError(
@@ -42,8 +43,8 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
                 "(`structure`) and trigger a rebuild: it is made from the events, and is switched in as this one was"
             )
         left = target.left_behind
-        refuse(_refusals(context, connection, before, retired), f"the switch of {target.run_id} cannot be taken back")
-        above = {*left.above, *_applied_before(context, connection, target)}
+        refuse(_refusals(step, before, retired), f"the switch of {target.run_id} cannot be taken back")
+        above = {*left.above, *_applied_before(step, target)}
         head = context.store.newest()
         made = Plan(
             rebuild=context.spec.rebuild,
@@ -58,93 +59,89 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
             already=sorted(above) if context.spec.live_writer.checkpoint is None else [],
         )
         if options.dry_run:
-            return made.model_copy(update={"sql": _statements(context, connection, context.switched_sets(made))})
-        begin(context, connection, made, options, is_over, by)
+            return made.model_copy(update={"sql": _statements(step, context.switched_sets(made))})
+        begin(step, made, options, is_over, by)
     return made
 
 
-def _statements(context: Context, connection: sa.Connection, tables: list[TableSet]) -> list[str]:
+def _statements(step: Step, tables: list[TableSet]) -> list[str]:
     """The DDL of a rollback. Its foreign keys are made before the renames, which take them along."""
-    dialect, retired = context.dialect, [replace(table, green=table.old) for table in tables]
-    keys = [each for table in retired for each in dialect.constrain_green(connection, table, retired)]
-    back = dialect.restore_names(connection, tables)
+    dialect, retired = step.dialect, [replace(table, green=table.old) for table in tables]
+    keys = [each for table in retired for each in dialect.shadow.constrain_green(step.connection, table, retired)]
+    back = dialect.restore_names(step.connection, tables)
     # Both halves may free a name.
-    before = [each for each in dialect.before_swap(connection, tables) if each not in back]
-    return printed(context, connection, [*keys, *within(context, back), *before, *planned_swap(context, connection, tables)])
+    before = [each for each in dialect.before_swap(step.connection, tables) if each not in back]
+    return printed(step, [*keys, *within(step.context, back), *before, *planned_swap(step, tables)])
 
 
-def _applied_before(context: Context, connection: sa.Connection, target: Run) -> list[int]:
+def _applied_before(step: Step, target: Run) -> list[int]:
     """What this very run had applied above its checkpoints when it was planned before, in attempts at its swap that were given up."""
-    before = context.ledger.runs.find(connection, context.run_id) if context.ledger.exists(connection) else None
+    before = step.ledger.runs.find() if step.ledger.exists() else None
     if before is None or (plan := before.record.plan).rolls_back != target.run_id:
         return []
     return plan.already or []
 
 
-def _target(context: Context, connection: sa.Connection, of: str | None) -> tuple[Run, list[Retired]]:
+def _target(step: Step, of: str | None) -> tuple[Run, list[Retired]]:
     """The run whose swap is to be taken back, and what it retired."""
-    ours = {table for projector in context.projectors.values() for table in projector.tables()}
-    found = (
-        [each for each in context.ledger.owned_tables.retired(connection) if each.table in ours]
-        if context.ledger.exists(connection)
-        else []
-    )
+    ours = {table for projector in step.context.projectors.values() for table in projector.tables()}
+    found = [each for each in step.ledger.owned_tables.retired() if each.table in ours] if step.ledger.exists() else []
     if of is None and not found:
         raise PlanError(
             "there is nothing to take back: no switch of these tables has kept its old ones, or they are dropped by now"
         )
     wanted = of or max(found, key=lambda each: each.retired_at).run_id
-    run = context.ledger.runs.find(connection, wanted)
+    run = step.ledger.of(wanted).runs.find()
     if run is None:
         raise PlanError(f"the ledger has no run {wanted}; runs whose old tables are kept: {_names(found)}")
-    if wanted == context.run_id:
+    if wanted == step.run_id:
         raise PlanError("this run has switched already; to go forward again, trigger a new rollback")
     if run.record.left_behind is None or not run.state.has_switched:
         raise PlanError(
             f"the ledger does not know what the old tables of {wanted} hold: it has not switched, or was planned anew since"
         )
-    return run, context.ledger.owned_tables.retired(connection, run_id=wanted)
+    return run, step.ledger.owned_tables.retired(run_id=wanted)
 
 
 def _names(retired: list[Retired]) -> str:
     return ", ".join(sorted({each.run_id for each in retired})) or "none"
 
 
-def _refusals(context: Context, connection: sa.Connection, plan: Plan, retired: list[Retired]) -> list[Finding]:
+def _refusals(step: Step, plan: Plan, retired: list[Retired]) -> list[Finding]:
     """Why the old tables of a run cannot become live again."""
     kept = {each.table: each for each in retired}
     refusals: list[Finding] = []
-    for table in context.switched_sets(plan):
+    for table in step.context.switched_sets(plan):
         old = kept.get(table.blue)
         if old is None:
-            later = context.ledger.owned_tables.retired(connection, old=table.old)
+            later = step.ledger.owned_tables.retired(old=table.old)
             who = f"{later[0].old} is what the run {later[0].run_id} has retired since, take that one back first" if later else ""
             refusals.append(refusal(table.blue, "its old table has been dropped", who))
         else:
-            refusals += _not_the_same(context, connection, old)
+            refusals += _not_the_same(step, old)
     refusals += [
         refusal("", f"{name} is no projector of this spec any more; its tables cannot be brought up to date")
         for name in plan.projectors
-        if name not in context.projectors
+        if name not in step.context.projectors
     ]
     if refusals:
         return refusals
     return [
-        *_missing_columns(context, connection, plan, kept),
-        *context.dialect.unsupported_objects(connection, context.switched_sets(plan)),
+        *_missing_columns(step, plan, kept),
+        *step.dialect.dependents.unsupported_objects(step.connection, step.context.switched_sets(plan)),
     ]
 
 
-def _not_the_same(context: Context, connection: sa.Connection, old: Retired) -> Iterator[Finding]:
-    if not context.dialect.table_exists(connection, context.schema, old.old):
+def _not_the_same(step: Step, old: Retired) -> Iterator[Finding]:
+    if not step.dialect.inspector.table_exists(step.connection, step.schema, old.old):
         yield refusal(old.table, f"there is no table {old.old} any more; somebody has dropped it")
-    elif old.identity not in (None, context.dialect.identity(connection, context.schema, old.old)):
+    elif old.identity not in (None, step.dialect.inspector.identity(step.connection, step.schema, old.old)):
         yield refusal(old.table, f"{old.old} is not the table that was retired; somebody has put another one in its place")
 
 
-def _missing_columns(context: Context, connection: sa.Connection, plan: Plan, kept: dict[str, Retired]) -> Iterator[Finding]:
-    for kind in [kind for name in plan.projectors for kind in context.projector(name).kinds()]:
-        there = context.dialect.columns(connection, context.schema, kept[kind.table].old)
+def _missing_columns(step: Step, plan: Plan, kept: dict[str, Retired]) -> Iterator[Finding]:
+    for kind in [kind for name in plan.projectors for kind in step.context.projector(name).kinds()]:
+        there = step.dialect.inspector.columns(step.connection, step.schema, kept[kind.table].old)
         if missing := [name for name in kind.columns if name not in there]:
             yield refusal(
                 kind.table,
@@ -161,122 +158,120 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
     :raises StepOrderError: the run is in the middle of its swap, is no rollback, or the old tables are gone
     :raises ClaimRefused: another run has taken the tables over
     """
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get()
         plan = context.plan_of(run)
         if run.state.has_switched:
             context.log("this run has switched already; there is nothing to bring back")
             return run.swap_result.position
         if run.state.in_doubt or plan.rolls_back is None:
-            raise StepOrderError(
+            raise StoppedAtCutover(
                 f"the run {context.run_id} is {run.state} and no rollback that begins; retry atomic_swap before anything else"
             )
         tables = context.switched_sets(plan)
-        context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
-        live_tables.refuse_at_once(context, connection, tables, run)
-        plan = _restore(context, connection, plan, tables)
+        step.ledger.claims.claim([table.blue for table in tables])
+        live_tables.refuse_at_once(step, tables, run)
+        plan = _restore(step, plan, tables)
         for table in tables:
-            for statement in context.dialect.index_green(connection, table):
-                context.dialect.run(connection, statement)
-        projectors = CatchUp(context, connection, plan)
+            for statement in context.dialect.shadow.index_green(step.connection, table):
+                context.dialect.run(step.connection, statement)
+        projectors = CatchUp(step, plan)
         context.log(f"the old tables stand at {said(projectors.position)}")
         projectors.catch_up(stopped)
         # Where retired tables let go of their foreign keys.
         for table in tables:
-            for statement in context.dialect.constrain_green(connection, table, tables):
-                context.dialect.run(connection, statement)
-        with context.dialect.transaction(connection):
-            context.ledger.runs.move_unless_switching(connection, context.run_id, RunState.VERIFIED)
+            for statement in context.dialect.shadow.constrain_green(step.connection, table, tables):
+                context.dialect.run(step.connection, statement)
+        with context.dialect.transaction(step.connection):
+            step.ledger.runs.move_unless_switching(RunState.VERIFIED)
         context.log(f"the old tables are up to date at {said(projectors.position)}")
         return projectors.position
 
 
-def _restore(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> Plan:
+def _restore(step: Step, plan: Plan, tables: list[TableSet]) -> Plan:
     """Renames what still has its old name, sets the checkpoints, and takes over from a rollback that stopped half-way.
 
     :returns: the plan, with what that rollback has projected already
     """
-    dialect, ledger = context.dialect, context.ledger
-    waiting = [table for table in tables if not _is_back(context, connection, plan, table)]
+    dialect, ledger = step.dialect, step.ledger
+    waiting = [table for table in tables if not _is_back(step, plan, table)]
     for table in waiting:
-        if not dialect.table_exists(connection, table.schema, table.old):
-            raise StepOrderError(f"{table.old} is gone: it cannot be taken back any more. Blue is live and untouched")
+        if not dialect.inspector.table_exists(step.connection, table.schema, table.old):
+            raise OldTableGone(f"{table.old} is gone: it cannot be taken back any more. Blue is live and untouched")
     for table in reversed(waiting):
-        drop_leftover(context, connection, table)
+        drop_leftover(step, table)
     for table in waiting:
         # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
-        ledger.owned_tables.add_green(connection, context.run_id, table.green)
+        ledger.owned_tables.add_green(table.green)
     if waiting:
-        with dialect.short_lock_wait(connection, context.spec.swap.lock_timeout):
-            when_free(context, [table.old for table in waiting], lambda: _rename(context, connection, waiting))
-    with dialect.transaction(connection):
-        _rename_in_ledger(context, connection, tables)
-        plan = plan.model_copy(update={"already": _set_checkpoints(context, connection, plan, tables)})
+        with dialect.short_lock_wait(step.connection, step.spec.swap.lock_timeout):
+            when_free(step.context, [table.old for table in waiting], lambda: _rename(step, waiting))
+    with dialect.transaction(step.connection):
+        _rename_in_ledger(step, tables)
+        plan = plan.model_copy(update={"already": _set_checkpoints(step, plan, tables)})
         # By the first attempt; a later one does not take another table for the live one.
-        before = ledger.runs.get(connection, context.run_id).record.live_tables
-        live = before or live_tables.identities(context, connection, tables)
-        ledger.runs.move(connection, context.run_id, RunState.CLONED, plan=plan, live_tables=live)
+        before = ledger.runs.get().record.live_tables
+        live = before or live_tables.identities(step, tables)
+        ledger.runs.move(RunState.CLONED, plan=plan, live_tables=live)
     return plan
 
 
-def _is_back(context: Context, connection: sa.Connection, plan: Plan, table: TableSet) -> bool:
+def _is_back(step: Step, plan: Plan, table: TableSet) -> bool:
     """Whether the table has green's name already, by this rollback or by another one of the same swap."""
-    if context.dialect.table_exists(connection, table.schema, table.old):
+    if step.dialect.inspector.table_exists(step.connection, table.schema, table.old):
         return False
-    by = context.ledger.owned_tables.run_of_green(connection, table.green)
-    run = context.ledger.runs.find(connection, by) if by else None
-    there = context.dialect.table_exists(connection, table.schema, table.green)
+    by = step.ledger.owned_tables.run_of_green(table.green)
+    run = step.ledger.of(by).runs.find() if by else None
+    there = step.dialect.inspector.table_exists(step.connection, table.schema, table.green)
     return there and run is not None and run.record.plan.rolls_back == plan.rolls_back
 
 
-def _rename(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
-    dialect = context.dialect
-    with dialect.ddl_transaction(connection):
-        for statement in dialect.restore_names(connection, tables):
-            dialect.run(connection, statement)
+def _rename(step: Step, tables: list[TableSet]) -> None:
+    dialect = step.dialect
+    with dialect.ddl_transaction(step.connection):
+        for statement in dialect.restore_names(step.connection, tables):
+            dialect.run(step.connection, statement)
 
 
-def _rename_in_ledger(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+def _rename_in_ledger(step: Step, tables: list[TableSet]) -> None:
     for table in tables:
-        context.ledger.owned_tables.rename_retired(connection, table.old, table.green)
+        step.ledger.owned_tables.rename_retired(table.old, table.green)
 
 
-def _set_checkpoints(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> list[int] | None:
+def _set_checkpoints(step: Step, plan: Plan, tables: list[TableSet]) -> list[int] | None:
     """Returns the positions above the checkpoints whose events are in the tables already."""
-    ledger = context.ledger
-    before = ledger.owned_tables.run_of_green(connection, tables[0].green)
+    ledger = step.ledger
+    before = ledger.owned_tables.run_of_green(tables[0].green)
     for table in tables:
-        ledger.owned_tables.add_green(connection, context.run_id, table.green)
-    if before not in (None, context.run_id) and ledger.checkpoints.of_projectors(connection, str(before)):
-        ledger.checkpoints.hand_over(connection, str(before), context.run_id)
+        ledger.owned_tables.add_green(table.green)
+    if before not in (None, step.run_id) and ledger.of(str(before)).checkpoints.of_projectors():
+        ledger.of(str(before)).checkpoints.hand_over(step.run_id)
         # It may have drained past appends that were still open, and then not swapped.
-        if (dead := ledger.runs.find(connection, str(before))) is not None:
+        if (dead := ledger.of(str(before)).runs.find()) is not None:
             return dead.record.plan.already
-    elif ledger.checkpoints.of_projectors(connection, context.run_id):
-        ledger.checkpoints.fence(connection, context.run_id)
+    elif ledger.checkpoints.of_projectors():
+        ledger.checkpoints.fence()
     else:
-        ledger.checkpoints.begin(connection, context.run_id, _start(context, connection, plan, tables))
+        ledger.checkpoints.begin(_start(step, plan, tables))
     return plan.already
 
 
-def _start(context: Context, connection: sa.Connection, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Place, int]]:
+def _start(step: Step, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Place, int]]:
     """Where the retired tables stood when they were live last: position, and events that they hold, by projector."""
-    target = context.ledger.runs.find(connection, str(plan.rolls_back))
+    target = step.ledger.of(str(plan.rolls_back)).runs.find()
     if target is None:
-        raise StepOrderError(f"the ledger no longer has the run {plan.rolls_back}; its switch cannot be taken back")
+        raise UnknownRun(f"the ledger no longer has the run {plan.rolls_back}; its switch cannot be taken back")
     left = target.left_behind
-    consumers = context.spec.live_writer.checkpoint
+    consumers = step.spec.live_writer.checkpoint
     if consumers is None:
-        return {name: (left.settled, _handled(context, name, left.events)) for name in plan.projectors}
+        return {name: (left.settled, _handled(step.context, name, left.events)) for name in plan.projectors}
     # Consumers wrote where they were beside what they wrote.
-    table = sa.table(
-        tables[-1].green, sa.column(consumers.name_column), sa.column(consumers.position_column), schema=context.schema
-    )
+    table = sa.table(tables[-1].green, sa.column(consumers.name_column), sa.column(consumers.position_column), schema=step.schema)
     # A consumer that has NULL there has not begun.
-    positions = {str(name): None if at is None else int(at) for name, at in connection.execute(sa.select(table))}
+    positions = {str(name): None if at is None else int(at) for name, at in step.connection.execute(sa.select(table))}
     started = {name: positions[consumers.names[name]] for name in plan.projectors}
-    return {name: (at, _handled(context, name, context.store.counts(BEGINNING, at))) for name, at in started.items()}
+    return {name: (at, _handled(step.context, name, step.context.store.counts(BEGINNING, at))) for name, at in started.items()}
 
 
 def _handled(context: Context, projector: str, events: dict[str, int]) -> int:

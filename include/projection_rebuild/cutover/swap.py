@@ -22,6 +22,7 @@ from projection_rebuild.ledger import RunState
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.results import SwapResult
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow.live_tables import Readiness, refuse_at_once
 from projection_rebuild.verification.fresh_proof import look_before_switch
 
@@ -37,56 +38,54 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified
     """
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get(requires=RunState.VERIFIED)
         tables = context.switched_sets(context.plan_of(run))
-        if done := switched_already(context, connection, tables):
-            _finish(context, connection, tables)
+        if done := switched_already(step, tables):
+            _finish(step, tables)
             return done
-        refuse_at_once(context, connection, tables, run)
-        retired_names.superseded(context, connection, tables)
+        refuse_at_once(step, tables, run)
+        retired_names.superseded(step, tables)
         # Refuses what has been changed, before anybody is held or anything is dropped.
-        readiness = Readiness(context, connection, tables)
+        readiness = Readiness(step, tables)
         readiness.look()
         try:
-            result = _attempt_until_done(context, connection, tables, readiness, stopped)
+            result = _attempt_until_done(step, tables, readiness, stopped)
         except CloneError:
             # Changed since then. Where DDL commits by itself the ledger says already that the swap has begun.
-            switched_already(context, connection, tables)
+            switched_already(step, tables)
             raise
     context.log(result.describe())
     return result
 
 
-def _finish(context: Context, connection: sa.Connection, tables: list[TableSet]) -> None:
+def _finish(step: Step, tables: list[TableSet]) -> None:
     """What the worker has left to do that swapped these tables and was stopped right after it."""
-    cutover, pause = context.dialect.cutover, Pause(context.spec.swap.max_pause)
-    run = partial(cutover.run_at_work, connection, tables)
-    left_overs.finish_at_once(context, connection, cutover.left_over(connection, tables), run, pause.left)
+    cutover, pause = step.dialect.cutover, Pause(step.spec.swap.max_pause)
+    run = partial(cutover.run_at_work, step.connection, tables)
+    left_overs.finish_at_once(step, cutover.left_over(step.connection, tables), run, pause.left)
 
 
-def _attempt_until_done(
-    context: Context, connection: sa.Connection, tables: list[TableSet], readiness: Readiness, stopped: Callable[[], bool]
-) -> SwapResult:
-    counted = preparation.count_ahead(context, connection, stopped)
-    waits.wait_for_snapshots(context, connection)
-    waits.wait_for_maintenance(context, connection, tables, stopped)
-    preparation.refuse_orphans(context, connection, stopped)
-    look_before_switch(context)
-    retired_names.drop_before(context, connection, tables)
+def _attempt_until_done(step: Step, tables: list[TableSet], readiness: Readiness, stopped: Callable[[], bool]) -> SwapResult:
+    counted = preparation.count_ahead(step, stopped)
+    waits.wait_for_snapshots(step)
+    waits.wait_for_maintenance(step, tables, stopped)
+    preparation.refuse_orphans(step, stopped)
+    look_before_switch(step.context)
+    retired_names.drop_before(step, tables)
     retrying = Retrying(
-        stop=stop_after_attempt(context.spec.swap.attempts),
+        stop=stop_after_attempt(step.spec.swap.attempts),
         wait=wait_random_exponential(multiplier=0.05, max=2),
-        retry=retry_if_exception(partial(undone.can_be_retried, context)),
-        before_sleep=_telling(context),
+        retry=retry_if_exception(partial(undone.can_be_retried, step.context)),
+        before_sleep=_telling(step.context),
     )
     try:
         for attempt in retrying:
             with attempt:
-                context.dialect.renew(connection)
+                step.dialect.renew(step.connection)
                 # The last one may have failed after its swap, where that commits by itself.
-                if done := switched_already(context, connection, tables):
+                if done := switched_already(step, tables):
                     return done
                 if stopped():
                     raise Interrupted(
@@ -95,12 +94,12 @@ def _attempt_until_done(
                 readiness.look()
                 with readiness.held():
                     number = attempt.retry_state.attempt_number
-                    return Attempt(context, connection, tables, counted, readiness, number).run(stopped)
+                    return Attempt(step, tables, counted, readiness, number).run(stopped)
     except RetryError as error:
-        context.dialect.renew(connection)
-        if done := switched_already(context, connection, tables):
+        step.dialect.renew(step.connection)
+        if done := switched_already(step, tables):
             return done
-        raise _given_up(context, connection, tables, error.last_attempt.exception()) from None
+        raise _given_up(step, tables, error.last_attempt.exception()) from None
     raise AssertionError("tenacity ends in a result or an error")
 
 
@@ -124,7 +123,7 @@ def _telling(context: Context) -> Callable[[RetryCallState], None]:
     return tell
 
 
-def _given_up(context: Context, connection: sa.Connection, tables: list[TableSet], last: BaseException | None) -> BaseException:
+def _given_up(step: Step, tables: list[TableSet], last: BaseException | None) -> BaseException:
     """What is said when no attempt has succeeded.
 
     :param last: what the last one ended with
@@ -132,10 +131,10 @@ def _given_up(context: Context, connection: sa.Connection, tables: list[TableSet
     if isinstance(last, TablesChanged) and isinstance(last.__cause__, sa.exc.DBAPIError):
         # What the database did not find need not be anything that a look sees.
         return last.__cause__
-    why = undone.reason(context, last)
-    if at_work := waits.maintenance(context, connection, tables):
+    why = undone.reason(step.context, last)
+    if at_work := waits.maintenance(step, tables):
         why += f" (now at work there: {'; '.join(at_work)})"
     return SwapNotPossible(
-        f"no switch within {context.spec.swap.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
+        f"no switch within {step.spec.swap.attempts} attempts: at the last one {why}. Blue is live and untouched, green stays. Look for "
         "long queries and idle transactions on these tables, then retry; or raise swap.attempts or swap.max_pause"
     )

@@ -250,6 +250,60 @@ class StepOrderError(RebuildError):
     code = "PR-ORDER-01"
 
 
+class UnknownRun(StepOrderError):
+    """The ledger does not know the run; it was never planned, or its record is gone."""
+
+    code = "PR-ORDER-02"
+
+
+class RunGivenUp(StepOrderError):
+    """The run was given up, or another run has taken over its tables."""
+
+    code = "PR-ORDER-03"
+
+
+class StoppedAtCutover(StepOrderError):
+    """The run was stopped within its cutover, or after it and before reconcile. It has to come to its end first."""
+
+    code = "PR-ORDER-04"
+
+
+class CutoverBegun(StepOrderError):
+    """The run's cutover has begun, so what an operator asks for comes too late."""
+
+    code = "PR-ORDER-05"
+
+
+class NotReplayed(StepOrderError):
+    """A projector that the step needs is not replayed to the end, or its tables were not cloned."""
+
+    code = "PR-ORDER-06"
+
+
+class ProgramCutShort(StepOrderError):
+    """The last call of an external program did not end, so nobody knows what its tables hold."""
+
+    code = "PR-ORDER-07"
+
+
+class ForeignOldTable(StepOrderError):
+    """A table that no run has retired has the name that the cutover gives to the old table."""
+
+    code = "PR-ORDER-08"
+
+
+class OldTableGone(StepOrderError):
+    """An old table that a rollback takes back is not there any more."""
+
+    code = "PR-ORDER-09"
+
+
+class StoreEmpty(StepOrderError):
+    """The event store is empty, so no part of a table can be rebuilt from it."""
+
+    code = "PR-ORDER-10"
+
+
 class Interrupted(RebuildError):
     """The step was asked to stop; what it had committed stays, and a retry goes on from there."""
 

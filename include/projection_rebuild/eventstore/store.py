@@ -119,8 +119,8 @@ class EventStore:
         self._section = section
         self._decode = decoder_of(section)
         with reading(section.table), dialect.connect() as connection:
-            self._schema = section.db_schema or dialect.default_schema(connection)
-            types = dialect.column_types(connection, self._schema, section.table)
+            self._schema = section.db_schema or dialect.inspector.default_schema(connection)
+            types = dialect.inspector.column_types(connection, self._schema, section.table)
         self._columns = EventColumns(dialect, section, self._schema, types)
         self._table = self._columns.table
         self._position = self._columns.position
@@ -152,7 +152,7 @@ class EventStore:
         :raises PositionError: the position is higher than the ledger can store
         """
         with reading(self._section.table):
-            highest = self.dialect.settle(self._schema, self._section.table, self._section.columns.position, patience)
+            highest = self.dialect.events.settle(self._schema, self._section.table, self._section.columns.position, patience)
             head = _kept(highest, self.table)
             self._wait_for_holes(head)
         return head
@@ -229,7 +229,9 @@ class EventStore:
         :raises PositionError: it is higher than the ledger can store
         """
         with self._connected() as connection:
-            highest = self.dialect.newest_position(connection, self._schema, self._section.table, self._section.columns.position)
+            highest = self.dialect.events.newest_position(
+                connection, self._schema, self._section.table, self._section.columns.position
+            )
             return _kept(highest, self.table)
 
     def first(self) -> Place:
@@ -273,7 +275,7 @@ class EventStore:
     def estimate(self) -> int:
         """The number of events by the database's statistics, roughly; counts nothing."""
         with self._connected() as connection:
-            return self.dialect.row_estimate(connection, self._schema, self._section.table)
+            return self.dialect.inspector.row_estimate(connection, self._schema, self._section.table)
 
     def maintenance(self) -> list[str]:
         """Which maintenance blocks a fence while it runs; see :meth:`Dialect.maintenance`."""
@@ -290,7 +292,7 @@ class EventStore:
         with ExitStack() as stack:
             # Not around the yield: errors of the caller's block are no errors of reading.
             with reading(self._section.table):
-                fence = stack.enter_context(self.dialect.fence(self._schema, self._section.table, timeout, longest))
+                fence = stack.enter_context(self.dialect.events.fence(self._schema, self._section.table, timeout, longest))
             yield fence
             with reading(self._section.table):
                 stack.close()
@@ -458,7 +460,7 @@ class EventStore:
         :param count: how many shards divide the projector's events
         """
         with reading(self._section.table), self.dialect.connect() as connection:
-            number = self.dialect.shard_number(sa.cast(sa.literal(partition), sa.Text), count)
+            number = self.dialect.expressions.shard_number(sa.cast(sa.literal(partition), sa.Text), count)
             return int(connection.execute(sa.select(number)).scalar_one())
 
     def pages(
@@ -492,8 +494,8 @@ class EventStore:
         )
         if shard is not None:
             belongs = self._partition(shard.field)
-            query = query.add_columns(self.dialect.as_bytes(belongs)).where(
-                self.dialect.is_in_shard(belongs, shard.number, shard.count)
+            query = query.add_columns(self.dialect.expressions.as_bytes(belongs)).where(
+                self.dialect.expressions.is_in_shard(belongs, shard.number, shard.count)
             )
         with self._connected() as connection:
             while is_before(after, upto):

@@ -45,6 +45,7 @@ __all__ = [
     "Reports",
     "Retired",
     "Run",
+    "RunLedger",
     "RunRecord",
     "RunState",
     "Runs",
@@ -56,41 +57,69 @@ __all__ = [
 
 
 class Ledger:
-    """The ``projection_rebuild_*`` tables of one read-model database, one repository for each aggregate.
+    """The ``projection_rebuild_*`` tables of one read-model database.
 
     :param dialect: the database
     :param schema: where the tables are; the same schema as the read models
     """
 
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
-        self._dialect = dialect
-        self._schema = ledger_schema.tables_in(schema)
-        self.runs = Runs(dialect, self._schema)
-        self.claims = Claims(dialect, self._schema)
-        self.owned_tables = OwnedTables(dialect, self._schema)
-        self.checkpoints = Checkpoints(dialect, self._schema)
-        self.shards = Shards(dialect, self._schema, self.checkpoints)
-        self.dead_letters = DeadLetters(dialect, self._schema)
-        self.partial_rebuilds = PartialRebuilds(dialect, self._schema)
-        self.external_calls = ExternalCalls(dialect, self._schema)
-        self.signals = Signals(dialect, self._schema)
-        self.reports = Reports(dialect, self._schema)
+        self.dialect = dialect
+        self.schema = ledger_schema.tables_in(schema)
 
     @property
     def tables(self) -> list[str]:
         """The names of its tables."""
-        return [table.name for table in self._schema.tables]
+        return [table.name for table in self.schema.tables]
 
     def create(self, connection: sa.Connection) -> None:
         """Makes the tables that are missing, see :func:`projection_rebuild.ledger.schema.create`."""
-        ledger_schema.create(self._dialect, connection, self._schema)
+        ledger_schema.create(self.dialect, connection, self.schema)
 
-    def exists(self, connection: sa.Connection) -> bool:
+    def over(self, connection: sa.Connection, run_id: str) -> RunLedger:
+        """What it holds of one run, over one connection."""
+        return RunLedger(self, connection, run_id)
+
+
+class RunLedger:
+    """The ledger of one run over one connection, one repository for each aggregate.
+
+    :param ledger: the tables
+    :param connection: to the database; what is written is part of the transaction that is open on it
+    :param run_id: the run
+    """
+
+    def __init__(self, ledger: Ledger, connection: sa.Connection, run_id: str) -> None:
+        self._ledger = ledger
+        self._connection = connection
+        self._run_id = run_id
+        of_run = ledger.dialect, ledger.schema, connection, run_id
+        self.runs = Runs(*of_run)
+        self.claims = Claims(*of_run)
+        self.owned_tables = OwnedTables(*of_run)
+        self.checkpoints = Checkpoints(*of_run)
+        self.shards = Shards(*of_run)
+        self.dead_letters = DeadLetters(*of_run)
+        self.partial_rebuilds = PartialRebuilds(*of_run)
+        self.external_calls = ExternalCalls(*of_run)
+        self.signals = Signals(*of_run)
+        self.reports = Reports(*of_run)
+
+    def of(self, run_id: str) -> RunLedger:
+        """The ledger of another run over the same connection."""
+        return RunLedger(self._ledger, self._connection, run_id)
+
+    def create(self) -> None:
+        """Makes the tables that are missing."""
+        self._ledger.create(self._connection)
+
+    def exists(self) -> bool:
         """Whether any run has ever been planned here."""
-        return ledger_schema.exists(self._dialect, connection, self._schema.retired)
+        return ledger_schema.exists(self._ledger.dialect, self._connection, self._ledger.schema.retired)
 
-    def take_over(self, connection: sa.Connection, dead: str, heir: str) -> None:
-        """Gives all claims of a run that is over to another, and makes the dead run's workers stop at their next write."""
-        self.claims.hand_over(connection, dead, heir)
-        self.runs.give_up(connection, dead)
-        self.checkpoints.fence(connection, dead)
+    def take_over(self, dead: str) -> None:
+        """Gives this run all claims of a run that is over, and makes the dead run's workers stop at their next write."""
+        before = self.of(dead)
+        before.claims.hand_over(self._run_id)
+        before.runs.give_up()
+        before.checkpoints.fence()

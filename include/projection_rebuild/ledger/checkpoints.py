@@ -42,20 +42,20 @@ class Checkpoint:
 class Checkpoints(Repository):
     """The checkpoints by run and worker: a projector, or one of its shards."""
 
-    def begin(self, connection: sa.Connection, run_id: str, start: Mapping[str, tuple[Place, int]]) -> None:
+    def begin(self, start: Mapping[str, tuple[Place, int]]) -> None:
         """Puts every projector's checkpoint to its start, with a new token.
 
         :param start: place, and events up to it, by projector
         """
-        self.remove(connection, run_id)
+        self.remove()
         for projector, (position, events) in start.items():
-            self.add(connection, run_id, projector, position=position, head=position, events=events)
+            self.add(projector, position=position, head=position, events=events)
 
-    def add(self, connection: sa.Connection, run_id: str, worker: str, *, position: Place, head: Place, events: int) -> None:
+    def add(self, worker: str, *, position: Place, head: Place, events: int) -> None:
         """Adds the checkpoint of a worker that has none."""
-        connection.execute(
+        self._connection.execute(
             self._schema.checkpoints.insert().values(
-                run_id=run_id,
+                run_id=self._run_id,
                 projector=worker,
                 position=position,
                 head=head,
@@ -66,26 +66,24 @@ class Checkpoints(Repository):
             )
         )
 
-    def of_projectors(self, connection: sa.Connection, run_id: str) -> dict[str, Checkpoint]:
+    def of_projectors(self) -> dict[str, Checkpoint]:
         """A run's checkpoints by projector, those of shards left out."""
-        return {name: each for name, each in self.of_workers(connection, run_id).items() if SHARD not in name}
+        return {name: each for name, each in self.of_workers().items() if SHARD not in name}
 
-    def of_workers(self, connection: sa.Connection, run_id: str) -> dict[str, Checkpoint]:
+    def of_workers(self) -> dict[str, Checkpoint]:
         """A run's checkpoints by worker: a projector, or one of its shards."""
         table = self._schema.checkpoints
-        rows = connection.execute(sa.select(table).where(table.c.run_id == run_id).order_by(table.c.projector))
+        rows = self._connection.execute(sa.select(table).where(table.c.run_id == self._run_id).order_by(table.c.projector))
         return {
             row.projector: Checkpoint(row.projector, row.position, row.head, row.events, row.seconds, row.token) for row in rows
         }
 
-    def run_ids(self, connection: sa.Connection) -> set[str]:
+    def run_ids(self) -> set[str]:
         """The runs that have checkpoints."""
-        return {*connection.execute(sa.select(self._schema.checkpoints.c.run_id).distinct()).scalars()}
+        return {*self._connection.execute(sa.select(self._schema.checkpoints.c.run_id).distinct()).scalars()}
 
     def advance(
         self,
-        connection: sa.Connection,
-        run_id: str,
         read: Checkpoint,
         *,
         position: Place,
@@ -101,10 +99,10 @@ class Checkpoints(Repository):
         :raises FencedOut: the checkpoint is not where this worker read it
         """
         table = self._schema.checkpoints
-        moved = connection.execute(
+        moved = self._connection.execute(
             table.update()
             .where(
-                table.c.run_id == run_id,
+                table.c.run_id == self._run_id,
                 table.c.projector == read.projector,
                 # Of the beginning this makes IS NULL.
                 table.c.position == read.position,
@@ -120,44 +118,44 @@ class Checkpoints(Repository):
             )
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds + seconds, read.token)
 
-    def add_elapsed(self, connection: sa.Connection, run_id: str, moved: Checkpoint, seconds: float) -> Checkpoint:
+    def add_elapsed(self, moved: Checkpoint, seconds: float) -> Checkpoint:
         """Adds to a checkpoint that was moved in this transaction how long that has taken, where it is known only after it."""
         table = self._schema.checkpoints
-        own = (table.c.run_id == run_id) & (table.c.projector == moved.projector)
-        connection.execute(table.update().where(own).values(seconds=moved.seconds + seconds))
+        own = (table.c.run_id == self._run_id) & (table.c.projector == moved.projector)
+        self._connection.execute(table.update().where(own).values(seconds=moved.seconds + seconds))
         return replace(moved, seconds=moved.seconds + seconds)
 
-    def reset(self, connection: sa.Connection, run_id: str, projector: str) -> None:
+    def reset(self, projector: str) -> None:
         """Puts one projector's checkpoint to the beginning."""
         table = self._schema.checkpoints
-        own = (table.c.run_id == run_id) & (table.c.projector == projector)
+        own = (table.c.run_id == self._run_id) & (table.c.projector == projector)
         fresh = {"position": BEGINNING, "head": BEGINNING, "events": 0, "seconds": 0.0, "token": uuid4().hex}
-        connection.execute(table.update().where(own).values(**fresh))
+        self._connection.execute(table.update().where(own).values(**fresh))
 
-    def rewind(self, connection: sa.Connection, run_id: str, place: Place) -> None:
+    def rewind(self, place: Place) -> None:
         """Puts checkpoints that are beyond a place back to it; the events that were handled above stay counted."""
         table = self._schema.checkpoints
         beyond = table.c.position.is_not(None) if place is None else table.c.position > place
-        connection.execute(table.update().where(table.c.run_id == run_id, beyond).values(position=place, head=place))
+        self._connection.execute(table.update().where(table.c.run_id == self._run_id, beyond).values(position=place, head=place))
 
-    def fence(self, connection: sa.Connection, run_id: str, projector: str | None = None) -> None:
+    def fence(self, projector: str | None = None) -> None:
         """Gives a run's checkpoints, or one of them, a new token: whoever read them before cannot write any more."""
         table = self._schema.checkpoints
-        statement = table.update().where(table.c.run_id == run_id)
+        statement = table.update().where(table.c.run_id == self._run_id)
         if projector is not None:
             statement = statement.where(table.c.projector == projector)
-        connection.execute(statement.values(token=uuid4().hex))
+        self._connection.execute(statement.values(token=uuid4().hex))
 
-    def hand_over(self, connection: sa.Connection, run_id: str, heir: str) -> None:
+    def hand_over(self, heir: str) -> None:
         """Another run goes on where this one stopped; this one's workers cannot write any more."""
-        self.remove(connection, heir)
+        self.of(heir).remove()
         table, letters, calls = self._schema.checkpoints, self._schema.dead_letters, self._schema.calls
-        connection.execute(table.update().where(table.c.run_id == run_id).values(run_id=heir, token=uuid4().hex))
-        connection.execute(letters.update().where(letters.c.run_id == run_id).values(run_id=heir))
-        connection.execute(calls.update().where(calls.c.run_id == run_id).values(run_id=heir))
+        self._connection.execute(table.update().where(table.c.run_id == self._run_id).values(run_id=heir, token=uuid4().hex))
+        self._connection.execute(letters.update().where(letters.c.run_id == self._run_id).values(run_id=heir))
+        self._connection.execute(calls.update().where(calls.c.run_id == self._run_id).values(run_id=heir))
 
-    def remove(self, connection: sa.Connection, run_id: str) -> None:
+    def remove(self) -> None:
         """Removes a run's checkpoints, so that none of its workers can write any more, and what belongs to them."""
         schema = self._schema
         for table in (schema.checkpoints, schema.dead_letters, schema.calls, schema.asked):
-            connection.execute(table.delete().where(table.c.run_id == run_id))
+            self._connection.execute(table.delete().where(table.c.run_id == self._run_id))

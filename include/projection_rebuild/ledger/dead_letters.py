@@ -26,11 +26,11 @@ class DeadLetter:
 class DeadLetters(Repository):
     """The dead letters of runs."""
 
-    def add(self, connection: sa.Connection, run_id: str, letters: Iterable[DeadLetter]) -> None:
+    def add(self, letters: Iterable[DeadLetter]) -> None:
         """Records events that are set aside, in the transaction that moves the checkpoint past them."""
         rows = [
             {
-                "run_id": run_id,
+                "run_id": self._run_id,
                 "projector": letter.projector,
                 "position": letter.position,
                 "event_type": letter.event_type,
@@ -40,25 +40,25 @@ class DeadLetters(Repository):
             for letter in letters
         ]
         if rows:
-            connection.execute(self._schema.dead_letters.insert(), rows)
+            self._connection.execute(self._schema.dead_letters.insert(), rows)
 
-    def of_run(self, connection: sa.Connection, run_id: str, projector: str | None = None) -> list[DeadLetter]:
+    def of_run(self, projector: str | None = None) -> list[DeadLetter]:
         """The events that a run has set aside, in the order of their positions."""
         letters = self._schema.dead_letters
-        query = sa.select(letters).where(letters.c.run_id == run_id).order_by(letters.c.position, letters.c.projector)
+        query = sa.select(letters).where(letters.c.run_id == self._run_id).order_by(letters.c.position, letters.c.projector)
         if projector is not None:
             query = query.where(letters.c.projector == projector)
-        return [DeadLetter(row.projector, row.position, row.event_type, row.error) for row in connection.execute(query)]
+        return [DeadLetter(row.projector, row.position, row.event_type, row.error) for row in self._connection.execute(query)]
 
-    def known_of_run(self, connection: sa.Connection, run_id: str) -> list[DeadLetter]:
+    def known_of_run(self) -> list[DeadLetter]:
         """As :meth:`of_run`, for whoever only looks: a ledger that an earlier version made may know of none."""
-        return self.of_run(connection, run_id) if self._has(connection, self._schema.dead_letters) else []
+        return self.of_run() if self._has(self._schema.dead_letters) else []
 
-    def remove(self, connection: sa.Connection, run_id: str, letter: DeadLetter) -> None:
+    def remove(self, letter: DeadLetter) -> None:
         """The event has been projected after all."""
         letters = self._schema.dead_letters
-        connection.execute(
+        self._connection.execute(
             letters.delete().where(
-                letters.c.run_id == run_id, letters.c.projector == letter.projector, letters.c.position == letter.position
+                letters.c.run_id == self._run_id, letters.c.projector == letter.projector, letters.c.position == letter.position
             )
         )

@@ -11,26 +11,26 @@ from projection_rebuild.model.positions import Place
 class ExternalCalls(Repository):
     """The open call of each projector."""
 
-    def begin(self, connection: sa.Connection, run_id: str, projector: str, after: Place, upto: int) -> None:
+    def begin(self, projector: str, after: Place, upto: int) -> None:
         """Notes that a program is about to be called; one that was cut short before is forgotten."""
-        self.end(connection, run_id, projector)
-        connection.execute(
+        self.end(projector)
+        self._connection.execute(
             self._schema.calls.insert().values(
-                run_id=run_id, projector=projector, after_position=after, upto_position=upto, began_at=now()
+                run_id=self._run_id, projector=projector, after_position=after, upto_position=upto, began_at=now()
             )
         )
 
-    def is_open(self, connection: sa.Connection, run_id: str, projector: str | None = None) -> bool:
+    def is_open(self, projector: str | None = None) -> bool:
         """Whether a call of the program, or of any of the run, has no end that is known."""
         calls = self._schema.calls
-        if not self._has(connection, calls):
+        if not self._has(calls):
             return False
-        query = sa.select(sa.func.count()).select_from(calls).where(calls.c.run_id == run_id)
+        query = sa.select(sa.func.count()).select_from(calls).where(calls.c.run_id == self._run_id)
         if projector is not None:
             query = query.where(calls.c.projector == projector)
-        return bool(connection.execute(query).scalar_one())
+        return bool(self._connection.execute(query).scalar_one())
 
-    def end(self, connection: sa.Connection, run_id: str, projector: str) -> None:
+    def end(self, projector: str) -> None:
         """The call has come to its end, or its tables have been made anew."""
         calls = self._schema.calls
-        connection.execute(calls.delete().where(calls.c.run_id == run_id, calls.c.projector == projector))
+        self._connection.execute(calls.delete().where(calls.c.run_id == self._run_id, calls.c.projector == projector))

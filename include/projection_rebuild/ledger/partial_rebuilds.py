@@ -35,65 +35,65 @@ class PartialRebuilds(Repository):
         """The table of the keys of parts: ``part_id``, ``part_key``."""
         return self._schema.part_keys.name
 
-    def find(self, connection: sa.Connection, run_id: str, projector: str) -> PartialState | None:
+    def find(self, projector: str) -> PartialState | None:
         """How far the part of a projector is; None: not begun."""
-        row = connection.execute(sa.select(self._schema.parts).where(*self._of(run_id, projector))).one_or_none()
+        row = self._connection.execute(sa.select(self._schema.parts).where(*self._of(projector))).one_or_none()
         return None if row is None else PartialState(row.part_id, row.token, row.settled)
 
-    def begin(self, connection: sa.Connection, run_id: str, read: Checkpoint) -> str:
+    def begin(self, read: Checkpoint) -> str:
         """Begins a projector's part (again), in the caller's transaction; whoever was at it before is fenced out.
 
         :returns: the id of the part
         :raises FencedOut: somebody has come as far as to replay it
         """
         parts, keys = self._schema.parts, self._schema.part_keys
-        before = self.find(connection, run_id, read.projector)
+        before = self.find(read.projector)
         if before is not None:
             not_settled = (parts.c.settled.is_(None)) | (parts.c.token != read.token)
-            removed = connection.execute(parts.delete().where(*self._of(run_id, read.projector), not_settled))
+            removed = self._connection.execute(parts.delete().where(*self._of(read.projector), not_settled))
             if removed.rowcount != 1:
                 raise FencedOut(f"another worker is replaying the part of {read.projector}; this one has written nothing")
-            connection.execute(keys.delete().where(keys.c.part_id == before.part_id))
+            self._connection.execute(keys.delete().where(keys.c.part_id == before.part_id))
         part_id = uuid4().hex
-        connection.execute(
+        self._connection.execute(
             parts.insert().values(
-                run_id=run_id, projector=read.projector, part_id=part_id, token=read.token, settled=None, updated_at=now()
+                run_id=self._run_id, projector=read.projector, part_id=part_id, token=read.token, settled=None, updated_at=now()
             )
         )
         return part_id
 
-    def hold(self, connection: sa.Connection, run_id: str, projector: str, part_id: str, settled: int | None = None) -> None:
+    def hold(self, projector: str, part_id: str, settled: int | None = None) -> None:
         """Makes sure that a part is still this worker's until the caller's transaction ends, and notes how far it is.
 
         :raises FencedOut: another worker has begun it again, or its tables were cloned anew
         """
         parts = self._schema.parts
-        own = (*self._of(run_id, projector), parts.c.part_id == part_id, parts.c.settled.is_(None))
-        if connection.execute(parts.update().where(*own).values(settled=settled, updated_at=now())).rowcount != 1:
+        own = (*self._of(projector), parts.c.part_id == part_id, parts.c.settled.is_(None))
+        if self._connection.execute(parts.update().where(*own).values(settled=settled, updated_at=now())).rowcount != 1:
             raise FencedOut(
                 f"another worker has begun the part of {projector} again, or its tables were cloned anew; this one stops and has "
                 "written nothing since"
             )
 
-    def add_keys(self, connection: sa.Connection, part_id: str, keys: Iterable[str]) -> None:
+    def add_keys(self, part_id: str, keys: Iterable[str]) -> None:
         """Adds keys that the part does not have yet."""
         rows = [{"part_id": part_id, "part_key": key} for key in keys]
         if rows:
-            connection.execute(self._schema.part_keys.insert(), rows)
+            self._connection.execute(self._schema.part_keys.insert(), rows)
 
-    def keys(self, connection: sa.Connection, part_id: str) -> set[str]:
+    def keys(self, part_id: str) -> set[str]:
         """All keys of a part."""
         keys = self._schema.part_keys
-        return set(connection.execute(sa.select(keys.c.part_key).where(keys.c.part_id == part_id)).scalars())
+        return set(self._connection.execute(sa.select(keys.c.part_key).where(keys.c.part_id == part_id)).scalars())
 
-    def forget(self, connection: sa.Connection, run_id: str) -> None:
+    def forget(self) -> None:
         """Removes a run's parts, so that none of its workers can write one any more, and those of runs that are over."""
         parts, keys = self._schema.parts, self._schema.part_keys
         claimed = sa.select(self._schema.claims.c.run_id)
-        doomed = (parts.c.run_id == run_id) | parts.c.run_id.not_in(claimed)
-        ids = list(connection.execute(sa.select(parts.c.part_id).where(doomed)).scalars())
-        connection.execute(keys.delete().where(keys.c.part_id.in_(ids)))
-        connection.execute(parts.delete().where(parts.c.part_id.in_(ids)))
+        doomed = (parts.c.run_id == self._run_id) | parts.c.run_id.not_in(claimed)
+        ids = list(self._connection.execute(sa.select(parts.c.part_id).where(doomed)).scalars())
+        self._connection.execute(keys.delete().where(keys.c.part_id.in_(ids)))
+        self._connection.execute(parts.delete().where(parts.c.part_id.in_(ids)))
 
-    def _of(self, run_id: str, projector: str) -> tuple[sa.ColumnElement[bool], ...]:
-        return self._schema.parts.c.run_id == run_id, self._schema.parts.c.projector == projector
+    def _of(self, projector: str) -> tuple[sa.ColumnElement[bool], ...]:
+        return self._schema.parts.c.run_id == self._run_id, self._schema.parts.c.projector == projector

@@ -30,44 +30,44 @@ class Code:
 class Reports(Repository):
     """Kept reports by run, and the code of its projectors."""
 
-    def keep(self, connection: sa.Connection, run: Run, json: Mapping[str, Any], markdown: str) -> None:
+    def keep(self, run: Run, json: Mapping[str, Any], markdown: str) -> None:
         """Keeps a run's report, in place of an earlier one of the same run; a run that was planned anew has one of its own."""
         reports = self._schema.reports
-        self._make(connection, reports)
+        self._make(reports)
         same = (reports.c.run_id == run.run_id) & (reports.c.started_at == as_text(run.started_at))
         columns = {"json": as_json(dict(json)), "markdown": markdown, "made_at": now()}
-        if not connection.execute(reports.update().where(same).values(columns)).rowcount:
-            connection.execute(
+        if not self._connection.execute(reports.update().where(same).values(columns)).rowcount:
+            self._connection.execute(
                 reports.insert().values(run_id=run.run_id, started_at=as_text(run.started_at), rebuild=run.rebuild, **columns)
             )
 
-    def latest(self, connection: sa.Connection, rebuild: str, limit: int) -> list[dict[str, Any]]:
+    def latest(self, rebuild: str, limit: int) -> list[dict[str, Any]]:
         """The last kept reports of a spec as JSON values, newest first."""
         reports = self._schema.reports
-        if not self._has(connection, reports):
+        if not self._has(reports):
             return []
         query = sa.select(reports.c.json).where(reports.c.rebuild == rebuild)
         newest_first = query.order_by(reports.c.started_at.desc()).limit(limit)
-        return [from_json(text) for text in connection.execute(newest_first).scalars()]
+        return [from_json(text) for text in self._connection.execute(newest_first).scalars()]
 
-    def add_code(self, connection: sa.Connection, run_id: str, projector: str, *, version: str, source: str) -> None:
+    def add_code(self, projector: str, *, version: str, source: str) -> None:
         """Records that this code works on a projector's rows; once for each run."""
         code = self._schema.code
-        self._make(connection, code)
-        same = (code.c.run_id == run_id) & (code.c.projector == projector) & (code.c.source == source)
-        if connection.execute(sa.select(code.c.source).where(same)).first() is None:
+        self._make(code)
+        same = (code.c.run_id == self._run_id) & (code.c.projector == projector) & (code.c.source == source)
+        if self._connection.execute(sa.select(code.c.source).where(same)).first() is None:
             try:
-                connection.execute(
-                    code.insert().values(run_id=run_id, projector=projector, source=source, version=version, seen_at=now())
+                self._connection.execute(
+                    code.insert().values(run_id=self._run_id, projector=projector, source=source, version=version, seen_at=now())
                 )
             except sa.exc.IntegrityError:
                 # Another worker of this projector was first.
                 return
 
-    def code(self, connection: sa.Connection, run_id: str) -> list[Code]:
+    def code(self) -> list[Code]:
         """The code that has worked in a run, oldest first."""
         code = self._schema.code
-        if not self._has(connection, code):
+        if not self._has(code):
             return []
-        query = sa.select(code).where(code.c.run_id == run_id).order_by(code.c.seen_at, code.c.projector)
-        return [Code(row.projector, row.version, row.source, as_moment(row.seen_at)) for row in connection.execute(query)]
+        query = sa.select(code).where(code.c.run_id == self._run_id).order_by(code.c.seen_at, code.c.projector)
+        return [Code(row.projector, row.version, row.source, as_moment(row.seen_at)) for row in self._connection.execute(query)]

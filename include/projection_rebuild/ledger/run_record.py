@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import StepOrderError, StoppedAtCutover
 from projection_rebuild.ledger.states import RunState
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.results import LeftBehind, Reconciliation, SwapResult, Verification
@@ -148,4 +148,4 @@ def refuse_within_switch(run: Run) -> None:
     :raises StepOrderError: it has not
     """
     if run.state.in_doubt:
-        raise StepOrderError(f"the run {run.run_id} was stopped within its switch; retry atomic_swap before anything else")
+        raise StoppedAtCutover(f"the run {run.run_id} was stopped within its switch; retry atomic_swap before anything else")

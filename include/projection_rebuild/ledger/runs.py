@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from projection_rebuild.errors import FencedOut, StepOrderError
+from projection_rebuild.errors import FencedOut, RunGivenUp, StepOrderError, UnknownRun
 from projection_rebuild.ledger.repository import Repository, as_json, as_moment, from_json, now
 from projection_rebuild.ledger.run_record import RecordChanges, Run
 from projection_rebuild.ledger.states import INTERRUPTED_AT_SWITCH, RunState
@@ -18,14 +18,14 @@ from projection_rebuild.ledger.states import INTERRUPTED_AT_SWITCH, RunState
 class Runs(Repository):
     """The runs by their ids."""
 
-    def begin(self, connection: sa.Connection, run_id: str, rebuild: str, record: RecordChanges) -> None:
+    def begin(self, rebuild: str, record: RecordChanges) -> None:
         """Records a run as planned; one of the same id begins anew."""
         schema = self._schema
         for table in (schema.runs, schema.notes, schema.code, schema.waits):
-            connection.execute(table.delete().where(table.c.run_id == run_id))
-        connection.execute(
+            self._connection.execute(table.delete().where(table.c.run_id == self._run_id))
+        self._connection.execute(
             schema.runs.insert().values(
-                run_id=run_id,
+                run_id=self._run_id,
                 rebuild=rebuild,
                 state=RunState.PLANNED,
                 record=as_json(_stored(record)),
@@ -34,60 +34,60 @@ class Runs(Repository):
             )
         )
 
-    def get(self, connection: sa.Connection, run_id: str, *, requires: RunState = RunState.PLANNED) -> Run:
+    def get(self, *, requires: RunState = RunState.PLANNED) -> Run:
         """A run for one of its steps.
 
         :param requires: the state that the run must have reached
         :raises StepOrderError: there is no such run, it was given up, or it has not come as far
         """
-        run = self.find(connection, run_id)
+        run = self.find()
         if run is None:
-            raise StepOrderError(f"the ledger has no run {run_id}; run the step `plan` first")
+            raise UnknownRun(f"the ledger has no run {self._run_id}; run the step `plan` first")
         if run.state is RunState.ABANDONED:
-            raise StepOrderError(
-                f"the run {run_id} was given up, or another run has taken over its tables; clear its `plan` task to begin it anew"
+            raise RunGivenUp(
+                f"the run {self._run_id} was given up, or another run has taken over its tables; clear its `plan` task to begin it anew"
             )
         if not run.state.has_reached(requires):
-            raise StepOrderError(f"the run {run_id} is {run.state}, not yet {requires}; run the steps before this one first")
+            raise StepOrderError(
+                f"the run {self._run_id} is {run.state}, not yet {requires}; run the steps before this one first"
+            )
         return run
 
-    def find(self, connection: sa.Connection, run_id: str) -> Run | None:
+    def find(self) -> Run | None:
         """A run, whatever its state; None: the ledger does not know it."""
         runs = self._schema.runs
-        row = connection.execute(sa.select(runs).where(runs.c.run_id == run_id)).one_or_none()
+        row = self._connection.execute(sa.select(runs).where(runs.c.run_id == self._run_id)).one_or_none()
         return None if row is None else _run(row)
 
-    def latest(self, connection: sa.Connection, rebuild: str, limit: int) -> list[Run]:
+    def latest(self, rebuild: str, limit: int) -> list[Run]:
         """The last runs of a spec, newest first."""
         runs = self._schema.runs
         query = sa.select(runs).where(runs.c.rebuild == rebuild).order_by(runs.c.started_at.desc()).limit(limit)
-        return [_run(row) for row in connection.execute(query)]
+        return [_run(row) for row in self._connection.execute(query)]
 
-    def move(self, connection: sa.Connection, run_id: str, state: RunState, **changes: Unpack[RecordChanges]) -> None:
+    def move(self, state: RunState, **changes: Unpack[RecordChanges]) -> None:
         """Moves a run to a state and adds to its record.
 
         :raises StepOrderError: there is no such run, it was given up, or its state may not become this one
         :raises FencedOut: somebody has moved it since it was read here
         """
-        run = self.get(connection, run_id)
-        if not self.move_from(connection, run, state, **changes):
-            raise FencedOut(f"the run {run_id} is no longer {run.state}: another worker has moved it; this one has not")
+        run = self.get()
+        if not self.move_from(run, state, **changes):
+            raise FencedOut(f"the run {self._run_id} is no longer {run.state}: another worker has moved it; this one has not")
 
-    def move_unless_switching(
-        self, connection: sa.Connection, run_id: str, state: RunState, **changes: Unpack[RecordChanges]
-    ) -> None:
+    def move_unless_switching(self, state: RunState, **changes: Unpack[RecordChanges]) -> None:
         """Moves a run that a late worker looked at, unless another one is within its switch: only the switch says how that ends.
 
         :raises StepOrderError: as :meth:`move`
         :raises FencedOut: its switch has begun, or somebody has moved it since it was read here
         """
-        run = self.get(connection, run_id)
-        if run.state is RunState.SWITCHING or not self.move_from(connection, run, state, **changes):
+        run = self.get()
+        if run.state is RunState.SWITCHING or not self.move_from(run, state, **changes):
             raise FencedOut(
-                f"the run {run_id} is no longer as this worker found it: another worker has moved it; this one has not"
+                f"the run {self._run_id} is no longer as this worker found it: another worker has moved it; this one has not"
             )
 
-    def move_from(self, connection: sa.Connection, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
+    def move_from(self, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
         """Moves a run that was read before, unless somebody has moved it since; then nothing is done.
 
         :returns: whether it was moved
@@ -100,27 +100,27 @@ class Runs(Repository):
         record = {**run.stored, **_stored(changes), "moved": _moved(run, state)}
         unmoved = (runs.c.run_id == run.run_id) & (runs.c.state == run.state)
         moved = runs.update().where(unmoved).values(state=state, record=as_json(record), updated_at=now())
-        return connection.execute(moved).rowcount > 0
+        return self._connection.execute(moved).rowcount > 0
 
-    def amend(self, connection: sa.Connection, run_id: str, **changes: Unpack[RecordChanges]) -> None:
+    def amend(self, **changes: Unpack[RecordChanges]) -> None:
         """Adds to the record of a run, if there is one, and leaves its state."""
-        run = self.find(connection, run_id)
+        run = self.find()
         if run is not None:
             runs = self._schema.runs
             record = {**run.stored, **_stored(changes)}
-            connection.execute(runs.update().where(runs.c.run_id == run_id).values(record=as_json(record)))
+            self._connection.execute(runs.update().where(runs.c.run_id == self._run_id).values(record=as_json(record)))
 
-    def give_up(self, connection: sa.Connection, run_id: str) -> None:
+    def give_up(self) -> None:
         """Marks a run as given up, unless it has come to its switch or the ledger does not know it. Its record stays as it is."""
         runs = self._schema.runs
         states = [state for state in RunState if state.may_become(RunState.ABANDONED)]
-        alive = (runs.c.run_id == run_id) & runs.c.state.in_(states)
-        connection.execute(runs.update().where(alive).values(state=RunState.ABANDONED, updated_at=now()))
+        alive = (runs.c.run_id == self._run_id) & runs.c.state.in_(states)
+        self._connection.execute(runs.update().where(alive).values(state=RunState.ABANDONED, updated_at=now()))
 
-    def last_seen(self, connection: sa.Connection, run_id: str) -> datetime | None:
+    def last_seen(self) -> datetime | None:
         """When a run last wrote anything; None: the ledger does not know it."""
         written = [
-            connection.execute(sa.select(sa.func.max(table.c.updated_at)).where(table.c.run_id == run_id)).scalar()
+            self._connection.execute(sa.select(sa.func.max(table.c.updated_at)).where(table.c.run_id == self._run_id)).scalar()
             for table in (self._schema.runs, self._schema.checkpoints)
         ]
         return max((as_moment(text) for text in written if text), default=None)

@@ -201,7 +201,7 @@ def create(dialect: Dialect, connection: sa.Connection, schema: Schema) -> None:
 
 def exists(dialect: Dialect, connection: sa.Connection, table: sa.Table) -> bool:
     """Whether a table is there; a ledger that an earlier version made may lack it until its next run."""
-    return dialect.table_exists(connection, table.schema, table.name)
+    return dialect.inspector.table_exists(connection, table.schema, table.name)
 
 
 def _allow_null(dialect: Dialect, connection: sa.Connection, table: sa.Table, columns: Sequence[str]) -> None:

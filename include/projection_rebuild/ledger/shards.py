@@ -11,10 +11,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from projection_rebuild.dialects.base import Dialect
 from projection_rebuild.ledger.checkpoints import SHARD, Checkpoint, Checkpoints
 from projection_rebuild.ledger.repository import Repository, as_json, from_json
-from projection_rebuild.ledger.schema import Schema
 from projection_rebuild.model.positions import BEGINNING, Place
 
 
@@ -32,38 +30,35 @@ class Asked:
 
 
 class Shards(Repository):
-    """The shards by run and projector.
+    """The shards by run and projector."""
 
-    :param checkpoints: where theirs are kept
-    """
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self._dialect, self._schema, self._connection, self._run_id)
 
-    def __init__(self, dialect: Dialect, schema: Schema, checkpoints: Checkpoints) -> None:
-        super().__init__(dialect, schema)
-        self._checkpoints = checkpoints
-
-    def begin(self, connection: sa.Connection, run_id: str, counts: Mapping[str, int], head: Place) -> None:
+    def begin(self, counts: Mapping[str, int], head: Place) -> None:
         """Gives each shard a checkpoint at the beginning, and the position at which they are joined."""
         for worker in [f"{projector}{SHARD}{number}" for projector, count in counts.items() for number in range(count)]:
-            self._checkpoints.add(connection, run_id, worker, position=BEGINNING, head=head, events=0)
+            self._checkpoints.add(worker, position=BEGINNING, head=head, events=0)
 
-    def checkpoints(self, connection: sa.Connection, run_id: str, projector: str) -> dict[int, Checkpoint]:
+    def checkpoints(self, projector: str) -> dict[int, Checkpoint]:
         """The checkpoints of a projector's shards by number; none when they are joined, or if it has none."""
-        workers = self._checkpoints.of_workers(connection, run_id).items()
+        workers = self._checkpoints.of_workers().items()
         numbered = {int(name.partition(SHARD)[2]): each for name, each in workers if name.startswith(f"{projector}{SHARD}")}
         return dict(sorted(numbered.items()))
 
-    def join(self, connection: sa.Connection, run_id: str, projector: str) -> None:
+    def join(self, projector: str) -> None:
         """The shards of a projector are joined."""
-        names = [each.projector for each in self.checkpoints(connection, run_id, projector).values()]
+        names = [each.projector for each in self.checkpoints(projector).values()]
         table, asked = self._schema.checkpoints, self._schema.asked
-        connection.execute(table.delete().where(table.c.run_id == run_id, table.c.projector.in_(names)))
-        connection.execute(asked.delete().where(asked.c.run_id == run_id, asked.c.projector == projector))
+        self._connection.execute(table.delete().where(table.c.run_id == self._run_id, table.c.projector.in_(names)))
+        self._connection.execute(asked.delete().where(asked.c.run_id == self._run_id, asked.c.projector == projector))
 
-    def add_asked(self, connection: sa.Connection, run_id: str, projector: str, asked: Sequence[Asked]) -> None:
+    def add_asked(self, projector: str, asked: Sequence[Asked]) -> None:
         """Records what a shard has asked for and not found."""
         rows = [
             {
-                "run_id": run_id,
+                "run_id": self._run_id,
                 "projector": projector,
                 "shard": each.shard,
                 "table_name": each.table,
@@ -73,12 +68,13 @@ class Shards(Repository):
             for each in asked
         ]
         if rows:
-            connection.execute(self._schema.asked.insert(), rows)
+            self._connection.execute(self._schema.asked.insert(), rows)
 
-    def asked(self, connection: sa.Connection, run_id: str, projector: str) -> list[Asked]:
+    def asked(self, projector: str) -> list[Asked]:
         """What the shards of a projector have asked for and not found."""
         table = self._schema.asked
-        query = sa.select(table).where(table.c.run_id == run_id, table.c.projector == projector).order_by(table.c.id)
+        query = sa.select(table).where(table.c.run_id == self._run_id, table.c.projector == projector).order_by(table.c.id)
         return [
-            Asked(row.shard, row.table_name, row.column_name, tuple(from_json(row.asked))) for row in connection.execute(query)
+            Asked(row.shard, row.table_name, row.column_name, tuple(from_json(row.asked)))
+            for row in self._connection.execute(query)
         ]

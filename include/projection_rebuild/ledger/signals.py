@@ -42,45 +42,49 @@ class Wait:
 class Signals(Repository):
     """Notes from people and steps to the steps of a run, and from its workers to people."""
 
-    def send(self, connection: sa.Connection, run_id: str, name: str, value: Mapping[str, Any], *, by: str = "") -> None:
+    def send(self, name: str, value: Mapping[str, Any], *, by: str = "") -> None:
         """Notes something about a run, in place of what was said before under this name."""
         notes = self._schema.notes
-        self._make(connection, notes)
+        self._make(notes)
         columns = {"value": as_json(dict(value)), "said_by": by[:190], "said_at": now()}
-        same = (notes.c.run_id == run_id) & (notes.c.name == name)
-        if not connection.execute(notes.update().where(same).values(columns)).rowcount:
-            connection.execute(notes.insert().values(run_id=run_id, name=name, **columns))
+        same = (notes.c.run_id == self._run_id) & (notes.c.name == name)
+        if not self._connection.execute(notes.update().where(same).values(columns)).rowcount:
+            self._connection.execute(notes.insert().values(run_id=self._run_id, name=name, **columns))
 
-    def all(self, connection: sa.Connection, run_id: str) -> dict[str, Note]:
+    def all(self) -> dict[str, Note]:
         """What was said about a run, by name."""
         notes = self._schema.notes
-        if not self._has(connection, notes):
+        if not self._has(notes):
             return {}
-        rows = connection.execute(sa.select(notes).where(notes.c.run_id == run_id))
+        rows = self._connection.execute(sa.select(notes).where(notes.c.run_id == self._run_id))
         return {row.name: Note(row.name, from_json(row.value), row.said_by, as_moment(row.said_at)) for row in rows}
 
-    def clear(self, connection: sa.Connection, run_id: str, name: str) -> None:
+    def clear(self, name: str) -> None:
         """Takes back what was said about a run under a name."""
         notes = self._schema.notes
-        if self._has(connection, notes):
-            connection.execute(notes.delete().where(notes.c.run_id == run_id, notes.c.name == name))
+        if self._has(notes):
+            self._connection.execute(notes.delete().where(notes.c.run_id == self._run_id, notes.c.name == name))
 
-    def wait(self, connection: sa.Connection, run_id: str, worker: str, why: str) -> None:
+    def wait(self, worker: str, why: str) -> None:
         """Records that a worker rests or waits, or goes on doing so."""
         waits = self._schema.waits
-        same = (waits.c.run_id == run_id) & (waits.c.worker == worker)
-        if not connection.execute(waits.update().where(same).values(why=why[:1000], looked_at=now())).rowcount:
-            connection.execute(waits.insert().values(run_id=run_id, worker=worker, why=why[:1000], since=now(), looked_at=now()))
+        same = (waits.c.run_id == self._run_id) & (waits.c.worker == worker)
+        if not self._connection.execute(waits.update().where(same).values(why=why[:1000], looked_at=now())).rowcount:
+            self._connection.execute(
+                waits.insert().values(run_id=self._run_id, worker=worker, why=why[:1000], since=now(), looked_at=now())
+            )
 
-    def clear_wait(self, connection: sa.Connection, run_id: str, worker: str) -> None:
+    def clear_wait(self, worker: str) -> None:
         """Records that a worker rests no more."""
         waits = self._schema.waits
-        connection.execute(waits.delete().where(waits.c.run_id == run_id, waits.c.worker == worker))
+        self._connection.execute(waits.delete().where(waits.c.run_id == self._run_id, waits.c.worker == worker))
 
-    def waits(self, connection: sa.Connection, run_id: str) -> list[Wait]:
+    def waits(self) -> list[Wait]:
         """The workers of a run that rest or wait now, by name."""
         waits = self._schema.waits
-        if not self._has(connection, waits):
+        if not self._has(waits):
             return []
-        query = sa.select(waits).where(waits.c.run_id == run_id).order_by(waits.c.worker)
-        return [Wait(row.worker, row.why, as_moment(row.since), as_moment(row.looked_at)) for row in connection.execute(query)]
+        query = sa.select(waits).where(waits.c.run_id == self._run_id).order_by(waits.c.worker)
+        return [
+            Wait(row.worker, row.why, as_moment(row.since), as_moment(row.looked_at)) for row in self._connection.execute(query)
+        ]

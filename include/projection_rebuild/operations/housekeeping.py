@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from functools import partial
 
-import sqlalchemy as sa
 from pydantic import BaseModel
 
 from projection_rebuild.errors import ClaimRefused, FencedOut, StepOrderError
@@ -19,6 +18,7 @@ from projection_rebuild.ledger import INTERRUPTED_AT_SWITCH, Retired, Run, RunSt
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.record import keep_run
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow.clone import drop_leftover
 from projection_rebuild.shadow.retire import LOCK_WAIT, drop_retired, when_free
 
@@ -76,10 +76,10 @@ def survey(context: Context, is_over: Callable[[str], bool], rebuilds: Collectio
     :param is_over: whether a run has ended, by its scheduler; a run that the scheduler does not know never ends
     :param rebuilds: the names of the specs in use; the first spec whose housekeeping runs takes care of all other runs
     """
-    with context.dialect.connect() as connection:
-        if not context.ledger.exists(connection):
+    with open_step(context) as step:
+        if not step.ledger.exists():
             return []
-        return [*_of_runs(context, connection, is_over, rebuilds), *_of_retired(context, connection, is_over)]
+        return [*_of_runs(step, is_over, rebuilds), *_of_retired(step, is_over)]
 
 
 def keep_house(context: Context, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Housekeeping:
@@ -96,11 +96,11 @@ def keep_house(context: Context, is_over: Callable[[str], bool], rebuilds: Colle
         if leftover.due is None or leftover.due > now:
             result.kept.append(leftover)
             continue
-        with context.dialect.connect() as connection:
+        with open_step(context) as step:
             # Checked again: an operator may have cleared a task of the run since the survey.
             revived = not is_over(leftover.run_id)
             try:
-                refusal = "it is at work again" if revived else _remove(context, connection, leftover, is_over)
+                refusal = "it is at work again" if revived else _remove(step, leftover, is_over)
             except (FencedOut, StepOrderError) as error:
                 # The run has moved since the survey. Its error must not stop the removal of other leftovers.
                 refusal = str(error)
@@ -115,15 +115,13 @@ def keep_house(context: Context, is_over: Callable[[str], bool], rebuilds: Colle
 # Finding leftovers --------------------------------------------------------------------------------------------------
 
 
-def _of_runs(
-    context: Context, connection: sa.Connection, is_over: Callable[[str], bool], rebuilds: Collection[str]
-) -> Iterable[Leftover]:
-    ledger = context.ledger
-    claims, greens = ledger.claims.all(connection), ledger.owned_tables.greens(connection)
-    with_checkpoints = ledger.checkpoints.run_ids(connection)
+def _of_runs(step: Step, is_over: Callable[[str], bool], rebuilds: Collection[str]) -> Iterable[Leftover]:
+    ledger = step.ledger
+    claims, greens = ledger.claims.all(), ledger.owned_tables.greens()
+    with_checkpoints = ledger.checkpoints.run_ids()
     for run_id in sorted({*claims.values(), *greens.values(), *with_checkpoints}):
-        run = ledger.runs.find(connection, run_id)
-        elsewhere = run is not None and run.rebuild != context.spec.rebuild and run.rebuild in rebuilds
+        run = ledger.of(run_id).runs.find()
+        elsewhere = run is not None and run.rebuild != step.spec.rebuild and run.rebuild in rebuilds
         # A finished run keeps its checkpoints: they are part of its record.
         holds_tables = run_id in claims.values() or run_id in greens.values()
         gone = run is None or run.state is RunState.ABANDONED
@@ -136,30 +134,30 @@ def _of_runs(
             claims=sorted(table for table, holder in claims.items() if holder == run_id),
             greens=sorted(own_greens),
             checkpoints=run_id in with_checkpoints,
-            due=_due(context, connection, run_id, run, own_greens),
+            due=_due(step, run_id, run, own_greens),
             why=INTERRUPTED_AT_SWITCH.get(run.state, "") if run else "",
         )
 
 
-def _due(context: Context, connection: sa.Connection, run_id: str, run: Run | None, greens: list[str]) -> datetime | None:
+def _due(step: Step, run_id: str, run: Run | None, greens: list[str]) -> datetime | None:
     if run is not None and run.state in INTERRUPTED_AT_SWITCH:
         return None
-    seen = context.ledger.runs.last_seen(connection, run_id) or datetime.min.replace(tzinfo=UTC)
+    seen = step.ledger.of(run_id).runs.last_seen() or datetime.min.replace(tzinfo=UTC)
     # The green table of a rollback is an old table, and stays as long as an old table does.
-    deadlines = [retired.drop_after for name in greens for retired in context.ledger.owned_tables.retired(connection, old=name)]
-    return max([seen + context.spec.retention.keep_green, *deadlines])
+    deadlines = [retired.drop_after for name in greens for retired in step.ledger.owned_tables.retired(old=name)]
+    return max([seen + step.spec.retention.keep_green, *deadlines])
 
 
-def _of_retired(context: Context, connection: sa.Connection, is_over: Callable[[str], bool]) -> Iterable[Leftover]:
+def _of_retired(step: Step, is_over: Callable[[str], bool]) -> Iterable[Leftover]:
     by_run: dict[str, list[Retired]] = {}
-    greens = context.ledger.owned_tables.greens(connection)
-    for table in context.ledger.owned_tables.retired(connection):
+    greens = step.ledger.owned_tables.greens()
+    for table in step.ledger.owned_tables.retired():
         if table.old not in greens:
             by_run.setdefault(table.run_id, []).append(table)
     for run_id, retired in by_run.items():
         if not is_over(run_id):
             continue
-        run = context.ledger.runs.find(connection, run_id)
+        run = step.ledger.of(run_id).runs.find()
         interrupted = run is not None and run.state in INTERRUPTED_AT_SWITCH
         yield Leftover(
             run_id=run_id,
@@ -178,34 +176,34 @@ def _children_first(run: Run | None, retired: list[Retired]) -> list[Retired]:
 # Removing leftovers -------------------------------------------------------------------------------------------------
 
 
-def _remove(context: Context, connection: sa.Connection, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
+def _remove(step: Step, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
     """Removes a leftover; returns why it stays, or an empty text."""
-    return _drop_old(context, connection, leftover, is_over) if leftover.old else _abandon(context, connection, leftover)
+    return _drop_old(step, leftover, is_over) if leftover.old else _abandon(step, leftover)
 
 
-def _abandon(context: Context, connection: sa.Connection, leftover: Leftover) -> str:
-    ledger = context.ledger
-    run = ledger.runs.find(connection, leftover.run_id)
+def _abandon(step: Step, leftover: Leftover) -> str:
+    ledger = step.ledger
+    run = ledger.of(leftover.run_id).runs.find()
     dead = run is None or run.state is RunState.ABANDONED
     if run is not None and not run.state.is_over:
         dead = True
-        with context.dialect.transaction(connection):
-            ledger.runs.move(connection, leftover.run_id, RunState.ABANDONED)
-            ledger.checkpoints.fence(connection, leftover.run_id)
-    if dead and (run := ledger.runs.find(connection, leftover.run_id)) is not None:
+        with step.dialect.transaction(step.connection):
+            ledger.of(leftover.run_id).runs.move(RunState.ABANDONED)
+            ledger.of(leftover.run_id).checkpoints.fence()
+    if dead and (run := ledger.of(leftover.run_id).runs.find()) is not None:
         # The report is made from the checkpoints, so it is kept before they go.
-        keep_run(context, connection, run)
-    tables = _tables_of(context, run, leftover.greens)
+        keep_run(step, run)
+    tables = _tables_of(step.context, run, leftover.greens)
     unknown = sorted(set(leftover.greens) - {table.green for table in tables})
     refusals = [f"no spec in use has a table for {', '.join(unknown)}; drop it yourself"] if unknown else []
     for table in tables:
-        refusals += _dropped(context, connection, leftover.run_id, table)
+        refusals += _dropped(step, leftover.run_id, table)
     if refusals:
         return "; ".join(refusals)
-    with context.dialect.transaction(connection):
-        ledger.claims.release(connection, leftover.run_id)
+    with step.dialect.transaction(step.connection):
+        ledger.of(leftover.run_id).claims.release()
         if dead:
-            ledger.checkpoints.remove(connection, leftover.run_id)
+            ledger.of(leftover.run_id).checkpoints.remove()
     return ""
 
 
@@ -220,67 +218,67 @@ def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> li
     return [table for table in reversed(list(sets)) if table.green in greens]
 
 
-def _dropped(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> list[str]:
+def _dropped(step: Step, run_id: str, table: TableSet) -> list[str]:
     """Drops a green table; returns why it stays, or an empty list."""
-    ledger = context.ledger
-    holder = ledger.claims.holder(connection, table.blue)
+    ledger = step.ledger
+    holder = ledger.claims.holder(table.blue)
     if holder not in (None, run_id):
         return [f"{table.green} is left to the run {holder}, which has claimed {table.blue} and recreates it"]
     if holder is None:
         try:
-            ledger.claims.claim(connection, context.run_id, [table.blue])
+            ledger.claims.claim([table.blue])
         except ClaimRefused as error:
             return [error.message]
     try:
-        when_free(context, [table.green], partial(_drop_green, context, connection, run_id, table))
+        when_free(step.context, [table.green], partial(_drop_green, step, run_id, table))
     finally:
-        ledger.claims.release(connection, context.run_id)
+        ledger.claims.release()
     return []
 
 
-def _drop_green(context: Context, connection: sa.Connection, run_id: str, table: TableSet) -> None:
+def _drop_green(step: Step, run_id: str, table: TableSet) -> None:
     # Checked in each attempt: while housekeeping waits for a reader, another run may take the claim over and create its
     # own table.
-    if context.ledger.owned_tables.run_of_green(connection, table.green) == run_id:
-        with context.dialect.short_lock_wait(connection, LOCK_WAIT):
-            drop_leftover(context, connection, table)
-        context.ledger.owned_tables.forget_greens(connection, [table.green])
+    if step.ledger.owned_tables.run_of_green(table.green) == run_id:
+        with step.dialect.short_lock_wait(step.connection, LOCK_WAIT):
+            drop_leftover(step, table)
+        step.ledger.owned_tables.forget_greens([table.green])
 
 
-def _drop_old(context: Context, connection: sa.Connection, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
-    ledger = context.ledger
-    run = ledger.runs.find(connection, leftover.run_id)
+def _drop_old(step: Step, leftover: Leftover, is_over: Callable[[str], bool]) -> str:
+    ledger = step.ledger
+    run = ledger.of(leftover.run_id).runs.find()
     dropped, refusals = [], []
-    for retired in _children_first(run, ledger.owned_tables.retired(connection, run_id=leftover.run_id)):
+    for retired in _children_first(run, ledger.owned_tables.retired(run_id=leftover.run_id)):
         if retired.old not in leftover.old:
             continue
-        if (holder := _in_the_way(context, connection, retired, is_over)) is not None:
+        if (holder := _in_the_way(step, retired, is_over)) is not None:
             refusals.append(f"{retired.table} is held by the run {holder}")
             continue
         try:
-            if drop_retired(context, connection, retired):
+            if drop_retired(step, retired):
                 dropped.append(retired.old)
         finally:
-            ledger.claims.release(connection, context.run_id)
+            ledger.claims.release()
     if dropped and not refusals and run is not None and run.state is RunState.RECONCILED:
-        with context.dialect.transaction(connection):
-            ledger.runs.move(connection, leftover.run_id, RunState.FINISHED, dropped=dropped)
-        if (finished := ledger.runs.find(connection, leftover.run_id)) is not None:
-            keep_run(context, connection, finished)
+        with step.dialect.transaction(step.connection):
+            ledger.of(leftover.run_id).runs.move(RunState.FINISHED, dropped=dropped)
+        if (finished := ledger.of(leftover.run_id).runs.find()) is not None:
+            keep_run(step, finished)
     return "; ".join(refusals)
 
 
-def _in_the_way(context: Context, connection: sa.Connection, old: Retired, is_over: Callable[[str], bool]) -> str | None:
+def _in_the_way(step: Step, old: Retired, is_over: Callable[[str], bool]) -> str | None:
     """The run that still needs an old table; None: the old table may go.
 
     Claims the live table first. If another run holds that claim, the old table stays only for a live run, or for a run
     that was about to make it live again.
     """
     try:
-        context.ledger.claims.claim(connection, context.run_id, [old.table])
+        step.ledger.claims.claim([old.table])
     except ClaimRefused:
-        holder = context.ledger.claims.holder(connection, old.table) or "that has just ended"
-        run = context.ledger.runs.find(connection, holder)
+        holder = step.ledger.claims.holder(old.table) or "that has just ended"
+        run = step.ledger.of(holder).runs.find()
         harmless = run is not None and run.state not in INTERRUPTED_AT_SWITCH and run.record.plan.rolls_back != old.run_id
         return None if harmless and is_over(holder) else holder
     return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import sqlalchemy as sa
 from pydantic import BaseModel
 
 from projection_rebuild.ledger import SHARD, Checkpoint, DeadLetter, Run, Wait
@@ -17,6 +16,7 @@ from projection_rebuild.model.positions import Place
 from projection_rebuild.run import record
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.report import Report
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.traffic import probe
 from projection_rebuild.traffic.low_traffic import Traffic
 
@@ -112,9 +112,9 @@ LATEST = 20
 
 def look(context: Context, earlier: Traffic | None = None) -> Look:
     """The state of a rebuild now; see :meth:`projection_rebuild.rebuild.Rebuild.look`."""
-    with context.dialect.connect() as connection:
-        runs = _runs(context, connection) if context.ledger.exists(connection) else []
-        traffic = probe.traffic(context, connection, _every_table(context), earlier)
+    with open_step(context) as step:
+        runs = _runs(step) if step.ledger.exists() else []
+        traffic = probe.traffic(step, _every_table(context), earlier)
         return Look(traffic=traffic, runs=runs, first=context.store.first())
 
 
@@ -122,15 +122,17 @@ def _every_table(context: Context) -> list[TableSet]:
     return [context.table_set(table) for projector in context.projectors.values() for table in projector.tables()]
 
 
-def _runs(context: Context, connection: sa.Connection) -> list[RunSeen]:
-    claims = context.ledger.claims.all(connection)
-    runs = context.ledger.runs.latest(connection, context.spec.rebuild, LATEST)
-    return [_seen(context, connection, run, claims) for run in runs if not run.state.is_over]
+def _runs(
+    step: Step,
+) -> list[RunSeen]:
+    claims = step.ledger.claims.all()
+    runs = step.ledger.runs.latest(step.spec.rebuild, LATEST)
+    return [_seen(step, run, claims) for run in runs if not run.state.is_over]
 
 
-def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[str, str]) -> RunSeen:
-    report = record.made(context, connection, run)
-    checkpoints = context.ledger.checkpoints.of_workers(connection, run.run_id)
+def _seen(step: Step, run: Run, claims: dict[str, str]) -> RunSeen:
+    report = record.made(step, run)
+    checkpoints = step.ledger.of(run.run_id).checkpoints.of_workers()
     return RunSeen(
         report=report,
         progress=[
@@ -140,23 +142,23 @@ def _seen(context: Context, connection: sa.Connection, run: Run, claims: dict[st
             if _projector_and_shard(worker)[0] == name
         ],
         holds=sorted(table for table, holder in claims.items() if holder == run.run_id),
-        waits=context.ledger.signals.waits(connection, run.run_id),
-        dead_letters=context.ledger.dead_letters.known_of_run(connection, run.run_id),
+        waits=step.ledger.of(run.run_id).signals.waits(),
+        dead_letters=step.ledger.of(run.run_id).dead_letters.known_of_run(),
     )
 
 
 def tables(context: Context) -> list[TableSeen]:
     """The tables of the read models; see :meth:`projection_rebuild.rebuild.Rebuild.tables`."""
-    with context.dialect.connect() as connection:
-        has_ledger = context.ledger.exists(connection)
-        retired = {table.old: table for table in context.ledger.owned_tables.retired(connection)} if has_ledger else {}
+    with open_step(context) as step:
+        has_ledger = step.ledger.exists()
+        retired = {table.old: table for table in step.ledger.owned_tables.retired()} if has_ledger else {}
         listed = []
         for names in _every_table(context):
             for role, name in (("blue", names.blue), ("green", names.green), ("old", names.old)):
-                table_size = context.dialect.table_size(connection, context.schema, name)
+                table_size = context.dialect.inspector.table_size(step.connection, context.schema, name)
                 if table_size is None:
                     continue
-                run_id = context.ledger.owned_tables.run_of_green(connection, name) if has_ledger and role == "green" else None
+                run_id = step.ledger.owned_tables.run_of_green(name) if has_ledger and role == "green" else None
                 old = retired.get(name) if role == "old" else None
                 listed.append(
                     TableSeen(

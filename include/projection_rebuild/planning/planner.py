@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
 from projection_rebuild.cutover.reconcile import finish_dead
 from projection_rebuild.model.findings import Dependents, Finding, refuse
 from projection_rebuild.model.plan import Plan
@@ -16,25 +14,26 @@ from projection_rebuild.replay.shards import shard_counts
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.start import begin
 from projection_rebuild.run.statements import planned_swap, printed
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.spec.options import RunOptions
 
 
 def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], by: str) -> Plan:
     """See :meth:`projection_rebuild.rebuild.Rebuild.plan`."""
     part = options.part(context.spec.zone)
-    with context.dialect.connect() as connection:
+    with open_step(context) as step:
         if not options.dry_run:
-            finish_dead(context, connection, is_over)
-        planned = PreflightInput(context, connection, options, part)
+            finish_dead(step, is_over)
+        planned = PreflightInput(step, options, part)
         findings = preflight(planned)
         refuse(findings)
         made = _plan_of(planned, findings)
         if options.dry_run:
-            carried = _dependents(context, connection, made)
+            carried = _dependents(step, made)
             expected = estimate(context, made.projectors, made.head, made.shards)
-            sql = _statements(context, connection, made)
+            sql = _statements(step, made)
             return made.model_copy(update={"forecasts": expected, "carried": carried, "sql": sql})
-        begin(context, connection, made, options, is_over, by)
+        begin(step, made, options, is_over, by)
     return made
 
 
@@ -66,21 +65,21 @@ STRUCTURAL = {
 """Kinds of what a new structure speaks of, and so does not take over."""
 
 
-def _dependents(context: Context, connection: sa.Connection, made: Plan) -> list[Dependents]:
-    hanging = context.dialect.dependent_objects(connection, context.switched_sets(made))
+def _dependents(step: Step, made: Plan) -> list[Dependents]:
+    hanging = step.dialect.dependents.dependent_objects(step.connection, step.context.switched_sets(made))
     return [each for each in hanging if each.table not in made.forms or each.kind not in STRUCTURAL]
 
 
-def _statements(context: Context, connection: sa.Connection, made: Plan) -> list[str]:
+def _statements(step: Step, made: Plan) -> list[str]:
     """The DDL of a run, in the order in which its steps execute it."""
-    dialect, tables = context.dialect, context.switched_sets(made)
-    statements = [each for table in tables for each in dialect.create_green(connection, table)]
+    dialect, tables = step.dialect, step.context.switched_sets(made)
+    statements = [each for table in tables for each in dialect.shadow.create_green(step.connection, table)]
     for table in tables:
         # The indexes that come with the key are part of the statements above.
-        statements += [each for each in dialect.index_green(connection, table) if each not in statements]
-        statements += dialect.analyze(connection, table)
-    statements += [each for table in tables for each in dialect.constrain_green(connection, table, tables)]
-    statements += dialect.before_swap(connection, tables)
-    drops = [each for table in reversed(tables) for each in dialect.drop_table(connection, table, table.old)]
+        statements += [each for each in dialect.shadow.index_green(step.connection, table) if each not in statements]
+        statements += dialect.shadow.analyze(step.connection, table)
+    statements += [each for table in tables for each in dialect.shadow.constrain_green(step.connection, table, tables)]
+    statements += dialect.before_swap(step.connection, tables)
+    drops = [each for table in reversed(tables) for each in dialect.shadow.drop_table(step.connection, table, table.old)]
     # What hangs on two tables goes with the first of them.
-    return printed(context, connection, [*statements, *planned_swap(context, connection, tables), *dict.fromkeys(drops)])
+    return printed(step, [*statements, *planned_swap(step, tables), *dict.fromkeys(drops)])

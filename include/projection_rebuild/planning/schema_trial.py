@@ -16,7 +16,7 @@ from projection_rebuild.model.names import TableSet
 from projection_rebuild.planning.row_classes import lacking, spelled_alike
 from projection_rebuild.planning.schema_change import difference, statements
 from projection_rebuild.rows.types import RowType
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 
 @dataclass
@@ -37,20 +37,20 @@ class SchemaChange:
     findings: list[Finding] = field(default_factory=list)
 
 
-def tried(context: Context, connection: sa.Connection, tables: Sequence[TableSet], kinds: Mapping[str, RowType]) -> SchemaChange:
+def tried(step: Step, tables: Sequence[TableSet], kinds: Mapping[str, RowType]) -> SchemaChange:
     """Tries the structure that the spec names.
 
     :param tables: read models of the run that exist
     :param kinds: what projectors write, by table
     :raises sqlalchemy.exc.DBAPIError: an error of the database that may pass
     """
-    section, change = context.spec.structure, SchemaChange()
+    section, change = step.spec.structure, SchemaChange()
     if section is None or not tables:
         return change
     try:
-        made = statements(section, [table.blue for table in tables], connection.dialect)
-        with context.dialect.try_schema(connection, tables, made, section.views) as trial:
-            for finding in _looked_at(context, connection, trial, kinds, change):
+        made = statements(section, [table.blue for table in tables], step.connection.dialect)
+        with step.dialect.trials.try_schema(step.connection, tables, made, section.views) as trial:
+            for finding in _looked_at(step, trial, kinds, change):
                 change.findings.append(finding)
     except RebuildError as error:
         change.findings.append(refusal_of(error))
@@ -64,10 +64,8 @@ def tried(context: Context, connection: sa.Connection, tables: Sequence[TableSet
     return change
 
 
-def _looked_at(
-    context: Context, connection: sa.Connection, trial: SchemaTrial, kinds: Mapping[str, RowType], change: SchemaChange
-) -> Iterator[Finding]:
-    dialect, changed = context.dialect, [name for name in trial.definitions if name not in trial.unchanged]
+def _looked_at(step: Step, trial: SchemaTrial, kinds: Mapping[str, RowType], change: SchemaChange) -> Iterator[Finding]:
+    dialect, changed = step.dialect, [name for name in trial.definitions if name not in trial.unchanged]
     if not trial.definitions:
         problem = f"it makes none of the tables {', '.join(sorted(kinds))}"
         yield refusal("structure", problem, "correct it, or take it out of the spec")
@@ -78,8 +76,8 @@ def _looked_at(
     change.definitions, change.views = {name: trial.definitions[name] for name in changed}, trial.views
     yield from trial.refusals
     for name in changed:
-        unique = dialect.unique_keys(trial.connection, trial.schema, name)
-        yield from lacking(kinds[name], dialect.columns(trial.connection, trial.schema, name), unique)
-        yield from spelled_alike(kinds[name], unique, dialect.shapes(trial.connection, trial.schema, name))
-        change.parents[name] = dialect.parents(trial.connection, trial.schema, name)
-    change.difference = difference(connection, context.schema, trial, changed)
+        unique = dialect.inspector.unique_keys(trial.connection, trial.schema, name)
+        yield from lacking(kinds[name], dialect.inspector.columns(trial.connection, trial.schema, name), unique)
+        yield from spelled_alike(kinds[name], unique, dialect.inspector.shapes(trial.connection, trial.schema, name))
+        change.parents[name] = dialect.dependents.parents(trial.connection, trial.schema, name)
+    change.difference = difference(step.connection, step.schema, trial, changed)

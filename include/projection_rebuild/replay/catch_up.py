@@ -9,9 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
-import sqlalchemy as sa
-
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import NotReplayed
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import Place, earliest, is_before
@@ -22,8 +20,8 @@ from projection_rebuild.replay.foreign_reads import RowOwner
 from projection_rebuild.replay.handler_replay import HandlerReplay
 from projection_rebuild.replay.pace import FullSpeed
 from projection_rebuild.replay.unit import ReplayUnit, unit_of
-from projection_rebuild.run.context import Context
 from projection_rebuild.run.jobs import heads_of
+from projection_rebuild.run.step import Step
 
 MOST_EVENTS = 10_000
 """Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
@@ -36,19 +34,18 @@ class CatchUp:
     :raises StepOrderError: one has no checkpoint
     """
 
-    def __init__(self, context: Context, connection: sa.Connection, plan: Plan) -> None:
-        self._context = context
-        self._connection = connection
-        checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
+    def __init__(self, step: Step, plan: Plan) -> None:
+        self._step = step
+        checkpoints = step.ledger.checkpoints.of_projectors()
         missing = [name for name in plan.projectors if name not in checkpoints]
         if missing:
-            raise StepOrderError(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
+            raise NotReplayed(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
         # Those that are folded in one transaction, and the programs, each of which commits by itself.
         together: list[HandlerReplay] = []
         self.programs: list[ExternalReplay] = []
         for name in plan.projectors:
-            selection = partial.open_selection(context, connection, plan, checkpoints[name])
-            unit = unit_of(context, connection, plan, checkpoints[name], selection)
+            selection = partial.open_selection(step, plan, checkpoints[name])
+            unit = unit_of(step, plan, checkpoints[name], selection)
             if isinstance(unit, ExternalReplay):
                 self.programs.append(unit)
             else:
@@ -71,7 +68,7 @@ class CatchUp:
 
         :param stopped: asked while a program is at work
         """
-        for head in heads_of(self._context, lambda: self.position):
+        for head in heads_of(self._step.context, lambda: self.position):
             self._replay_to(head)
             for program in self.programs:
                 program.replay_to(head, FullSpeed(stopped), lambda _: None)
@@ -102,7 +99,7 @@ class CatchUp:
 
     def too_many_dead_letters(self) -> list[str]:
         """Why what has been set aside stands in the way of a switch."""
-        letters, allowed = self.dead_letters(), self._context.spec.verify.max_dead_letters
+        letters, allowed = self.dead_letters(), self._step.spec.verify.max_dead_letters
         if sum(letters.values()) <= allowed:
             return []
         said = ", ".join(f"{name} {count:,}" for name, count in letters.items())
@@ -115,15 +112,15 @@ class CatchUp:
         # The projectors may have stopped at different positions; whoever is behind comes up first.
         for bound in self._bounds(head):
             folded = self._fold(bound)
-            with self._context.dialect.transaction(self._connection):
+            with self._step.dialect.transaction(self._step.connection):
                 moved = self._write(folded, bound, head)
             self._committed(moved)
 
     def _bounds(self, head: Place) -> Iterator[Place]:
-        size = min(self._context.spec.replay.batch_events, MOST_EVENTS)
+        size = min(self._step.spec.replay.batch_events, MOST_EVENTS)
         at = earliest(unit.checkpoint.position for unit in self._together) if self._together else head
         while True:
-            at = self._context.store.place_of(size, at, head) if is_before(at, head) else head
+            at = self._step.context.store.place_of(size, at, head) if is_before(at, head) else head
             yield at
             if not is_before(at, head):
                 return
@@ -148,9 +145,7 @@ class CatchUp:
         """
         for unit in self._units:
             at = unit.checkpoint
-            self._context.ledger.checkpoints.advance(
-                self._connection, self._context.run_id, at, position=at.position, head=at.head, events=0, seconds=0.0
-            )
+            self._step.ledger.checkpoints.advance(at, position=at.position, head=at.head, events=0, seconds=0.0)
 
     def _fold(self, bound: Place, among: Collection[int] | None = None) -> dict[HandlerReplay, list[int]]:
         """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.errors import RowError, StepOrderError
+from projection_rebuild.errors import NotReplayed, RowError
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import Place, earliest
 from projection_rebuild.replay.row_tables import GreenTables
@@ -21,6 +19,7 @@ from projection_rebuild.rows.buffer import RowBuffer
 from projection_rebuild.rows.recording import RecordingRows
 from projection_rebuild.rows.types import Rows, RowSource, Values, row_type
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 R = TypeVar("R")
 
@@ -147,31 +146,29 @@ class _OwnAndForeignRows:
         raise RowError(f"a handler changes a row of {row_type(row_class).table}, which its projector only `reads`")
 
 
-def foreign_reads_of(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> ForeignReads:
+def foreign_reads_of(step: Step, plan: Plan, projector: type[Projector]) -> ForeignReads:
     """What a projector looks at in a run."""
     in_run = set(plan.tables)
     tables = GreenTables(
-        context.dialect,
-        connection,
-        context.schema,
-        lambda table: context.table_set(table).green if table in in_run else table,
+        step.dialect,
+        step.connection,
+        step.schema,
+        lambda table: step.context.table_set(table).green if table in in_run else table,
     )
     return ForeignReads(projector, tables)
 
 
-def readable_to(context: Context, connection: sa.Connection, plan: Plan, projector: type[Projector]) -> Place:
+def readable_to(step: Step, plan: Plan, projector: type[Projector]) -> Place:
     """How far the owners of what a projector reads have come in this run.
 
     :raises StepOrderError: one of them is not replayed
     """
-    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
+    checkpoints = step.ledger.checkpoints.of_projectors()
     reached = []
-    for name in _owners(context, plan, projector):
+    for name in _owners(step.context, plan, projector):
         found = checkpoints.get(name)
-        if found is None or found.is_behind or (found.head is None and context.store.newest() is not None):
-            raise StepOrderError(
-                f"{projector.name()} reads tables of {name}, which is not replayed to the end; replay that first"
-            )
+        if found is None or found.is_behind or (found.head is None and step.context.store.newest() is not None):
+            raise NotReplayed(f"{projector.name()} reads tables of {name}, which is not replayed to the end; replay that first")
         reached.append(found.position)
     return earliest(reached)
 

@@ -29,6 +29,7 @@ from projection_rebuild.replay.row_tables import GreenTables
 from projection_rebuild.replay.scope import ReplayScope
 from projection_rebuild.rows.buffer import RowBuffer
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.replay import OnError
 
 
@@ -59,9 +60,9 @@ class HandlerReplay:
         tables = GreenTables(context.dialect, connection, context.schema, lambda name: context.table_set(name).green)
         tables.learn(projector.kinds())
         limits, keeps = context.spec.replay, context.spec.replay.on_error is OnError.DEAD_LETTER
-        budget = Budget(limits, context.dialect.rows_per_transaction, KEPT_EVENTS if keeps else None)
+        budget = Budget(limits, context.dialect.rows.rows_per_transaction, KEPT_EVENTS if keeps else None)
         fold = Fold(projector, tables, self._reads, scope, budget, context.log)
-        recorded = context.ledger.dead_letters.of_run(connection, context.run_id, projector.name())
+        recorded = context.ledger.over(connection, context.run_id).dead_letters.of_run(projector.name())
         errors: ErrorPolicy = FailFast(fold, recorded)
         if keeps:
             errors = DeadLetterPolicy(fold, recorded, projector.name(), limits.max_dead_letters, context.log)
@@ -102,7 +103,7 @@ class HandlerReplay:
         :returns: the checkpoint before that
         """
         first = self.checkpoint
-        retry_dead_letters(self._context, self._connection, self.projector, self.pipeline)
+        retry_dead_letters(Step(self._context, self._connection), self.projector, self.pipeline)
         return first
 
     def at_work(self) -> AbstractContextManager[None]:
@@ -111,7 +112,7 @@ class HandlerReplay:
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
         """Replays up to a settled position: see :meth:`ReplayLoop.run`."""
-        index = partial(index_lookups, self._context, self._connection, self.projector)
+        index = partial(index_lookups, Step(self._context, self._connection), self.projector)
         ReplayLoop(self.pipeline, throttle, progress, index).run(head)
 
     def finish(self, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, SelectedKeys, Selection, SelectionGuard
 from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import NotReplayed, StepOrderError
 from projection_rebuild.eventstore.store import ALL_EVENTS, EventFilter
 from projection_rebuild.ledger import Checkpoint, PartialState
 from projection_rebuild.model.findings import Finding
@@ -26,6 +24,7 @@ from projection_rebuild.replay.foreign_reads import Projects
 from projection_rebuild.replay.scope import ReplayScope
 from projection_rebuild.rows.types import Rows
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 FEW_STREAMS = 1_000
 """Up to so many aggregates are asked for by name; beyond, reading every event and passing over those of others is cheaper."""
@@ -71,18 +70,18 @@ class _WithinSelection:
 # Planning -------------------------------------------------------------------------------------------------------------
 
 
-def look(context: Context, connection: sa.Connection, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
+def look(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
     """Why a part cannot be rebuilt as it was asked for."""
     timed = selection.since is not None or selection.until is not None
-    if timed and (problem := context.store.without_times()):
+    if timed and (problem := step.context.store.without_times()):
         yield Finding(about="since, until", problem=problem, remedy="or choose aggregates, or rebuild as a whole", refuses=True)
         return
-    if context.store.newest() is None:
+    if step.context.store.newest() is None:
         problem = "the event store is empty, so that nothing tells what the rows of a part are"
         yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild as a whole", refuses=True)
         return
     for name in projectors:
-        declared = context.projector(name).part
+        declared = step.context.projector(name).part
         if declared is None:
             problem = f"{name} does not declare by what its rows are told apart, so no part of them can be rebuilt"
             remedy = "set its `part` (ByAggregate or ByPeriod), leave it out, or rebuild it as a whole"
@@ -90,13 +89,13 @@ def look(context: Context, connection: sa.Connection, selection: Selection, proj
         elif isinstance(declared, ByPeriod) and selection.aggregates is not None:
             problem = f"{name} keeps its rows by period, and one period is made of the events of many aggregates"
             yield Finding(about="aggregates", problem=problem, remedy="leave it out, or choose since and until", refuses=True)
-        elif not context.projector(name).has_handlers():
+        elif not step.context.projector(name).has_handlers():
             problem = f"{name} has only SQL, and whose an event is, handlers tell"
             yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild it as a whole", refuses=True)
-        elif isinstance(declared, ByAggregate) and declared.of is None and _has_strays(context, name):
+        elif isinstance(declared, ByAggregate) and declared.of is None and _has_strays(step.context, name):
             problem = f"{name} tells its rows apart by the stream of their events, and some of its events have no stream"
             yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild it as a whole", refuses=True)
-    yield from _nothing_chosen(context, connection, selection, projectors)
+    yield from _nothing_chosen(step, selection, projectors)
 
 
 def _has_strays(context: Context, projector: str) -> bool:
@@ -104,32 +103,30 @@ def _has_strays(context: Context, projector: str) -> bool:
     return context.store.has_strays(context.projector(projector).stored_types())
 
 
-def _nothing_chosen(
-    context: Context, connection: sa.Connection, selection: Selection, projectors: list[str]
-) -> Iterator[Finding]:
+def _nothing_chosen(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
     """A name that the store does not know is a mistake; so is a time in which nothing happened, and about which there is nothing."""
-    types = sorted({each for name in projectors for each in context.projector(name).stored_types()})
-    found = context.store.streams(BEGINNING, context.store.newest(), types, chosen_events(selection))
+    types = sorted({each for name in projectors for each in step.context.projector(name).stored_types()})
+    found = step.context.store.streams(BEGINNING, step.context.store.newest(), types, chosen_events(selection))
     if selection.aggregates is not None and (unknown := sorted(set(selection.aggregates) - found)):
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         when = " in this time" if selection.since or selection.until else ""
         problem = f"the store has no event of these projectors{when} for {len(unknown)} of them: {some}"
         yield Finding(about="aggregates", problem=problem, remedy="correct or leave out these names", refuses=True)
-    elif not found and not _has_periods(context, connection, selection, projectors):
+    elif not found and not _has_periods(step, selection, projectors):
         problem = f"no event of these projectors was recorded ({selection.describe()})"
         yield Finding(about="since, until", problem=problem, remedy="correct the time, or begin earlier", refuses=True)
 
 
-def _has_periods(context: Context, connection: sa.Connection, selection: Selection, projectors: list[str]) -> bool:
+def _has_periods(step: Step, selection: Selection, projectors: list[str]) -> bool:
     """Whether blue has a row about the time: the events about a period may have been recorded before it."""
-    for projector in map(context.projector, projectors):
+    for projector in map(step.context.projector, projectors):
         declared = projector.part
         if isinstance(declared, ByPeriod):
-            keys = bounds(context, declared, selection)
-            for table, column in columns_of(context, projector, declared):
+            keys = bounds(step.context, declared, selection)
+            for table, column in columns_of(step.context, projector, declared):
                 # Without it there is a finding of its own.
-                there = context.dialect.table_exists(connection, table.schema, table.blue)
-                found = context.dialect.distinct(connection, table.schema, table.blue, column) if there else ()
+                there = step.dialect.inspector.table_exists(step.connection, table.schema, table.blue)
+                found = step.dialect.partial_copy.distinct(step.connection, table.schema, table.blue, column) if there else ()
                 if any(map(keys.in_range, found)):
                     return True
     return False
@@ -147,7 +144,7 @@ def chosen_events(selection: Selection) -> EventFilter:
     return EventFilter(streams=streams, since=selection.since, until=selection.until)
 
 
-def open_selection(context: Context, connection: sa.Connection, plan: Plan, read: Checkpoint) -> OpenSelection | None:
+def open_selection(step: Step, plan: Plan, read: Checkpoint) -> OpenSelection | None:
     """The part that is being replayed; None: there is none.
 
     It stays when all of it is replayed: an event that was set aside may come later.
@@ -156,18 +153,18 @@ def open_selection(context: Context, connection: sa.Connection, plan: Plan, read
     """
     if plan.part is None:
         return None
-    state = settled_state(context, connection, read)
+    state = settled_state(step, read)
     if state is None or state.settled is None:
-        raise StepOrderError(f"the rows outside the part of {read.projector} are not copied; run its replay")
-    declared = declaration(context.projector(read.projector))
-    listed = context.ledger.partial_rebuilds.keys(connection, state.part_id)
-    keys = replace(bounds(context, declared, plan.part), listed=listed)
+        raise NotReplayed(f"the rows outside the part of {read.projector} are not copied; run its replay")
+    declared = declaration(step.context.projector(read.projector))
+    listed = step.ledger.partial_rebuilds.keys(state.part_id)
+    keys = replace(bounds(step.context, declared, plan.part), listed=listed)
     return OpenSelection(declared, keys, state.settled, events_of(declared, keys))
 
 
-def is_copied(context: Context, connection: sa.Connection, read: Checkpoint) -> bool:
+def is_copied(step: Step, read: Checkpoint) -> bool:
     """Whether the rows outside a projector's part are in green."""
-    return settled_state(context, connection, read) is not None
+    return settled_state(step, read) is not None
 
 
 def declaration(projector: type[Projector]) -> ByAggregate | ByPeriod:
@@ -180,9 +177,9 @@ def declaration(projector: type[Projector]) -> ByAggregate | ByPeriod:
     return projector.part
 
 
-def settled_state(context: Context, connection: sa.Connection, read: Checkpoint) -> PartialState | None:
+def settled_state(step: Step, read: Checkpoint) -> PartialState | None:
     """How far a partial rebuild is; None: the rows outside the part are not copied."""
-    state = context.ledger.partial_rebuilds.find(connection, context.run_id, read.projector)
+    state = step.ledger.partial_rebuilds.find(read.projector)
     return state if state is not None and state.token == read.token and state.settled is not None else None
 
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod, SelectedKeys, Selection, without_stream
 from projection_rebuild.dialects.base import KeyList
-from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StepOrderError
+from projection_rebuild.errors import HandlerError, PoisonEvent, SettleTimeout, StoreEmpty
 from projection_rebuild.errors.boundary import trouble_at_event, word_for
 from projection_rebuild.eventstore.store import ALL_EVENTS, PATIENCE, EventFilter
 from projection_rebuild.ledger import Checkpoint
@@ -29,56 +29,55 @@ from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place, said
 from projection_rebuild.replay.partial import bounds, chosen_events, columns_of, declaration, events_of, settled_state
 from projection_rebuild.run import jobs
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.replay import OnError
 
 
-def prepare(context: Context, connection: sa.Connection, plan: Plan, first: Checkpoint) -> Checkpoint:
+def prepare(step: Step, plan: Plan, first: Checkpoint) -> Checkpoint:
     """Copies the rows outside a projector's part, once; does nothing for a whole rebuild.
 
     :returns: the checkpoint from which the replay goes on
     :raises FencedOut: another worker does the same
     :raises SettleTimeout: appends, or the jobs that project them, did not end in time
     """
-    if plan.part is None or settled_state(context, connection, first) is not None:
+    if plan.part is None or settled_state(step, first) is not None:
         return first
-    PartialCopy(context, connection, plan.part, first).run()
-    return context.ledger.checkpoints.of_projectors(connection, context.run_id)[first.projector]
+    PartialCopy(step, plan.part, first).run()
+    return step.ledger.checkpoints.of_projectors()[first.projector]
 
 
 class PartialCopy:
     """The copy for one projector; a kill at any moment leaves what the next one replaces."""
 
-    def __init__(self, context: Context, connection: sa.Connection, selection: Selection, first: Checkpoint) -> None:
-        self._context = context
-        self._connection = connection
+    def __init__(self, step: Step, selection: Selection, first: Checkpoint) -> None:
+        self._step = step
         self._selection = selection
         self._first = first
         self._name = first.projector
-        self._projector = context.projector(self._name)
+        self._projector = step.context.projector(self._name)
         self._declared = declaration(self._projector)
         self._types = self._projector.stored_types()
 
     def run(self) -> None:
-        context, connection, ledger = self._context, self._connection, self._context.ledger
+        context, connection, ledger = self._step.context, self._step.connection, self._step.ledger
         began = time.monotonic()
         held = self._held_by_blue()
         # Before the copy: an event that appears below `held` afterwards is not counted here, and verification notices.
         count = self._count(BEGINNING, held)
         keys = self._keys(held)
         with context.dialect.transaction(connection):
-            part_id = ledger.partial_rebuilds.begin(connection, context.run_id, self._first)
-            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(keys.listed))
+            part_id = ledger.partial_rebuilds.begin(self._first)
+            ledger.partial_rebuilds.add_keys(part_id, sorted(keys.listed))
         listed = KeyList(context.schema, ledger.partial_rebuilds.key_table, part_id)
         context.log(f"{self._name}: copying all rows but those of {self._what(keys)}")
         with context.dialect.transaction(connection):
-            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id)
+            ledger.partial_rebuilds.hold(self._name, part_id)
             for table, column in self._tables():
                 context.dialect.run(connection, f"DELETE FROM {context.dialect.qualified(table.schema, table.green)}")
-                context.dialect.copy_others(connection, table, column, listed)
+                context.dialect.partial_copy.copy_others(connection, table, column, listed)
         settled = context.store.settled_head()
         if settled is None:
-            raise StepOrderError(
+            raise StoreEmpty(
                 f"the event store is empty, so that no part of {self._name} can be rebuilt. The live tables are untouched; "
                 "find out where its events are, then clear plan and what follows"
             )
@@ -87,19 +86,13 @@ class PartialCopy:
         keys = replace(keys, listed={*keys.listed, *changed})
         count -= self._count(BEGINNING, settled, events_of(self._declared, keys))
         with context.dialect.transaction(connection):
-            ledger.partial_rebuilds.hold(connection, context.run_id, self._name, part_id, settled=settled)
-            ledger.partial_rebuilds.add_keys(connection, part_id, sorted(changed))
+            ledger.partial_rebuilds.hold(self._name, part_id, settled=settled)
+            ledger.partial_rebuilds.add_keys(part_id, sorted(changed))
             for table, column in self._tables() if changed else ():
-                context.dialect.delete_listed(connection, table, column, listed)
+                context.dialect.partial_copy.delete_listed(connection, table, column, listed)
             # The events that the copied rows hold are handled; those of the part are going to be.
             ledger.checkpoints.advance(
-                connection,
-                context.run_id,
-                self._first,
-                position=self._first.position,
-                head=settled,
-                events=count,
-                seconds=time.monotonic() - began,
+                self._first, position=self._first.position, head=settled, events=count, seconds=time.monotonic() - began
             )
         context.log(f"{self._name}: copied as of {said(settled)}; replaying {self._what(keys)}")
         self._finish_tables()
@@ -107,13 +100,13 @@ class PartialCopy:
     def _finish_tables(self) -> None:
         """Now, and not at the end of the replay: rows are looked for among those that were copied."""
         for table, _ in self._tables():
-            for statement in self._context.dialect.index_green(self._connection, table):
-                self._context.dialect.run(self._connection, statement)
-            for statement in self._context.dialect.analyze(self._connection, table):
-                self._context.dialect.run(self._connection, statement)
+            for statement in self._step.dialect.shadow.index_green(self._step.connection, table):
+                self._step.dialect.run(self._step.connection, statement)
+            for statement in self._step.dialect.shadow.analyze(self._step.connection, table):
+                self._step.dialect.run(self._step.connection, statement)
 
     def _tables(self) -> Iterator[tuple[TableSet, str]]:
-        return columns_of(self._context, self._projector, self._declared)
+        return columns_of(self._step.context, self._projector, self._declared)
 
     def _what(self, keys: SelectedKeys) -> str:
         if isinstance(self._declared, ByAggregate):
@@ -122,14 +115,14 @@ class PartialCopy:
         return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
 
     def _count(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> int:
-        counts = self._context.store.counts(after, upto, only)
+        counts = self._step.context.store.counts(after, upto, only)
         return sum(counts.get(each, 0) for each in self._types)
 
     # Which rows -----------------------------------------------------------------------------------------------------
 
     def _held_by_blue(self) -> Place:
         """A place up to which blue holds every event for certain."""
-        context, writer = self._context, self._context.spec.live_writer
+        context, writer = self._step.context, self._step.spec.live_writer
         consumers = writer.checkpoint
         if consumers is not None:
             table = sa.table(consumers.table, schema=context.schema)
@@ -137,7 +130,7 @@ class PartialCopy:
             name: sa.ColumnClause[str] = sa.column(consumers.name_column, sa.String)
             mine = sa.select(position).select_from(table).where(name == consumers.names[self._name])
             # A consumer that has NULL there has not begun.
-            found = self._connection.execute(mine).scalar_one()
+            found = self._step.connection.execute(mine).scalar_one()
             return None if found is None else int(found)
         head = jobs.replayable_head(context)
         if writer.drain_check is not None:
@@ -147,7 +140,7 @@ class PartialCopy:
     def _wait_for_jobs(self, patience: timedelta) -> None:
         """Once there is none, all events from before have been projected."""
         deadline, spoken = time.monotonic() + patience.total_seconds(), False
-        while jobs.are_left(self._context, self._connection):
+        while jobs.are_left(self._step):
             if time.monotonic() > deadline:
                 raise SettleTimeout(
                     f"live_writer.drain_check did not give 0 within {patience.total_seconds():.0f} s, so it is not known which events the "
@@ -155,18 +148,18 @@ class PartialCopy:
                     "tells them apart and has nobody wait"
                 )
             if not spoken:
-                self._context.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
+                self._step.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
                 spoken = True
             time.sleep(0.02)
 
     def _keys(self, held: Place) -> SelectedKeys:
         declared = self._declared
         if isinstance(declared, ByPeriod):
-            keys = bounds(self._context, declared, self._selection)
+            keys = bounds(self._step.context, declared, self._selection)
             found = {
                 period
                 for table, column in self._tables()
-                for period in self._context.dialect.distinct(self._connection, table.schema, table.blue, column)
+                for period in self._step.dialect.partial_copy.distinct(self._step.connection, table.schema, table.blue, column)
             }
             return replace(keys, listed={each for each in found if keys.in_range(each)})
         named, timed = self._selection.aggregates, self._selection.since or self._selection.until
@@ -180,7 +173,7 @@ class PartialCopy:
 
         :raises PartError: an event has no stream, by which its aggregate would be told
         """
-        declared, store = self._declared, self._context.store
+        declared, store = self._declared, self._step.context.store
         if isinstance(declared, ByAggregate) and declared.of is None:
             found = store.streams(after, upto, self._types, only)
             if None in found:
@@ -190,7 +183,7 @@ class PartialCopy:
             after,
             upto,
             self._types,
-            size=self._context.spec.replay.batch_events,
+            size=self._step.spec.replay.batch_events,
             metadata=self._projector.needs_metadata,
             only=only,
         )
@@ -204,7 +197,7 @@ class PartialCopy:
             except Exception as error:
                 if trouble := trouble_at_event(error, self._name, event.type, event.position):
                     raise trouble from None
-                if self._context.spec.replay.on_error is OnError.DEAD_LETTER:
+                if self._step.spec.replay.on_error is OnError.DEAD_LETTER:
                     # The replay meets it again, and sets it aside.
                     continue
                 if isinstance(error, PoisonEvent):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import sqlalchemy as sa
-
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import NotReplayed
 from projection_rebuild.ledger import RunState, refuse_within_switch
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import BEGINNING, Place, is_before, said
@@ -19,6 +17,7 @@ from projection_rebuild.replay.unit import ReplayUnit, unit_of
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.jobs import heads_of
 from projection_rebuild.run.progress import ProgressLog
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.traffic.throttle import Throttle
 
 
@@ -30,39 +29,39 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
     :raises StepOrderError: the tables are not cloned
     """
     projector = context.projector(name)
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get(requires=RunState.CLONED)
         refuse_within_switch(run)
-        first = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
+        first = step.ledger.checkpoints.of_projectors().get(name)
         if run.state.has_switched:
             context.log(f"{name}: this run has switched already; there is nothing to replay")
             position = first.position if first else BEGINNING
             return ReplayResult(name, 0, position, 0.0, position)
         if first is None:
-            raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
+            raise NotReplayed(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
         plan = context.plan_of(run)
-        first = prepare(context, connection, plan, first)
+        first = prepare(step, plan, first)
         context.log(f"{name}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
         progress = ProgressLog(context, first, name)
-        throttle = Throttle(context, name, connection, lambda: stopped() or closed())
-        selection = partial.open_selection(context, connection, plan, first)
+        throttle = Throttle(context, name, step.connection, lambda: stopped() or closed())
+        selection = partial.open_selection(step, plan, first)
         if first.position is not None:
-            index_lookups(context, connection, projector)
-        unit: ReplayUnit = unit_of(context, connection, plan, first, selection, stopped)
+            index_lookups(step, projector)
+        unit: ReplayUnit = unit_of(step, plan, first, selection, stopped)
         began = unit.begin()
         with unit.at_work():
-            for head in _heads(context, connection, plan, unit):
+            for head in _heads(step, plan, unit):
                 unit.replay_to(head, throttle, progress)
         unit.finish(throttle.stopped, progress)
-        index(context, connection, projector)
+        index(step, projector)
     last = unit.checkpoint
     return ReplayResult(name, last.events - began.events, last.position, last.seconds - began.seconds, began.position)
 
 
-def _heads(context: Context, connection: sa.Connection, plan: Plan, unit: ReplayUnit) -> Iterable[Place]:
+def _heads(step: Step, plan: Plan, unit: ReplayUnit) -> Iterable[Place]:
     """The heads that a replay comes to; whoever reads tables of the run goes no further than their owners are."""
-    if not reads_of_run(context, plan, unit.projector):
-        return heads_of(context, lambda: unit.checkpoint.position)
-    owners, first = readable_to(context, connection, plan, unit.projector), unit.checkpoint.position
+    if not reads_of_run(step.context, plan, unit.projector):
+        return heads_of(step.context, lambda: unit.checkpoint.position)
+    owners, first = readable_to(step, plan, unit.projector), unit.checkpoint.position
     return [first if is_before(owners, first) else owners]

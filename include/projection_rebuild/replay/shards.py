@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.partition import Shard
 from projection_rebuild.authoring.projector import Projector
-from projection_rebuild.errors import ShardError, StepOrderError
+from projection_rebuild.errors import NotReplayed, ShardError, StepOrderError
 from projection_rebuild.ledger import Asked, Checkpoint, RunState, refuse_within_switch
 from projection_rebuild.model.positions import earliest, said
 from projection_rebuild.model.results import ReplayResult
@@ -24,6 +22,7 @@ from projection_rebuild.replay.unit import shard_unit
 from projection_rebuild.rows.types import row_type
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.progress import ProgressLog
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.traffic.throttle import Throttle
 
@@ -66,9 +65,9 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
     :raises WriteError: the database refuses rows; a double one may be another shard's
     """
     projector = context.projector(name)
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get(requires=RunState.CLONED)
         refuse_within_switch(run)
         count = context.plan_of(run).shards.get(name, 0)
         partition = projector.partition()
@@ -76,16 +75,19 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
             raise StepOrderError(f"{name} has {count} shards in the run {context.run_id}; there is no shard {number + 1}")
         shard = Shard(number, count, partition.field)
         label = f"{name} {shard.describe()}"
-        first = context.ledger.shards.checkpoints(connection, context.run_id, name).get(number)
+        first = step.ledger.shards.checkpoints(name).get(number)
         if first is None:
-            whole = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
+            whole = step.ledger.checkpoints.of_projectors().get(name)
             if whole is None:
-                raise StepOrderError(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
+                raise NotReplayed(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
             context.log(f"{label}: the shards are joined already; there is nothing to replay")
             return ReplayResult(label, 0, whole.position, 0.0, whole.position)
         context.log(f"{label}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
-        unit = shard_unit(context, connection, projector, first, Ownership(label, shard, partition))
-        throttle, progress = Throttle(context, first.projector, connection, stopped, label), ProgressLog(context, first, label)
+        unit = shard_unit(step, projector, first, Ownership(label, shard, partition))
+        throttle, progress = (
+            Throttle(context, first.projector, step.connection, stopped, label),
+            ProgressLog(context, first, label),
+        )
         try:
             with unit.at_work():
                 unit.replay_to(first.head, throttle, progress)
@@ -113,58 +115,52 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
 
     :raises ShardError: a row was reached from two shards
     """
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        shards = context.ledger.shards.checkpoints(connection, context.run_id, name)
-        whole = context.ledger.checkpoints.of_projectors(connection, context.run_id).get(name)
+    with open_step(context) as step:
+        step.ledger.create()
+        shards = step.ledger.shards.checkpoints(name)
+        whole = step.ledger.checkpoints.of_projectors().get(name)
     if not shards or whole is None:
         return
     for number, checkpoint in shards.items():
         if checkpoint.is_behind:
             context.log(replay_shard(context, name, number, stopped).describe())
-    with context.dialect.connect() as connection:
-        _join(context, connection, name, whole)
+    with open_step(context) as step:
+        _join(step, name, whole)
 
 
-def _join(context: Context, connection: sa.Connection, name: str, whole: Checkpoint) -> None:
-    ledger, projector = context.ledger, context.projector(name)
-    done = list(ledger.shards.checkpoints(connection, context.run_id, name).values())
-    asked_for = ledger.shards.asked(connection, context.run_id, name)
+def _join(step: Step, name: str, whole: Checkpoint) -> None:
+    ledger, projector = step.ledger, step.context.projector(name)
+    done = list(ledger.shards.checkpoints(name).values())
+    asked_for = ledger.shards.asked(name)
     if any(each.column is not None for each in asked_for):
-        index_lookups(context, connection, projector)
+        index_lookups(step, projector)
     for asked in asked_for:
-        _look_for(context, connection, projector, asked, len(done))
+        _look_for(step, projector, asked, len(done))
     head = earliest(each.head for each in done)
-    with context.dialect.transaction(connection):
+    with step.dialect.transaction(step.connection):
         ledger.checkpoints.advance(
-            connection,
-            context.run_id,
-            whole,
-            position=head,
-            head=head,
-            events=sum(each.events for each in done),
-            seconds=max(each.seconds for each in done),
+            whole, position=head, head=head, events=sum(each.events for each in done), seconds=max(each.seconds for each in done)
         )
-        ledger.shards.join(connection, context.run_id, name)
-    context.log(f"{name}: {len(done)} shards joined at {said(head)}")
+        ledger.shards.join(name)
+    step.log(f"{name}: {len(done)} shards joined at {said(head)}")
 
 
-def _look_for(context: Context, connection: sa.Connection, projector: type[Projector], asked: Asked, count: int) -> None:
+def _look_for(step: Step, projector: type[Projector], asked: Asked, count: int) -> None:
     """What a shard did not find must not be there now by another shard's doing.
 
     :raises ShardError: it is
     """
     kind = next(each for each in map(row_type, projector.owns) if each.table == asked.table)
-    dialect, green = context.dialect, context.table_set(kind.table).green
+    dialect, green = step.dialect, step.context.table_set(kind.table).green
     if asked.column is None:
-        found = dialect.select_rows(connection, context.schema, green, kind, [asked.values])
+        found = dialect.rows.select_rows(step.connection, step.schema, green, kind, [asked.values])
     else:
-        found = dialect.select_where(connection, context.schema, green, kind, kind.column(asked.column), asked.values)
+        found = dialect.rows.select_where(step.connection, step.schema, green, kind, kind.column(asked.column), asked.values)
     partition = projector.partition()
     at = kind.attributes.index(partition.attribute(kind)) if partition else 0
     for values in found:
         # By the event store's database, which has divided the events.
-        if context.store.shard_of(str(values[at]), count) != asked.shard:
+        if step.context.store.shard_of(str(values[at]), count) != asked.shard:
             raise ShardError(
                 f"{projector.name()}: a row of {kind.table} was reached from two shards, asked for in vain by the one and made by the other. "
                 "Replay it without shards, or correct `partition_by`"

@@ -81,7 +81,7 @@ class SqlReplay(HandlerReplay):
         pipeline.writer.check()
         sql.took(count, time.monotonic() - began)
         seconds = time.monotonic() - pipeline.since
-        return context.ledger.checkpoints.add_elapsed(connection, context.run_id, moved, seconds)
+        return context.ledger.over(connection, context.run_id).checkpoints.add_elapsed(moved, seconds)
 
     def put_rows(self, place: Place, among: Collection[int] | None = None) -> None:
         """See :meth:`HandlerReplay.put_rows`. Without handlers the SQL writes the rows.

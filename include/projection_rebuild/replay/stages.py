@@ -14,6 +14,7 @@ from projection_rebuild.errors import Interrupted, StepOrderError
 from projection_rebuild.model.results import ReplayResult
 from projection_rebuild.replay.shards import replay_all
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import open_step
 from projection_rebuild.traffic.low_traffic import closing, next_opening
 
 DONE = "stages"
@@ -54,8 +55,8 @@ def replay_in_stage(
     :raises Interrupted: ``stopped`` said so
     """
     stage = context.spec.stage_of(name)
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id)
+    with open_step(context) as step:
+        run = step.ledger.runs.get()
         waits = not (run.record.options.replay_now or run.state.has_switched)
     if stage is None or stage.any_time or not waits:
         return replay_all(context, name, stopped)
@@ -84,12 +85,11 @@ def replay_stages(context: Context, stopped: Callable[[], bool], now: Callable[[
     """
     if not context.spec.stages:
         raise StepOrderError("this spec has no `stages`; replay its projectors one by one")
-    ledger, run_id = context.ledger, context.run_id
     for stage in context.spec.stages:
-        with context.dialect.connect() as connection:
-            chosen = context.plan_of(ledger.runs.get(connection, run_id)).projectors
-            tokens = {name: each.token for name, each in ledger.checkpoints.of_projectors(connection, run_id).items()}
-            noted = ledger.signals.all(connection, run_id).get(DONE)
+        with open_step(context) as step:
+            chosen = step.plan.projectors
+            tokens = {name: each.token for name, each in step.ledger.checkpoints.of_projectors().items()}
+            noted = step.ledger.signals.all().get(DONE)
         # By checkpoint: once the tables are cloned anew, nothing is done any more.
         done = dict(noted.value) if noted else {}
         # In the order of the plan: by their dependencies.
@@ -101,6 +101,6 @@ def replay_stages(context: Context, stopped: Callable[[], bool], now: Callable[[
                 return result
             context.log(result.describe())
             done[name] = tokens.get(name)
-            with context.dialect.connect() as connection:
-                ledger.signals.send(connection, run_id, DONE, done)
+            with open_step(context) as step:
+                step.ledger.signals.send(DONE, done)
     return None

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.external import ExternalProjector
 from projection_rebuild.authoring.projector import Projector
 from projection_rebuild.errors import ProjectorError
@@ -23,6 +21,7 @@ from projection_rebuild.replay.set_based import ineligible_because
 from projection_rebuild.replay.shard_ownership import Ownership
 from projection_rebuild.replay.sql_replay import SqlReplay
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 
 class ReplayUnit(Protocol):
@@ -63,8 +62,7 @@ class ReplayUnit(Protocol):
 
 
 def unit_of(
-    context: Context,
-    connection: sa.Connection,
+    step: Step,
     plan: Plan,
     checkpoint: Checkpoint,
     selection: OpenSelection | None,
@@ -76,26 +74,26 @@ def unit_of(
     :param stopped: see :class:`ExternalReplay`
     :raises ProjectorError: it has only SQL, which cannot be used
     """
-    projector = context.projector(checkpoint.projector)
+    projector = step.context.projector(checkpoint.projector)
     if issubclass(projector, ExternalProjector):
-        return ExternalReplay(context, projector, checkpoint, connection, stopped)
-    reads = foreign_reads_of(context, connection, plan, projector)
+        return ExternalReplay(step.context, projector, checkpoint, step.connection, stopped)
+    reads = foreign_reads_of(step, plan, projector)
     # A part is a choice among rows, which handlers tell.
     in_part = selection is not None and is_before(checkpoint.position, selection.settled)
-    by_sql = _is_replayed_by_sql(context, projector, handlers_tell=in_part)
-    return (SqlReplay if by_sql else HandlerReplay)(context, projector, checkpoint, connection, plan.already, selection, reads)
+    by_sql = _is_replayed_by_sql(step.context, projector, handlers_tell=in_part)
+    return (SqlReplay if by_sql else HandlerReplay)(
+        step.context, projector, checkpoint, step.connection, plan.already, selection, reads
+    )
 
 
-def shard_unit(
-    context: Context, connection: sa.Connection, projector: type[Projector], checkpoint: Checkpoint, shard: Ownership
-) -> HandlerReplay:
+def shard_unit(step: Step, projector: type[Projector], checkpoint: Checkpoint, shard: Ownership) -> HandlerReplay:
     """The replay of one shard.
 
     :param checkpoint: the shard's own
     :raises ProjectorError: it has only SQL; whose an event is, handlers tell
     """
-    _is_replayed_by_sql(context, projector, handlers_tell=True)
-    return HandlerReplay(context, projector, checkpoint, connection, scope=shard)
+    _is_replayed_by_sql(step.context, projector, handlers_tell=True)
+    return HandlerReplay(step.context, projector, checkpoint, step.connection, scope=shard)
 
 
 def _is_replayed_by_sql(context: Context, projector: type[Projector], *, handlers_tell: bool) -> bool:

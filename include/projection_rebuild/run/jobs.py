@@ -19,29 +19,34 @@ from projection_rebuild.errors.drivers import trouble_of
 from projection_rebuild.errors.trouble import MAY_PASS
 from projection_rebuild.model.positions import Place, is_before, just_below, said
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 
 PATIENCE = timedelta(seconds=60)
 """How long jobs that are far behind are waited for before it is said, and the step is retried."""
 
 
-def are_left(context: Context, connection: sa.Connection) -> bool:
+def are_left(
+    step: Step,
+) -> bool:
     """Whether any job has something left to do; without jobs none has."""
-    writer = context.spec.live_writer
+    writer = step.spec.live_writer
     if writer.jobs_left is not None:
-        return bool(positions_left(context, connection))
-    return writer.drain_check is not None and bool(int(connection.execute(sa.text(writer.drain_check)).scalar() or 0))
+        return bool(positions_left(step))
+    return writer.drain_check is not None and bool(int(step.connection.execute(sa.text(writer.drain_check)).scalar() or 0))
 
 
-def positions_left(context: Context, connection: sa.Connection) -> frozenset[int]:
+def positions_left(
+    step: Step,
+) -> frozenset[int]:
     """The positions of the events whose jobs are not done.
 
     :raises SpecSqlError: ``live_writer.jobs_left`` cannot be executed, or gives something else than positions, or two jobs of one event
     """
-    sql = context.spec.live_writer.jobs_left
+    sql = step.spec.live_writer.jobs_left
     if sql is None:
         return frozenset()
     try:
-        found = [*_positions(connection.execute(sa.text(sql)).scalars())]
+        found = [*_positions(step.connection.execute(sa.text(sql)).scalars())]
     except (sa.exc.DBAPIError, sa.exc.ResourceClosedError, ValueError) as error:
         trouble = trouble_of(error)
         if trouble is not None and trouble.kind in MAY_PASS:
@@ -105,7 +110,7 @@ def replayable_head(context: Context) -> Place:
     head = context.store.settled_head()
     if context.spec.live_writer.jobs_left is None:
         return head
-    with context.dialect.connect() as connection:
-        left = positions_left(context, connection)
+    with open_step(context) as step:
+        left = positions_left(step)
     first = min(left, default=None)
     return head if first is None or is_before(head, first) else just_below(first)

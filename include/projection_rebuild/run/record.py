@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.fingerprint import source_hash
-from projection_rebuild.errors import StepOrderError
+from projection_rebuild.errors import UnknownRun
 from projection_rebuild.ledger import Run
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.report import Report
+from projection_rebuild.run.step import Step, open_step
 
 
 def report(context: Context) -> Report:
@@ -21,8 +20,8 @@ def report(context: Context) -> Report:
 
     :raises StepOrderError: there is no such run
     """
-    with context.dialect.connect() as connection:
-        return made(context, connection, _run(context, connection))
+    with open_step(context) as step:
+        return made(step, _run(step))
 
 
 def keep(context: Context) -> Report:
@@ -30,14 +29,14 @@ def keep(context: Context) -> Report:
 
     :raises StepOrderError: there is no such run
     """
-    with context.dialect.connect() as connection:
-        return keep_run(context, connection, _run(context, connection))
+    with open_step(context) as step:
+        return keep_run(step, _run(step))
 
 
-def keep_run(context: Context, connection: sa.Connection, run: Run) -> Report:
+def keep_run(step: Step, run: Run) -> Report:
     """Keeps the report of any run of this ledger as it is now."""
-    kept = made(context, connection, run)
-    context.ledger.reports.keep(connection, run, kept.as_json(), kept.as_markdown())
+    kept = made(step, run)
+    step.ledger.reports.keep(run, kept.as_json(), kept.as_markdown())
     return kept
 
 
@@ -46,17 +45,17 @@ def history(context: Context, limit: int) -> list[Report]:
 
     Empty where nothing was ever rebuilt.
     """
-    ledger = context.ledger
-    with context.dialect.connect() as connection:
-        if not ledger.exists(connection):
+    with open_step(context) as step:
+        ledger = step.ledger
+        if not ledger.exists():
             return []
         rebuild = context.spec.rebuild
-        kept = [Report.model_validate(each) for each in ledger.reports.latest(connection, rebuild, limit)]
+        kept = [Report.model_validate(each) for each in ledger.reports.latest(rebuild, limit)]
         known = {(each.run_id, each.started_at): each for each in kept}
-        for run in ledger.runs.latest(connection, rebuild, limit):
+        for run in ledger.runs.latest(rebuild, limit):
             before = known.get((run.run_id, run.started_at))
             if before is None or before.state != run.state:
-                known[run.run_id, run.started_at] = made(context, connection, run)
+                known[run.run_id, run.started_at] = made(step, run)
     return sorted(known.values(), key=lambda each: each.started_at, reverse=True)[:limit]
 
 
@@ -66,28 +65,28 @@ def note_code(context: Context, projectors: Iterable[str]) -> None:
     :raises StepOrderError: there is no such run, or it was given up
     :raises SpecError: the spec has been edited since it was planned
     """
-    with context.dialect.connect() as connection:
-        context.plan_of(context.ledger.runs.get(connection, context.run_id))
+    with open_step(context) as step:
+        context.plan_of(step.ledger.runs.get())
         for name in projectors:
             projector = context.projector(name)
-            context.ledger.reports.add_code(
-                connection, context.run_id, name, version=projector.version, source=source_hash(projector)
-            )
+            step.ledger.reports.add_code(name, version=projector.version, source=source_hash(projector))
 
 
-def _run(context: Context, connection: sa.Connection) -> Run:
-    run = context.ledger.runs.find(connection, context.run_id)
+def _run(
+    step: Step,
+) -> Run:
+    run = step.ledger.runs.find()
     if run is None:
-        raise StepOrderError(f"the ledger has no run {context.run_id}")
+        raise UnknownRun(f"the ledger has no run {step.run_id}")
     return run
 
 
-def made(context: Context, connection: sa.Connection, run: Run) -> Report:
+def made(step: Step, run: Run) -> Report:
     """The report of any run of this ledger as it is now."""
-    ledger = context.ledger
+    ledger = step.ledger
     return Report.of(
         run,
-        ledger.checkpoints.of_projectors(connection, run.run_id),
-        ledger.reports.code(connection, run.run_id),
-        ledger.signals.all(connection, run.run_id),
+        ledger.of(run.run_id).checkpoints.of_projectors(),
+        ledger.of(run.run_id).reports.code(),
+        ledger.of(run.run_id).signals.all(),
     )

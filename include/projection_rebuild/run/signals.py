@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
-from projection_rebuild.errors import SpecError, StepOrderError
+from projection_rebuild.errors import CutoverBegun, SpecError, StepOrderError
 from projection_rebuild.ledger import Note, Run, RunState
 from projection_rebuild.model import limits
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.spec.replay import ThrottleSection
 
 SWAP_NOW, APPROVAL, TRAFFIC, STOOD_DOWN = "swap_now", "approval", "traffic", "stood_down"
@@ -30,9 +29,9 @@ def swap_now(context: Context, by: str, reason: str) -> None:
     :raises StepOrderError: there is no such run, or it has switched, or it was given up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
-    with context.dialect.connect() as connection:
-        _before_its_switch(context, connection)
-        context.ledger.signals.send(connection, context.run_id, SWAP_NOW, {"reason": reason}, by=by)
+    with open_step(context) as step:
+        _before_its_switch(step)
+        step.ledger.signals.send(SWAP_NOW, {"reason": reason}, by=by)
     context.log(f"swap now, says {by}")
 
 
@@ -44,9 +43,9 @@ def pause(context: Context, by: str, reason: str) -> None:
     :raises StepOrderError: there is no such run, or it has switched, or it was given up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
-    with context.dialect.connect() as connection:
-        _before_its_switch(context, connection)
-        context.ledger.signals.send(connection, context.run_id, PAUSE, {"reason": reason}, by=by)
+    with open_step(context) as step:
+        _before_its_switch(step)
+        step.ledger.signals.send(PAUSE, {"reason": reason}, by=by)
     context.log(f"paused by {by}")
 
 
@@ -57,9 +56,9 @@ def resume(context: Context, by: str) -> None:
     :raises StepOrderError: there is no such run, or it was given up
     """
     by = limits.shown(by, limits.NAME)
-    with context.dialect.connect() as connection:
-        context.ledger.runs.get(connection, context.run_id)
-        context.ledger.signals.clear(connection, context.run_id, PAUSE)
+    with open_step(context) as step:
+        step.ledger.runs.get()
+        step.ledger.signals.clear(PAUSE)
     context.log(f"resumed by {by}")
 
 
@@ -77,13 +76,13 @@ def set_limits(context: Context, given: Mapping[str, Any] | None, by: str) -> Th
         raise SpecError("the limits cannot be used: give them as a mapping, such as {'max_active_sessions': 3}")
     limits.check(given, "the limits")
     wanted = ThrottleSection.parse(context.spec.throttle.model_dump(mode="json") | dict(given or {}))
-    with context.dialect.connect() as connection:
-        _before_its_switch(context, connection)
+    with open_step(context) as step:
+        _before_its_switch(step)
         if given is None:
-            context.ledger.signals.clear(connection, context.run_id, THROTTLE)
+            step.ledger.signals.clear(THROTTLE)
         else:
             value = wanted.model_dump(mode="json", include=set(given))
-            context.ledger.signals.send(connection, context.run_id, THROTTLE, value, by=by)
+            step.ledger.signals.send(THROTTLE, value, by=by)
     context.log(f"limits of the replays set by {by}")
     return wanted
 
@@ -96,12 +95,12 @@ def decide(context: Context, approved: bool, by: str, reason: str) -> None:
     :raises StepOrderError: there is no such run, it is not verified, has switched, or was given up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
-    with context.dialect.connect() as connection:
-        run = _before_its_switch(context, connection)
+    with open_step(context) as step:
+        run = _before_its_switch(step)
         if not run.state.is_verified:
             raise StepOrderError(f"the run {context.run_id} is {run.state}, not yet verified; there is nothing to decide about")
         value = {"approved": approved, "verification": run.record.verification_id, "reason": reason}
-        context.ledger.signals.send(connection, context.run_id, APPROVAL, value, by=by)
+        step.ledger.signals.send(APPROVAL, value, by=by)
     context.log(f"the switch is {'approved' if approved else 'rejected'} by {by}")
 
 
@@ -116,16 +115,16 @@ def approval_needed(context: Context) -> bool:
 
     :raises StepOrderError: the run is not verified
     """
-    with context.dialect.connect() as connection:
-        options = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED).record.options
+    with open_step(context) as step:
+        options = step.ledger.runs.get(requires=RunState.VERIFIED).record.options
     return context.spec.swap.approval if options.approval is None else options.approval
 
 
 def decided(context: Context) -> Note | None:
     """What was decided about the run's last verification, if anything was: its value has ``approved`` and ``reason``."""
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
-        return decision(run, context.ledger.signals.all(connection, context.run_id))
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+        return decision(run, step.ledger.signals.all())
 
 
 def abandon(context: Context) -> None:
@@ -133,10 +132,10 @@ def abandon(context: Context) -> None:
 
     :raises StepOrderError: there is no such run, or it has come to its switch, or was given up already
     """
-    with context.dialect.connect() as connection, context.dialect.transaction(connection):
-        context.ledger.runs.move(connection, context.run_id, RunState.ABANDONED)
-        context.ledger.checkpoints.fence(connection, context.run_id)
-        context.ledger.claims.release(connection, context.run_id)
+    with open_step(context) as step, context.dialect.transaction(step.connection):
+        step.ledger.runs.move(RunState.ABANDONED)
+        step.ledger.checkpoints.fence()
+        step.ledger.claims.release()
 
 
 def stand_down(context: Context, reason: str) -> None:
@@ -144,18 +143,18 @@ def stand_down(context: Context, reason: str) -> None:
 
     :raises StepOrderError: there is no such run, it has switched, or it was given up already
     """
-    with context.dialect.connect() as connection:
-        _before_its_switch(context, connection)
+    with open_step(context) as step:
+        _before_its_switch(step)
         # It may name a person, in whatever characters.
         said = {"reason": limits.shown(reason, limits.REASON)}
-        context.ledger.signals.send(connection, context.run_id, STOOD_DOWN, said)
+        step.ledger.signals.send(STOOD_DOWN, said)
     abandon(context)
 
 
-def _before_its_switch(context: Context, connection: sa.Connection) -> Run:
-    run = context.ledger.runs.get(connection, context.run_id)
+def _before_its_switch(
+    step: Step,
+) -> Run:
+    run = step.ledger.runs.get()
     if run.state.has_begun_switch:
-        raise StepOrderError(
-            f"the run {context.run_id} is {run.state}: its switch has begun, there is nothing left to say about it"
-        )
+        raise CutoverBegun(f"the run {step.run_id} is {run.state}: its switch has begun, there is nothing left to say about it")
     return run

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
-
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 
-def planned_swap(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
+def planned_swap(step: Step, tables: Sequence[TableSet]) -> list[str]:
     """The statements of a swap and what follows it at once, before there is anything to be swapped."""
-    dialect = context.dialect
-    swap = dialect.swap_statements(connection, tables, planned=True)
-    return [*within(context, swap.statements), *swap.after()]
+    dialect = step.dialect
+    swap = dialect.swap_statements(step.connection, tables, planned=True)
+    return [*within(step.context, swap.statements), *swap.after()]
 
 
 def within(context: Context, statements: Sequence[str]) -> list[str]:
@@ -22,6 +21,6 @@ def within(context: Context, statements: Sequence[str]) -> list[str]:
     return [*statements] if context.dialect.ddl_commits else [context.dialect.begin, *statements, "COMMIT"]
 
 
-def printed(context: Context, connection: sa.Connection, statements: Sequence[str]) -> list[str]:
+def printed(step: Step, statements: Sequence[str]) -> list[str]:
     """The statements as they stand in a shell, after the settings of the session in which they are meant."""
-    return [*context.dialect.session(connection), *statements]
+    return [*step.dialect.session(step.connection), *statements]

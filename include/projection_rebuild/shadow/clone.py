@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring import external
 from projection_rebuild.errors import CloneError, SettleTimeout
 from projection_rebuild.eventstore.store import PATIENCE
@@ -17,6 +15,7 @@ from projection_rebuild.model.positions import BEGINNING
 from projection_rebuild.model.refusals import foreign_green
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.jobs import replayable_head
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow import live_tables
 
 
@@ -27,80 +26,78 @@ def clone_tables(context: Context) -> list[str]:
     :raises StepOrderError: the run is in the middle of its switch
     :raises ClaimRefused: another run has taken the tables over
     """
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get()
         refuse_within_switch(run)
         plan = context.plan_of(run)
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
-        program_at_work = context.ledger.external_calls.is_open(connection, context.run_id)
-        with context.dialect.transaction(connection):
-            context.ledger.runs.move(connection, context.run_id, RunState.PLANNED)
-            context.ledger.checkpoints.remove(connection, context.run_id)
+        program_at_work = step.ledger.external_calls.is_open()
+        with context.dialect.transaction(step.connection):
+            step.ledger.runs.move(RunState.PLANNED)
+            step.ledger.checkpoints.remove()
             if plan.part:
-                context.ledger.partial_rebuilds.forget(connection, context.run_id)
+                step.ledger.partial_rebuilds.forget()
         tables = context.switched_sets(plan)
         if program_at_work:
-            wait_for_programs(context, connection, tables)
-        context.ledger.claims.claim(connection, context.run_id, [table.blue for table in tables])
+            wait_for_programs(step, tables)
+        step.ledger.claims.claim([table.blue for table in tables])
         # Before green is made: what takes a live table's place meanwhile is another one.
-        live = live_tables.identities(context, connection, tables)
-        remake(context, connection, tables)
+        live = live_tables.identities(step, tables)
+        remake(step, tables)
         if context.spec.live_writer.checkpoint:
             # Small, and filled within the switch: it has all of its indexes from the start.
-            for statement in context.dialect.index_green(connection, tables[-1]):
-                context.dialect.run(connection, statement)
+            for statement in context.dialect.shadow.index_green(step.connection, tables[-1]):
+                context.dialect.run(step.connection, statement)
         # Where the shards of all projectors end, so that each one's can be joined.
         head = replayable_head(context) if plan.shards else BEGINNING
-        with context.dialect.transaction(connection):
-            context.ledger.checkpoints.begin(connection, context.run_id, dict.fromkeys(plan.projectors, (BEGINNING, 0)))
-            context.ledger.shards.begin(connection, context.run_id, plan.shards, head)
+        with context.dialect.transaction(step.connection):
+            step.ledger.checkpoints.begin(dict.fromkeys(plan.projectors, (BEGINNING, 0)))
+            step.ledger.shards.begin(plan.shards, head)
             # An empty green has nothing of what an attempt at the switch had drained into the last one.
             fresh = plan.model_copy(update={"already": [] if plan.part else None})
-            context.ledger.runs.move(
-                connection, context.run_id, RunState.CLONED, plan=fresh, live_tables=live, replaced_tables={}
-            )
+            step.ledger.runs.move(RunState.CLONED, plan=fresh, live_tables=live, replaced_tables={})
     return [table.green for table in tables]
 
 
-def remake(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+def remake(step: Step, tables: Sequence[TableSet]) -> None:
     """Puts empty green tables in the place of those that are there."""
     for table in reversed(tables):
-        drop_leftover(context, connection, table)
+        drop_leftover(step, table)
     for table in tables:
-        _create(context, connection, table)
+        _create(step, table)
 
 
-def drop_leftover(context: Context, connection: sa.Connection, table: TableSet) -> None:
+def drop_leftover(step: Step, table: TableSet) -> None:
     """Frees green's name from what an earlier attempt, or a run that is over, has left.
 
     :raises CloneError: no run has made that table
     """
-    if not context.dialect.table_exists(connection, table.schema, table.green):
+    if not step.dialect.inspector.table_exists(step.connection, table.schema, table.green):
         return
-    made_by = context.ledger.owned_tables.run_of_green(connection, table.green)
+    made_by = step.ledger.owned_tables.run_of_green(table.green)
     if made_by is None:
         raise CloneError(foreign_green(table))
-    if made_by != context.run_id and context.ledger.external_calls.is_open(connection, made_by):
+    if made_by != step.run_id and step.ledger.of(made_by).external_calls.is_open():
         # It is over, but a worker of it may live, and ends its program when it sees that.
-        context.ledger.checkpoints.fence(connection, made_by)
-        wait_for_programs(context, connection, [table])
-    context.log(f"dropping {table.green}, left by an earlier attempt")
-    for statement in context.dialect.drop_table(connection, table, table.green):
-        context.dialect.run(connection, statement)
+        step.ledger.of(made_by).checkpoints.fence()
+        wait_for_programs(step, [table])
+    step.log(f"dropping {table.green}, left by an earlier attempt")
+    for statement in step.dialect.shadow.drop_table(step.connection, table, table.green):
+        step.dialect.run(step.connection, statement)
     # It may have been an old table that a rollback was about to take back.
-    context.ledger.owned_tables.forget_retired(connection, [table.green])
+    step.ledger.owned_tables.forget_retired([table.green])
 
 
-def wait_for_programs(context: Context, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
+def wait_for_programs(step: Step, tables: Sequence[TableSet]) -> None:
     """Returns once nothing of a program whose worker has just lost its checkpoint appears in green tables any more.
 
     :raises SettleTimeout: somebody still writes one of them
     """
     time.sleep(external.take_over())
     for table in tables:
-        if context.dialect.table_exists(connection, table.schema, table.green):
-            _wait_for_writers(context, table)
+        if step.dialect.inspector.table_exists(step.connection, table.schema, table.green):
+            _wait_for_writers(step.context, table)
 
 
 def _wait_for_writers(context: Context, table: TableSet) -> None:
@@ -108,7 +105,7 @@ def _wait_for_writers(context: Context, table: TableSet) -> None:
     dialect, deadline = context.dialect, time.monotonic() + PATIENCE.total_seconds()
     while True:
         try:
-            with dialect.fence(table.schema, table.green, timedelta(seconds=1)):
+            with dialect.events.fence(table.schema, table.green, timedelta(seconds=1)):
                 return
         except Exception as error:
             if not dialect.is_lock_timeout(error):
@@ -120,9 +117,9 @@ def _wait_for_writers(context: Context, table: TableSet) -> None:
             )
 
 
-def _create(context: Context, connection: sa.Connection, table: TableSet) -> None:
+def _create(step: Step, table: TableSet) -> None:
     # Known to be ours before it exists: a kill between the two leaves a note without a table, never the reverse.
-    context.ledger.owned_tables.add_green(connection, context.run_id, table.green)
-    for statement in context.dialect.create_green(connection, table):
-        context.dialect.run(connection, statement)
-    context.log(f"made {table.green} like {table.blue}")
+    step.ledger.owned_tables.add_green(table.green)
+    for statement in step.dialect.shadow.create_green(step.connection, table):
+        step.dialect.run(step.connection, statement)
+    step.log(f"made {table.green} like {table.blue}")

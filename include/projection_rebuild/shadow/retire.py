@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-import sqlalchemy as sa
 from tenacity import RetryError, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from projection_rebuild.errors import HeldByRollback, LockNotHad
@@ -13,6 +12,7 @@ from projection_rebuild.errors.drivers import trouble_of
 from projection_rebuild.errors.trouble import Kind, Trouble
 from projection_rebuild.ledger import Retired, RunState
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 
 LOCK_WAIT = timedelta(milliseconds=500)
 PATIENCE = timedelta(minutes=2)
@@ -25,22 +25,20 @@ def drop_due(context: Context, is_over: Callable[[str], bool]) -> datetime:
 
     :raises StepOrderError: the run has not switched
     """
-    with context.dialect.connect() as connection:
-        context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
-        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
-        held = _rollback_at_work(context, connection, retired, is_over)
+    with open_step(context) as step:
+        step.ledger.runs.get(requires=RunState.SWITCHED)
+        retired = step.ledger.owned_tables.retired(run_id=context.run_id)
+        held = _rollback_at_work(step, retired, is_over)
     now = datetime.now(UTC)
     return max([each.drop_after for each in retired] + ([now + LOOK_AGAIN] if held else []), default=now)
 
 
-def _rollback_at_work(
-    context: Context, connection: sa.Connection, retired: list[Retired], is_over: Callable[[str], bool]
-) -> str | None:
+def _rollback_at_work(step: Step, retired: list[Retired], is_over: Callable[[str], bool]) -> str | None:
     """The run that is about to make this run's old tables live again."""
     for each in retired:
-        holder = context.ledger.claims.holder(connection, each.table)
-        run = context.ledger.runs.find(connection, holder) if holder and not is_over(holder) else None
-        if run is not None and run.record.plan.rolls_back == context.run_id:
+        holder = step.ledger.claims.holder(each.table)
+        run = step.ledger.of(holder).runs.find() if holder and not is_over(holder) else None
+        if run is not None and run.record.plan.rolls_back == step.run_id:
             return holder
     return None
 
@@ -55,61 +53,61 @@ def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
     :raises StepOrderError: the run has not switched
     :raises HeldByRollback: a rollback is making these tables live again
     """
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.SWITCHED)
-        retired = context.ledger.owned_tables.retired(connection, run_id=context.run_id)
-        if holder := _rollback_at_work(context, connection, retired, is_over):
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.SWITCHED)
+        retired = step.ledger.owned_tables.retired(run_id=context.run_id)
+        if holder := _rollback_at_work(step, retired, is_over):
             raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
         order = run.record.plan.tables
         # Children first: a parent cannot go while a foreign key points to it.
         retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
-        dropped = [each.old for each in retired if drop_retired(context, connection, each)]
-        with context.dialect.transaction(connection):
-            context.ledger.runs.move(connection, context.run_id, RunState.FINISHED, dropped=dropped)
+        dropped = [each.old for each in retired if drop_retired(step, each)]
+        with context.dialect.transaction(step.connection):
+            step.ledger.runs.move(RunState.FINISHED, dropped=dropped)
     return dropped
 
 
-def drop_retired(context: Context, connection: sa.Connection, retired: Retired) -> bool:
+def drop_retired(step: Step, retired: Retired) -> bool:
     """Drops one retired table if it is still the one that was retired.
 
     :returns: whether it was dropped; False: it was gone, or another table has taken its name and stays
     """
-    dialect = context.dialect
-    there = dialect.table_exists(connection, context.schema, retired.old)
+    dialect = step.dialect
+    there = dialect.inspector.table_exists(step.connection, step.schema, retired.old)
     if there:
         same = [False]
 
         def attempt() -> None:
             # Looked at for each attempt: while it waits, the table may become live again, and another one take its name.
-            same[0] = _is_the_same(context, connection, retired)
+            same[0] = _is_the_same(step, retired)
             if same[0]:
-                with dialect.short_lock_wait(connection, LOCK_WAIT):
-                    _drop(context, connection, retired)
-                context.log(f"dropped {retired.old}")
+                with dialect.short_lock_wait(step.connection, LOCK_WAIT):
+                    _drop(step, retired)
+                step.log(f"dropped {retired.old}")
 
-        when_free(context, [retired.old], attempt)
+        when_free(step.context, [retired.old], attempt)
         if not same[0]:
-            context.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
+            step.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
             return False
-    context.ledger.owned_tables.forget_retired(connection, [retired.old])
+    step.ledger.owned_tables.forget_retired([retired.old])
     return there
 
 
-def drop_within(context: Context, connection: sa.Connection, retired: Retired) -> bool:
+def drop_within(step: Step, retired: Retired) -> bool:
     """As :func:`drop_retired`, at once and in the caller's transaction; the ledger is left to the caller."""
-    same = _is_the_same(context, connection, retired)
+    same = _is_the_same(step, retired)
     if same:
-        _drop(context, connection, retired)
+        _drop(step, retired)
     return same
 
 
-def _is_the_same(context: Context, connection: sa.Connection, retired: Retired) -> bool:
-    return retired.identity in (None, context.dialect.identity(connection, context.schema, retired.old))
+def _is_the_same(step: Step, retired: Retired) -> bool:
+    return retired.identity in (None, step.dialect.inspector.identity(step.connection, step.schema, retired.old))
 
 
-def _drop(context: Context, connection: sa.Connection, retired: Retired) -> None:
-    for statement in context.dialect.drop_table(connection, context.table_set(retired.table), retired.old):
-        context.dialect.run(connection, statement)
+def _drop(step: Step, retired: Retired) -> None:
+    for statement in step.dialect.shadow.drop_table(step.connection, step.context.table_set(retired.table), retired.old):
+        step.dialect.run(step.connection, statement)
 
 
 def when_free(context: Context, tables: Sequence[str], action: Callable[[], None]) -> None:

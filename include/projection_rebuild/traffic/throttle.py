@@ -19,6 +19,7 @@ from projection_rebuild.errors.trouble import MAY_PASS
 from projection_rebuild.ledger import Note
 from projection_rebuild.run.context import Context
 from projection_rebuild.run.signals import PAUSE, THROTTLE
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.replay import ThrottleSection
 
 NAP = 0.2
@@ -60,7 +61,7 @@ class Throttle:
         # The last look, and the last moment at which the replay was free to go on.
         self._looked, self._went_on = -math.inf, time.monotonic()
         # A worker that was killed while it waited has left its wait in the ledger.
-        context.ledger.signals.clear_wait(connection, context.run_id, worker)
+        context.ledger.over(connection, context.run_id).signals.clear_wait(worker)
 
     def committed(self, latency: float) -> None:
         """Records the latency of the last commit, in seconds."""
@@ -76,7 +77,7 @@ class Throttle:
         :raises RebuildError: the SQL of ``throttle.replica_lag`` cannot be executed
         """
         self._looked = time.monotonic()
-        signals = self._context.ledger.signals.all(self._connection, self._context.run_id)
+        signals = self._context.ledger.over(self._connection, self._context.run_id).signals.all()
         self._limits = limits(self._context, signals)
         if pause := signals.get(PAUSE):
             reason = pause.value.get("reason")
@@ -99,9 +100,9 @@ class Throttle:
         try:
             while now is not None and (now.waits or time.monotonic() - began < worked):
                 # It raises if an operator has abandoned the run meanwhile.
-                self._context.ledger.runs.get(self._connection, self._context.run_id)
+                self._context.ledger.over(self._connection, self._context.run_id).runs.get()
                 written = time.monotonic()
-                self._context.ledger.signals.wait(self._connection, self._context.run_id, self._worker, now.why)
+                self._context.ledger.over(self._connection, self._context.run_id).signals.wait(self._worker, now.why)
                 # The replay commits nothing while it waits, so this write measures how long a commit takes.
                 self._latency = time.monotonic() - written
                 self._sleep(self._limits.look_every.total_seconds())
@@ -109,7 +110,7 @@ class Throttle:
         finally:
             # On a lost connection the first error matters, and the next attempt clears the wait.
             with suppress(sa.exc.SQLAlchemyError):
-                self._context.ledger.signals.clear_wait(self._connection, self._context.run_id, self._worker)
+                self._context.ledger.over(self._connection, self._context.run_id).signals.clear_wait(self._worker)
         self._went_on = time.monotonic()
         log(f"{self._label}: going on after {self._went_on - began:.1f} s")
 
@@ -127,7 +128,7 @@ class Throttle:
         if bounds.max_replica_lag is not None:
             yield from _above(
                 "replica lag",
-                replica_lag(self._context, self._connection, bounds.replica_lag),
+                replica_lag(Step(self._context, self._connection), bounds.replica_lag),
                 bounds.max_replica_lag.total_seconds(),
                 " s",
             )
@@ -136,26 +137,26 @@ class Throttle:
 
     def _sessions(self) -> int | None:
         context = self._context
-        sessions = context.dialect.active_sessions(self._connection)
+        sessions = context.dialect.traffic.active_sessions(self._connection)
         if context.one_database:
             return sessions
         with context.store.dialect.connect() as connection:
             return max(
-                (count for count in (sessions, context.store.dialect.active_sessions(connection)) if count is not None),
+                (count for count in (sessions, context.store.dialect.traffic.active_sessions(connection)) if count is not None),
                 default=None,
             )
 
 
-def replica_lag(context: Context, connection: sa.Connection, lag_sql: str | None) -> float | None:
+def replica_lag(step: Step, lag_sql: str | None) -> float | None:
     """Seconds by which replicas of the read models are behind; None: the database does not report it.
 
     :param lag_sql: the SQL of ``throttle.replica_lag``; None: the dialect's own query
     :raises SpecSqlError: the SQL cannot be executed, or returns no number
     """
     if lag_sql is None:
-        return context.dialect.replica_lag(connection)
+        return step.dialect.traffic.replica_lag(step.connection)
     try:
-        lag = connection.execute(sa.text(lag_sql)).scalar()
+        lag = step.connection.execute(sa.text(lag_sql)).scalar()
         return None if lag is None else float(lag)
     except (sa.exc.DBAPIError, ValueError, TypeError) as error:
         trouble = trouble_of(error)

@@ -17,6 +17,7 @@ from projection_rebuild.errors import Diverged
 from projection_rebuild.ledger import Ledger, Run, RunState
 from projection_rebuild.model.results import Sampled
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import open_step
 from projection_rebuild.verification import sample, second_opinion
 
 PROOF = "proof"
@@ -44,9 +45,9 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
     section = context.spec.verify
     if not section.sample or not section.sample_every:
         return
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
-        last = _last(context.ledger, connection, run)
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+        last = _last(context.ledger, step.connection, run)
     at = last.get("at") or run.record.verification_id
     if not run.state.is_verified or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
         return
@@ -57,8 +58,8 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
     value["sample"] = [
         projector_sample.model_dump(mode="json", exclude={"findings", "differing"}) for projector_sample in samples
     ]
-    with context.dialect.connect() as connection:
-        context.ledger.signals.send(connection, context.run_id, PROOF, value)
+    with open_step(context) as step:
+        step.ledger.signals.send(PROOF, value)
     for projector_sample in samples:
         context.log(f"looked again, {projector_sample.describe()}")
 
@@ -71,8 +72,8 @@ def look_before_switch(context: Context) -> None:
     :raises Diverged: as for :func:`look_again`
     """
     most = min(context.spec.verify.sample, BEFORE_SWITCH)
-    with context.dialect.connect() as connection:
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.VERIFIED)
+    with open_step(context) as step:
+        run = step.ledger.runs.get(requires=RunState.VERIFIED)
     if not run.state.is_verified:
         return
     _refuse_emptied(context, run)
@@ -96,8 +97,8 @@ def _refuse_emptied(context: Context, run: Run) -> None:
         findings = [
             f"{table.blue}: green is empty and blue is not"
             for table in tables
-            if not dialect.has_rows(connection, table.schema, table.green)
-            and dialect.has_rows(connection, table.schema, table.blue)
+            if not dialect.inspector.has_rows(connection, table.schema, table.green)
+            and dialect.inspector.has_rows(connection, table.schema, table.blue)
         ]
     if findings and _places(context) == before:
         _fall_back(context, run, findings, proven.sample)
@@ -105,7 +106,7 @@ def _refuse_emptied(context: Context, run: Run) -> None:
 
 def _last(ledger: Ledger, connection: sa.Connection, run: Run) -> Mapping[str, Any]:
     """The note of the last look; empty if that look concerned an earlier verification."""
-    note = ledger.signals.all(connection, run.run_id).get(PROOF)
+    note = ledger.over(connection, run.run_id).signals.all().get(PROOF)
     return note.value if note is not None and note.value.get("verification") == run.record.verification_id else {}
 
 
@@ -129,11 +130,8 @@ def _sample_twice(context: Context, run: Run, most: int, looks: int | None) -> S
 
 
 def _places(context: Context) -> Mapping[str, Any]:
-    with context.dialect.connect() as connection:
-        return {
-            name: checkpoint.position
-            for name, checkpoint in context.ledger.checkpoints.of_projectors(connection, context.run_id).items()
-        }
+    with open_step(context) as step:
+        return {name: checkpoint.position for name, checkpoint in step.ledger.checkpoints.of_projectors().items()}
 
 
 def _fall_back(context: Context, run: Run, findings: Sequence[str], samples: Sequence[Sampled]) -> None:
@@ -143,17 +141,17 @@ def _fall_back(context: Context, run: Run, findings: Sequence[str], samples: Seq
     :param samples: the sample to report with the findings
     :raises Diverged: always, unless another worker or an operator has moved the run since this worker has read it
     """
-    with context.dialect.connect() as connection:
+    with open_step(context) as step:
         # If events have come or gone, the count explains the difference best.
-        failures = second_opinion.count(context, connection, context.plan_of(run)).failures
+        failures = second_opinion.count(step, context.plan_of(run)).failures
     failures += findings
     # With another time, so that an approval of the former verification does not count for this one.
     failed = run.verification.model_copy(update={"failures": failures, "sample": list(samples), "at": utc_now()})
-    with context.dialect.connect() as connection, context.dialect.transaction(connection):
-        current = context.ledger.runs.get(connection, context.run_id)
+    with open_step(context) as step, context.dialect.transaction(step.connection):
+        current = step.ledger.runs.get()
         # Another worker has swapped or verified the run meanwhile: these findings do not concern it any more.
         unchanged = current.state is run.state and current.record.verification_id == run.record.verification_id
-        if not (unchanged and context.ledger.runs.move_from(connection, current, RunState.CLONED, verification=failed)):
+        if not (unchanged and step.ledger.runs.move_from(current, RunState.CLONED, verification=failed)):
             return
     raise Diverged(
         "green is no longer what its events make, blue is live and untouched:\n"

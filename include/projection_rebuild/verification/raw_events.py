@@ -45,8 +45,8 @@ class RawEvents:
         self._dialect = dialect
         self._connection = connection
         self._section = section
-        self._schema = section.db_schema or dialect.default_schema(connection)
-        self._kinds = dialect.column_types(connection, self._schema, section.table)
+        self._schema = section.db_schema or dialect.inspector.default_schema(connection)
+        self._kinds = dialect.inspector.column_types(connection, self._schema, section.table)
         self._table = dialect.qualified(self._schema, section.table)
         self._place = dialect.quote(section.columns.position)
         self._only, self._only_values = only_these(dialect, section)

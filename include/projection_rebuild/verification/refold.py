@@ -55,17 +55,17 @@ class Temporary:
         self._dialect = dialect
         self._connection = connection
         self._schema = schema
-        self.columns: Mapping[str, ColumnType] = dialect.column_types(connection, schema, table)
+        self.columns: Mapping[str, ColumnType] = dialect.inspector.column_types(connection, schema, table)
         # Each table has another temporary name, however long its own name is. No real table has that name: the
         # temporary table would hide it from this connection.
         self._name = derived(f"projection_rebuild_held_{kind.table}", "", dialect.max_identifier)
-        self.qualified = dialect.temporary(schema, self._name)
+        self.qualified = dialect.rows.temporary(schema, self._name)
         self._number = 0
         self._annotations = [plain_type(kind.types[name]) for name in kind.columns]
         self._types = [self.columns[name] for name in kind.columns]
         self._held_keys: dict[tuple[Any, ...], Key | None] = {}
-        dialect.run(connection, dialect.drop_temporary(schema, self._name))
-        for statement in dialect.make_temporary(connection, schema, table, kind.columns, self._name):
+        dialect.run(connection, dialect.rows.drop_temporary(schema, self._name))
+        for statement in dialect.rows.make_temporary(connection, schema, table, kind.columns, self._name):
             dialect.run(connection, statement)
 
     def drop(self) -> None:
@@ -430,7 +430,7 @@ class GreenLook:
         self._dialect = dialect
         self._connection = connection
         self._kind = kind
-        self._columns = dialect.column_types(connection, schema, table)
+        self._columns = dialect.inspector.column_types(connection, schema, table)
         self._from = dialect.qualified(schema, table)
 
     def find(self, key: Key) -> Any:

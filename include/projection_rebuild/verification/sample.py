@@ -32,6 +32,7 @@ from projection_rebuild.model.results import Sampled
 from projection_rebuild.rows.types import Key, RowType, row_type
 from projection_rebuild.rows.values import plain_type
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.verification.raw_events import AT_ONCE, RawEvents
 from projection_rebuild.verification.refold import NUMBER, Aggregate, GreenLook, Refold, Temporary, Undeclared, promised
 
@@ -123,9 +124,9 @@ def take(
     why = "verify.sample is 0" if not most else "a rollback brings the old tables back as they were" if plan.rolls_back else None
     if why is not None:
         return [Sampled(projector=name, not_sampled=why) for name in plan.projectors]
-    with context.store.dialect.connect() as store, context.dialect.connect() as connection:
+    with context.store.dialect.connect() as store, open_step(context) as step:
         raw = RawEvents(context.store.dialect, store, context.spec.event_store)
-        return _Sample(context, plan, connection, raw, most, turn, again).taken()
+        return _Sample(context, plan, step.connection, raw, most, turn, again).taken()
 
 
 @dataclass
@@ -192,7 +193,7 @@ class _Sample:
         self._columns = context.spec.event_store.columns
 
     def taken(self) -> list[Sampled]:
-        checkpoints = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id)
+        checkpoints = self._context.ledger.over(self._connection, self._context.run_id).checkpoints.of_projectors()
         names = [name for name in self._plan.projectors if self._again is None or name in self._again]
         begun = {name: self._begin(name, checkpoints[name]) for name in names}
         works = [entry for entry in begun.values() if isinstance(entry, _Work)]
@@ -234,7 +235,7 @@ class _Sample:
             return Sampled(projector=name, not_sampled=unit)
         if checkpoint.position is None:
             return Sampled(projector=name)
-        aside = self._context.ledger.dead_letters.of_run(self._connection, self._context.run_id, name)
+        aside = self._context.ledger.over(self._connection, self._context.run_id).dead_letters.of_run(name)
         return _Work(
             name,
             projector,
@@ -253,8 +254,12 @@ class _Sample:
             return frozenset(self._again[name])
         if self._plan.part is None:
             return None
-        part = self._context.ledger.partial_rebuilds.find(self._connection, self._context.run_id, name)
-        return frozenset(() if part is None else self._context.ledger.partial_rebuilds.keys(self._connection, part.part_id))
+        part = self._context.ledger.over(self._connection, self._context.run_id).partial_rebuilds.find(name)
+        return frozenset(
+            ()
+            if part is None
+            else self._context.ledger.over(self._connection, self._context.run_id).partial_rebuilds.keys(part.part_id)
+        )
 
     @staticmethod
     def _is_of_part(projector: type[Projector], unit: _Unit) -> bool:
@@ -470,7 +475,7 @@ class _Sample:
             with ExitStack() as stack:
                 owned = {row_class: self._temporary(row_class, stack) for row_class in work.projector.owns}
                 aggregates = Refold(work.projector, owned, self._looks(work.projector), work.unit.whose).made(work.events)
-                compared = _Compared(self._context, self._connection, work, owned, aggregates)
+                compared = _Compared(Step(self._context, self._connection), work, owned, aggregates)
                 compared.run()
         except Undeclared:
             why = "its events reach rows of other aggregates than it declares; correct `part`, `partition_by` or the `stream` of its rows"
@@ -521,15 +526,14 @@ class _Compared:
 
     def __init__(
         self,
-        context: Context,
-        connection: sa.Connection,
+        step: Step,
         work: _Work,
         owned: Mapping[type, Temporary],
         aggregates: Sequence[Aggregate],
     ) -> None:
-        self._dialect = context.dialect
-        self._schema = context.schema
-        self._connection = connection
+        self._dialect = step.dialect
+        self._schema = step.schema
+        self._connection = step.connection
         self._work = work
         self._owned = owned
         self._aggregates = aggregates

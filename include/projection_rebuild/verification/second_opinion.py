@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import sqlalchemy as sa
-
 from projection_rebuild.dialects.base import EventExpressions
 from projection_rebuild.model.plan import Plan
 from projection_rebuild.model.positions import Place
 from projection_rebuild.model.refusals import miscount
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.stores import EventStoreSection
 
 
@@ -45,7 +44,7 @@ class Opinion:
     notes: list[str]
 
 
-def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
+def count(step: Step, plan: Plan) -> Opinion:
     """Compares the store with what each projector has handled and set aside, up to the position of its checkpoint.
 
     It reads the type and the position of every event once for each different checkpoint; after a catch-up all
@@ -53,20 +52,20 @@ def count(context: Context, connection: sa.Connection, plan: Plan) -> Opinion:
 
     :param connection: to the read models
     """
-    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
+    checkpoints = step.ledger.checkpoints.of_projectors()
     stored = {
-        place: stored_up_to(context, place, plan.already or ())
+        place: stored_up_to(step.context, place, plan.already or ())
         for place in {checkpoints[name].position for name in plan.projectors}
     }
     failures, notes = [], []
     for name in plan.projectors:
-        checkpoint, types = checkpoints[name], context.projector(name).stored_types()
-        aside = len(context.ledger.dead_letters.of_run(connection, context.run_id, name))
+        checkpoint, types = checkpoints[name], step.context.projector(name).stored_types()
+        aside = len(step.ledger.dead_letters.of_run(name))
         existing = sum(stored[checkpoint.position].by_type.get(event_type, 0) for event_type in types)
         if existing != checkpoint.events + aside:
             failures.append(miscount(name, checkpoint.events, aside, existing, checkpoint.position))
     last = max(stored.values(), key=lambda store: sum(store.by_type.values()), default=Stored())
-    table = context.spec.event_store.table
+    table = step.spec.event_store.table
     if last.without_position:
         failures.append(
             f"the event store {table} holds {last.without_position:,} events without a position, which no replay reads"
@@ -86,8 +85,8 @@ def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -
         return Stored()
     dialect, section = context.store.dialect, context.spec.event_store
     with dialect.connect() as connection:
-        schema = section.db_schema or dialect.default_schema(connection)
-        kinds = dialect.column_types(connection, schema, section.table)
+        schema = section.db_schema or dialect.inspector.default_schema(connection)
+        kinds = dialect.inspector.column_types(connection, schema, section.table)
         place, name = dialect.quote(section.columns.position), section.columns.type
         only, values = only_these(dialect, section)
         places = [f"{place} IS NULL", *([] if position is None else [f"{place} <= {int(position)}"])]
@@ -96,7 +95,7 @@ def stored_up_to(context: Context, position: Place, ahead: Sequence[int] = ()) -
         counted = " OR ".join(places)
         # The position is part of the statement's text: a driver could convert a bound value into another number.
         statement = (
-            f"SELECT {dialect.exact_bytes(dialect.quote(name), kinds[name].kind)}, count(*), count({place}) "
+            f"SELECT {dialect.rows.exact_bytes(dialect.quote(name), kinds[name].kind)}, count(*), count({place}) "
             f"FROM {dialect.qualified(schema, section.table)} "
             f"WHERE {' AND '.join([f'({counted})', *only])} GROUP BY 1"
         )

@@ -26,6 +26,7 @@ from projection_rebuild.replay.projector_replay import replay
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run import jobs
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step, open_step
 from projection_rebuild.shadow import live_tables
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.verification import sample, second_opinion
@@ -41,35 +42,32 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
     :raises VerificationFailed: green must not replace blue; the message lists why. Blue is untouched
     """
     began = time.monotonic()
-    with context.dialect.connect() as connection:
-        context.ledger.create(connection)
-        run = context.ledger.runs.get(connection, context.run_id, requires=RunState.CLONED)
+    with open_step(context) as step:
+        step.ledger.create()
+        run = step.ledger.runs.get(requires=RunState.CLONED)
         if run.state.has_begun_switch:
             return run.verification
         plan, options = context.plan_of(run), run.record.options
-        live_tables.refuse_at_once(context, connection, context.switched_sets(plan), run)
-        _begin_anew(context, connection, plan, stopped)
-        failures, dead_letters = _check_replays(context, connection, plan), {}
+        live_tables.refuse_at_once(step, context.switched_sets(plan), run)
+        _begin_anew(step, plan, stopped)
+        failures, dead_letters = _check_replays(step, plan), {}
         notes: list[str] = []
         sampled: list[Sampled] = []
         if not failures:
             # All projectors catch up to one position, so that each row of a child finds the parent of that time.
             jobs.wait_for_queue(context)
-            projectors = CatchUp(context, connection, plan)
+            projectors = CatchUp(step, plan)
             projectors.catch_up(stopped)
-            counted = second_opinion.count(context, connection, plan)
+            counted = second_opinion.count(step, plan)
             failures, notes = counted.failures, counted.notes
             failures += projectors.too_many_dead_letters()
             dead_letters = projectors.dead_letters()
             sampled = sample.take(context, plan, context.spec.verify.sample)
             failures += [finding for projector_sample in sampled for finding in projector_sample.findings]
-        failures += _constrain(context, connection, plan)
-        tables = [
-            _compare(context, connection, kind, context.table_set(kind.table, plan), options)
-            for kind in _kinds(context, connection, plan)
-        ]
+        failures += _constrain(step, plan)
+        tables = [_compare(step, kind, context.table_set(kind.table, plan), options) for kind in _kinds(step, plan)]
         failures += [failure for table in tables for failure in _check_counts(table)]
-        failures += _check_assertions(context, connection, plan)
+        failures += _check_assertions(step, plan)
         verification = Verification(
             tables=tables,
             failures=failures,
@@ -82,59 +80,59 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
         state = RunState.VERIFIED if verification.passed else RunState.CLONED
         changes = RecordChanges(verification=verification)
         if verification.passed:
-            changes["live_tables"] = live_tables.taken_over(context, connection, context.switched_sets(plan), run)
-        with context.dialect.transaction(connection):
-            context.ledger.runs.move_unless_switching(connection, context.run_id, state, **changes)
+            changes["live_tables"] = live_tables.taken_over(step, context.switched_sets(plan), run)
+        with context.dialect.transaction(step.connection):
+            step.ledger.runs.move_unless_switching(state, **changes)
     if not verification.passed:
         raise VerificationFailed("green does not pass, blue is untouched:\n" + verification.describe())
     return verification
 
 
-def _begin_anew(context: Context, connection: sa.Connection, plan: Plan, stopped: Callable[[], bool]) -> None:
+def _begin_anew(step: Step, plan: Plan, stopped: Callable[[], bool]) -> None:
     """Replays each program again whose last call was cut short after its replay.
 
     No writer waits yet, and a retry goes on from there.
     """
     for name in [] if plan.rolls_back else plan.projectors:
-        if context.ledger.external_calls.is_open(connection, context.run_id, name):
-            context.log(replay(context, name, stopped).describe())
+        if step.ledger.external_calls.is_open(name):
+            step.log(replay(step.context, name, stopped).describe())
 
 
-def _kinds(context: Context, connection: sa.Connection, plan: Plan) -> list[RowType]:
-    by_table = {kind.table: kind for name in plan.projectors for kind in context.projector(name).kinds()}
+def _kinds(step: Step, plan: Plan) -> list[RowType]:
+    by_table = {kind.table: kind for name in plan.projectors for kind in step.context.projector(name).kinds()}
     for name in plan.projectors:
-        if issubclass(context.projector(name), ExternalProjector):
+        if issubclass(step.context.projector(name), ExternalProjector):
             # The engine does not know which columns a program writes, so it compares all of them.
-            for kind in context.projector(name).kinds():
-                columns = context.dialect.columns(connection, context.schema, kind.table)
+            for kind in step.context.projector(name).kinds():
+                columns = step.dialect.inspector.columns(step.connection, step.schema, kind.table)
                 by_table[kind.table] = replace(kind, columns=tuple(columns))
     return [by_table[table] for table in plan.tables]
 
 
-def _check_replays(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+def _check_replays(step: Step, plan: Plan) -> list[str]:
     failures = []
-    checkpoints = context.ledger.checkpoints.of_projectors(connection, context.run_id)
+    checkpoints = step.ledger.checkpoints.of_projectors()
     for name in plan.projectors:
         checkpoint = checkpoints.get(name)
-        copied = checkpoint is not None and (plan.part is None or partial.is_copied(context, connection, checkpoint))
+        copied = checkpoint is not None and (plan.part is None or partial.is_copied(step, checkpoint))
         if checkpoint is None or checkpoint.is_behind or not copied:
             failures.append(f"{name} is not replayed to the end; run its replay task again")
     return failures
 
 
-def _constrain(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
+def _constrain(step: Step, plan: Plan) -> list[str]:
     """Adds the foreign keys, late, so that they cost the replay nothing; returns those that a row violates."""
     failures = []
-    tables = context.table_sets(plan)
+    tables = step.context.table_sets(plan)
     for table in tables:
-        for statement in context.dialect.constrain_green(connection, table, tables):
+        for statement in step.dialect.shadow.constrain_green(step.connection, table, tables):
             try:
-                context.dialect.run(connection, statement)
+                step.dialect.run(step.connection, statement)
             except sa.exc.IntegrityError:
                 failures.append(f"{table.blue}: green has rows without their parent; this foreign key fails: {statement}")
         failures += [
             f"{table.blue}: green has rows without their parent, by the foreign key {orphans}"
-            for orphans in context.dialect.orphans(connection, table, tables)
+            for orphans in step.dialect.shadow.orphans(step.connection, table, tables)
         ]
     return failures
 
@@ -157,19 +155,23 @@ def tolerance(context: Context, options: RunOptions, table: str) -> float:
     return context.spec.verify.tables.get(table, context.spec.verify.max_count_drift_percent)
 
 
-def _compare(context: Context, connection: sa.Connection, kind: RowType, table: TableSet, options: RunOptions) -> TableComparison:
-    dialect = context.dialect
-    blue_rows = dialect.row_count(connection, table.schema, table.blue)
-    green_rows = dialect.row_count(connection, table.schema, table.green)
+def _compare(step: Step, kind: RowType, table: TableSet, options: RunOptions) -> TableComparison:
+    dialect = step.dialect
+    blue_rows = dialect.inspector.row_count(step.connection, table.schema, table.blue)
+    green_rows = dialect.inspector.row_count(step.connection, table.schema, table.green)
     drift = abs(green_rows - blue_rows) / blue_rows * 100 if blue_rows else (100.0 if green_rows else 0.0)
-    both = [dialect.columns(connection, table.schema, name) for name in (table.blue, table.green)] if table.target_schema else []
+    both = (
+        [dialect.inspector.columns(step.connection, table.schema, name) for name in (table.blue, table.green)]
+        if table.target_schema
+        else []
+    )
     common = [name for name in kind.columns if all(name in columns for columns in both)]
-    conditions = _Conditions(context, kind, table, common)
+    conditions = _Conditions(step.context, kind, table, common)
     # Without a common key the query cannot match rows, so that all rows count as different.
     counts = {"only_blue": blue_rows, "only_green": green_rows, "differing": 0}
-    counts |= {what: int(dialect.execute(connection, f"SELECT count(*) {rest}").scalar_one()) for what, rest in conditions}
+    counts |= {what: int(dialect.execute(step.connection, f"SELECT count(*) {rest}").scalar_one()) for what, rest in conditions}
     samples = {
-        what: [" / ".join(map(str, key)) for key in dialect.execute(connection, conditions.keys(what, rest))]
+        what: [" / ".join(map(str, key)) for key in dialect.execute(step.connection, conditions.keys(what, rest))]
         for what, rest in conditions
         if counts[what]
     }
@@ -179,7 +181,7 @@ def _compare(context: Context, connection: sa.Connection, kind: RowType, table: 
         blue_rows=blue_rows,
         green_rows=green_rows,
         drift_percent=drift if blue_rows else 0.0,
-        tolerance_percent=tolerance(context, options, table.blue),
+        tolerance_percent=tolerance(step.context, options, table.blue),
         identical=max(0, green_rows - counts["only_green"] - counts["differing"]),
         differing=counts["differing"],
         only_blue=counts["only_blue"],
@@ -201,8 +203,8 @@ class _Conditions:
         keys = [dialect.quote(name) for name in kind.key]
         rest = [dialect.quote(name) for name in kind.columns if name not in kind.key and name in common]
         pairs = [(f"b.{key}", f"g.{key}") for key in keys]
-        match = " AND ".join(dialect.same(*pair) if table.target_schema else " = ".join(pair) for pair in pairs)
-        differs = " OR ".join(dialect.differs(f"b.{name}", f"g.{name}") for name in rest) or "1 = 0"
+        match = " AND ".join(dialect.rows.same(*pair) if table.target_schema else " = ".join(pair) for pair in pairs)
+        differs = " OR ".join(dialect.rows.differs(f"b.{name}", f"g.{name}") for name in rest) or "1 = 0"
         self._keys = keys
         self._parts: dict[str, str] = {}
         if not set(kind.key) <= set(common):
@@ -222,9 +224,9 @@ class _Conditions:
         return f"SELECT {columns} {rest} ORDER BY {columns} LIMIT {SAMPLES}"
 
 
-def _check_assertions(context: Context, connection: sa.Connection, plan: Plan) -> list[str]:
-    names = {table.blue: context.dialect.qualified(table.schema, table.green) for table in context.table_sets(plan)}
-    return [failure for sql in context.spec.verify.assertions if (failure := _assertion(connection, sql, names))]
+def _check_assertions(step: Step, plan: Plan) -> list[str]:
+    names = {table.blue: step.dialect.qualified(table.schema, table.green) for table in step.context.table_sets(plan)}
+    return [failure for sql in step.spec.verify.assertions if (failure := _assertion(step.connection, sql, names))]
 
 
 def _assertion(connection: sa.Connection, sql: str, names: dict[str, str]) -> str | None:

@@ -62,7 +62,7 @@ def connection(dialect: Dialect) -> Iterator[sa.Connection]:
 @pytest.fixture
 def schema(dialect: Dialect, connection: sa.Connection) -> str | None:
     """The schema of the tables."""
-    return dialect.default_schema(connection)
+    return dialect.inspector.default_schema(connection)
 
 
 @pytest.fixture

@@ -39,8 +39,11 @@ def test_a_verb_without_a_case_is_seen() -> None:
 
 
 def test_what_no_case_calls_counts_for_nothing() -> None:
-    helpers = "def helper(dialect): dialect.columns()\n\ndef other(dialect): dialect.shapes()\n\n"
-    assert of.asked([helpers + "def test_it(dialect):\n    helper(dialect)\n    dialect.parents()"]) == {"columns", "parents"}
+    helpers = "def helper(dialect): dialect.inspector.columns()\n\ndef other(dialect): dialect.inspector.shapes()\n\n"
+    assert of.asked([helpers + "def test_it(dialect):\n    helper(dialect)\n    dialect.dependents.parents()"]) == {
+        "columns",
+        "parents",
+    }
 
 
 def test_only_what_is_left_out_with_a_reason_is_left_out() -> None:

@@ -96,5 +96,5 @@ def run_of(engine: sa.Engine, name: str, run_id: str, max_pause: str = "60s") ->
 def schema_of(engine: sa.Engine) -> dict[str, str]:
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        found = dialect.definitions(connection, dialect.default_schema(connection))
+        found = dialect.dependents.definitions(connection, dialect.inspector.default_schema(connection))
     return {name: said for name, said in found.items() if "sqlite_sequence" not in name}

@@ -62,7 +62,7 @@ def run_to_end(made: Rebuild, names: list[str]) -> None:
 def state_of(made: Rebuild) -> RunState:
     """How far the run has come, by its ledger."""
     with made._context.dialect.connect() as connection:
-        return made._context.ledger.runs.get(connection, "run").state
+        return made._context.ledger.over(connection, "run").runs.get().state
 
 
 def failures_of(made: Rebuild) -> str:

@@ -44,7 +44,57 @@ class Dialect(
     EventLog,
     EventExpressions,
 ):
-    """All that a database does for a rebuild, subject by subject. Whoever needs less asks for one of these."""
+    """All that a database does for a rebuild. Sessions and statements are its own; all else is asked of a subject."""
+
+    @property
+    def inspector(self) -> Inspector:
+        """What there is: tables, columns, keys, sizes."""
+        return self
+
+    @property
+    def dependents(self) -> DependentObjects:
+        """What hangs on a table, and whether it can be carried over."""
+        return self
+
+    @property
+    def shadow(self) -> ShadowTables:
+        """Making, completing and dropping green tables."""
+        return self
+
+    @property
+    def trials(self) -> TablesApart:
+        """Tables in a place of their own, for trials and checks."""
+        return self
+
+    @property
+    def rows(self) -> Comparing:
+        """Reading, writing and comparing rows."""
+        return self
+
+    @property
+    def partial_copy(self) -> PartialCopy:
+        """Copying the rows that a partial rebuild keeps."""
+        return self
+
+    @property
+    def events(self) -> EventLog:
+        """The event store's table: high-water mark and fence."""
+        return self
+
+    @property
+    def expressions(self) -> EventExpressions:
+        """SQL expressions over the event store's columns."""
+        return self
+
+    @property
+    def probe(self) -> PreflightProbe:
+        """What a plan asks the server."""
+        return self
+
+    @property
+    def traffic(self) -> TrafficProbe:
+        """How busy the server is."""
+        return self
 
     @property
     @abstractmethod

@@ -43,10 +43,10 @@ def consumers(planned: PreflightInput) -> Iterator[Finding]:
 def _unlike(planned: PreflightInput, declared: ConsumerTable) -> Iterator[Finding]:
     dialect, connection, about = planned.dialect, planned.connection, "live_writer.checkpoint"
     table = planned.context.table_set(declared.table)
-    if not dialect.table_exists(connection, table.schema, table.blue):
+    if not dialect.inspector.table_exists(connection, table.schema, table.blue):
         yield refusal(about, f"there is no table {table.blue} beside the read models", "correct its name")
         return
-    columns = dialect.columns(connection, table.schema, table.blue)
+    columns = dialect.inspector.columns(connection, table.schema, table.blue)
     missing = [name for name in (declared.name_column, declared.position_column) if name not in columns]
     if missing:
         yield refusal(about, f"{table.blue} has no column {', '.join(missing)}", "correct the columns' names")

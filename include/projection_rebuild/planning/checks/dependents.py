@@ -10,4 +10,4 @@ from projection_rebuild.planning.checks.registry import Scope, check
 @check(Scope.EXISTING_TABLES, "what hangs on the tables")
 def unsupported(planned: PreflightInput) -> list[Finding]:
     """Objects that a rebuild would lose or break; the database knows their kinds."""
-    return planned.dialect.unsupported_objects(planned.connection, planned.existing)
+    return planned.dialect.dependents.unsupported_objects(planned.connection, planned.existing)

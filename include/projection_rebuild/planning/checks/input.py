@@ -16,6 +16,7 @@ from projection_rebuild.model.plan import Space
 from projection_rebuild.planning.schema_trial import SchemaChange, tried
 from projection_rebuild.rows.types import RowType
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.dependencies import sort
 from projection_rebuild.spec.options import RunOptions
 
@@ -24,15 +25,24 @@ from projection_rebuild.spec.options import RunOptions
 class PreflightInput:
     """One run before it begins, and what is worked out about it: each of these once, when a check or the plan first asks for it.
 
-    :param connection: to the read models
+    :param step: the run over its connection to the read models
     :param options: what was chosen for the run
     :param part: the part that is rebuilt; None: everything
     """
 
-    context: Context
-    connection: sa.Connection
+    step: Step
     options: RunOptions
     part: Selection | None
+
+    @property
+    def context(self) -> Context:
+        """What every step of the run works with."""
+        return self.step.context
+
+    @property
+    def connection(self) -> sa.Connection:
+        """To the read models."""
+        return self.step.connection
 
     @property
     def dialect(self) -> Dialect:
@@ -64,7 +74,7 @@ class PreflightInput:
     def schema_change(self) -> SchemaChange:
         """The other structure that the spec names, tried apart."""
         read_models = [table for table in self._there if table.blue in self.kinds]
-        return tried(self.context, self.connection, read_models, self.kinds)
+        return tried(self.step, read_models, self.kinds)
 
     @cached_property
     def existing(self) -> list[TableSet]:
@@ -85,7 +95,7 @@ class PreflightInput:
         :raises PlanError: their foreign keys point at each other in a circle
         """
         names = [table.blue for table in self.existing if table.blue in self.kinds]
-        parents = {name: self.dialect.parents(self.connection, self.context.schema, name) for name in names}
+        parents = {name: self.dialect.dependents.parents(self.connection, self.context.schema, name) for name in names}
         parents |= self.schema_change.parents
         return sort(
             {name: sorted(parents[name] & set(names)) for name in names},
@@ -97,12 +107,12 @@ class PreflightInput:
     def space(self) -> Space:
         """The room that the doubles need, and what is free."""
         dialect, connection = self.dialect, self.connection
-        needed = sum(dialect.table_bytes(connection, table.schema, table.blue) for table in self.existing)
-        free = dialect.free_bytes(connection)
+        needed = sum(dialect.inspector.table_bytes(connection, table.schema, table.blue) for table in self.existing)
+        free = dialect.probe.free_bytes(connection)
         if free is not None:
             # What an earlier attempt has left is dropped before anything is made.
-            left = [table for table in self.existing if dialect.table_exists(connection, table.schema, table.green)]
-            free += sum(dialect.table_bytes(connection, table.schema, table.green) for table in left)
+            left = [table for table in self.existing if dialect.inspector.table_exists(connection, table.schema, table.green)]
+            free += sum(dialect.inspector.table_bytes(connection, table.schema, table.green) for table in left)
         return Space(needed=needed, free=free)
 
     @cached_property
@@ -112,7 +122,7 @@ class PreflightInput:
     def _exists(self, table: TableSet) -> bool:
         """Whether there is a table. One that we may not look at counts as missing: `shape` and `contract` say so."""
         try:
-            return self.dialect.table_exists(self.connection, table.schema, table.blue)
+            return self.dialect.inspector.table_exists(self.connection, table.schema, table.blue)
         except Exception as error:
             if trouble_of(error) is None or not self.dialect.is_permission_error(error):
                 raise

@@ -41,15 +41,13 @@ def taken(planned: PreflightInput) -> Iterator[Finding]:
 
 
 def _taken(planned: PreflightInput, table: TableSet, run: set[str]) -> Iterator[Finding]:
-    ledger, connection = planned.context.ledger, planned.connection
-    known = ledger.exists(connection)
+    ledger = planned.step.ledger
+    known = ledger.exists()
     for name, problem in ((table.green, foreign_green(table)), (table.old, foreign_old(table.old))):
-        if name in run or not planned.dialect.table_exists(connection, table.schema, name):
+        if name in run or not planned.dialect.inspector.table_exists(planned.connection, table.schema, name):
             continue
         ours = known and (
-            ledger.owned_tables.run_of_green(connection, name)
-            if name == table.green
-            else ledger.owned_tables.retired(connection, old=name)
+            ledger.owned_tables.run_of_green(name) if name == table.green else ledger.owned_tables.retired(old=name)
         )
         if not ours:
             yield refusal(table.blue, problem)

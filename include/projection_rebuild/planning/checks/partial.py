@@ -13,7 +13,7 @@ from projection_rebuild.replay.partial import look
 @check(Scope.EVENTS, "the part")
 def chosen(planned: PreflightInput) -> Iterable[Finding]:
     """A part that no event is in, or that a projector cannot tell apart."""
-    return [] if planned.part is None else look(planned.context, planned.connection, planned.part, planned.projectors)
+    return [] if planned.part is None else look(planned.step, planned.part, planned.projectors)
 
 
 @check(Scope.EXISTING_TABLES, "the part")

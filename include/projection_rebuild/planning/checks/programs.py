@@ -41,7 +41,7 @@ def tables(planned: PreflightInput) -> Iterator[Finding]:
 
 def _split_keys(planned: PreflightInput, table: TableSet, owners: dict[str, str], programs: set[str]) -> Iterator[Finding]:
     owner = owners.get(table.blue)
-    for parent in sorted(planned.dialect.parents(planned.connection, table.schema, table.blue)):
+    for parent in sorted(planned.dialect.dependents.parents(planned.connection, table.schema, table.blue)):
         other = owners.get(parent)
         if owner and other and owner != other and {owner, other} & programs:
             yield refusal(

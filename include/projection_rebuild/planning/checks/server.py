@@ -11,11 +11,11 @@ from projection_rebuild.planning.checks.registry import Scope, check
 @check(Scope.SERVER, "server")
 def version(planned: PreflightInput) -> list[Finding]:
     """A version that rebuilds do not work with."""
-    return planned.dialect.too_old(planned.connection)
+    return planned.dialect.probe.too_old(planned.connection)
 
 
 @check(Scope.BESIDE, "server")
 def settings(planned: PreflightInput) -> list[Finding]:
     """Settings and privileges that are in the way; the database's module `preflight` knows them."""
     run_tables = RunTables(planned.context.schema, planned.existing, planned.context.ledger.tables)
-    return planned.dialect.preflight(planned.connection, run_tables)
+    return planned.dialect.probe.preflight(planned.connection, run_tables)

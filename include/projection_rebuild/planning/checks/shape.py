@@ -34,10 +34,10 @@ def _unlike(planned: PreflightInput, kind: RowType) -> Iterator[Finding]:
     """What a table has otherwise than its row class says."""
     dialect, connection = planned.dialect, planned.connection
     schema, blue = planned.context.schema, kind.table
-    if not dialect.table_exists(connection, schema, blue):
+    if not dialect.inspector.table_exists(connection, schema, blue):
         yield refusal(blue, f"there is no table {blue}", "create it (it may be empty), or correct the projector's row class")
         return
-    there = dialect.columns(connection, schema, blue)
+    there = dialect.inspector.columns(connection, schema, blue)
     if blue in planned.schema_change.definitions:
         # Whether the new table has what it needs has been looked at where it was tried.
         if missing := [name for name in kind.columns if name not in there]:
@@ -47,6 +47,6 @@ def _unlike(planned: PreflightInput, kind: RowType) -> Iterator[Finding]:
                 remedy="let the application write it only where it is there, since it is not until the switch",
             )
         return
-    unique = dialect.unique_keys(connection, schema, blue)
+    unique = dialect.inspector.unique_keys(connection, schema, blue)
     yield from lacking(kind, there, unique)
-    yield from spelled_alike(kind, unique, dialect.shapes(connection, schema, blue))
+    yield from spelled_alike(kind, unique, dialect.inspector.shapes(connection, schema, blue))

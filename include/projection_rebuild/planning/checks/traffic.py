@@ -15,10 +15,10 @@ def throttle(planned: PreflightInput) -> Iterator[Finding]:
     """Limits of the throttle on what this database does not tell."""
     limits = planned.context.spec.throttle
     dialect, connection = planned.dialect, planned.connection
-    if limits.max_replica_lag is not None and limits.replica_lag is None and dialect.replica_lag(connection) is None:
+    if limits.max_replica_lag is not None and limits.replica_lag is None and dialect.traffic.replica_lag(connection) is None:
         problem = "this server does not know how far its replicas are behind, so max_replica_lag is not looked at"
         yield Finding(about="throttle", problem=problem, remedy="give throttle.replica_lag, SQL for the seconds")
-    if limits.max_active_sessions is not None and dialect.active_sessions(connection) is None:
+    if limits.max_active_sessions is not None and dialect.traffic.active_sessions(connection) is None:
         problem = "this database does not count sessions, so max_active_sessions is not looked at"
         yield Finding(about="throttle", problem=problem, remedy="take it out")
 
@@ -26,4 +26,4 @@ def throttle(planned: PreflightInput) -> Iterator[Finding]:
 @check(Scope.EXISTING_TABLES, "low_traffic")
 def low_traffic(planned: PreflightInput) -> Iterable[Finding]:
     """Limits of the low-traffic gate on what this database does not tell."""
-    return untold(planned.context, planned.connection, planned.existing)
+    return untold(planned.step, planned.existing)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from projection_rebuild.authoring.external import ExternalProjector, OnRetry
 from projection_rebuild.ledger import Checkpoint, RunState
 from projection_rebuild.model.positions import said
-from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 from projection_rebuild.shadow.clone import remake, wait_for_programs
 
 
-def begin_anew(
-    context: Context, connection: sa.Connection, projector: type[ExternalProjector], checkpoint: Checkpoint
-) -> Checkpoint:
+def begin_anew(step: Step, projector: type[ExternalProjector], checkpoint: Checkpoint) -> Checkpoint:
     """Deals with a call that was cut short, if the last one was.
 
     What it was executing in the database has come to its end afterwards, so nothing of it appears later.
@@ -21,32 +17,32 @@ def begin_anew(
     :returns: the checkpoint at which the program goes on
     """
     name = projector.name()
-    if not context.ledger.external_calls.is_open(connection, context.run_id, name):
+    if not step.ledger.external_calls.is_open(name):
         return checkpoint
-    checkpoint = _keep_others_out(context, connection, projector)
+    checkpoint = _keep_others_out(step, projector)
     if projector.on_retry is OnRetry.REPEAT:
-        context.log(f"{name}: its last call was cut short; going on at {said(checkpoint.position)}")
+        step.log(f"{name}: its last call was cut short; going on at {said(checkpoint.position)}")
         return checkpoint
-    context.log(f"{name}: its last call was cut short; beginning anew with empty tables")
-    run = context.ledger.runs.get(connection, context.run_id)
-    plan = context.plan_of(run)
-    remake(context, connection, [context.table_set(table, plan) for table in projector.tables()])
-    with context.dialect.transaction(connection):
+    step.log(f"{name}: its last call was cut short; beginning anew with empty tables")
+    run = step.ledger.runs.get()
+    plan = step.context.plan_of(run)
+    remake(step, [step.context.table_set(table, plan) for table in projector.tables()])
+    with step.dialect.transaction(step.connection):
         if run.state.is_verified:
             # What was verified is gone.
-            context.ledger.runs.move(connection, context.run_id, RunState.CLONED)
-        context.ledger.checkpoints.reset(connection, context.run_id, name)
-        context.ledger.external_calls.end(connection, context.run_id, name)
-    return _read_checkpoint(context, connection, name)
+            step.ledger.runs.move(RunState.CLONED)
+        step.ledger.checkpoints.reset(name)
+        step.ledger.external_calls.end(name)
+    return _read_checkpoint(step, name)
 
 
-def _keep_others_out(context: Context, connection: sa.Connection, projector: type[ExternalProjector]) -> Checkpoint:
+def _keep_others_out(step: Step, projector: type[ExternalProjector]) -> Checkpoint:
     """Another worker may live, whatever its scheduler believes; without its checkpoint it ends its program."""
-    context.ledger.checkpoints.fence(connection, context.run_id, projector.name())
-    checkpoint = _read_checkpoint(context, connection, projector.name())
-    wait_for_programs(context, connection, [context.table_set(table) for table in projector.tables()])
+    step.ledger.checkpoints.fence(projector.name())
+    checkpoint = _read_checkpoint(step, projector.name())
+    wait_for_programs(step, [step.context.table_set(table) for table in projector.tables()])
     return checkpoint
 
 
-def _read_checkpoint(context: Context, connection: sa.Connection, name: str) -> Checkpoint:
-    return context.ledger.checkpoints.of_projectors(connection, context.run_id)[name]
+def _read_checkpoint(step: Step, name: str) -> Checkpoint:
+    return step.ledger.checkpoints.of_projectors()[name]

@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from projection_rebuild.authoring import external
 from projection_rebuild.authoring.external import ExternalProjector, OnRetry
-from projection_rebuild.errors import FencedOut, Interrupted, StepOrderError
+from projection_rebuild.errors import FencedOut, Interrupted, ProgramCutShort
 from projection_rebuild.ledger import Checkpoint
 from projection_rebuild.model.positions import Place, earliest, is_before, said
 from projection_rebuild.replay.external.call import Call, failed
 from projection_rebuild.replay.external.recovery import begin_anew
 from projection_rebuild.replay.pace import Pace
 from projection_rebuild.run.context import Context
+from projection_rebuild.run.step import Step
 
 
 class ExternalReplay:
@@ -51,7 +52,7 @@ class ExternalReplay:
 
         :returns: the checkpoint at which the program goes on
         """
-        self.checkpoint = begin_anew(self._context, self._connection, self.projector, self.checkpoint)
+        self.checkpoint = begin_anew(Step(self._context, self._connection), self.projector, self.checkpoint)
         return self.checkpoint
 
     @contextmanager
@@ -78,9 +79,9 @@ class ExternalReplay:
         :raises ProgramFailed: its exit code is not 0, or it has not done what it was asked for
         :raises StepOrderError: an earlier call was cut short, and nobody has begun anew since
         """
-        if self._context.ledger.external_calls.is_open(self._connection, self._context.run_id, self.projector.name()):
+        if self._context.ledger.over(self._connection, self._context.run_id).external_calls.is_open(self.projector.name()):
             if self.projector.on_retry is not OnRetry.REPEAT:
-                raise StepOrderError(
+                raise ProgramCutShort(
                     f"the last call of {self.projector.name()} was cut short, so nobody knows what its tables hold; clear verify_counts and what "
                     "follows, where it begins anew (a rollback cannot go on: trigger the rebuild)"
                 )
@@ -115,8 +116,8 @@ class ExternalReplay:
         self._advance(upto, head, 0, 0.0)
 
     def _advance(self, upto: Place, head: Place, events: int, seconds: float) -> None:
-        self.checkpoint = self._context.ledger.checkpoints.advance(
-            self._connection, self._context.run_id, self.checkpoint, position=upto, head=head, events=events, seconds=seconds
+        self.checkpoint = self._context.ledger.over(self._connection, self._context.run_id).checkpoints.advance(
+            self.checkpoint, position=upto, head=head, events=events, seconds=seconds
         )
 
     def start(self, upto: int, head: Place) -> None:
@@ -126,11 +127,11 @@ class ExternalReplay:
         """
         context, connection, name = self._context, self._connection, self.projector.name()
         events = self.outstanding(upto)
-        context.ledger.external_calls.begin(connection, context.run_id, name, self.checkpoint.position, upto)
+        context.ledger.over(connection, context.run_id).external_calls.begin(name, self.checkpoint.position, upto)
         try:
             self._call = Call(context, self.projector, self.checkpoint.position, upto, head, events)
         except OSError as error:
-            context.ledger.external_calls.end(connection, context.run_id, name)
+            context.ledger.over(connection, context.run_id).external_calls.end(name)
             where = f"in its directory {self.projector.directory}" if self.projector.directory else "at all"
             raise failed(self.projector, upto, f"it cannot be started {where}: {error.strerror}") from None
 
@@ -165,7 +166,7 @@ class ExternalReplay:
         rest = call.events - call.counted
         with self._context.dialect.transaction(self._connection):
             self._advance(call.upto, call.head, rest, time.monotonic() - call.since)
-            self._context.ledger.external_calls.end(self._connection, self._context.run_id, self.projector.name())
+            self._context.ledger.over(self._connection, self._context.run_id).external_calls.end(self.projector.name())
         progress(self.checkpoint)
         return True
 
@@ -181,7 +182,11 @@ class ExternalReplay:
             progress(self.checkpoint)
 
     def _still_ours(self) -> None:
-        now = self._context.ledger.checkpoints.of_projectors(self._connection, self._context.run_id).get(self.projector.name())
+        now = (
+            self._context.ledger.over(self._connection, self._context.run_id)
+            .checkpoints.of_projectors()
+            .get(self.projector.name())
+        )
         if now is None or now.token != self.checkpoint.token:
             raise FencedOut(
                 f"another worker has taken {self.projector.name()} over, or its tables were cloned anew; its program is ended"

@@ -62,7 +62,7 @@ class BatchWriter:
         with self._dialect.transaction(self._connection):
             seconds = time.monotonic() - batch.since
             moved = self.advance(batch.events, batch.reached, batch.head, seconds, batch.dead_letters)
-            self._ledger.shards.add_asked(self._connection, self._run_id, projector, batch.asked)
+            self._ledger.over(self._connection, self._run_id).shards.add_asked(projector, batch.asked)
             self._write_rows(batch.changes)
             written = time.monotonic()
         return moved, time.monotonic() - written
@@ -77,7 +77,7 @@ class BatchWriter:
         """
         with self._dialect.transaction(self._connection):
             moved = self.advance(1, self.checkpoint.position, self.checkpoint.head, 0.0, [])
-            self._ledger.dead_letters.remove(self._connection, self._run_id, letter)
+            self._ledger.over(self._connection, self._run_id).dead_letters.remove(letter)
             self._write_rows(changes())
         return moved
 
@@ -87,16 +87,10 @@ class BatchWriter:
         :param events: how many events were folded, dead letters among them
         :raises FencedOut: another worker has moved it
         """
-        moved = self._ledger.checkpoints.advance(
-            self._connection,
-            self._run_id,
-            self.checkpoint,
-            position=reached,
-            head=head,
-            events=events - len(dead_letters),
-            seconds=seconds,
+        moved = self._ledger.over(self._connection, self._run_id).checkpoints.advance(
+            self.checkpoint, position=reached, head=head, events=events - len(dead_letters), seconds=seconds
         )
-        self._ledger.dead_letters.add(self._connection, self._run_id, dead_letters)
+        self._ledger.over(self._connection, self._run_id).dead_letters.add(dead_letters)
         return moved
 
     def _write_rows(self, changes: Sequence[Changes]) -> None:

@@ -26,14 +26,14 @@ class TablesApartContract(Contract):
     ) -> None:
         table = workshop.words()
         made = f"CREATE TABLE {table.blue} (id int NOT NULL PRIMARY KEY, word varchar(40), added int)"
-        with dialect.try_schema(connection, [table], [made], {}) as trial:
+        with dialect.trials.try_schema(connection, [table], [made], {}) as trial:
             assert (set(trial.forms), trial.unchanged, trial.refusals) == ({table.blue}, set(), [])
-            assert dialect.columns(trial.connection, trial.schema, table.blue) == ["id", "word", "added"]
+            assert dialect.inspector.columns(trial.connection, trial.schema, table.blue) == ["id", "word", "added"]
             formed = replace(table, target_schema=TargetSchema(trial.forms[table.blue]))
-        assert dialect.columns(connection, table.schema, table.blue) == ["id", "word"]
-        for statement in dialect.create_green(connection, formed):
+        assert dialect.inspector.columns(connection, table.schema, table.blue) == ["id", "word"]
+        for statement in dialect.shadow.create_green(connection, formed):
             dialect.run(connection, statement)
-        assert dialect.columns(connection, table.schema, table.green) == ["id", "word", "added"]
+        assert dialect.inspector.columns(connection, table.schema, table.green) == ["id", "word", "added"]
 
     def test_a_structure_that_a_table_has_is_no_new_one(
         self, dialect: Dialect, connection: sa.Connection, workshop: Workshop
@@ -41,7 +41,7 @@ class TablesApartContract(Contract):
         table = workshop.make(
             sa.Column("id", sa.Integer, primary_key=True, autoincrement=False), sa.Column("word", sa.String(40))
         )
-        with dialect.try_schema(connection, [table], [workshop.statement(table)], {}) as trial:
+        with dialect.trials.try_schema(connection, [table], [workshop.statement(table)], {}) as trial:
             assert trial.unchanged == {table.blue}
 
     def test_a_place_apart_is_empty_and_goes_with_its_tables(
@@ -49,36 +49,38 @@ class TablesApartContract(Contract):
     ) -> None:
         name = place()
         for _ in range(2):
-            with dialect.scratch(name) as scratch:
+            with dialect.trials.scratch(name) as scratch:
                 with scratch.dialect.connect() as there:
                     there.detach()
-                    scratch.dialect.enter(there, scratch)
-                    assert not scratch.dialect.table_exists(there, scratch.schema, "held")
+                    scratch.dialect.trials.enter(there, scratch)
+                    assert not scratch.dialect.inspector.table_exists(there, scratch.schema, "held")
                     scratch.dialect.run_as_it_stands(there, "CREATE TABLE held (id int)")
-                    assert scratch.dialect.table_exists(there, scratch.schema, "held")
-                assert not dialect.table_exists(connection, schema, "held")
+                    assert scratch.dialect.inspector.table_exists(there, scratch.schema, "held")
+                assert not dialect.inspector.table_exists(connection, schema, "held")
 
     def test_a_place_apart_gets_tables_like_live_ones(
         self, dialect: Dialect, connection: sa.Connection, workshop: Workshop
     ) -> None:
         _, child = workshop.pair()
         counted = workshop.events()
-        with dialect.scratch(place()) as scratch, scratch.dialect.connect() as there:
+        with dialect.trials.scratch(place()) as scratch, scratch.dialect.connect() as there:
             for table in (child, counted):
-                for statement in dialect.apart(connection, table, scratch):
+                for statement in dialect.trials.apart(connection, table, scratch):
                     scratch.dialect.run(there, statement)
                 made = scratch.schema, table.blue
-                assert scratch.dialect.columns(there, *made) == dialect.columns(connection, table.schema, table.blue)
-                assert {"id"} in scratch.dialect.unique_keys(there, *made)
-                assert not scratch.dialect.has_rows(there, *made)
+                assert scratch.dialect.inspector.columns(there, *made) == dialect.inspector.columns(
+                    connection, table.schema, table.blue
+                )
+                assert {"id"} in scratch.dialect.inspector.unique_keys(there, *made)
+                assert not scratch.dialect.inspector.has_rows(there, *made)
             insert = f"INSERT INTO {scratch.dialect.qualified(scratch.schema, child.blue)} VALUES (1, 99)"
             scratch.dialect.run(there, insert)
 
     def test_sql_in_a_place_apart_finds_events(self, dialect: Dialect, schema: str | None, workshop: Workshop) -> None:
         store = workshop.events()
         workshop.fill(store, [{"type": "OrderPlaced"}] * 3)
-        with dialect.scratch(place()) as scratch:
-            dialect.bring(scratch, store.blue, "id", 2)
+        with dialect.trials.scratch(place()) as scratch:
+            dialect.trials.bring(scratch, store.blue, "id", 2)
             with scratch.dialect.connect() as there:
                 beside = self.can(Feature.LIVE_SCHEMA_BESIDE)
-                assert scratch.dialect.row_count(there, schema, store.blue) == (3 if beside else 2)
+                assert scratch.dialect.inspector.row_count(there, schema, store.blue) == (3 if beside else 2)

@@ -29,19 +29,19 @@ class ComparingContract(Contract):
         def ids(condition: str) -> list[int]:
             return [number for (number,) in ask(connection, f"SELECT id FROM {table.blue} WHERE {condition} ORDER BY id")]
 
-        assert ids(dialect.differs(*sides)) == [2, 4, 5]
-        assert ids(dialect.same(*sides)) == [1]
+        assert ids(dialect.rows.differs(*sides)) == [2, 4, 5]
+        assert ids(dialect.rows.same(*sides)) == [1]
 
     def test_columns_of_unlike_types_are_compared(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.make(sa.Column("id", sa.Integer, primary_key=True, autoincrement=False), sa.Column("word", sa.String(9)))
         workshop.fill(table, [{"id": 1, "word": "1"}, {"id": 2, "word": "1"}])
-        same = dialect.same(dialect.quote("id"), dialect.quote("word"))
+        same = dialect.rows.same(dialect.quote("id"), dialect.quote("word"))
         assert ask(connection, f"SELECT id FROM {table.blue} WHERE {same}") == [(1,)]
 
     def test_no_two_texts_have_the_same_bytes(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.words()
         workshop.fill(table, [{"id": number, "word": word} for number, word in enumerate(ALIKE)])
-        exact = dialect.exact_bytes(dialect.quote("word"), ColumnKind.TEXT)
+        exact = dialect.rows.exact_bytes(dialect.quote("word"), ColumnKind.TEXT)
         read = [value for (value,) in ask(connection, f"SELECT {exact} FROM {table.blue} ORDER BY id")]
         assert [value.encode() if isinstance(value, str) else bytes(value) for value in read] == [word.encode() for word in ALIKE]
         assert ask(connection, f"SELECT count(DISTINCT {exact}) FROM {table.blue}") == [(len(ALIKE),)]
@@ -52,7 +52,8 @@ class ComparingContract(Contract):
         table, row = workshop.things(), thing(1)
         workshop.fill(table, [{"id": 1, "more": {"b": 1.10}, "at": row.at}])
         stored = [
-            dialect.as_stored(dialect.quote(name), kind) for name, kind in (("more", ColumnKind.JSON), ("at", ColumnKind.TIME))
+            dialect.rows.as_stored(dialect.quote(name), kind)
+            for name, kind in (("more", ColumnKind.JSON), ("at", ColumnKind.TIME))
         ]
         ((more, at),) = ask(connection, f"SELECT {', '.join(stored)} FROM {table.blue}")
         assert isinstance(more, str | bytes) and json.loads(more) == {"b": 1.10}
@@ -64,9 +65,9 @@ class ComparingContract(Contract):
     ) -> None:
         table, name = workshop.words(), 'Held "%s"'
         seen = sa.inspect(application).get_table_names()
-        for statement in dialect.make_temporary(connection, table.schema, table.blue, ["word", "id"], name):
+        for statement in dialect.rows.make_temporary(connection, table.schema, table.blue, ["word", "id"], name):
             dialect.run(connection, statement)
-        made = dialect.temporary(table.schema, name)
+        made = dialect.rows.temporary(table.schema, name)
         assert dialect.quote(name) in made
         # The columns may repeat, and may be NULL; the number finds a row.
         for number in (1, 2):
@@ -77,11 +78,11 @@ class ComparingContract(Contract):
         ]
         assert sa.inspect(application).get_table_names() == seen
         for _ in range(2):
-            dialect.run(connection, dialect.drop_temporary(table.schema, name))
-        for statement in dialect.make_temporary(connection, table.schema, table.blue, ["word"], name):
+            dialect.run(connection, dialect.rows.drop_temporary(table.schema, name))
+        for statement in dialect.rows.make_temporary(connection, table.schema, table.blue, ["word"], name):
             dialect.run(connection, statement)
         assert ask(connection, f"SELECT count(*) FROM {made}") == [(0,)]
-        dialect.run(connection, dialect.drop_temporary(table.schema, name))
+        dialect.run(connection, dialect.rows.drop_temporary(table.schema, name))
 
     def test_a_plain_field_is_the_last_of_its_name(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.make(
@@ -92,5 +93,5 @@ class ComparingContract(Contract):
         bodies = ['{"it\'s 5%": "first", "it\'s 5%": "läst"}', '{"it\'s 5%": 7}', "{}"]
         workshop.fill(table, [{"id": number, "text": body, "raw": body.encode()} for number, body in enumerate(bodies)])
         for column, kind in (("text", ColumnKind.TEXT), ("raw", ColumnKind.BYTES)):
-            field = dialect.plain_field(dialect.quote(column), kind, "it's 5%")
+            field = dialect.rows.plain_field(dialect.quote(column), kind, "it's 5%")
             assert ask(connection, f"SELECT {field} FROM {table.blue} ORDER BY id") == [("läst",), ("7",), (None,)], column

@@ -21,7 +21,7 @@ PATIENCE = timedelta(seconds=60)
 
 def settled(dialect: Dialect, store: TableSet, patience: timedelta = PATIENCE) -> int | None:
     """The high-water mark."""
-    return dialect.settle(store.schema, store.blue, "id", patience)
+    return dialect.events.settle(store.schema, store.blue, "id", patience)
 
 
 def positions(application: sa.Engine, events: sa.Table) -> list[int]:
@@ -38,11 +38,11 @@ class EventLogContract(Contract):
     ) -> None:
         store = workshop.events()
         assert settled(dialect, store) is None
-        assert dialect.newest_position(connection, store.schema, store.blue, "id") is None
+        assert dialect.events.newest_position(connection, store.schema, store.blue, "id") is None
         with application.begin() as writer:
             last = [append(writer, workshop.of(store)) for _ in range(3)][-1]
         assert settled(dialect, store) == last
-        assert dialect.newest_position(connection, store.schema, store.blue, "id") == last
+        assert dialect.events.newest_position(connection, store.schema, store.blue, "id") == last
 
     def _is_alone(self, application: sa.Engine, events: sa.Table) -> bool:
         """Where a transaction that writes keeps all others from writing: holds that it does, so that no append can be late."""
@@ -66,7 +66,7 @@ class EventLogContract(Contract):
             lower = append(late, events)
             with application.begin() as early:
                 higher = append(early, events)
-            assert lower < higher == dialect.newest_position(connection, store.schema, store.blue, "id")
+            assert lower < higher == dialect.events.newest_position(connection, store.schema, store.blue, "id")
             assert positions(application, events) == [higher]
             timer = threading.Timer(0.5, late.commit)
             timer.start()
@@ -127,11 +127,11 @@ class EventLogContract(Contract):
                 append(writer, events)
 
         late = threading.Thread(target=appends)
-        with dialect.fence(store.schema, store.blue, timedelta(seconds=1), timedelta(seconds=20)) as fence:
+        with dialect.events.fence(store.schema, store.blue, timedelta(seconds=1), timedelta(seconds=20)) as fence:
             late.start()
             time.sleep(0.3)
             assert fence.holds() and late.is_alive()
-            assert dialect.newest_position(connection, store.schema, store.blue, "id") == first
+            assert dialect.events.newest_position(connection, store.schema, store.blue, "id") == first
         late.join(60)
         assert not late.is_alive()
         assert len(positions(application, events)) == 2
@@ -141,7 +141,7 @@ class EventLogContract(Contract):
     ) -> None:
         store = workshop.events()
         events = workshop.of(store)
-        with dialect.fence(store.schema, store.blue, timedelta(seconds=1), longest=timedelta(milliseconds=200)) as fence:
+        with dialect.events.fence(store.schema, store.blue, timedelta(seconds=1), longest=timedelta(milliseconds=200)) as fence:
             assert fence.holds()
             if not self.can(Feature.FENCE_ENDS):
                 time.sleep(0.4)
@@ -156,7 +156,7 @@ class EventLogContract(Contract):
         self, dialect: Dialect, connection: sa.Connection, application: sa.Engine, workshop: Workshop
     ) -> None:
         store = workshop.events()
-        assert dialect.hands_out_ahead(connection, store.schema, store.blue, "id") is None
+        assert dialect.events.hands_out_ahead(connection, store.schema, store.blue, "id") is None
         if self.can(Feature.NUMBERS_AHEAD):
             execute(application, self.says.ahead.format(table=store.blue))
-            assert store.blue in (dialect.hands_out_ahead(connection, store.schema, store.blue, "id") or "")
+            assert store.blue in (dialect.events.hands_out_ahead(connection, store.schema, store.blue, "id") or "")

@@ -55,7 +55,7 @@ class PartialCopyContract(Contract):
             sa.Column("twice", sa.Integer, sa.Computed("id * 2", persisted=True)),
         )
         workshop.fill(table, [{"id": number, "part": value} for number, value in enumerate(values)])
-        for statement in dialect.create_green(connection, table):
+        for statement in dialect.shadow.create_green(connection, table):
             dialect.run(connection, statement)
         keys = workshop.make(sa.Column("part_id", EXACT, primary_key=True), sa.Column("part_key", EXACT, primary_key=True))
         workshop.fill(keys, [{"part_id": "mine", "part_key": str(value)} for value in values[:2]])
@@ -69,19 +69,19 @@ class PartialCopyContract(Contract):
         table, values, listed = self._filled(dialect, connection, workshop, of)
         green = dialect.qualified(table.schema, table.green)
         with dialect.transaction(connection):
-            dialect.copy_others(connection, table, "part", listed)
+            dialect.partial_copy.copy_others(connection, table, "part", listed)
         assert ask(connection, f"SELECT id, twice FROM {green} ORDER BY id") == [(2, 4), (3, 6)]
-        assert dialect.distinct(connection, table.schema, table.green, "part") == {*values[2:]}
+        assert dialect.partial_copy.distinct(connection, table.schema, table.green, "part") == {*values[2:]}
         with dialect.transaction(connection):
-            dialect.delete_listed(connection, table, "part", KeyList(listed.schema, listed.table, "other"))
+            dialect.partial_copy.delete_listed(connection, table, "part", KeyList(listed.schema, listed.table, "other"))
         assert ask(connection, f"SELECT id FROM {green}") == []
-        assert dialect.row_count(connection, table.schema, table.blue) == 4
+        assert dialect.inspector.row_count(connection, table.schema, table.blue) == 4
 
     @pytest.mark.parametrize("of", KEYS)
     def test_a_column_is_the_text_that_python_makes_of_it(
         self, dialect: Dialect, connection: sa.Connection, workshop: Workshop, of: str
     ) -> None:
         table, values, _ = self._filled(dialect, connection, workshop, of)
-        text = dialect.as_text(dialect.quote("part"))
+        text = dialect.partial_copy.as_text(dialect.quote("part"))
         assert ask(connection, f"SELECT {text} FROM {table.blue} ORDER BY id") == [(value,) for value in values]
-        assert dialect.distinct(connection, table.schema, table.blue, "part") == {*values}
+        assert dialect.partial_copy.distinct(connection, table.schema, table.blue, "part") == {*values}

@@ -28,12 +28,12 @@ KIND = row_type(Thing)
 def load(dialect: Dialect, connection: sa.Connection, table: TableSet, rows: Iterable[Thing]) -> None:
     """Writes rows as a replay does."""
     with dialect.transaction(connection):
-        dialect.load_rows(connection, table.schema, table.blue, KIND, [KIND.values(each) for each in rows])
+        dialect.rows.load_rows(connection, table.schema, table.blue, KIND, [KIND.values(each) for each in rows])
 
 
 def found(dialect: Dialect, connection: sa.Connection, table: TableSet, keys: Iterable[int]) -> list[Thing]:
     """The rows of these keys, in the order of their keys."""
-    rows = dialect.select_rows(connection, table.schema, table.blue, KIND, [(key,) for key in keys])
+    rows = dialect.rows.select_rows(connection, table.schema, table.blue, KIND, [(key,) for key in keys])
     return sorted((Thing(*values) for values in rows), key=lambda each: each.id)
 
 
@@ -80,10 +80,10 @@ class RowStoreContract(Contract):
         self, dialect: Dialect, connection: sa.Connection, workshop: Workshop
     ) -> None:
         table = workshop.things()
-        for insert in (dialect.insert_rows, dialect.load_rows):
+        for insert in (dialect.rows.insert_rows, dialect.rows.load_rows):
             with dialect.transaction(connection):
-                dialect.delete_rows(connection, table.schema, table.blue, KIND, [(1,)])
-                dialect.insert_rows(connection, table.schema, table.blue, KIND, [KIND.values(thing(1))])
+                dialect.rows.delete_rows(connection, table.schema, table.blue, KIND, [(1,)])
+                dialect.rows.insert_rows(connection, table.schema, table.blue, KIND, [KIND.values(thing(1))])
             some = [KIND.values(thing(number)) for number in (2, 1, 3)]
             with pytest.raises(Exception) as refused, dialect.transaction(connection):
                 insert(connection, table.schema, table.blue, KIND, some)
@@ -98,8 +98,8 @@ class RowStoreContract(Contract):
         names = ", ".join(map(dialect.quote, KIND.columns))
         insert = f"INSERT INTO {table.blue} ({names}) VALUES ({', '.join([dialect.mark] * len(KIND.columns))})"
         # A number for whole numbers stands where a text does, too.
-        values = [dialect.given(value) for value in KIND.values(replace(row, words="x"))]
-        values[1] = dialect.given(Decimal("1.50"))
+        values = [dialect.rows.given(value) for value in KIND.values(replace(row, words="x"))]
+        values[1] = dialect.rows.given(Decimal("1.50"))
         connection.exec_driver_sql(insert, tuple(values))
         assert found(dialect, connection, table, [6]) == [replace(row, words="1.50")]
 
@@ -109,7 +109,7 @@ class RowStoreContract(Contract):
     ) -> None:
         table = workshop.things()
         load(dialect, connection, table, [thing(number) for number in range(many)])
-        for update in (dialect.update_rows, dialect.update_many):
+        for update in (dialect.rows.update_rows, dialect.rows.update_many):
             for word in ("changed %", "again"):
                 rows = [replace(thing(number), words=word) for number in range(many)]
                 with dialect.transaction(connection):
@@ -124,30 +124,30 @@ class RowStoreContract(Contract):
         table = workshop.things()
         load(dialect, connection, table, [thing(number) for number in range(1, many)])
         rows = [KIND.values(replace(thing(number), words="changed")) for number in range(many)]
-        for update in (dialect.update_rows, dialect.update_many):
+        for update in (dialect.rows.update_rows, dialect.rows.update_many):
             with dialect.transaction(connection):
                 assert update(connection, table.schema, table.blue, KIND, rows) == many - 1
-            assert dialect.row_count(connection, table.schema, table.blue) == many - 1
+            assert dialect.inspector.row_count(connection, table.schema, table.blue) == many - 1
 
     def test_one_column_of_one_row_is_set(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.things()
         load(dialect, connection, table, [thing(1), thing(2)])
         with dialect.transaction(connection):
-            dialect.set_column(connection, table.schema, table.blue, KIND, (1,), "words", "set %")
-            dialect.set_column(connection, table.schema, table.blue, KIND, (2,), "price", None)
+            dialect.rows.set_column(connection, table.schema, table.blue, KIND, (1,), "words", "set %")
+            dialect.rows.set_column(connection, table.schema, table.blue, KIND, (2,), "price", None)
         assert found(dialect, connection, table, [1, 2]) == [replace(thing(1), words="set %"), replace(thing(2), price=None)]
 
     def test_the_highest_value(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.things()
-        assert dialect.highest(connection, table.schema, table.blue, "id") is None
+        assert dialect.rows.highest(connection, table.schema, table.blue, "id") is None
         load(dialect, connection, table, [thing(number) for number in (3, 12, 5)])
-        assert dialect.highest(connection, table.schema, table.blue, "id") == 12
+        assert dialect.rows.highest(connection, table.schema, table.blue, "id") == 12
 
     def test_rows_are_deleted_and_counted(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
         table = workshop.things()
         load(dialect, connection, table, [thing(number) for number in range(5)])
         with dialect.transaction(connection):
-            assert dialect.delete_rows(connection, table.schema, table.blue, KIND, [(1,), (3,), (99,)]) == 2
+            assert dialect.rows.delete_rows(connection, table.schema, table.blue, KIND, [(1,), (3,), (99,)]) == 2
         assert [each.id for each in found(dialect, connection, table, range(5))] == [0, 2, 4]
 
     @pytest.mark.parametrize("many", [2, 600])
@@ -172,7 +172,7 @@ class RowStoreContract(Contract):
         assert found(dialect, connection, table, range(many + 300)) == rows
         for column in ("words", "price", "at", "day", "which"):
             values = [getattr(each, column) for each in rows]
-            there = dialect.select_where(connection, table.schema, table.blue, KIND, column, values)
+            there = dialect.rows.select_where(connection, table.schema, table.blue, KIND, column, values)
             assert sorted((Thing(*each) for each in there), key=lambda each: each.id) == rows, column
 
     def test_rows_are_found_by_null(self, dialect: Dialect, connection: sa.Connection, workshop: Workshop) -> None:
@@ -180,7 +180,7 @@ class RowStoreContract(Contract):
         load(dialect, connection, table, [thing(number) for number in range(4)])
 
         def ids(*values: Any) -> list[int]:
-            there = dialect.select_where(connection, table.schema, table.blue, KIND, "words", values)
+            there = dialect.rows.select_where(connection, table.schema, table.blue, KIND, "words", values)
             return sorted(each[0] for each in there)
 
         assert (ids(None), ids("plain"), ids("plain", None), ids("not there"), ids()) == ([2], [0], [0, 2], [], [])
@@ -202,9 +202,9 @@ class RowStoreContract(Contract):
 
         locks = self.can(Feature.ROW_LOCKS)
         with dialect.transaction(connection):
-            list(dialect.select_rows(connection, table.schema, table.blue, KIND, [(1,)], lock=True))
+            list(dialect.rows.select_rows(connection, table.schema, table.blue, KIND, [(1,)], lock=True))
             assert (is_free(1), is_free(2)) == (not locks, True)
-            list(dialect.select_where(connection, table.schema, table.blue, KIND, "id", [2], lock=True))
+            list(dialect.rows.select_where(connection, table.schema, table.blue, KIND, "id", [2], lock=True))
             assert is_free(2) is not locks
         assert is_free(1) and is_free(2)
 
@@ -214,7 +214,7 @@ class RowStoreContract(Contract):
         table = workshop.things()
         for row in (thing(1), replace(thing(1), words="late"), thing(2)):
             with dialect.transaction(connection):
-                dialect.insert_if_absent(connection, table.schema, table.blue, KIND, KIND.values(row))
+                dialect.rows.insert_if_absent(connection, table.schema, table.blue, KIND, KIND.values(row))
         assert found(dialect, connection, table, [1, 2]) == [thing(1), thing(2)]
 
     def test_what_is_put_off_to_the_commit_is_checked_before(
@@ -222,7 +222,7 @@ class RowStoreContract(Contract):
     ) -> None:
         if not self.can(Feature.DEFERRED_KEYS):
             with dialect.transaction(connection):
-                dialect.check_deferred(connection)
+                dialect.rows.check_deferred(connection)
             return
         parent = workshop.words()
         key = sa.ForeignKey(f"{parent.blue}.id", deferrable=True, initially="DEFERRED")
@@ -231,7 +231,7 @@ class RowStoreContract(Contract):
         with pytest.raises(ZeroDivisionError), dialect.transaction(connection):
             dialect.run(connection, insert)
             with pytest.raises(sa.exc.DBAPIError) as refused:
-                dialect.check_deferred(connection)
+                dialect.rows.check_deferred(connection)
             raise ZeroDivisionError
         assert dialect.kind_of(refused.value) is Kind.VALUE
-        assert not dialect.has_rows(connection, child.schema, child.blue)
+        assert not dialect.inspector.has_rows(connection, child.schema, child.blue)

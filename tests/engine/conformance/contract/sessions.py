@@ -122,7 +122,7 @@ class SessionsContract(Contract):
         reading = dialect.read(connection, query, 3)
         next(reading)
         reading.close()
-        assert dialect.row_count(connection, table.schema, table.blue) == 10
+        assert dialect.inspector.row_count(connection, table.schema, table.blue) == 10
 
     def test_a_statement_is_cancelled_by_its_session(self, dialect: Dialect, connection: sa.Connection) -> None:
         session = dialect.session_id(connection)

@@ -26,10 +26,10 @@ class StatementsContract(Contract):
         table = dialect.qualified(schema, AWKWARD)
         dialect.run(connection, f"CREATE TABLE {table} ({dialect.quote('order')} int, {dialect.quote(AWKWARD)} int)")
         connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({dialect.mark}, {dialect.mark})", (7, 8))
-        assert dialect.columns(connection, schema, AWKWARD) == ["order", AWKWARD]
+        assert dialect.inspector.columns(connection, schema, AWKWARD) == ["order", AWKWARD]
         assert ask(connection, f"SELECT {dialect.quote(AWKWARD)} FROM {table}") == [(8,)]
         dialect.run(connection, f"DROP TABLE {table}")
-        assert not dialect.table_exists(connection, schema, AWKWARD)
+        assert not dialect.inspector.table_exists(connection, schema, AWKWARD)
 
     def test_a_statement_as_it_stands_is_what_a_shell_takes(self, dialect: Dialect, connection: sa.Connection) -> None:
         plain = dialect.as_it_stands(f"SELECT 1 AS {dialect.quote('50%')}")

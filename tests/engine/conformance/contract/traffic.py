@@ -21,10 +21,10 @@ class TrafficProbeContract(Contract):
         self, dialect: Dialect, connection: sa.Connection, application: sa.Engine
     ) -> None:
         if not self.can(Feature.COUNT_SESSIONS):
-            assert dialect.active_sessions(connection) is None
+            assert dialect.traffic.active_sessions(connection) is None
             return
         # None is left of the cases before this one.
-        until(lambda: dialect.active_sessions(connection) == 0, seconds=60)
+        until(lambda: dialect.traffic.active_sessions(connection) == 0, seconds=60)
         with application.connect() as client:
             session = dialect.session_id(client)
             assert session is not None
@@ -35,7 +35,7 @@ class TrafficProbeContract(Contract):
 
             worker = threading.Thread(target=work)
             worker.start()
-            until(lambda: dialect.active_sessions(connection) == 1, seconds=45)
+            until(lambda: dialect.traffic.active_sessions(connection) == 1, seconds=45)
             dialect.cancel(session)
             worker.join()
             client.invalidate()
@@ -46,26 +46,26 @@ class TrafficProbeContract(Contract):
         table = workshop.words()
         workshop.fill(table, [{"id": number} for number in range(10)])
         if not self.can(Feature.COUNT_READS):
-            assert dialect.table_reads(connection, [table]) is None
+            assert dialect.traffic.table_reads(connection, [table]) is None
             return
-        before = dialect.table_reads(connection, [table]) or 0
+        before = dialect.traffic.table_reads(connection, [table]) or 0
         with application.connect() as reader:
             reader.execute(sa.select(workshop.of(table))).all()
         # Some servers count a while later.
-        until(lambda: (dialect.table_reads(connection, [table]) or 0) > before, seconds=60)
+        until(lambda: (dialect.traffic.table_reads(connection, [table]) or 0) > before, seconds=60)
 
     def test_a_transaction_that_has_touched_a_table_grows_old(
         self, dialect: Dialect, connection: sa.Connection, application: sa.Engine, workshop: Workshop
     ) -> None:
         table = workshop.words()
         if not self.can(Feature.TRANSACTION_AGE):
-            assert dialect.transaction_age(connection, [table]) is None
+            assert dialect.traffic.transaction_age(connection, [table]) is None
             return
 
         def age() -> float | None:
             # InnoDB tells what it has told within the last tenth of a second once more.
             time.sleep(0.2)
-            return dialect.transaction_age(connection, [table])
+            return dialect.traffic.transaction_age(connection, [table])
 
         until(lambda: age() == 0, seconds=60)
         with application.connect() as writer:
@@ -75,4 +75,4 @@ class TrafficProbeContract(Contract):
         until(lambda: age() == 0, seconds=60)
 
     def test_a_server_without_replicas_has_none_behind(self, dialect: Dialect, connection: sa.Connection) -> None:
-        assert dialect.replica_lag(connection) == (0 if self.can(Feature.REPLICA_LAG) else None)
+        assert dialect.traffic.replica_lag(connection) == (0 if self.can(Feature.REPLICA_LAG) else None)
