@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -69,23 +69,28 @@ class Rebuild:
         limits.check(spec.model_dump(), "the spec")
         limits.word(run_id, "run_id", most=limits.RUN_ID, lines=False)
         shared = event_store is read_models
-        read_models = of_our_own(read_models)
-        event_store = read_models if shared else of_our_own(event_store)
-        dialect = dialect_for(read_models, spec.read_models.conn_id)
-        with dialect.connect() as connection:
-            schema = spec.read_models.db_schema or dialect.inspector.default_schema(connection)
-        self._context = Context(
-            spec=spec,
-            run_id=run_id,
-            dialect=dialect,
-            store=EventStore(dialect_for(event_store, spec.event_store.conn_id), spec.event_store),
-            ledger=Ledger(dialect, schema),
-            schema=schema,
-            one_database=same_database(event_store, read_models),
-            projectors=ProjectorRegistry.load(spec) if projectors is None else projectors,
-            log=log,
-            progress=progress,
-        )
+        with ExitStack() as opened:
+            # Whatever fails from here on, no connection of ours stays open.
+            read_models = of_our_own(read_models)
+            opened.callback(read_models.dispose)
+            event_store = read_models if shared else of_our_own(event_store)
+            opened.callback(event_store.dispose)
+            dialect = dialect_for(read_models, spec.read_models.conn_id)
+            with dialect.connect() as connection:
+                schema = spec.read_models.db_schema or dialect.inspector.default_schema(connection)
+            self._context = Context(
+                spec=spec,
+                run_id=run_id,
+                dialect=dialect,
+                store=EventStore(dialect_for(event_store, spec.event_store.conn_id), spec.event_store),
+                ledger=Ledger(dialect, schema),
+                schema=schema,
+                one_database=same_database(event_store, read_models),
+                projectors=ProjectorRegistry.load(spec) if projectors is None else projectors,
+                log=log,
+                progress=progress,
+            )
+            opened.pop_all()
 
     @boundary.step("plan", boundary.UNTOUCHED)
     def plan(self, options: RunOptions, *, is_over: Callable[[str], bool] = lambda run_id: False, by: str = "") -> Plan:

@@ -21,14 +21,14 @@ def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
     :raises Diverged: green is no longer what the events make
     """
     section = context.spec.low_traffic
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+    with open_step(context, requires=RunState.VERIFIED) as step:
+        run = step.run
         look_again(context)
         said = step.ledger.signals.all().get(SWAP_NOW)
         if said or run.record.options.swap_now:
             who = f"{said.by} said" if said else "chosen for this run"
             return Verdict(Outcome.PASS, f"swap now ({who}): not waiting for low traffic", waiting)
-        tables = context.table_sets(context.plan_of(run))
+        tables = step.tables
         seen = traffic(step, tables, waiting.earlier)
         found = judge(section, context.spec.window_zone, seen, waiting)
         step.ledger.signals.send(TRAFFIC, _noted(found))

@@ -32,9 +32,9 @@ def reconcile(context: Context) -> Reconciliation:
     :raises FenceLost: all is done and recorded, but events may be missing from the new tables
     :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the swap is on the retired one
     """
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.SWITCHED)
-        plan = context.plan_of(run)
+    with open_step(context, requires=RunState.SWITCHED) as step:
+        run = step.run
+        plan = step.plan
         tables = context.table_sets(plan)
         findings = _put_right(step, plan)
         swapped = run.swap_result
@@ -90,7 +90,7 @@ def finish_dead(step: Step, is_over: Callable[[str], bool]) -> None:
         # One that needs the spec as it was is left to a person, who is told of it where its tables are claimed.
         if run.rebuild != step.spec.rebuild or step.context.edited(run):
             continue
-        plan = run.record.plan
+        plan = run.plan
         step.log(f"the run {holder} is over and was stopped at its switch; finishing it first")
         dead = replace(step.context, run_id=holder)
         if switched_already(Step(dead, step.connection), dead.switched_sets(plan)):

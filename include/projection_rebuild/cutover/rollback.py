@@ -35,7 +35,7 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
         if not options.dry_run:
             finish_dead(step, is_over)
         target, retired = _target(step, of)
-        before = target.record.plan
+        before = target.plan
         if before.forms:
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
@@ -77,7 +77,7 @@ def _statements(step: Step, tables: list[TableSet]) -> list[str]:
 def _applied_before(step: Step, target: Run) -> list[int]:
     """What this very run had applied above its checkpoints when it was planned before, in attempts at its swap that were given up."""
     before = step.ledger.runs.find() if step.ledger.exists() else None
-    if before is None or (plan := before.record.plan).rolls_back != target.run_id:
+    if before is None or (plan := before.plan).rolls_back != target.run_id:
         return []
     return plan.already or []
 
@@ -158,10 +158,9 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
     :raises StepOrderError: the run is in the middle of its swap, is no rollback, or the old tables are gone
     :raises ClaimRefused: another run has taken the tables over
     """
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get()
-        plan = context.plan_of(run)
+    with open_step(context, requires=RunState.PLANNED, migrates=True) as step:
+        run = step.run
+        plan = step.plan
         if run.state.has_switched:
             context.log("this run has switched already; there is nothing to bring back")
             return run.swap_result.position
@@ -224,7 +223,7 @@ def _is_back(step: Step, plan: Plan, table: TableSet) -> bool:
     by = step.ledger.owned_tables.run_of_green(table.green)
     run = step.ledger.of(by).runs.find() if by else None
     there = step.dialect.inspector.table_exists(step.connection, table.schema, table.green)
-    return there and run is not None and run.record.plan.rolls_back == plan.rolls_back
+    return there and run is not None and run.plan.rolls_back == plan.rolls_back
 
 
 def _rename(step: Step, tables: list[TableSet]) -> None:
@@ -249,7 +248,7 @@ def _set_checkpoints(step: Step, plan: Plan, tables: list[TableSet]) -> list[int
         ledger.of(str(before)).checkpoints.hand_over(step.run_id)
         # It may have drained past appends that were still open, and then not swapped.
         if (dead := ledger.of(str(before)).runs.find()) is not None:
-            return dead.record.plan.already
+            return dead.plan.already
     elif ledger.checkpoints.of_projectors():
         ledger.checkpoints.fence()
     else:

@@ -38,10 +38,9 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
     :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
     :raises StepOrderError: the run is not verified
     """
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get(requires=RunState.VERIFIED)
-        tables = context.switched_sets(context.plan_of(run))
+    with open_step(context, requires=RunState.VERIFIED, migrates=True) as step:
+        run = step.run
+        tables = step.switched_tables
         if done := switched_already(step, tables):
             _finish(step, tables)
             return done

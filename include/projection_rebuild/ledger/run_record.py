@@ -44,7 +44,6 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     stored_options: dict[str, Any] = Field(alias="options")
-    plan: Plan
     by: str = ""
     agreed: dict[str, Any] | None = None
     moved: dict[RunState, Moment] = {}
@@ -107,8 +106,13 @@ class Run:
     started_at: datetime
 
     @cached_property
+    def plan(self) -> Plan:
+        """What the run rebuilds. It is read apart from the record: a step needs the plans of other runs and no more of them."""
+        return Plan.model_validate(self.stored["plan"])
+
+    @cached_property
     def record(self) -> RunRecord:
-        """What the steps have stored."""
+        """What the steps have stored beside the plan."""
         return RunRecord.model_validate(self.stored)
 
     @property

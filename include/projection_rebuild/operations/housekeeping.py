@@ -169,7 +169,7 @@ def _of_retired(step: Step, is_over: Callable[[str], bool]) -> Iterable[Leftover
 
 
 def _children_first(run: Run | None, retired: list[Retired]) -> list[Retired]:
-    order = run.record.plan.tables if run else []
+    order = run.plan.tables if run else []
     return sorted(retired, key=lambda table: order.index(table.table) if table.table in order else -1, reverse=True)
 
 
@@ -210,7 +210,7 @@ def _abandon(step: Step, leftover: Leftover) -> str:
 def _tables_of(context: Context, run: Run | None, greens: Collection[str]) -> list[TableSet]:
     """The tables that own these green tables, children first; for an unknown run, among this spec's own tables."""
     if run is not None:
-        names = run.record.plan.tables
+        names = run.plan.tables
     else:
         names = [table for projector in context.projectors.values() for table in projector.tables()]
     consumers = context.spec.live_writer.checkpoint
@@ -279,6 +279,6 @@ def _in_the_way(step: Step, old: Retired, is_over: Callable[[str], bool]) -> str
     except ClaimRefused:
         holder = step.ledger.claims.holder(old.table) or "that has just ended"
         run = step.ledger.of(holder).runs.find()
-        harmless = run is not None and run.state not in INTERRUPTED_AT_SWITCH and run.record.plan.rolls_back != old.run_id
+        harmless = run is not None and run.state not in INTERRUPTED_AT_SWITCH and run.plan.rolls_back != old.run_id
         return None if harmless and is_over(holder) else holder
     return None

@@ -29,9 +29,8 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
     :raises StepOrderError: the tables are not cloned
     """
     projector = context.projector(name)
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get(requires=RunState.CLONED)
+    with open_step(context, requires=RunState.CLONED, migrates=True) as step:
+        run = step.run
         refuse_within_switch(run)
         first = step.ledger.checkpoints.of_projectors().get(name)
         if run.state.has_switched:
@@ -40,7 +39,7 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
             return ReplayResult(name, 0, position, 0.0, position)
         if first is None:
             raise NotReplayed(f"{name} has no checkpoint in the run {context.run_id}; run clone_tables again")
-        plan = context.plan_of(run)
+        plan = step.plan
         first = prepare(step, plan, first)
         context.log(f"{name}: {'beginning at' if first.position is None else 'resuming at'} {said(first.position)}")
         progress = ProgressLog(context, first, name)

@@ -65,11 +65,10 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
     :raises WriteError: the database refuses rows; a double one may be another shard's
     """
     projector = context.projector(name)
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get(requires=RunState.CLONED)
+    with open_step(context, requires=RunState.CLONED, migrates=True) as step:
+        run = step.run
         refuse_within_switch(run)
-        count = context.plan_of(run).shards.get(name, 0)
+        count = step.plan.shards.get(name, 0)
         partition = projector.partition()
         if number >= count or partition is None:
             raise StepOrderError(f"{name} has {count} shards in the run {context.run_id}; there is no shard {number + 1}")
@@ -115,8 +114,7 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
 
     :raises ShardError: a row was reached from two shards
     """
-    with open_step(context) as step:
-        step.ledger.create()
+    with open_step(context, migrates=True) as step:
         shards = step.ledger.shards.checkpoints(name)
         whole = step.ledger.checkpoints.of_projectors().get(name)
     if not shards or whole is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from projection_rebuild.errors import Interrupted, StepOrderError
+from projection_rebuild.ledger import RunState
 from projection_rebuild.model.results import ReplayResult
 from projection_rebuild.replay.shards import replay_all
 from projection_rebuild.run.context import Context
@@ -55,8 +56,8 @@ def replay_in_stage(
     :raises Interrupted: ``stopped`` said so
     """
     stage = context.spec.stage_of(name)
-    with open_step(context) as step:
-        run = step.ledger.runs.get()
+    with open_step(context, requires=RunState.PLANNED) as step:
+        run = step.run
         waits = not (run.record.options.replay_now or run.state.has_switched)
     if stage is None or stage.any_time or not waits:
         return replay_all(context, name, stopped)

@@ -73,7 +73,7 @@ def edited(spec: RebuildSpec, projectors: Projectors, run: Run) -> list[str]:
     """
     if run.state.is_over:
         return []
-    plan = run.record.plan
+    plan = run.plan
     gone = [f"the projector {name} is no longer in it" for name in plan.projectors if name not in projectors]
     before = run.record.agreed
     there = [name for name in plan.projectors if name in projectors]

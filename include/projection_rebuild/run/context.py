@@ -70,7 +70,7 @@ class Context:
         """
         if run.run_id == self.run_id and (changed := self.edited(run)):
             raise agreed.refusal(run, changed)
-        return run.record.plan
+        return run.plan
 
     def edited(self, run: Run) -> list[str]:
         """What of the spec has been edited since a run was planned, and matters to what it has still to do."""

@@ -94,10 +94,10 @@ class Report(BaseModel):
             reason=record.reason,
             by=record.by,
             moved={state.value: at for state, at in record.moved.items()},
-            plan=record.plan,
+            plan=run.plan,
             replays=[
                 ReplayRecord(projector=name, events=each.events, position=each.position, seconds=each.seconds)
-                for name in record.plan.projectors
+                for name in run.plan.projectors
                 if (each := checkpoints.get(name))
             ],
             code=[CodeRecord(projector=each.projector, version=each.version, source=each.source) for each in code],

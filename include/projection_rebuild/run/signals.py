@@ -56,8 +56,7 @@ def resume(context: Context, by: str) -> None:
     :raises StepOrderError: there is no such run, or it was given up
     """
     by = limits.shown(by, limits.NAME)
-    with open_step(context) as step:
-        step.ledger.runs.get()
+    with open_step(context, requires=RunState.PLANNED) as step:
         step.ledger.signals.clear(PAUSE)
     context.log(f"resumed by {by}")
 
@@ -122,8 +121,8 @@ def approval_needed(context: Context) -> bool:
 
 def decided(context: Context) -> Note | None:
     """What was decided about the run's last verification, if anything was: its value has ``approved`` and ``reason``."""
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+    with open_step(context, requires=RunState.VERIFIED) as step:
+        run = step.run
         return decision(run, step.ledger.signals.all())
 
 

@@ -26,11 +26,10 @@ def clone_tables(context: Context) -> list[str]:
     :raises StepOrderError: the run is in the middle of its switch
     :raises ClaimRefused: another run has taken the tables over
     """
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get()
+    with open_step(context, requires=RunState.PLANNED, migrates=True) as step:
+        run = step.run
         refuse_within_switch(run)
-        plan = context.plan_of(run)
+        plan = step.plan
         # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
         program_at_work = step.ledger.external_calls.is_open()
         with context.dialect.transaction(step.connection):

@@ -163,7 +163,7 @@ def refuse_uncarried(step: Step, tables: Sequence[TableSet]) -> None:
 
 
 def _another(context: Context, run: Run, names: list[str]) -> str:
-    if run.record.plan.rolls_back:
+    if run.plan.rolls_back:
         remedy = "or trigger the rollback anew"
     elif context.dialect.inspector.identity_lost_by is None:
         remedy = "or clear `clone_tables` and what follows it, so that green is made like the table that is there now"

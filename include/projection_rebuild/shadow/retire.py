@@ -25,8 +25,7 @@ def drop_due(context: Context, is_over: Callable[[str], bool]) -> datetime:
 
     :raises StepOrderError: the run has not switched
     """
-    with open_step(context) as step:
-        step.ledger.runs.get(requires=RunState.SWITCHED)
+    with open_step(context, requires=RunState.SWITCHED) as step:
         retired = step.ledger.owned_tables.retired(run_id=context.run_id)
         held = _rollback_at_work(step, retired, is_over)
     now = datetime.now(UTC)
@@ -38,7 +37,7 @@ def _rollback_at_work(step: Step, retired: list[Retired], is_over: Callable[[str
     for each in retired:
         holder = step.ledger.claims.holder(each.table)
         run = step.ledger.of(holder).runs.find() if holder and not is_over(holder) else None
-        if run is not None and run.record.plan.rolls_back == step.run_id:
+        if run is not None and run.plan.rolls_back == step.run_id:
             return holder
     return None
 
@@ -53,12 +52,12 @@ def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
     :raises StepOrderError: the run has not switched
     :raises HeldByRollback: a rollback is making these tables live again
     """
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.SWITCHED)
+    with open_step(context, requires=RunState.SWITCHED) as step:
+        run = step.run
         retired = step.ledger.owned_tables.retired(run_id=context.run_id)
         if holder := _rollback_at_work(step, retired, is_over):
             raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
-        order = run.record.plan.tables
+        order = run.plan.tables
         # Children first: a parent cannot go while a foreign key points to it.
         retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
         dropped = [each.old for each in retired if drop_retired(step, each)]

@@ -45,8 +45,8 @@ def look_again(context: Context, now: Callable[[], datetime] = utc_now) -> None:
     section = context.spec.verify
     if not section.sample or not section.sample_every:
         return
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+    with open_step(context, requires=RunState.VERIFIED) as step:
+        run = step.run
         last = _last(context.ledger, step.connection, run)
     at = last.get("at") or run.record.verification_id
     if not run.state.is_verified or (at is not None and now() - datetime.fromisoformat(at) < section.sample_every):
@@ -72,8 +72,8 @@ def look_before_switch(context: Context) -> None:
     :raises Diverged: as for :func:`look_again`
     """
     most = min(context.spec.verify.sample, BEFORE_SWITCH)
-    with open_step(context) as step:
-        run = step.ledger.runs.get(requires=RunState.VERIFIED)
+    with open_step(context, requires=RunState.VERIFIED) as step:
+        run = step.run
     if not run.state.is_verified:
         return
     _refuse_emptied(context, run)

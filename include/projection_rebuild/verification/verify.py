@@ -42,12 +42,11 @@ def verify(context: Context, stopped: Callable[[], bool] = lambda: False) -> Ver
     :raises VerificationFailed: green must not replace blue; the message lists why. Blue is untouched
     """
     began = time.monotonic()
-    with open_step(context) as step:
-        step.ledger.create()
-        run = step.ledger.runs.get(requires=RunState.CLONED)
+    with open_step(context, requires=RunState.CLONED, migrates=True) as step:
+        run = step.run
         if run.state.has_begun_switch:
             return run.verification
-        plan, options = context.plan_of(run), run.record.options
+        plan, options = step.plan, run.record.options
         live_tables.refuse_at_once(step, context.switched_sets(plan), run)
         _begin_anew(step, plan, stopped)
         failures, dead_letters = _check_replays(step, plan), {}
