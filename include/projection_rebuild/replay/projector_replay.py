@@ -42,7 +42,7 @@ from projection_rebuild.run.jobs import heads_of
 from projection_rebuild.run.progress import ProgressLog
 from projection_rebuild.shadow.live_tables import refuse_at_once
 from projection_rebuild.spec.replay import OnError
-from projection_rebuild.traffic.throttle import Throttle
+from projection_rebuild.traffic.throttle import Throttle, Verdict
 
 PAGE_EVENTS = 2_000
 """Events that are decoded at once: few, so that they take no memory to speak of."""
@@ -195,10 +195,12 @@ class ProjectorReplay:
         raise error if self._last is None else error.of(self._last.type, self._last.position) from None
 
     def _replay_to(self, place: Place, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
+        verdict: Verdict | None = None
         while is_before(self._reached, place):
-            if verdict := throttle.look():
+            if verdict := verdict or throttle.look():
                 self._commit(head, throttle)
                 throttle.rest(verdict)
+                verdict = None
             if self._forgets:
                 # Between two readings: the server gives one up whose rows nobody takes for long.
                 self._forgets = False
@@ -218,8 +220,16 @@ class ProjectorReplay:
                         # Just to be shown: only a commit counts, and a large batch takes a while.
                         done = self.checkpoint.events + self._pending
                         progress(replace(self.checkpoint, position=reached, head=head, events=done))
-                    if throttle.is_due() or self._forgets:
+                    # A reading that is given up costs its connection; so a look that finds nothing does not end it.
+                    if (verdict := self._look_if_due(throttle)) or self._forgets:
                         break
+
+    def _look_if_due(self, throttle: Throttle) -> Verdict | None:
+        if not throttle.is_due():
+            return None
+        # The tables of others may have gone on since the last look.
+        self.reading.renew()
+        return throttle.look()
 
     def _replay_by_sets(self, head: Place, throttle: Throttle, progress: Callable[[Checkpoint], None]) -> None:
         """The projector's own SQL, where it has any, range by range; what it cannot take is left to the handlers."""
