@@ -248,8 +248,12 @@ class Comparing:
         found.left_out += [f"{name}: {why}" for name in chosen if (why := self._why_not(name))]
         for name in self.projected(chosen):
             reference, place = self._begin(name, upto, found)
-            if name in chosen and reference:
+            if name not in chosen or not reference:
+                continue
+            if self._ways.events(name, place):
                 self._compare(name, reference, place, found)
+            elif place == upto:
+                found.left_out.append(f"{name}: none of these events is of a type that it handles")
         return found
 
     def _begin(self, name: str, upto: Place, found: Checked) -> tuple[_Reference | None, Place]:
