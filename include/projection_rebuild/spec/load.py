@@ -14,11 +14,12 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild.spec.validation import validate
 
 
-def load_spec(path: Path) -> RebuildSpec:
+def load_spec(path: Path | str) -> RebuildSpec:
     """Reads and checks a spec file, projectors included.
 
     :raises SpecError: names file, key and remedy
     """
+    path = Path(path)
     given, name = read_spec(path), shown(path.name, limits.NAME)
     spec = validate(RebuildSpec, given, name)
     try:
