@@ -406,9 +406,9 @@ class _Sample:
     def _gather_by_code(self, work: _Work, of: Callable[[Event], object]) -> str:
         """Where only the author's code tells whose an event is, each has to be read and decoded."""
         if (size := self._raw.size()) > SCANNED_HERE:
-            return f"whose its events are, only code tells, and the event store holds about {size:,} events"
+            return f"only its code tells whose an event is, and the event store holds about {size:,} events"
         if size * self._raw.typical_size(work.types) > 4 * BYTES:
-            return "whose its events are, only code tells, and these are too large to be kept in memory"
+            return "only its code tells whose an event is, and the events are too large to be kept in memory"
         found: dict[str, list[Event]] = {}
         for event in self._raw.everything(work.last, work.types):
             if work.holds(event):
