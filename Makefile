@@ -81,11 +81,11 @@ demo: .venv/.runtime ## rebuild the example application's tables on SQLite, with
 	@$(BIN)/python -m include.universal.demo
 
 .PHONY: test
-test: .venv/.development lint ## run all tests, on servers that they start themselves (WORKERS=4)
+test: .venv/.development lint ## lint, and tests on servers that they start themselves, of MySQL and MariaDB most cases on one: about 18 minutes (WORKERS=3)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 .PHONY: test-fast
-test-fast: .venv/.development ## run the tests that need no server and no Airflow of their own: Python and SQLite, under 2 minutes
+test-fast: .venv/.development ## run the tests that need no server and no Airflow of their own: Python and SQLite, 2 to 4 minutes
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not (postgres or mariadb or mysql or airflow or browser or slow)"
 
 .PHONY: test-fidelity
@@ -93,7 +93,7 @@ test-fidelity: .venv/.development ## the schema after 20 rebuilds in a row under
 	@REBUILD_TEST_FIDELITY_REBUILDS=20 REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine -k "schema_is_the_same or names_do_not_drift"
 
 .PHONY: test-every-statement
-test-every-statement: .venv/.development ## strike every single statement of a run by every fault on every database (long)
+test-every-statement: .venv/.development ## fail each statement of a run by every fault, every case on every database (hours)
 	@REBUILD_TEST_EVERY_STATEMENT=1 $(BIN)/python -m pytest tests/engine tests/universal tests/test_proof.py
 
 .PHONY: lint
@@ -109,6 +109,10 @@ docs: .venv/.development ## build the site of docs/ into .site, with search; a b
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	echo "Open .site/index.html, or see changes at once with: .venv/bin/mkdocs serve"
 
+.PHONY: pictures
+pictures: .venv/.development ## take the docs' pictures of Airflow's UI anew, in a browser (10 minutes)
+	@$(BIN)/python -m tools.pictures
+
 .PHONY: prove
 prove: .venv/.development ## clients of every contract at work through 20 rebuilds per database, some killed (ARGS="--engine mysql")
 	@$(BIN)/python -m tools.prove $(ARGS)
@@ -123,7 +127,7 @@ up: .venv/.runtime ## start Airflow with its UI on the demo (PORT=8080)
 	$(BIN)/python -m tools.airflow_up --port $(PORT)
 
 .PHONY: hooks
-hooks: .venv/.development ## let git check style, types and the subject at each commit
+hooks: .venv/.development ## let git check style, types, prose and the subject at each commit
 	@$(BIN)/pre-commit install
 
 .PHONY: lock
@@ -142,5 +146,5 @@ dist: $(UV) ## build the wheel and the sdist of the version in pyproject.toml, i
 	ls -1 dist
 
 .PHONY: clean
-clean: ## remove what the demo and Airflow have made
-	@rm -rf .demo .airflow
+clean: ## remove what the demo, Airflow, the site and the distribution have made
+	@rm -rf .demo .airflow .site dist

@@ -9,8 +9,9 @@ import shutil
 import signal
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -72,7 +73,10 @@ IN_TURN = {
         "test_fidelity_postgres",
     )
 }
-"""Modules of whose cases each of two alike databases has one half; see :data:`ALIKE`. The long sweeps have all."""
+"""Modules of whose cases each of two alike databases has one half where workers share the work; see :data:`ALIKE`.
+
+All cases run without ``-n``, and in the long sweeps.
+"""
 
 ALIKE = (("mariadb", "mysql"), ("15", "newest"))
 """Databases whose cases differ by little: of one family, or the oldest and the newest version of one."""
@@ -82,14 +86,17 @@ TURNS = ("browser", "airflow", "postgres", "slow", "mariadb", "mysql")
 
 _numbers = itertools.count(1)
 
+_LEFT = pytest.StashKey[int]()
+"""How many cases the run has left to the other database."""
+
 
 def pytest_configure() -> None:
     """A terminated run ends as Ctrl-C ends it: servers are stopped and folders removed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     """What is fast runs first, so that a plain mistake shows within seconds; see :func:`_turn`."""
     for item in items:
         for fixture in MARKS.keys() & set(getattr(item, "fixturenames", ())):
@@ -101,12 +108,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark in ("airflow", "browser"):
             if item.get_closest_marker(mark) and not item.get_closest_marker("xdist_group"):
                 item.add_marker(pytest.mark.xdist_group(mark))
-    if not EVERY_STATEMENT:
+    yield
+    # After -k and -m: a case whose twin they have taken out is nobody else's.
+    if hasattr(config, "workerinput") and not EVERY_STATEMENT:
         all_of_them = {item.nodeid for item in items}
         left_out = [item for item in items if _twin_of(item) in all_of_them]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+        config.stash[_LEFT] = len(left_out)
     items.sort(key=_turn)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells how many cases it has left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left"] = session.config.stash.get(_LEFT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Workers collect the same cases, so that one number is that of all; one that has crashed tells none."""
+    node.config.stash[_LEFT] = getattr(node, "workeroutput", {}).get("left", node.config.stash.get(_LEFT, 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what did not run, so that nobody takes a half for all."""
+    if left := config.stash.get(_LEFT, 0):
+        terminalreporter.write_line(
+            f"{left} case{'s' * (left > 1)} left to the other database (IN_TURN in tests/conftest.py); "
+            "they run without -n, or with REBUILD_TEST_EVERY_STATEMENT=1",
+            yellow=True,
+        )
 
 
 def _turn(item: pytest.Item) -> tuple[int, bool]:

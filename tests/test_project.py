@@ -237,6 +237,9 @@ def test_each_decision_is_a_record_and_the_index_lists_all() -> None:
         assert name.startswith(f"{number}-") and text.startswith(f"# {int(number)}. {title}\n")
         parts = re.findall(r"^## (.+)\n\n(\S.*)$", text, re.MULTILINE)
         assert [heading for heading, _ in parts] == ["Status", "Context", "Decision", "Consequences"], name
+        # A reason and a price take more than a few words.
+        said = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+        assert [part for part in ("Context", "Consequences") if len(said[part].split()) < 10] == [], name
         assert re.match(r"(Proposed|Accepted|Superseded by \[\d{4}\]\([^)]+\)), \d{4}-\d\d-\d\d\.$", parts[0][1]), name
 
 

@@ -50,6 +50,12 @@ def test_files_and_packages_are_counted(engine: Path) -> None:
     assert "longest chain at the top: face -> steps -> rows" in found.table()
 
 
+def test_imports_through_the_folder_include_are_counted(engine: Path) -> None:
+    """As in a tree of version 0.1."""
+    (engine / "face.py").write_text("from include.engine.steps import plan\nimport include.engine.rows\n")
+    assert structure_of(engine).files["face"] == {"steps.plan", "rows"}
+
+
 def test_a_circle_is_named(engine: Path) -> None:
     (engine / "rows.py").write_text("from engine import face")
     with pytest.raises(ValueError, match=r"face -> rows -> face|face -> steps\.plan -> rows -> face"):

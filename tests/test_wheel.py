@@ -217,7 +217,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from(dist: Path) -> None:
     assert path.name == f"projection_rebuilds-{version}.tar.gz"
     with tarfile.open(path) as archive:
         top = {name.split("/")[1] for name in archive.getnames()}
-    assert top == {"include", "plugins", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
+    assert top == {"include", "plugins", "CHANGELOG.md", "LICENSE", "README.md", "PKG-INFO", "pyproject.toml", ".gitignore"}
 
 
 def test_the_engine_alone_needs_no_airflow(wheel: Path, tmp_path: Path) -> None:

@@ -112,13 +112,19 @@ def _top(module: str) -> str:
 def _imported(root: str, module: str, tree: ast.Module, known: Collection[str]) -> set[str]:
     found: set[str] = set()
     for node in _run_nodes(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _top(node.module) == root:
-            base = node.module.removeprefix(root).lstrip(".")
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and _top(name := _name(node.module or "")) == root:
+            base = name.removeprefix(root).lstrip(".")
             within = (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
             found.update(each if each in known else base for each in within)
         elif isinstance(node, ast.Import):
-            found.update(alias.name.removeprefix(root).lstrip(".") for alias in node.names if _top(alias.name) == root)
+            names = (_name(alias.name) for alias in node.names)
+            found.update(name.removeprefix(root).lstrip(".") for name in names if _top(name) == root)
     return found - {module, ""}
+
+
+def _name(imported: str) -> str:
+    """An imported name as today's code has it: version 0.1 imported the engine through the folder ``include``."""
+    return imported.removeprefix("include.")
 
 
 def _run_nodes(tree: ast.AST) -> Iterator[ast.AST]:

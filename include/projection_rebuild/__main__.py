@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -27,6 +28,9 @@ from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.rebuild import RebuildSpec
 
 READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
+
+SCRIPT = "projection-rebuild"
+"""The command as the wheel installs it."""
 
 PROVE = "prove "
 """What the ids of the runs of ``prove`` begin with."""
@@ -124,8 +128,13 @@ def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
     return bool(lines)
 
 
+def _called_as() -> str:
+    """What a person types for this command: the installed script, or Python with the module."""
+    return SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m projection_rebuild"
+
+
 def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m projection_rebuild", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=_called_as(), description=__doc__.splitlines()[0])
     parser.add_argument(
         "what",
         choices=["plan", "check", "prove"],

@@ -33,7 +33,7 @@ DAMAGE = {
 NEXT = """\
 What to try next:
   make up          Airflow with this spec as a DAG: open it, unpause rebuild_universal, press Trigger
-  make test        all tests, on real PostgreSQL, MariaDB and MySQL servers that they start themselves
+  make test        the tests (about 18 minutes), on real PostgreSQL, MariaDB and MySQL servers that they start themselves
   README.md        how to point it at your own application, in five steps
 """
 

@@ -13,7 +13,6 @@ from airflow.sdk import (
     AssetAlias,
     BaseOperator,
     CronTriggerTimetable,
-    Param,
     TaskGroup,
     TriggerRule,
     XComArg,
@@ -22,10 +21,12 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from projection_rebuild.api import RebuildSpec, SpecError, needs, order
-from projection_rebuild_airflow import notify
+from projection_rebuild_airflow import notify, task_ids
+from projection_rebuild_airflow.ids import rebuild_dag_id, rollback_dag_id
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
 from projection_rebuild_airflow.operators.rebuild import (
+    MAP_INDEX_LABEL,
     AtomicSwapOperator,
     BringBackOperator,
     CloneTablesOperator,
@@ -37,7 +38,7 @@ from projection_rebuild_airflow.operators.rebuild import (
     RollbackPlanOperator,
     VerifyCountsOperator,
 )
-from projection_rebuild_airflow.params import form, rollback_form
+from projection_rebuild_airflow.params import form, housekeeping_form, rollback_form
 from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
 from projection_rebuild_airflow.sensors.retention import RetentionSensor
 from projection_rebuild_airflow.specs import problem, read_specs
@@ -65,26 +66,26 @@ rollback goes forward again. It is refused, with the reason, once the old tables
 def rebuild_dags() -> dict[str, DAG]:
     """The DAGs of all usable specs, by id: a rebuild and a rollback each. What is wrong with the others is logged."""
     dags, problems = _build()
-    for each in problems:
-        _log.warning("%s", each)
+    for found in problems:
+        _log.warning("%s", found)
     return dags
 
 
 def _build() -> tuple[dict[str, DAG], list[str]]:
-    """The DAGs that can be made, by id, and what is wrong with the other specs."""
+    """The DAGs of all usable specs, by id, and what is wrong with the other specs."""
     specs = read_specs()
     dags: dict[str, DAG] = {}
     problems = list(specs.broken.values())
     for path, spec in specs.usable.items():
         try:
-            made = [rebuild_dag(spec, path), rollback_dag(spec, path)]
-            for dag in made:
+            of_spec = [rebuild_dag(spec, path), rollback_dag(spec, path)]
+            for dag in of_spec:
                 # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
                 dag.validate()  # type: ignore[no-untyped-call]
         except Exception as error:
             problems.append(problem(path, error))
         else:
-            dags.update({dag.dag_id: dag for dag in made})
+            dags.update({dag.dag_id: dag for dag in of_spec})
     return dags, problems
 
 
@@ -92,7 +93,7 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
     """The DAG of one spec."""
     notify.check(spec, path)
     with DAG(
-        dag_id=f"rebuild_{spec.rebuild}",
+        dag_id=rebuild_dag_id(spec.rebuild),
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
         doc_md=_documentation(spec, path),
         # Without a start date and with no time to look back, unpausing never starts the run of a night that is over.
@@ -115,11 +116,12 @@ def rebuild_dag(spec: RebuildSpec, path: Path) -> DAG:
 
 
 def _common(spec: RebuildSpec, path: Path) -> dict[str, Any]:
-    """What all tasks of a spec are made with. Not as default arguments, which would be stored with the DAG, callbacks as text."""
+    """The arguments that all tasks of a spec have. As default arguments of the DAG, Airflow would store them, callbacks as text."""
     return {"spec_path": str(path), "on_failure_callback": notify.OnFailure(spec)}
 
 
 def _deadline(spec: RebuildSpec, path: Path) -> DeadlineAlert | None:
+    """Tells people of a run that has not swapped in time; None: the spec sets no deadline."""
     if spec.deadline is None:
         return None
     # By name: the triggerer imports it, and Airflow stores it with the DAG.
@@ -128,9 +130,9 @@ def _deadline(spec: RebuildSpec, path: Path) -> DeadlineAlert | None:
 
 
 def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
-    """The DAG that takes the switch of a spec's tables back."""
+    """The DAG that takes the last swap of a spec's tables back."""
     with DAG(
-        dag_id=f"rollback_{spec.rebuild}",
+        dag_id=rollback_dag_id(spec.rebuild),
         description=f"Makes the old tables of {spec.rebuild} live again, with all events since",
         doc_md=ROLLBACK_DOCUMENTATION.format(name=spec.rebuild),
         schedule=None,
@@ -140,76 +142,83 @@ def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
         auto_register=False,
-        # For an emergency: nobody should have to look for the switch that unpauses it.
+        # In an emergency nobody should have to unpause it first.
         is_paused_upon_creation=False,
     ) as dag:
         common = _common(spec, path)
-        plan = RollbackPlanOperator(task_id="plan", **common)
-        back = BringBackOperator(task_id="bring_old_tables_up_to_date", pool=POOL, **common)
+        plan = RollbackPlanOperator(task_id=task_ids.PLAN, **common)
+        back = BringBackOperator(task_id=task_ids.BRING_OLD_TABLES_UP_TO_DATE, pool=POOL, **common)
         plan >> back
-        _from_switch_on(spec, common, back, "rolled_back")
+        _swap_and_after(spec, common, back, "rolled_back")
     return dag
 
 
 def _tasks(spec: RebuildSpec, common: dict[str, Any]) -> None:
-    plan = PlanOperator(task_id="plan", **common)
-    clone = CloneTablesOperator(task_id="clone_tables", **common)
+    """The tasks of a rebuild."""
+    plan = PlanOperator(task_id=task_ids.PLAN, **common)
+    clone = CloneTablesOperator(task_id=task_ids.CLONE_TABLES, **common)
     replays = _replays(spec, common, clone)
-    # A projector that was not chosen is skipped, and nothing is lost by that.
-    verify = VerifyCountsOperator(task_id="verify_counts", trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
+    # The task of a projector that was not chosen is skipped; that must not skip the verification.
+    verify = VerifyCountsOperator(task_id=task_ids.VERIFY_COUNTS, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
     approve = ApproveSwapOperator(
-        task_id="approve_swap",
+        task_id=task_ids.APPROVE_SWAP,
         response_timeout=spec.swap.approval_timeout,
         on_question=notify.Tell(spec, "approval_wanted"),
         **common,
     )
     plan >> clone
     replays >> verify >> approve
-    _from_switch_on(spec, common, approve, "swapped")
+    _swap_and_after(spec, common, approve, "swapped")
 
 
-def _from_switch_on(spec: RebuildSpec, common: dict[str, Any], before: BaseOperator, done: str) -> None:
-    """What follows once green is complete, however it came to be.
+def _swap_and_after(spec: RebuildSpec, common: dict[str, Any], before: BaseOperator, event: str) -> None:
+    """The tasks that a rebuild and a rollback share: all from the gate on.
 
-    :param done: the event that the switch is, for those who are told
+    :param before: the task after which the tables can be swapped
+    :param event: the key of ``notify`` under which people are told of the swap
     """
-    wait = LowTrafficSensor(task_id="wait_for_low_traffic", on_long_wait=notify.Tell(spec, "waiting_too_long"), **common)
+    wait = LowTrafficSensor(task_id=task_ids.WAIT_FOR_LOW_TRAFFIC, on_long_wait=notify.Tell(spec, "waiting_too_long"), **common)
     swap = AtomicSwapOperator(
-        task_id="atomic_swap", alias=AssetAlias(spec.rebuild), on_success_callback=notify.OnSwitch(spec, done), **common
+        task_id=task_ids.ATOMIC_SWAP,
+        alias=AssetAlias(spec.rebuild),
+        on_success_callback=notify.OnSwitch(spec, event),
+        **common,
     )
-    reconcile = ReconcileOperator(task_id="reconcile", **common)
-    retention = RetentionSensor(task_id="wait_for_retention", **common)
-    drop = DropOldTablesOperator(task_id="drop_old_tables", **common)
+    reconcile = ReconcileOperator(task_id=task_ids.RECONCILE, **common)
+    retention = RetentionSensor(task_id=task_ids.WAIT_FOR_RETENTION, **common)
+    drop = DropOldTablesOperator(task_id=task_ids.DROP_OLD_TABLES, **common)
     before >> wait >> swap >> reconcile >> retention >> drop
 
 
 def _replays(spec: RebuildSpec, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
-    """One task per projector, with the edges of their dependencies: the graph view is the dependency graph.
+    """One task for each projector, with an edge for each dependency: the graph view is the dependency graph.
 
-    Before those that can be divided stands one that is mapped over the shards of them all; it is skipped if the run has none.
+    One more task is mapped over the shards of all projectors. It runs before the projectors that can be divided, and Airflow skips it
+    where the run has no shards.
     """
     projectors = spec.load_projectors()
-    before = needs(projectors)
+    needed_by = needs(projectors)
     tasks: dict[str, BaseOperator] = {}
-    with TaskGroup(group_id="replay", tooltip="One task per projector, and one per shard"):
-        how: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
-        shards = ReplayShardOperator.partial(task_id="shards", map_index_template="{{ map_index_label }}", **how).expand_kwargs(
-            XComArg(clone)
-        )
+    with TaskGroup(group_id=task_ids.REPLAY, tooltip="One task per projector, and one per shard"):
+        shared: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
+        shards = ReplayShardOperator.partial(
+            task_id=task_ids.SHARDS, map_index_template="{{ " + MAP_INDEX_LABEL + " }}", **shared
+        ).expand_kwargs(XComArg(clone))
         for name in order(projectors):
-            tasks[name] = ReplayOperator(task_id=name, projector=name, **how)
+            tasks[name] = ReplayOperator(task_id=name, projector=name, **shared)
             clone >> tasks[name]
             if projectors[name].partition() is not None and spec.begins_at_once(name):
                 shards >> tasks[name]
-            for needed in before[name]:
+            for needed in needed_by[name]:
                 tasks[needed] >> tasks[name]
         for earlier, later in pairwise(spec.stages):
             for name in later.projectors:
-                [tasks[each] for each in earlier.projectors] >> tasks[name]
+                [tasks[projector] for projector in earlier.projectors] >> tasks[name]
     return list(tasks.values())
 
 
 def _documentation(spec: RebuildSpec, path: Path) -> str:
+    """What Airflow's page of the DAG says about it, as Markdown."""
     projectors = spec.load_projectors()
     rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in order(projectors)]
     return "\n".join(
@@ -244,7 +253,7 @@ stays. Trigger it with "Only list" to see what there is.
 
 
 def housekeeping_dag() -> DAG | None:
-    """The DAG that keeps house for all usable specs, a task for each; None where there is none."""
+    """The DAG that keeps house for all usable specs, with a task for each; None: there is no usable spec."""
     specs = read_specs().usable
     if not specs:
         return None
@@ -255,16 +264,12 @@ def housekeeping_dag() -> DAG | None:
         schedule=CronTriggerTimetable("17 * * * *", timezone="UTC", run_immediately=timedelta(0)),
         catchup=False,
         max_active_runs=1,
-        # Specs may share a ledger, and are then in each other's way.
+        # Specs may share a ledger, where two tasks at once would disturb each other.
         max_active_tasks=1,
-        params={
-            "only_list": Param(
-                False, type="boolean", title="Only list", description_md="Says what there is, and removes nothing."
-            )
-        },
+        params=housekeeping_form(),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
-        # Nobody thinks of old tables until the disk is full.
+        # Old tables would fill the disk before anybody unpauses it.
         is_paused_upon_creation=False,
     ) as dag:
         for path, spec in specs.items():

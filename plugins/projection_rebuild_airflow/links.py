@@ -42,13 +42,3 @@ def now(dag_id: str, run_id: str = "") -> str:
 def report(dag_id: str, run_id: str) -> str:
     """The report of a run, below our own page."""
     return f"dags/{quote(dag_id, safe='')}/report?run_id={quote(run_id, safe='')}"
-
-
-def rebuild_dag(rebuild: str) -> str:
-    """The id of the DAG of a spec."""
-    return f"rebuild_{rebuild}"
-
-
-def rollback_dag(rebuild: str) -> str:
-    """The id of the DAG that takes a spec's switches back."""
-    return f"rollback_{rebuild}"

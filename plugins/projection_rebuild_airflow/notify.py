@@ -25,7 +25,8 @@ from projection_rebuild.api import (
     load_spec,
     word_for,
 )
-from projection_rebuild_airflow.runs import ledger_id, open_spec
+from projection_rebuild_airflow.ids import ledger_id
+from projection_rebuild_airflow.runs import ledger_run, open_spec
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Tell:
 
     def __call__(self, context: Context, message: str) -> None:
         """Tells it; does nothing where nobody is named."""
-        self.about(ledger_id(context["dag"].dag_id, context["run_id"]), dict(context), message)
+        self.about(ledger_run(context), dict(context), message)
 
     def about(self, run: str, context: dict[str, Any], message: str) -> None:
         """Tells something of a run by its name in the ledger.

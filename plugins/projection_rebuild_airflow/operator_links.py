@@ -7,6 +7,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.types import TaskInstanceKey
 
 from projection_rebuild_airflow import links
+from projection_rebuild_airflow.ids import rollback_dag_id
 from projection_rebuild_airflow.operators.approval import ApproveSwapOperator
 from projection_rebuild_airflow.operators.rebuild import AtomicSwapOperator, RebuildOperator, ReconcileOperator
 from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
@@ -38,7 +39,7 @@ class RollbackLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """See :class:`BaseOperatorLink`."""
         _, _, rebuild = ti_key.dag_id.partition("_")
-        return _absolute(links.dag(links.rollback_dag(rebuild)))
+        return _absolute(links.dag(rollback_dag_id(rebuild)))
 
 
 def _absolute(path: str) -> str:

@@ -24,6 +24,10 @@ from projection_rebuild.api import (
 )
 
 WHAT, HOW, AFTER = "What is rebuilt", "How it is checked and switched", "Afterwards"
+"""The sections of the form."""
+
+ONLY_LIST = "only_list"
+"""The param of housekeeping."""
 
 
 def form(spec: RebuildSpec) -> dict[str, Param]:
@@ -128,6 +132,11 @@ def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
         ),
         **_retention(spec),
     }
+
+
+def housekeeping_form() -> dict[str, Param]:
+    """The params of the DAG that keeps house."""
+    return {ONLY_LIST: Param(False, type="boolean", title="Only list", description_md="Says what there is, and removes nothing.")}
 
 
 def _part(spec: RebuildSpec) -> dict[str, Param]:

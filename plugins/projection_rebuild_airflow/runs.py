@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from projection_rebuild.api import Checkpoint, ConnectionRefused, Rebuild, RebuildSpec, boundary, load_spec
 from projection_rebuild_airflow.connections import url_of
+from projection_rebuild_airflow.ids import dag_run_of, ledger_id
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -24,20 +26,27 @@ _log = logging.getLogger(__name__)
 boundary.declare_face("projection_rebuild_airflow", passes="airflow")
 
 
-def ledger_id(dag_id: str, run_id: str) -> str:
-    """The name of a DAG run in the ledger: the same at every retry and clear, and no other DAG's."""
-    return f"{dag_id}/{run_id}"
-
-
-def run_is_over(ti: RuntimeTaskInstanceProtocol, ledger_run: str) -> bool:
+def run_is_over(ti: RuntimeTaskInstanceProtocol, run: str) -> bool:
     """Whether the DAG run behind a ledger entry neither runs nor waits any more; True if it has been deleted.
 
-    An entry that no DAG run made is never over: somebody works from a REPL.
+    A run that no DAG run made is never over: somebody works from a REPL.
+
+    :param run: its name in the ledger
     """
-    dag_id, separator, run_id = ledger_run.partition("/")
-    if not separator:
+    dag_run = dag_run_of(run)
+    if dag_run is None:
         return False
-    return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=["queued", "running"]) == 0
+    return ti.get_dr_count(dag_id=dag_run.dag_id, run_ids=[dag_run.run_id], states=["queued", "running"]) == 0
+
+
+def is_over_by(context: Context) -> Callable[[str], bool]:
+    """Asks :func:`run_is_over` by the task of a context."""
+    return partial(run_is_over, context["ti"])
+
+
+def ledger_run(context: Context) -> str:
+    """The name in the ledger of the run that a task belongs to."""
+    return ledger_id(context["dag"].dag_id, context["run_id"])
 
 
 def started_by(context: Context) -> str:
@@ -46,25 +55,25 @@ def started_by(context: Context) -> str:
 
 
 Progress = Callable[[Checkpoint, float], None]
-"""Told now and then how far a replay is, with its events per second."""
+"""Called now and then with how far a replay is, and its events per second."""
 
 
-def _silent(checkpoint: Checkpoint, rate: float) -> None:
-    """Nobody wants to know."""
+def _no_progress(checkpoint: Checkpoint, rate: float) -> None:
+    """Shows nothing."""
 
 
 @contextmanager
-def open_rebuild(spec_path: str, context: Context, progress: Progress = _silent) -> Iterator[Rebuild]:
+def open_rebuild(spec_path: str, context: Context, progress: Progress = _no_progress) -> Iterator[Rebuild]:
     """The engine's object for the DAG run of a task; its connections are closed at the end.
 
     :param spec_path: the spec file, read anew: what runs is what the file says now
     """
-    with open_spec(load_spec(Path(spec_path)), ledger_id(context["dag"].dag_id, context["run_id"]), progress) as rebuild:
+    with open_spec(load_spec(Path(spec_path)), ledger_run(context), progress) as rebuild:
         yield rebuild
 
 
 @contextmanager
-def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _silent) -> Iterator[Rebuild]:
+def open_spec(spec: RebuildSpec, run_id: str, progress: Progress = _no_progress) -> Iterator[Rebuild]:
     """The engine's object for any run of a spec; its connections are closed at the end.
 
     :param run_id: its name in the ledger

@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, FrameLocator, Locator, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Browser, FrameLocator, Locator, Page, TimeoutError, ViewportSize, expect, sync_playwright
 
 from projection_rebuild_airflow import links
 from tests.browser.conftest import BASE
@@ -36,6 +36,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+WIDE: ViewportSize = {"width": 1400, "height": 1000}
 SHOTS = os.environ.get("REBUILD_TEST_SCREENSHOTS")
 
 
@@ -59,7 +60,7 @@ class User:
 
     def __init__(self, browser: Browser, airflow: RunningAirflow, name: str, theme: str = "light") -> None:
         self.url = airflow.url
-        context = browser.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=theme)  # type: ignore[arg-type]
+        context = browser.new_context(viewport=WIDE, color_scheme=theme)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         self.page: Page = context.new_page()
         self.elsewhere: list[str] = []
@@ -110,10 +111,33 @@ class User:
         self.page.get_by_role("button", name="Trigger").first.click()
         return self.page.get_by_role("dialog")
 
+    @contextmanager
+    def narrow(self) -> Iterator[None]:
+        """Within it the window is as wide as a phone."""
+        self.page.set_viewport_size({"width": 480, "height": 1000})
+        yield
+        self.page.set_viewport_size(WIDE)
+
     def shoot(self, name: str) -> None:
         """Takes a picture, if somebody wants them."""
         if SHOTS:
             self.page.screenshot(path=Path(SHOTS) / f"{name}.png")
+
+    def shoot_graph(self, run: str) -> None:
+        """Takes a picture of a run in Airflow's graph, if somebody wants them."""
+        if not SHOTS:
+            return
+        self.page.set_viewport_size({"width": 1900, "height": 600})
+        self.open(run)
+        self.page.get_by_role("button", name="Show Graph").click()
+        self.page.get_by_role("button", name="Expand all task groups").click()
+        self.page.get_by_role("button", name="Collapse Details Panel").click()
+        expect(self.page.get_by_text("ReplayShardOperator")).to_be_visible()
+        self.page.get_by_role("button", name="Fit View").click()
+        # The graph moves there.
+        self.page.wait_for_timeout(2_000)
+        self.shoot("dag")
+        self.page.set_viewport_size(WIDE)
 
 
 def choose(form: Locator, *unwanted: str, why: str) -> None:
@@ -181,6 +205,9 @@ def test_an_operators_day(browser: Browser, running_airflow: RunningAirflow, app
     expect(operator.run.get_by_text("replica lag 100 s")).to_have_count(2)
     assert all(float(bar.get_attribute("value") or "nan") < 1 for bar in bars.all())
     operator.shoot("page-light")
+    with operator.narrow():
+        assert operator.frame.locator("html").evaluate("page => page.scrollWidth - page.clientWidth") == 0
+        operator.shoot("page-narrow")
     operator.press("Pause")
     expect(operator.run.get_by_role("heading", name="paused by operator")).to_be_visible()
     application.execute("UPDATE replica_lag SET seconds = 0")
@@ -220,6 +247,7 @@ def test_an_operators_day(browser: Browser, running_airflow: RunningAirflow, app
     operator.open(f"{run.removeprefix('../')}/tasks/atomic_swap/asset_events")
     expect(operator.page.get_by_text("universal.category_summaries").first).to_be_visible()
     operator.shoot("asset-events")
+    operator.shoot_graph(run.removeprefix("../"))
 
     # Back again, from the UI.
     form = operator.form("rollback_universal")

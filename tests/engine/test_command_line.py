@@ -43,6 +43,22 @@ def url(engine: sa.Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch
     return engine.url.render_as_string(hide_password=False)
 
 
+@pytest.mark.parametrize(
+    ("called", "told"),
+    [
+        ("/venv/bin/projection-rebuild", "projection-rebuild"),
+        ("/lib/projection_rebuild/__main__.py", "python -m projection_rebuild"),
+    ],
+)
+def test_the_help_tells_the_command_as_it_was_called(
+    called: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert capsys.readouterr().out.startswith(f"usage: {told} [-h]")
+
+
 def test_a_plan_names_what_is_carried_over_and_touches_nothing(
     engine: sa.Engine, url: str, spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,11 +26,12 @@ from projection_rebuild.replay.stages import Closed
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.windows import StageSection
 from projection_rebuild_airflow.dag_factory import POOL, broken_specs, housekeeping_dag, rebuild_dag, rebuild_dags, rollback_dag
+from projection_rebuild_airflow.ids import ledger_id
 from projection_rebuild_airflow.operators import housekeeping
 from projection_rebuild_airflow.operators import rebuild as operators
 from projection_rebuild_airflow.operators.housekeeping import HousekeepingOperator
 from projection_rebuild_airflow.operators.rebuild import CloneTablesOperator, ReplayOperator, SpecOperator, airflow_errors
-from projection_rebuild_airflow.runs import ledger_id, run_is_over
+from projection_rebuild_airflow.runs import run_is_over
 
 SPEC = Path(include.__path__[0]) / "rebuilds" / "universal.yaml"
 DAGS = Path(include.__path__[0]).parent / "dags"

@@ -12,6 +12,7 @@ import include
 from projection_rebuild.errors import SpecError
 from projection_rebuild.spec.load import load_spec
 from projection_rebuild.spec.rebuild import RebuildSpec
+from projection_rebuild.spec.windows import StageSection
 from projection_rebuild_airflow.params import form, options_from, rollback_form, rollback_options_from
 
 
@@ -35,6 +36,14 @@ def test_every_param_has_a_valid_default_a_title_and_a_section(spec: RebuildSpec
     for name, param in [*form(spec).items(), *rollback_form(spec).items()]:
         param.resolve()
         assert param.schema["title"] and param.schema["section"] and param.schema["description_md"], name
+
+
+def test_the_page_names_each_field_of_the_form(spec: RebuildSpec) -> None:
+    staged = spec.model_copy(update={"stages": (StageSection(name="first", projectors=("ExpenseProjector",)),)})
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "trigger.md").read_text(encoding="utf-8")
+    fields = form(staged)
+    assert "replay_now" in fields
+    assert [name for name, param in fields.items() if f"| {param.schema['title']} | `{name}` | " not in page] == []
 
 
 def test_the_choices_are_labelled_with_their_tables(spec: RebuildSpec) -> None:

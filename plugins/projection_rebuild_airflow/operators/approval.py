@@ -1,4 +1,4 @@
-"""Asks a person before the switch, with the comparison in the question; only where the run or its spec wants that."""
+"""Asks a person before the swap, with the comparison in the question; only if the run or its spec wants that."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.runs import open_rebuild
 
 ASKED = "asked"
-"""In the task's store: the verification that the question was about. It lives as long as the question itself."""
+"""The key in the task's store for the verification that the question is about. It lives as long as the question."""
 
 
 class ApproveSwapOperator(ApprovalOperator):
-    """Passes at once where nobody has to be asked; else waits, holding no worker, until somebody approves or rejects.
+    """Passes at once if nobody has to be asked. Otherwise it waits for an answer, and holds no worker.
 
-    An answer counts for the verification that was shown with its question. Airflow keeps one question for each task of a run, and
-    its text, when the task is cleared; so a second verification is never asked about under the first one's comparison.
+    An answer counts only for the verification that was shown with its question. When the task is cleared, Airflow keeps
+    its question with the old text. So the operator refuses to ask about a second verification under the comparison of
+    the first one.
 
     :param spec_path: the spec file
-    :param on_question: told, with the task's context and a message, that a person has to decide
+    :param on_question: called when a person has to decide, with the task's context and a message
     """
 
     template_fields: Sequence[str] = ("spec_path",)
@@ -36,7 +37,7 @@ class ApproveSwapOperator(ApprovalOperator):
         self.on_question = on_question
 
     def execute(self, context: Context) -> Any:
-        """Asks, unless it need not, or the answer is there already."""
+        """Asks, unless nobody has to be asked or somebody has decided already."""
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
             if not rebuild.approval_needed():
                 self.log.info("nobody has to be asked: neither the run nor its spec (swap.approval) wants that")
@@ -44,23 +45,28 @@ class ApproveSwapOperator(ApprovalOperator):
             rebuild.look_again()
             if decided := rebuild.decided():
                 self.log.info("%s has decided already", decided.by)
-                return self._take(rebuild, context, bool(decided.value["approved"]), decided.by)
+                return self._follow(rebuild, context, bool(decided.value["approved"]), decided.by)
             report = rebuild.report()
-        self._ask_once(context, _verification(report), report)
+        self._remember_question(context, report)
         self.subject = f"Switch {len(report.plan.tables)} tables of {report.rebuild} to what was rebuilt?"
         self.body = report.as_markdown()
         if self.on_question is not None:
-            self.on_question(context, f"{self.subject} {self._where(context)}")
+            self.on_question(context, f"{self.subject} {self._where_to_answer(context)}")
         return super().execute(context)
 
-    def _where(self, context: Context) -> str:
+    def _where_to_answer(self, context: Context) -> str:
         try:
             return f"Approve or reject it: {self.generate_link_to_ui(task_instance=context['ti'])}"
         except ValueError:
             # Airflow does not know the address of its own UI (api.base_url).
             return "Approve or reject it in Airflow, under the required actions"
 
-    def _ask_once(self, context: Context, verification: str, report: Report) -> None:
+    def _remember_question(self, context: Context, report: Report) -> None:
+        """Notes which verification the question is about.
+
+        :raises AirflowFailException: Airflow cannot ask about this one
+        """
+        verification = _verification_of(report)
         store = context.get("task_state_store")
         if store is None:
             self.log.info(report.as_markdown())
@@ -86,28 +92,33 @@ class ApproveSwapOperator(ApprovalOperator):
                 "clear this task to ask again"
             )
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
-            verification = _verification(rebuild.report())
+            verification = _verification_of(rebuild.report())
             if context["task_state_store"].get(ASKED) != verification:
                 raise AirflowFailException(
                     f"the answer is about another verification than the last one ({verification}); it does not count. Clear this task"
                 )
-            # Nothing of ours ran while it was waited for.
+            # While Airflow waited for the answer, nothing of ours looked at the tables.
             rebuild.look_again()
             user = event.get("responded_by_user") or {}
             approved, by = event["chosen_options"] == [self.APPROVE], user.get("name") or "somebody"
             rebuild.decide(approved, by=by)
-            return self._take(rebuild, context, approved, by)
+            return self._follow(rebuild, context, approved, by)
 
-    def _take(self, rebuild: Rebuild, context: Context, approved: bool, by: str) -> str:
+    def _follow(self, rebuild: Rebuild, context: Context, approved: bool, by: str) -> str:
+        """Lets the run go on, or ends it without a swap.
+
+        :returns: who has decided
+        """
         if approved:
             self.log.info("approved by %s", by)
             return by
         rebuild.stand_down(f"rejected by {by}")
         self.log.info("rejected by %s: blue stays live; green stays for inspection until housekeeping removes it", by)
-        below = sorted(context["task"].get_flat_relative_ids(upstream=False))
-        raise DownstreamTasksSkipped(tasks=below)  # type: ignore[no-untyped-call]
+        downstream = sorted(context["task"].get_flat_relative_ids(upstream=False))
+        raise DownstreamTasksSkipped(tasks=downstream)  # type: ignore[no-untyped-call]
 
 
-def _verification(report: Report) -> str:
+def _verification_of(report: Report) -> str:
+    """Which verification a report has: the moment at which it ended."""
     at = report.verification.at if report.verification else None
     return at.isoformat() if at else ""

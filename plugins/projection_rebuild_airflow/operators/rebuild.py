@@ -17,14 +17,21 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-from projection_rebuild.api import Checkpoint, Closed, Interrupted, Plan, Rebuild, RebuildError, ReplayResult
+from projection_rebuild.api import Checkpoint, Closed, Interrupted, Plan, Rebuild, RebuildError, ReplayResult, Verification
 from projection_rebuild_airflow import metrics
 from projection_rebuild_airflow.params import options_from, rollback_options_from
-from projection_rebuild_airflow.runs import open_rebuild, run_is_over, started_by
+from projection_rebuild_airflow.runs import is_over_by, open_rebuild, started_by
 from projection_rebuild_airflow.signals import heard_at_once
 
 PROGRESS = "progress"
-"""How far a replay is, in the task's state: ``projector``, ``events``, ``position``, ``head``, ``lag``, ``events_per_second``."""
+"""The key in the task's store that says how far a replay is, with the values that :func:`metrics.of_replay` gives."""
+
+
+MAP_INDEX_LABEL = "map_index_label"
+"""The key in a shard's context that holds its name in Airflow's UI."""
+
+DRY_RUN = "dry_run"
+"""The XCom of a dry run's plan."""
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def airflow_errors() -> Iterator[None]:
 
 
 class SpecOperator(BaseOperator):
-    """Has the engine do something for a spec, and ends what that executes on a server when the task is ended.
+    """Calls the engine for a spec. When the task is ended, it ends the statement that the engine executes on a server.
 
     :param spec_path: the spec file
     """
@@ -58,7 +65,9 @@ class SpecOperator(BaseOperator):
 
     @contextmanager
     def at_work(self, rebuild: Rebuild) -> Iterator[None]:
-        """While the engine works. A task is killed by raising, since Airflow takes a return for a success.
+        """Within it, a signal that ends the task ends the engine's work.
+
+        It raises then, since Airflow takes a return for a success.
 
         :raises Interrupted: the task was asked to stop
         """
@@ -71,16 +80,23 @@ class SpecOperator(BaseOperator):
         if self._killed:
             raise Interrupted("the task was asked to stop; a retry goes on from what is committed")
 
+    def is_killed(self) -> bool:
+        """Whether the task has been ended. The engine asks this between batches."""
+        return self._killed
+
     def on_kill(self) -> None:
-        """Asks the step to stop, and ends on the server what it is executing there: it would outlive its client."""
+        """Asks the step to stop, and ends its statement on the server, which would outlive its client."""
         self._killed = True
-        # It may end just now, in another thread.
+        # Read once: the step may end just now, in another thread.
         rebuild = self._rebuild
         if rebuild is not None:
             rebuild.cancel_query()
 
     def _end_statement(self) -> None:
-        """What Airflow does at a signal, while it cannot: SIGKILL comes seconds later, and nobody would end the statement."""
+        """Does what Airflow does at a signal.
+
+        Airflow cannot do it while the driver waits in C, and sends SIGKILL seconds later.
+        """
         try:
             self.on_kill()
         except RebuildError as error:
@@ -93,7 +109,7 @@ class RebuildOperator(SpecOperator):
     def execute(self, context: Context, event: Any = None) -> Any:
         """Runs the step.
 
-        :param event: of the trigger, where the task has waited for something
+        :param event: of the trigger, if the task has waited for one
         """
         with (
             airflow_errors(),
@@ -107,7 +123,7 @@ class RebuildOperator(SpecOperator):
         """Calls the engine; returns what is pushed as XCom."""
 
     def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
-        """Shows how far a replay is: in Airflow's metrics, and in its task state where it has one (from Airflow 3.3 on)."""
+        """Sends how far a replay is to Airflow's metrics, and to the task's store, which Airflow has from 3.3 on."""
         shown = metrics.of_replay(context["dag"].dag_id, now, rate)
         store = context.get("task_state_store")
         if store is None:
@@ -115,17 +131,17 @@ class RebuildOperator(SpecOperator):
         try:
             store.set(PROGRESS, shown)
         except (AirflowException, AirflowRuntimeError) as error:
-            # Nobody's replay ends because it could not be shown.
+            # A replay does not end because Airflow could not store its progress.
             self.log.warning("the progress cannot be shown: %s", error)
 
-    def told(self, plan: Plan, context: Context) -> dict[str, Any]:
-        """Logs a plan, and ends the run if it is a dry one; this one's whole answer is also the XCom ``dry_run``.
+    def answer(self, plan: Plan, context: Context) -> dict[str, Any]:
+        """Logs a plan. Ends the run if it is a dry run, whose whole plan becomes the XCom :data:`DRY_RUN`.
 
-        :returns: the gist of it
+        :returns: the gist of the plan, as XCom
         """
         self.log.info(plan.describe())
         if plan.dry_run:
-            context["ti"].xcom_push(key="dry_run", value=plan.model_dump(mode="json"))
+            context["ti"].xcom_push(key=DRY_RUN, value=plan.model_dump(mode="json"))
             raise DownstreamTasksSkipped(tasks=sorted(self.get_flat_relative_ids(upstream=False)))  # type: ignore[no-untyped-call]
         return {"projectors": plan.projectors, "tables": plan.tables, "events": plan.events}
 
@@ -135,29 +151,28 @@ class PlanOperator(RebuildOperator):
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options = options_from(context["params"])
-        return self.told(
-            rebuild.plan(options, is_over=lambda run: run_is_over(context["ti"], run), by=started_by(context)), context
-        )
+        plan = rebuild.plan(options, is_over=is_over_by(context), by=started_by(context))
+        return self.answer(plan, context)
 
 
 class RollbackPlanOperator(RebuildOperator):
-    """Decides which switch is taken back, refuses what cannot be, and claims the tables; a dry run ends here."""
+    """Decides which swap is taken back, refuses what cannot be, and claims the tables; a dry run ends here."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options, of = rollback_options_from(context["params"])
-        plan = rebuild.plan_rollback(options, of=of, is_over=lambda run: run_is_over(context["ti"], run), by=started_by(context))
-        return self.told(plan, context)
+        plan = rebuild.plan_rollback(options, of=of, is_over=is_over_by(context), by=started_by(context))
+        return self.answer(plan, context)
 
 
 class BringBackOperator(RebuildOperator):
     """Brings retired tables up to date."""
 
     def step(self, rebuild: Rebuild, context: Context) -> int | None:
-        return rebuild.bring_back(stopped=lambda: self._killed)
+        return rebuild.bring_back(stopped=self.is_killed)
 
 
 class CloneTablesOperator(RebuildOperator):
-    """Makes the green tables; what it returns is what the task of the shards is mapped over."""
+    """Makes the green tables. Airflow maps the task of the shards over its XCom: projector and number of each shard."""
 
     def step(self, rebuild: Rebuild, context: Context) -> list[dict[str, Any]]:
         rebuild.clone_tables()
@@ -165,8 +180,9 @@ class CloneTablesOperator(RebuildOperator):
 
 
 class ReplayOperator(RebuildOperator):
-    """Replays one projector, or what its shards have left; skipped if the run did not choose it. Between the windows of its stage
-    it waits, and holds no worker.
+    """Replays one projector, or what its shards have left. It is skipped if the run did not choose the projector.
+
+    Between the windows of its stage it waits, and holds no worker.
 
     :param projector: its name
     """
@@ -180,17 +196,17 @@ class ReplayOperator(RebuildOperator):
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         if self.projector not in rebuild.chosen():
             raise AirflowSkipException(f"{self.projector} was not chosen for this run")
-        result = rebuild.replay_in_stage(self.projector, stopped=lambda: self._killed)
+        result = rebuild.replay_in_stage(self.projector, stopped=self.is_killed)
         if isinstance(result, Closed):
             self.log.info(result.describe())
-            # No failure: neither a retry nor a worker is spent on it.
+            # A wait is no failure: it costs neither a retry nor a worker.
             self.defer(trigger=DateTimeTrigger(moment=result.opens), method_name="execute")
-        return self.replayed(result)
+        return self.gist(result)
 
-    def replayed(self, result: ReplayResult) -> dict[str, Any]:
+    def gist(self, result: ReplayResult) -> dict[str, Any]:
         """Logs what a replay did.
 
-        :returns: the gist of it
+        :returns: the gist of it, as XCom
         """
         self.log.info(result.describe())
         return {"events": result.events, "position": result.position, "events_per_second": round(result.rate)}
@@ -207,17 +223,21 @@ class ReplayShardOperator(ReplayOperator):
         self.shard = shard
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
-        context["map_index_label"] = f"{self.projector} {self.shard + 1}"  # type: ignore[typeddict-unknown-key]
-        return self.replayed(rebuild.replay_shard(self.projector, self.shard, stopped=lambda: self._killed))
+        context[MAP_INDEX_LABEL] = f"{self.projector} {self.shard + 1}"  # type: ignore[literal-required]
+        return self.gist(rebuild.replay_shard(self.projector, self.shard, stopped=self.is_killed))
 
 
 class VerifyCountsOperator(RebuildOperator):
     """Compares green with blue; fails if green must not replace it."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, int]:
-        found = rebuild.verify(stopped=lambda: self._killed)
-        self.log.info(found.describe())
-        return {each.table: each.green_rows for each in found.tables}
+        verification = rebuild.verify(stopped=self.is_killed)
+        self.log.info(verification.describe())
+        return _green_rows(verification)
+
+
+def _green_rows(verification: Verification) -> dict[str, int]:
+    return {comparison.table: comparison.green_rows for comparison in verification.tables}
 
 
 def table_asset(rebuild: str, table: str) -> Asset:
@@ -226,9 +246,9 @@ def table_asset(rebuild: str, table: str) -> Asset:
 
 
 class AtomicSwapOperator(RebuildOperator):
-    """Switches all tables of the run at once, and emits an asset event per table.
+    """Swaps all tables of the run at once, and emits an asset event for each table.
 
-    :param alias: the asset alias that the events hang on
+    :param alias: the asset alias of the events
     """
 
     def __init__(self, *, alias: AssetAlias, **kwargs: Any) -> None:
@@ -236,9 +256,9 @@ class AtomicSwapOperator(RebuildOperator):
         self.alias = alias
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
-        result = rebuild.swap(stopped=lambda: self._killed)
+        result = rebuild.swap(stopped=self.is_killed)
         report = rebuild.report()
-        rows = {each.table: each.green_rows for each in report.verification.tables} if report.verification else {}
+        rows = _green_rows(report.verification) if report.verification else {}
         for table in result.tables:
             asset = table_asset(self.alias.name, table)
             extra: dict[str, Any] = {
@@ -254,17 +274,17 @@ class AtomicSwapOperator(RebuildOperator):
 
 
 class ReconcileOperator(RebuildOperator):
-    """Looks once more after the switch, gives up the claims, and logs the report."""
+    """Puts right what could wait until after the swap, gives up the claims, and logs the report."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, int]:
-        found = rebuild.reconcile()
-        self.log.info(found.describe())
+        reconciliation = rebuild.reconcile()
+        self.log.info(reconciliation.describe())
         self.log.info(rebuild.report().as_markdown())
-        return {"appended_since": found.appended_since, **found.rows}
+        return {"appended_since": reconciliation.appended_since, **reconciliation.rows}
 
 
 class DropOldTablesOperator(RebuildOperator):
     """Drops the tables that this run retired, and no others."""
 
     def step(self, rebuild: Rebuild, context: Context) -> list[str]:
-        return rebuild.drop_old(is_over=lambda run: run_is_over(context["ti"], run))
+        return rebuild.drop_old(is_over=is_over_by(context))

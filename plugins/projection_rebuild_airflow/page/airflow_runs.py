@@ -8,32 +8,37 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from projection_rebuild_airflow.page.view import WEIGHT, InAirflow
+from projection_rebuild_airflow.ids import DagRunId, dag_run_of
+from projection_rebuild_airflow.page.seen import DagRunSeen
+from projection_rebuild_airflow.page.views.task_states import most_urgent
 
 
-def in_airflow(ledger_runs: Iterable[str]) -> dict[str, InAirflow]:
-    """The DAG runs behind runs of the ledger, by their names there; what Airflow does not know (any more) is left out."""
+def dag_runs_of(ledger_runs: Iterable[str]) -> dict[str, DagRunSeen]:
+    """The DAG runs behind runs of the ledger, by their names there; those that Airflow does not know (any more) are left out."""
     found = {}
     with create_session() as session:
         for name in ledger_runs:
-            dag_id, separator, run_id = name.partition("/")
-            mine = (DagRun.dag_id == dag_id, DagRun.run_id == run_id)
-            state = session.scalar(select(DagRun.state).where(*mine)) if separator else None
-            if state is None:
-                continue
-            tasks = select(TaskInstance.task_id, TaskInstance.state).where(
-                TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id
-            )
-            found[name] = InAirflow(str(state), _worst((row[0], str(row[1] or "")) for row in session.execute(tasks)))
+            dag_run_id = dag_run_of(name)
+            dag_run = _dag_run(session, dag_run_id) if dag_run_id else None
+            if dag_run is not None:
+                found[name] = dag_run
     return found
 
 
-def _worst(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """One state for each task; of a mapped one the state that asks for most attention."""
-    rank = {state: at for at, state in enumerate(WEIGHT)}
-    states: dict[str, str] = {}
-    for task_id, state in rows:
-        if task_id not in states or rank.get(state, len(rank)) < rank.get(states[task_id], len(rank)):
-            states[task_id] = state
-    return states
+def _dag_run(session: Session, dag_run_id: DagRunId) -> DagRunSeen | None:
+    dag_id, run_id = dag_run_id
+    state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    if state is None:
+        return None
+    tasks = select(TaskInstance.task_id, TaskInstance.state).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+    return DagRunSeen(dag_run_id, str(state), _state_by_task((row[0], str(row[1] or "")) for row in session.execute(tasks)))
+
+
+def _state_by_task(task_instances: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One state for each task: of a mapped task the most urgent one."""
+    states: dict[str, list[str]] = {}
+    for task_id, state in task_instances:
+        states.setdefault(task_id, []).append(state)
+    return {task_id: most_urgent(of_task) for task_id, of_task in states.items()}

@@ -18,10 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
 from projection_rebuild.api import Rebuild, RebuildError, SpecError, Troubled, limits
-from projection_rebuild_airflow import links
-from projection_rebuild_airflow.page.view import view
+from projection_rebuild_airflow import ids, links, task_ids
+from projection_rebuild_airflow.page.views.rebuild import rebuild_view
 from projection_rebuild_airflow.page.watching import WATCHERS, Unseen, Watcher
-from projection_rebuild_airflow.runs import ledger_id, open_spec
+from projection_rebuild_airflow.runs import open_spec
 
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -51,7 +51,8 @@ app = FastAPI(title="Projection rebuilds", docs_url=None, redoc_url=None, openap
 @app.exception_handler(RequestValidationError)
 def _unusable(request: Request, error: RequestValidationError) -> JSONResponse:
     """Without what was sent: it may be long, or hold what cannot be sent back."""
-    problems = [f"{limits.at(each['loc'])}: {limits.shown(each['msg'], 200)}" for each in error.errors()[: limits.MOST_PROBLEMS]]
+    found = error.errors()[: limits.MOST_PROBLEMS]
+    problems = [f"{limits.at(problem['loc'])}: {limits.shown(problem['msg'], 200)}" for problem in found]
     return JSONResponse({"detail": "this request cannot be used. " + " | ".join(problems)}, 422)
 
 
@@ -95,7 +96,7 @@ def _sees_broken(user: Any) -> bool:
 def _watcher(dag_id: str) -> Watcher:
     """By the DAG of a rebuild or of its rollback."""
     for name, watcher in WATCHERS.all().items():
-        if dag_id in (links.rebuild_dag(name), links.rollback_dag(name)):
+        if dag_id in ids.dag_ids(name):
             return watcher
     raise HTTPException(404, f"{dag_id} is no projection rebuild, or its spec cannot be used")
 
@@ -103,12 +104,13 @@ def _watcher(dag_id: str) -> Watcher:
 @app.get("/", response_class=HTMLResponse)
 def page(user: GetUserDep, dag_id: str = "", run_id: str = "") -> HTMLResponse:
     """The page with all rebuilds that the reader may see, or with the one of a DAG run."""
-    readable = [name for name in WATCHERS.all() if _may(user, "GET", links.rebuild_dag(name))]
+    readable = [name for name in WATCHERS.all() if _may(user, "GET", ids.rebuild_dag_id(name))]
     if dag_id:
-        readable = [name for name in readable if dag_id in (links.rebuild_dag(name), links.rollback_dag(name))]
+        readable = [name for name in readable if dag_id in ids.dag_ids(name)]
     html = _templates.get_template("page.html").render(
         rebuilds=readable,
         links=links,
+        ids=ids,
         dag_id=dag_id,
         run_id=run_id,
         problems=[] if dag_id or not _sees_broken(user) else WATCHERS.problems(),
@@ -133,7 +135,9 @@ def now(dag_id: str, user: GetUserDep, run_id: str = "") -> dict[str, Any]:
     """
     watcher = _watcher(dag_id)
     try:
-        shown = view(watcher.see(), lambda each: _may(user, "PUT", each), only=f"{dag_id}/{run_id}" if run_id else "")
+        shown = rebuild_view(
+            watcher.see(), lambda dag_id: _may(user, "PUT", dag_id), only=ids.ledger_id(dag_id, run_id) if run_id else ""
+        )
     except Unseen as error:
         return {"problem": str(error), "parts": {}, "again_in": 5.0}
     parts = {
@@ -181,7 +185,7 @@ def approve(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
     """The switch is approved, for the last verification."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.decide(True, by=user.get_name())
-    return {"said": "Approved. Clear the task approve_swap, and the run goes on."}
+    return {"said": f"Approved. Clear the task {task_ids.APPROVE_SWAP}, and the run goes on."}
 
 
 @app.post("/dags/{dag_id}/reject", dependencies=ACTING)
@@ -189,7 +193,7 @@ def reject(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
     """The switch is rejected, for the last verification."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.decide(False, by=user.get_name())
-    return {"said": "Rejected. Clear the task approve_swap, and the run ends without a switch."}
+    return {"said": f"Rejected. Clear the task {task_ids.APPROVE_SWAP}, and the run ends without a switch."}
 
 
 @contextmanager
@@ -197,7 +201,7 @@ def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     """A run, by its names in Airflow; what the engine refuses becomes an answer."""
     spec = _watcher(dag_id).spec
     try:
-        with open_spec(spec, ledger_id(dag_id, run_id)) as rebuild:
+        with open_spec(spec, ids.ledger_id(dag_id, run_id)) as rebuild:
             yield rebuild
     except SpecError as error:
         raise HTTPException(422, str(error)) from error

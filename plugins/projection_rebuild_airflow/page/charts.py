@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BAR, GAP, HEIGHT = 12, 4, 40
+"""Width of a bar, width between two bars, and height of the chart, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ class Value:
 
 def chart(label: str, values: Sequence[Value], latest: str) -> Chart:
     """A bar for each value, the tallest as high as the chart; the smallest can still be seen."""
-    top = max((each.value for each in values if each.value is not None), default=0.0)
+    largest = max((value.value for value in values if value.value is not None), default=0.0)
     bars = []
-    for at, each in enumerate(values):
-        if each.value is None:
+    for place, value in enumerate(values):
+        if value.value is None:
             continue
-        height = max(2.0, round(HEIGHT * each.value / top, 1)) if top else 2.0
-        bars.append(Bar(at * (BAR + GAP), round(HEIGHT - height, 1), height, each.text, each.kind))
+        height = max(2.0, round(HEIGHT * value.value / largest, 1)) if largest else 2.0
+        bars.append(Bar(place * (BAR + GAP), round(HEIGHT - height, 1), height, value.text, value.kind))
     return Chart(label, latest, max(1, len(values)) * (BAR + GAP) - GAP, HEIGHT, bars)

@@ -21,8 +21,8 @@ from projection_rebuild.api import (
     Traffic,
     Troubled,
 )
-from projection_rebuild_airflow.page.airflow_runs import in_airflow
-from projection_rebuild_airflow.page.view import InAirflow, Seen
+from projection_rebuild_airflow.page.airflow_runs import dag_runs_of
+from projection_rebuild_airflow.page.seen import DagRunSeen, Seen
 from projection_rebuild_airflow.runs import open_spec
 from projection_rebuild_airflow.specs import Specs, folders, read_specs, spec_files
 
@@ -100,9 +100,9 @@ class Watcher:
         self._looked = self.clock()
         earlier = self._earlier(look.traffic)
         # Each look counts from the one before it; the page shows what was appended since the earliest.
-        appended = sum(each.appended or 0 for each in list(self._traffic)[1:]) if earlier else None
+        appended = sum(traffic.appended or 0 for traffic in list(self._traffic)[1:]) if earlier else None
         look = look.model_copy(update={"traffic": replace(look.traffic, appended=appended)})
-        return Seen(self.spec, look, self._tables, self._past, earlier, _in_airflow(look))
+        return Seen(self.spec, look, self._tables, self._past, earlier, _dag_runs(look))
 
     def _look_slowly(self, rebuild: Rebuild) -> None:
         began = self.clock()
@@ -118,8 +118,8 @@ class Watcher:
         return self._traffic[0] if len(self._traffic) > 1 else None
 
 
-def _in_airflow(look: Look) -> dict[str, InAirflow]:
-    return in_airflow(each.report.run_id for each in look.runs)
+def _dag_runs(look: Look) -> dict[str, DagRunSeen]:
+    return dag_runs_of(run.report.run_id for run in look.runs)
 
 
 class Watchers:
@@ -127,7 +127,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._read_at: object = None
+        self._changes: list[tuple[Path, int | None]] | None = None
         self._specs = Specs()
         self._by_rebuild: dict[str, Watcher] = {}
 
@@ -144,20 +144,20 @@ class Watchers:
             return list(self._specs.broken.values())
 
     def _refresh(self) -> None:
-        stamp = [each for folder in folders() for each in _stamps(folder)]
-        if stamp == self._read_at:
+        changes = [change for folder in folders() for change in _changes(folder)]
+        if changes == self._changes:
             return
         self._specs = read_specs()
         self._by_rebuild = {spec.rebuild: self._kept(spec, path) for path, spec in self._specs.usable.items()}
-        self._read_at = stamp
+        self._changes = changes
 
     def _kept(self, spec: RebuildSpec, path: Path) -> Watcher:
         known = self._by_rebuild.get(spec.rebuild)
         return known if known is not None and known.spec == spec else Watcher(spec, path)
 
 
-def _stamps(folder: Path) -> list[tuple[Path, int | None]]:
-    """When its spec files have changed; None: of what cannot be looked at, such as a link to nothing."""
+def _changes(folder: Path) -> list[tuple[Path, int | None]]:
+    """Each spec file of a folder with the time of its last change, in nanoseconds; None: it cannot be looked at, as a link to nothing."""
     try:
         paths = spec_files(folder)
     except OSError:

@@ -31,8 +31,8 @@ def span(length: timedelta) -> str:
         return f"{seconds:.1f} s"
     parts = []
     left = round(seconds)
-    for unit, each in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        amount, left = divmod(left, each)
+    for unit, unit_seconds in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        amount, left = divmod(left, unit_seconds)
         if amount:
             parts.append(f"{amount} {unit}")
     return " ".join(parts[:2])

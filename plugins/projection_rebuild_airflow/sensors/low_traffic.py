@@ -1,4 +1,4 @@
-"""Holds the switch for a quiet moment: the first look is a worker's, all later ones are the triggerer's."""
+"""Holds the swap back until a quiet moment. A worker takes the first look, the triggerer all later ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from projection_rebuild.api import Outcome, Waiting
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
-from projection_rebuild_airflow.runs import ledger_id, open_rebuild
+from projection_rebuild_airflow.runs import ledger_run, open_rebuild
 from projection_rebuild_airflow.triggers.low_traffic import ERROR, LONG, LowTrafficTrigger
 
 
 class LowTrafficSensor(BaseSensorOperator):
-    """Passes inside the spec's low-traffic window when the application is quiet, or at once on "swap now".
+    """Passes when the application is quiet within the spec's low-traffic window, or at once on "swap now".
 
     :param spec_path: the spec file
-    :param on_long_wait: told, with the task's context and what is waited for, when it takes longer than ``low_traffic.warn_after``
+    :param on_long_wait: called when the wait is longer than ``low_traffic.warn_after``, with the task's context and what
+        it waits for
     """
 
     template_fields = ("spec_path",)
@@ -36,12 +37,14 @@ class LowTrafficSensor(BaseSensorOperator):
             verdict = rebuild.look_at_traffic(Waiting(now))
         self.log.info(verdict.message)
         if verdict.outcome is Outcome.WAIT:
-            run = ledger_id(context["dag"].dag_id, context["run_id"])
-            self._wait(LowTrafficTrigger(spec_path=self.spec_path, ledger_run=run, since=now.isoformat()))
+            self._wait(LowTrafficTrigger(spec_path=self.spec_path, ledger_run=ledger_run(context), since=now.isoformat()))
         self._end(context, verdict.outcome, verdict.message)
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:
-        """Goes on with what the trigger has found."""
+        """Goes on with what the trigger has found.
+
+        :param event: see :class:`LowTrafficTrigger`
+        """
         outcome, message = event["outcome"], event["message"]
         self.log.info(message)
         if outcome == LONG:

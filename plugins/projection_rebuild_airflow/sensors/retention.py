@@ -9,13 +9,14 @@ from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk import BaseSensorOperator, Context
 
 from projection_rebuild_airflow.operators.rebuild import airflow_errors
-from projection_rebuild_airflow.runs import open_rebuild, run_is_over
+from projection_rebuild_airflow.runs import is_over_by, open_rebuild
 
 LOOK_EVERY = timedelta(hours=1)
+"""A later run may drop the tables, so the sensor does not sleep until they are due."""
 
 
 class RetentionSensor(BaseSensorOperator):
-    """Passes when the old tables of its run are due.
+    """Passes when the old tables of its run may be dropped.
 
     :param spec_path: the spec file
     """
@@ -27,12 +28,14 @@ class RetentionSensor(BaseSensorOperator):
         self.spec_path = spec_path
 
     def execute(self, context: Context, event: Any = None) -> None:
-        """Looks when they are due, now and again when that moment has come."""
+        """Ends if they are due; otherwise waits until then, or until the next look.
+
+        :param event: of the trigger, if the task has waited already
+        """
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
-            due = rebuild.drop_due(is_over=lambda run: run_is_over(context["ti"], run))
+            due = rebuild.drop_due(is_over=is_over_by(context))
         if due <= datetime.now(UTC):
             return
         self.log.info("the old tables stay until %s UTC", f"{due:%Y-%m-%d %H:%M}")
-        # Looked at now and then: a later switch may have dropped them, and then there is nothing to wait for.
-        look = min(due, datetime.now(UTC) + LOOK_EVERY)
-        self.defer(trigger=DateTimeTrigger(moment=look), method_name="execute")
+        next_look = min(due, datetime.now(UTC) + LOOK_EVERY)
+        self.defer(trigger=DateTimeTrigger(moment=next_look), method_name="execute")

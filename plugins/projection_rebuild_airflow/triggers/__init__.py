@@ -1,1 +1,1 @@
-"""Triggers: what waits without a worker. They run in Airflow's triggerer, and see what a worker sees but the DAG files."""
+"""Triggers wait without a worker, in Airflow's triggerer. They see what a worker sees, except the DAG files."""

@@ -14,19 +14,19 @@ from projection_rebuild.api import Outcome, RebuildError, RebuildSpec, Verdict, 
 from projection_rebuild_airflow.runs import open_spec
 
 LONG, ERROR = "long", "error"
-"""What an event says besides the outcomes of the gate: it takes long (the wait goes on), and what a retry cannot help."""
+"""What an event says besides the outcomes of the gate: the wait takes long and goes on, or a retry would not help."""
 
 
 class LowTrafficTrigger(BaseTrigger):
-    """Fires when the gate lets the switch pass, or gives up, or has waited for so long that somebody should know.
+    """Fires when the gate lets the swap pass, when it gives up, and once when it has waited for ``warn_after``.
 
-    Its event has ``outcome``, ``message`` and the arguments for the trigger that goes on.
+    Its event has ``outcome``, ``message``, and ``arguments`` for the trigger that goes on waiting.
 
     :param spec_path: the spec file, read anew at each look
     :param ledger_run: the run's name in the ledger
     :param since: when the waiting began, ISO 8601
     :param quiet_since: since when it has been quiet, ISO 8601
-    :param warned: whether somebody knows already that it takes long
+    :param warned: whether it has fired already because it takes long
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class LowTrafficTrigger(BaseTrigger):
         self.warned = warned
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class and its arguments."""
+        """The class and its arguments, as Airflow stores them."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
     def arguments(self) -> dict[str, Any]:
-        """What a trigger that goes on is made of."""
+        """The arguments of the trigger that goes on waiting."""
         names = ("spec_path", "ledger_run", "since", "quiet_since", "warned")
         return {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Looks until there is something to say to a worker."""
+        """Looks until there is something that a worker has to know."""
         waiting = Waiting(
             datetime.fromisoformat(self.since), datetime.fromisoformat(self.quiet_since) if self.quiet_since else None
         )
@@ -63,7 +63,7 @@ class LowTrafficTrigger(BaseTrigger):
                     yield self._event(ERROR, str(error), waiting)
                     return
                 # A database that is away for a moment must not end a wait of hours.
-                verdict = _unanswered(spec, waiting, str(error))
+                verdict = _without_answer(spec, waiting, str(error))
             waiting = verdict.waiting
             if verdict.opens is None or verdict.message != told:
                 told = verdict.message
@@ -87,13 +87,14 @@ class LowTrafficTrigger(BaseTrigger):
         return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
 
-def _unanswered(spec: RebuildSpec, waiting: Waiting, why: str) -> Verdict:
+def _without_answer(spec: RebuildSpec, waiting: Waiting, why: str) -> Verdict:
+    """The verdict where the database gave no answer: wait, or give up."""
     late = datetime.now(UTC) - waiting.since >= spec.low_traffic.give_up_after
     return Verdict(Outcome.FAIL if late else Outcome.WAIT, why, Waiting(waiting.since))
 
 
 def _pause(spec: RebuildSpec, verdict: Verdict) -> timedelta:
-    """Until the next look: not longer, as somebody may say "swap now" at any time, outside the window too."""
+    """The time until the next look: short even far from the window, as somebody may say "swap now" at any time."""
     every = spec.low_traffic.look_every
     if verdict.opens is None:
         return every

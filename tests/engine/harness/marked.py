@@ -23,7 +23,8 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.rows.types import Rows, row
 from projection_rebuild.spec.options import RunOptions
 from projection_rebuild.spec.rebuild import RebuildSpec
-from projection_rebuild_airflow.page.view import Seen, view
+from projection_rebuild_airflow.page.seen import Seen
+from projection_rebuild_airflow.page.views.rebuild import rebuild_view
 
 MARK = "PAYLOAD-MARK-7f3a"
 
@@ -253,7 +254,7 @@ class Marked:
         look = self.open_run("")
         seen = Seen(RebuildSpec.model_validate(SPEC), look.look(), look.tables(), look.history(), None, {})
         look.close()
-        return f"{found!r} {view(seen, lambda _: True)!r} {[each.as_markdown() for each in seen.past]!r}"
+        return f"{found!r} {rebuild_view(seen, lambda _: True)!r} {[each.as_markdown() for each in seen.past]!r}"
 
 
 # What must be found nowhere ----------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def database(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Database:
         yield made
 
     monkeypatch.setattr(watching, "open_spec", opened)
-    monkeypatch.setattr(watching, "in_airflow", lambda runs: {})
+    monkeypatch.setattr(watching, "dag_runs_of", lambda runs: {})
     return made
 
 

@@ -17,7 +17,14 @@ from projection_rebuild.operations.status import Look, Progress, RunSeen, TableS
 from projection_rebuild.run.report import ReplayRecord, Report, Said
 from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild.traffic.low_traffic import Traffic
-from projection_rebuild_airflow.page.view import Gauge, InAirflow, RunView, Seen, TableView, Tone, View, view
+from projection_rebuild_airflow.ids import DagRunId, dag_run_of
+from projection_rebuild_airflow.page.seen import DagRunSeen, Seen
+from projection_rebuild_airflow.page.views.rebuild import RebuildView, rebuild_view
+from projection_rebuild_airflow.page.views.runs import RunView
+from projection_rebuild_airflow.page.views.tables import TableView
+from projection_rebuild_airflow.page.views.task_states import most_urgent
+from projection_rebuild_airflow.page.views.tones import Tone
+from projection_rebuild_airflow.page.views.traffic import Gauge
 from tests.engine.harness import shop
 from tests.engine.harness.driver import run_to
 from tests.engine.harness.shop import events
@@ -63,6 +70,10 @@ def running(state: str, progress: Sequence[Progress] = (), **more: Any) -> RunSe
     return RunSeen(report=report(state, **more), progress=list(progress), holds=["orders"], waits=[], dead_letters=[])
 
 
+def dag_run(ledger_run: str, tasks: dict[str, str]) -> DagRunSeen:
+    return DagRunSeen(dag_run_of(ledger_run) or DagRunId("", ""), "running", tasks)
+
+
 def seen(
     *runs: RunSeen,
     tasks: dict[str, str] | None = None,
@@ -78,12 +89,12 @@ def seen(
         tables=tables,
         past=past,
         earlier=None if appends is None else Traffic(1_000 - appends, None, NOW - timedelta(minutes=1)),
-        airflow={} if tasks is None else {each.report.run_id: InAirflow("running", tasks) for each in runs},
+        dag_runs={} if tasks is None else {run.report.run_id: dag_run(run.report.run_id, tasks) for run in runs},
     )
 
 
-def shown(what: Seen, *, may: bool = True, only: str = "") -> View:
-    return view(what, lambda dag_id: may and dag_id == "rebuild_shop", only)
+def shown(what: Seen, *, may: bool = True, only: str = "") -> RebuildView:
+    return rebuild_view(what, lambda dag_id: may and dag_id == "rebuild_shop", only)
 
 
 def one(what: Seen, *, may: bool = True) -> RunView:
@@ -117,9 +128,9 @@ def test_a_replay_that_has_not_begun_and_one_that_is_done_need_no_guess() -> Non
 def test_events_that_were_set_aside_are_named_and_a_few_stand_for_many() -> None:
     letters = [DeadLetter("Orders", 1_000 + each, "OrderPlaced", "KeyError") for each in range(23)]
     run = one(seen(running("cloned").model_copy(update={"dead_letters": letters}), tasks={}))
-    assert run.aside[0] == "OrderPlaced at position 1,000, Orders: KeyError"
-    assert (len(run.aside), run.more_aside) == (20, 3)
-    assert one(seen(running("cloned"), tasks={})).aside == []
+    assert run.dead_letters[0] == "OrderPlaced at position 1,000, Orders: KeyError"
+    assert (len(run.dead_letters), run.more_dead_letters) == (20, 3)
+    assert one(seen(running("cloned"), tasks={})).dead_letters == []
 
 
 def test_shards_have_lines_of_their_own_and_their_own_rests(sqlite_url: sa.URL) -> None:
@@ -137,7 +148,7 @@ def test_shards_have_lines_of_their_own_and_their_own_rests(sqlite_url: sa.URL) 
     with pytest.raises(Interrupted, match="OrderProjector 2/2 was stopped while it rested"):
         made.replay_shard("OrderProjector", 1, stopped=stopped)
     assert made.waits() == []
-    what = Seen(spec=made._context.spec, look=looks[0], tables=[], past=[], earlier=None, airflow={})
+    what = Seen(spec=made._context.spec, look=looks[0], tables=[], past=[], earlier=None, dag_runs={})
     own, first, second = one(what, may=False).replays
     assert (own.projector, own.rests) == ("OrderProjector", "")
     assert (first.projector, first.rests) == ("OrderProjector, shard 1", "")
@@ -182,6 +193,12 @@ def test_the_steps_stand_in_their_order_and_link_to_their_tasks() -> None:
         ("switch", "not yet", Tone.IDLE),
     ]
     assert steps[0].href == "dags/rebuild_shop/runs/manual__2026-11-25T14%3A50%3A00%2B00%3A00/tasks/plan"
+
+
+def test_the_most_urgent_state_speaks_for_several_tasks() -> None:
+    assert most_urgent(["success", "", "running", "failed", "deferred"]) == "failed"
+    assert most_urgent(["skipped", "", "success"]) == "success"
+    assert most_urgent(["", "skipped"]) == ""
 
 
 def test_a_run_from_a_repl_has_no_links_and_no_buttons() -> None:
@@ -361,6 +378,23 @@ def test_history_has_duration_pause_and_rate_and_says_what_was_taken_back() -> N
     lengths, pauses, rates = shown(seen(past=[back, taken])).charts
     assert [bar.kind for bar in pauses.bars] == ["", "back"]
     assert (lengths.latest, pauses.latest, rates.latest) == ("7 min", "41 ms", "5,000")
+
+
+def test_a_run_of_more_projectors_than_the_spec_has_now_says_how_many_it_had() -> None:
+    plan = report("finished").plan.model_copy(update={"projectors": ["Orders", "Lines", "Totals"]})
+    (past,) = shown(seen(past=[report("finished", plan=plan)])).past
+    assert past.projectors == "3"
+
+
+def test_a_replay_that_has_handled_no_event_has_no_rate_in_the_history() -> None:
+    begun = [ReplayRecord(projector="Orders", events=0, position=None, seconds=9.0)]
+    what = shown(seen(past=[report("cloned", replays=begun)]))
+    rates = what.charts[2]
+    assert (what.past[0].rate, rates.latest, rates.bars) == ("", "nothing yet", [])
+
+
+def test_the_page_says_whose_clock_it_goes_by() -> None:
+    assert shown(seen()).at == "Wed 25 Nov 16:00:00, Europe/Amsterdam"
 
 
 def test_a_run_that_has_not_switched_has_no_pause() -> None:
