@@ -61,7 +61,11 @@ def url_of(connection: Connection) -> sa.URL:
     """
     made = _MAKERS.get(str(connection.conn_type))
     if made is None:
-        raise _refused(connection, "conn_type", f"{connection.conn_type} is not supported", "use postgres, mysql or sqlite")
+        remedy = "use postgres, mysql or sqlite"
+        if connection.conn_type == "generic":
+            # What the command line makes of a type that it does not know, with a warning that is soon overlooked.
+            remedy += "; Airflow knows these types once their provider is installed"
+        raise _refused(connection, "conn_type", f"{connection.conn_type} is not supported", remedy)
     return made(connection, _extras(connection))
 
 

@@ -289,7 +289,8 @@ class _BrokenSpecs(DAG):
 
         :raises SpecError: always; its message is what the list of import errors shows
         """
-        raise SpecError(self.problems)
+        # Each problem ends in its code, and so does the error.
+        raise SpecError(self.problems.removesuffix(f" [{SpecError.code}]"))
 
 
 def broken_specs() -> DAG | None:

@@ -24,7 +24,7 @@ from projection_rebuild.errors import PlanError, SettleTimeout, SpecError
 from projection_rebuild.rows.types import Rows
 from projection_rebuild.spec.rebuild import RebuildSpec
 from tests.engine.harness import shop
-from tests.engine.harness.databases import marked
+from tests.engine.harness.databases import execute, marked
 from tests.engine.harness.shop import event_of, events, tables
 from tests.engine.harness.specs import SPEC, spec
 
@@ -152,6 +152,19 @@ def test_all_ways_agree_and_nothing_stays(store: sa.Engine) -> None:
 def test_only_the_first_events_are_looked_at_and_only_some_projectors(one: sa.Engine) -> None:
     found = checked(one, spec(), events=7, projectors=["CustomerTotalProjector"])
     assert (found.events, found.upto, [*found.agreed]) == (7, 7, ["CustomerTotalProjector"])
+
+
+def test_a_projector_without_any_event_agrees_with_nothing(one: sa.Engine) -> None:
+    execute(one, "UPDATE stored_events SET event_class = 'Unknown' WHERE event_class IN ('LineAdded', 'OrderCancelled')")
+    found = checked(one, spec(), projectors=["OrderLineProjector"])
+    assert not found.agrees and "OrderLineProjector" not in found.agreed
+    assert found.left_out == ["OrderLineProjector: none of these events is of a type that it handles"]
+
+
+def test_a_projector_that_fails_at_its_first_event_agrees_with_nothing(one: sa.Engine) -> None:
+    execute(one, "UPDATE stored_events SET event_properties = '[]' WHERE event_class = 'OrderPlaced'")
+    found = checked(one, spec(), projectors=["OrderProjector"])
+    assert found.differing and not found.agreed and not found.left_out
 
 
 @pytest.mark.parametrize("mode", ["fail", "dead_letter"])

@@ -209,8 +209,17 @@ def test_a_projector_that_a_sick_machine_cannot_import(tmp_path: Any, monkeypatc
     with pytest.raises(boundary.MachineTrouble, match="importing sick_one") as raised:
         load_projector("sick_one:P")
     assert raised.value.retryable and not leaks(raised.value)
-    with pytest.raises(ProjectorError, match="ModuleNotFoundError"):
+    with pytest.raises(ProjectorError, match="ModuleNotFoundError of no_such_module_anywhere") as imports:
         load_projector("missing_one:P")
+    assert "Python's path" not in str(imports.value)
+
+
+@pytest.mark.parametrize("path", ["no_such_package.projectors:P", "projection_rebuild.no_such_module:P"])
+def test_a_projector_that_python_does_not_find_is_told_with_a_remedy(path: str) -> None:
+    with pytest.raises(
+        ProjectorError, match=r"ModuleNotFoundError of .*no_such_\w+; correct its name, or put the folder that holds it"
+    ):
+        load_projector(path)
 
 
 def test_what_decompression_says_of_bytes_is_about_the_bytes() -> None:

@@ -340,6 +340,24 @@ def test_settings_of_postgresql(postgres: sa.Engine, options: str, words: list[s
     assert matching(findings_of(engine), *words).refuses is refuses
 
 
+def test_an_event_store_without_statistics_is_told(postgres: sa.Engine) -> None:
+    def told() -> list[str]:
+        return [str(each) for each in findings_of(postgres) if "statistics" in str(each)]
+
+    execute(postgres, "ALTER TABLE stored_events SET (autovacuum_enabled = off)")
+    # Few events are read soon without them.
+    assert told() == []
+    execute(
+        postgres,
+        "INSERT INTO stored_events (aggregate_uuid, event_class, event_properties, created_at) "
+        "SELECT 'many', 'Noted', json_build_object('text', repeat('x', 200)), now() FROM generate_series(1, 20000)",
+    )
+    (note,) = told()
+    assert "event store stored_events: it has no statistics" in note and "ANALYZE stored_events" in note
+    execute(postgres, "ANALYZE stored_events")
+    assert told() == []
+
+
 def test_replication_slots_are_told(postgres: sa.Engine) -> None:
     execute(postgres, "SELECT pg_create_physical_replication_slot('far_away')")
     try:

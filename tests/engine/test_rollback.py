@@ -62,6 +62,8 @@ def test_back_and_forth(engine: sa.Engine, stored: list[dict[str, Any]]) -> None
     assert tables(engine) == {"stored_events", *TABLES}
     report = rebuild(engine, "back").report()
     assert report.plan.rolls_back == "repair" and report.swap is not None
+    replayed = [line for line in report.as_markdown().splitlines() if line.startswith("| OrderProjector |")]
+    assert len(replayed) == 1 and replayed[0].endswith("|  |")
     # And the next rebuild finds everything as it needs it.
     run_to(rebuild(engine, "next"), "drop")
     assert actual(engine) == expected(stored[:700])

@@ -33,6 +33,7 @@ def _write(tmp_path: Path, **changes: Any) -> Path:
 
 def test_a_minimal_spec_has_sensible_defaults(tmp_path: Path) -> None:
     spec = load_spec(_write(tmp_path))
+    assert load_spec(str(_write(tmp_path))) == spec
     assert spec.event_store.table == "stored_events"
     assert spec.event_store.columns.type == "event_class"
     assert spec.verify.max_count_drift_percent == 5

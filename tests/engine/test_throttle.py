@@ -131,6 +131,19 @@ def test_a_pause_in_the_middle_finds_everything_committed(cloned: Callable[..., 
     check(replay)
 
 
+@pytest.mark.parametrize("kind", marked("sqlite", "postgres", "mariadb", "mysql"))
+def test_a_look_costs_no_connection(cloned: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(feed, "PAGE_EVENTS", 20)
+    replay, made = cloned(kind, throttle={"look_every": "0s"}, replay={"batch_events": 100_000}), list[int]()
+    sa.event.listen(replay.engine, "connect", lambda *_: made.append(1))
+    worker = rebuild(replay.engine, throttle={"look_every": "0s"}, replay={"batch_events": 100_000})
+    worker.replay("OrderLineProjector")
+    worker.close()
+    # Between two looks a page is read, and reading ends before its statement does. That is no reason to connect anew.
+    assert len(made) < 10
+    check(replay)
+
+
 def test_a_paused_replay_can_be_stopped(cloned: Callable[..., Replay]) -> None:
     replay = cloned()
     replay.run.pause(by="anna")

@@ -289,6 +289,11 @@ def test_tls_of_the_mysql_family_is_said_in_the_url(extra: dict[str, Any], said:
         ("sqlite", {"host": "/", "extra": {"timeout": "v4lue"}}, "timeout"),
         ("sqlite", {"host": "/", "login": "v4lue"}, "login"),
         ("mssql", {"host": "v4lue"}, "mssql"),
+        (
+            "generic",
+            {"host": "v4lue"},
+            "generic is not supported; use postgres, mysql or sqlite; .* once their provider is installed",
+        ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(conn_type: str, fields: dict[str, Any], named: str) -> None:

@@ -162,6 +162,7 @@ def test_broken_specs_raise_what_is_wrong_and_nothing_else(tmp_path: Path, monke
     with pytest.raises(SpecError) as caught:
         stand_in.validate()
     assert "b.yaml" in str(caught.value) and "a.yaml" in str(caught.value) and "c.yaml" in str(caught.value)
+    assert "[PR-SPEC-01] [PR-SPEC-01]" not in str(caught.value) and str(caught.value).endswith("[PR-SPEC-01]")
 
 
 ALL_PROJECTORS = SPEC.read_text(encoding="utf-8").partition("projectors:\n")[2].partition("\n\n")[0]

@@ -255,8 +255,12 @@ class Comparing:
         result.left_out += [f"{name}: {why}" for name in chosen if (why := self._why_not(name))]
         for name in self.projected(chosen):
             reference, place = self._begin(name, upto, result)
-            if name in chosen and reference:
+            if name not in chosen or not reference:
+                continue
+            if self._ways.events(name, place):
                 self._compare(name, reference, place, result)
+            elif place == upto:
+                result.left_out.append(f"{name}: none of these events is of a type that it handles")
         return result
 
     def _begin(self, name: str, upto: Place, result: Checked) -> tuple[_Reference | None, Place]:

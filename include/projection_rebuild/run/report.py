@@ -151,7 +151,12 @@ class Report(BaseModel):
     def _replays(self) -> list[str]:
         if not self.replays:
             return []
-        rows = [f"| {each.projector} | {each.events:,} | {each.seconds:.1f} | {each.rate:,.0f} |" for each in self.replays]
+        # A rollback has nearly all events from the tables that it brings back: a rate would say nothing.
+        rates = ["" if self.plan.rolls_back else f"{each.rate:,.0f}" for each in self.replays]
+        rows = [
+            f"| {each.projector} | {each.events:,} | {each.seconds:.1f} | {rate} |"
+            for each, rate in zip(self.replays, rates, strict=True)
+        ]
         return ["", "| projector | events | seconds | events/s |", "| --- | ---: | ---: | ---: |", *rows]
 
     def _tables(self) -> list[str]:

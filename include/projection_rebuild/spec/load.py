@@ -25,12 +25,12 @@ class LoadedSpec:
     projectors: ProjectorRegistry
 
 
-def load_spec(path: Path) -> RebuildSpec:
+def load_spec(path: Path | str) -> RebuildSpec:
     """Reads and checks a spec file, projectors included.
 
     :raises SpecError: names file, key and remedy
     """
-    return load_with_projectors(path).spec
+    return load_with_projectors(Path(path)).spec
 
 
 def load_with_projectors(path: Path) -> LoadedSpec:

@@ -29,12 +29,19 @@ def load_projector(path: str) -> type[Projector]:
     except (Exception, SystemExit) as error:
         if is_of_the_machine(error) and not isinstance(error, ImportError):
             raise machine_trouble(error, f", importing {module_name}") from None
-        raise ProjectorError(f"{path}: importing {module_name} failed with {failure_of(error)}") from None
+        remedy = "; correct its name, or put the folder that holds it on Python's path" if _not_found(module_name, error) else ""
+        raise ProjectorError(f"{path}: importing {module_name} failed with {failure_of(error)}{remedy}") from None
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Projector)):
         raise ProjectorError(f"{path}: {module_name} has no projector class {class_name}")
     _refuse_unusable(found, path)
     return found
+
+
+def _not_found(module_name: str, error: BaseException) -> bool:
+    """Whether the module itself, or a package that it is in, is not there; not one that it imports."""
+    missing = error.name if type(error) is ModuleNotFoundError else None
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
 
 def _refuse_unusable(projector: type[Projector], path: str) -> None:

@@ -54,6 +54,14 @@ _LOCKABLE = """SELECT pg_catalog.has_table_privilege(c.oid, 'UPDATE, DELETE, TRU
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"""
 
 
+_WITHOUT_STATISTICS = """SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s AND pg_catalog.pg_relation_size(c.oid) >= %s
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname))"""
+
+MANY_BYTES = 4 * 1024 * 1024
+"""Of the table of events. A smaller one is read soon, whatever the planner takes it for."""
+
+
 class PostgresPreflight(PostgresBase, PreflightProbe):
     """See :class:`PreflightProbe`."""
 
@@ -180,7 +188,7 @@ def of_tables(query: Query, run_tables: RunTables) -> Iterator[Finding]:
 
 
 def of_events(query: Query, schema: str | None, table: str, columns: Sequence[str]) -> Iterator[Finding]:
-    """Rights on the event store, and whether appends are made here at all."""
+    """Rights on the event store, whether appends are made here at all, and what the planner knows of it."""
     user = query("SELECT current_user").scalar_one()
     if query("SELECT pg_catalog.pg_is_in_recovery()").scalar_one():
         yield Finding(
@@ -203,4 +211,11 @@ def of_events(query: Query, schema: str | None, table: str, columns: Sequence[st
             problem=f"{user} may not lock it against appends, not even for the moment in which a head is settled",
             remedy=f"GRANT MAINTAIN ON {table} TO {user} (before PostgreSQL 17: UPDATE; no row is ever changed)",
             refuses=True,
+        )
+    if query(_WITHOUT_STATISTICS, schema, table, MANY_BYTES).scalar_one():
+        yield Finding(
+            about=f"event store {table}",
+            problem="it has no statistics, as after a restore, so that the server may sort all later events for each page",
+            remedy=f"ANALYZE {table}",
+            refuses=False,
         )

@@ -13,6 +13,7 @@ from projection_rebuild.model.positions import Place, is_before, just_below
 from projection_rebuild.replay.pace import Pace
 from projection_rebuild.replay.pipeline.pipeline import Pipeline
 from projection_rebuild.replay.row_tables import WriteError
+from projection_rebuild.traffic.throttle import Verdict
 
 
 class ReplayLoop:
@@ -87,10 +88,12 @@ class ReplayLoop:
 
     def _replay_to(self, place: Place, head: Place) -> None:
         pipeline, fold, throttle = self._pipeline, self._pipeline.fold, self._throttle
+        verdict: Verdict | None = None
         while is_before(pipeline.reached, place):
-            if verdict := throttle.look():
+            if verdict := verdict or throttle.look():
                 self._commit(head)
                 throttle.rest(verdict)
+                verdict = None
             if fold.wants_indexes:
                 # Between two readings: the server gives one up whose rows nobody takes for long.
                 fold.wants_indexes = False
@@ -104,8 +107,16 @@ class ReplayLoop:
                     pipeline.errors.apply(events)
                     pipeline.reached, pipeline.pending = reached, pipeline.pending + len(events)
                     self._commit_if_enough(place, head)
-                    if throttle.is_due() or fold.wants_indexes:
+                    # A reading that ends early costs its connection, so a look that finds nothing does not end it.
+                    if (verdict := self._look_if_due()) or fold.wants_indexes:
                         break
+
+    def _look_if_due(self) -> Verdict | None:
+        if not self._throttle.is_due():
+            return None
+        # The tables of other projectors may have gone on since the last look.
+        self._pipeline.fold.renew_reads()
+        return self._throttle.look()
 
     def _commit_if_enough(self, place: Place, head: Place) -> None:
         pipeline = self._pipeline
