@@ -134,7 +134,7 @@ class Sessions(Statements):
         self._execute(connection, self.begin)
         try:
             yield
-            # Within the try block: if the database refuses it (SQLite, because of a reader), the transaction stays open.
+            # Within the try block: if the database refuses it (SQLite, because of a reader), the transaction is open.
             self._execute(connection, "COMMIT")
         except BaseException:
             # On a lost connection the server has rolled back by itself; the caller needs the first error.

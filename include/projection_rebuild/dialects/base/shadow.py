@@ -88,7 +88,7 @@ class ShadowTables(Sessions):
 
     @abstractmethod
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
-        """Statements that give green its missing foreign keys; a key to a table of the run points to its green table."""
+        """Statements that give green its missing foreign keys; keys to tables of the run point to their green tables."""
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
         """Foreign keys that rows of green violate; empty if the statements of :meth:`constrain_green` fail on these."""
@@ -160,7 +160,7 @@ class TablesApart(Sessions):
 
     @abstractmethod
     def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
-        """Statements that create an empty table like a live one, under its name, in another place, maybe of another server.
+        """Statements that create an empty table like a live one, under its name, in a place, maybe of another server.
 
         It has the live table's columns, checks and unique keys; it has no foreign keys or triggers, and counters of its
         own.
