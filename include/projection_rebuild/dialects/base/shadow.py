@@ -30,7 +30,7 @@ class SchemaTrial:
     :param unchanged: the tables whose definition equals that of the live table
     :param views: the new definitions of views, by name, as the database writes them
     :param refusals: what hangs on the live tables and would not work with the new ones, each with its remedy
-    :param elsewhere: the prefix of schemas that stand for other schemas; the rest of the name is the other schema's name
+    :param elsewhere: the prefix of schemas that stand for other schemas; the rest of each name is the other's name
     """
 
     connection: sa.Connection

@@ -19,7 +19,7 @@ from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.model.names import TableSet
 
 NO_SENTRIES = frozenset({1040, 1203, 1226, 1044, 1142})
-"""Errors with which a server denies sentries: no free connection, or no LOCK TABLES. Other attempts use the fence alone."""
+"""Errors with which a server denies sentries: no free connection, or no LOCK TABLES; other attempts need no sentries."""
 
 
 class FencedRenameCutover(CutoverByRename):
@@ -158,7 +158,7 @@ class FencedTables(HeldTables):
         elif policy.fence:
             without_waiting(dialect, connection, rename, policy.look)
         else:
-            # No writer waits meanwhile, so it can look for a moment for longer, and check for an ALTER before each retry.
+            # No writer waits meanwhile, so it can look for a moment for longer, and check for an ALTER at each retry.
             seconds = policy.longest.total_seconds() / 4
             without_waiting(dialect, connection, rename, seconds, again=self.swap_statements)
         return True

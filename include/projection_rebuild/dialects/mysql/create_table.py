@@ -234,7 +234,8 @@ def _plain(name: str) -> str:
 def meanwhile(name: str) -> str | None:
     """The name of a constraint on green while blue has the real one; None: no name fits.
 
-    Names of constraints are unique in the schema. This one has at most 64 characters and ends with a private-use character, from which :func:`final` computes the real name.
+    Names of constraints are unique in the schema. This one has at most 64 characters and ends with a private-use
+    character, from which :func:`final` computes the real name.
     """
     if len(name) < LONGEST_NAME:
         return name + chr(_MARK)

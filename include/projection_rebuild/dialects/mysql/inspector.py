@@ -59,7 +59,7 @@ OLDEST_TRANSACTION = f"""SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started
 """The first part of a query for the age of the oldest transaction; the rest selects the transactions."""
 
 FILES_REFUSED = (1148, 3948, 2068, 4166)
-"""Errors with which server or driver refuse to load a file of the client."""
+"""Errors with which the server or the driver refuses to load a file of the client."""
 
 
 class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
@@ -226,7 +226,7 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
         return [*check.of_server(), *check.of_tables(run_tables), *self._files(connection)]
 
     def _files(self, connection: sa.Connection) -> Iterator[Finding]:
-        """A finding if server or driver refuse LOAD DATA.
+        """A finding if the server or the driver refuses LOAD DATA.
 
         It tries to load an empty file into a table that does not exist; the error shows whether files are refused.
         """
@@ -269,8 +269,8 @@ def _text(value: str | bytes) -> str:
 def file_name(name: str) -> str:
     """A name as InnoDB's catalog spells it.
 
-    Each character but ASCII letters, digits and underscores is ``@`` and four hex digits. The catalog has shorter forms for some letters outside ASCII; the engine does not find these tables, so they have
-    no identity.
+    Each character but ASCII letters, digits and underscores is ``@`` and four hex digits. The catalog has shorter forms
+    for some letters outside ASCII; the engine does not find these tables, so they have no identity.
     """
     return "".join(
         letter if letter.isascii() and (letter.isalnum() or letter == "_") else f"@{ord(letter):04x}" for letter in name

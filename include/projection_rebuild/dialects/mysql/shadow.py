@@ -135,8 +135,8 @@ class MySQLShadow(MySQLInspector, ShadowTables, TablesApart):
     def _kept(self, table: text.Keyed) -> list[str]:
         """Clauses that keep all plain indexes of a table while an ALTER changes foreign keys.
 
-        The server drops and creates the indexes that it has made for a foreign key together with the key. A renamed index
-        counts as the user's own, and stays in its place.
+        The server drops and creates its own index for a foreign key together with the key. A renamed index counts as the
+        user's own, and stays in its place.
         """
         return [f"RENAME INDEX {name} TO {name}" for name in map(self.quote, table.plain_indexes)]
 
