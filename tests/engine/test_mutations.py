@@ -287,7 +287,7 @@ def test_without_claims_a_second_run_drops_what_the_first_has_made(database: sa.
     with pytest.raises(ClaimRefused):
         second.plan(RunOptions())
     assert actual(database, "_rebuild") == expected(events(1_000))
-    monkeypatch.setattr(ledger.Claims, "claim", lambda self, connection, run_id, tables: None)
+    monkeypatch.setattr(ledger.Claims, "claim", lambda self, tables: None)
     run_to(second, "clone")
     assert actual(database, "_rebuild") == expected([])
 
