@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.schema import CreateTable
 
 from projection_rebuild.ledger import Run, RunRecord, RunState
@@ -304,3 +305,12 @@ def by_key(rows: list[dict[str, Any]], *key: str) -> dict[tuple[Any, ...], dict[
     found = {tuple(row[column] for column in key): row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def test_a_plan_is_readable_beside_a_part_that_is_not() -> None:
+    """Steps of other runs read no more than the plan."""
+    run = stored_run("sqlite", "verify")
+    broken = replace(run, stored={**run.stored, "verification": "no verification"})
+    assert broken.plan == run.plan
+    with pytest.raises(ValidationError):
+        _ = broken.record
