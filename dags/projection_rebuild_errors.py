@@ -1,6 +1,7 @@
 """Reports broken specs in Airflow's list of import errors.
 
-This is a separate file because an import error breaks every DAG of its file, and a broken spec must not stop the others.
+This is a separate file because an import error breaks every DAG of its file, and a broken spec must not stop the
+others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The plug-in for an Astro project, where the package is a folder. An installed package registers itself by its entry point."""
+"""The plug-in for an Astro project, where the package is a folder.
+
+An installed package registers itself by its entry point.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads ``airflow_settings.yaml``, the only source of the demo's connections and pools, for an Airflow without the Astro CLI.
+"""Reads ``airflow_settings.yaml``, the demo's connections and pools, for an Airflow without the Astro CLI.
 
 An Astro image has the project in ``/usr/local/airflow``. A path below it stands for the same path below this project.
 """

@@ -25,7 +25,8 @@ LISTENS_ON = "127.0.0.1"
 """The loopback address, which no other machine can reach."""
 
 PARTS = (
-    # The log servers would listen on every network, whatever the configuration. On one machine, Airflow reads the files.
+    # The log servers would listen on every network, whatever the configuration. On one machine, Airflow reads the
+    # files.
     ("scheduler", "--skip-serve-logs"),
     ("triggerer", "--skip-serve-logs"),
     ("dag-processor",),
@@ -81,7 +82,10 @@ def migrate(home: Path, env: dict[str, str]) -> None:
 
 
 def made_password(home: Path) -> Path:
-    """Airflow's file with the password of ``admin``. The first call generates a password; only the file's owner may read it."""
+    """Airflow's file with the password of ``admin``.
+
+    The first call generates a password; only the file's owner may read it.
+    """
     path = home / PASSWORDS
     if not path.exists():
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

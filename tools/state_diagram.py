@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"(?<=^```mermaid\n)stateDiagram-v2\n.*?(?=\n```$)", re.DOTA
 
 
 def pages() -> Iterator[tuple[Path, str, str]]:
-    """Yields each page that has the diagram: its path, its current text, and its text with the diagram of today's transitions."""
+    """Yields each page that has the diagram: its path, its current text, and its text with today's diagram."""
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         if _BLOCK.search(text):

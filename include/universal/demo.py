@@ -1,4 +1,4 @@
-"""A whole rebuild in one command: fills the example application on SQLite, damages its tables, rebuilds and checks them.
+"""A whole rebuild in one command: it fills the example application on SQLite, damages its tables, and rebuilds them.
 
 ``python -m include.universal.demo [--events N] [--prepare-only]``
 """

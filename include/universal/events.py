@@ -1,4 +1,4 @@
-"""Events of the application: a deterministic generator, and two ways of storing events: in bulk, or one in a transaction."""
+"""Events of the application: a deterministic generator, and two ways to store events: in bulk and one by one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ class _Stream:
 
 
 class _Life:
-    """Generates the life of users with subscriptions and expenses. Each event of an aggregate is valid after its earlier ones."""
+    """Generates the life of users with subscriptions and expenses.
+
+    Each event of an aggregate is valid after its earlier ones.
+    """
 
     def __init__(self, seed: int, users: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - has to repeat, not to be secret

@@ -2,7 +2,8 @@
 
 * ``transactional``: :func:`append_and_project` commits an event and its rows in one transaction.
 * ``checkpointed``: appenders only append; :func:`consume` projects up to the high-water mark and stores its position.
-* ``detached``: :func:`append_and_enqueue` commits an event and a job for it in one transaction; :func:`work_off` does the job.
+* ``detached``: :func:`append_and_enqueue` commits an event and a job for it in one transaction; :func:`work_off` does
+  the job.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ consumer_positions = sa.Table(
 jobs = sa.Table(
     "jobs",
     metadata,
-    # The queue comes first in the key, so that a worker looking for its next job meets no row that another worker has locked.
+    # The queue comes first in the key, so that a worker looking for its next job meets no row that another worker has
+    # locked.
     sa.Column("queue", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     mysql_engine="InnoDB",
@@ -50,9 +52,10 @@ Store = Callable[[sa.Connection, NewEvent], object]
 
 @contextmanager
 def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction of the application. On SQLite it takes the write lock at once, so that it never fails half-way as busy.
+    """One transaction of the application.
 
-    It waits for the lock longer than seems necessary, because SQLite wakes its waiting writers in no order.
+    On SQLite it takes the write lock at once, so that it never fails half-way as busy. It waits for the lock longer
+    than seems necessary, because SQLite wakes its waiting writers in no order.
     """
     if engine.dialect.name != "sqlite":
         # MySQL's default, REPEATABLE READ, locks the gap of a missing row. Two transactions that both look for the row
@@ -99,7 +102,7 @@ def append_and_enqueue(connection: sa.Connection, event: NewEvent, queues: int =
 
 
 def look_up(connection: sa.Connection, event: NewEvent) -> sa.Row[Any, Any] | None:
-    """Reads the row that a command checks before it appends its event ("read, then append"), in the same transaction."""
+    """Reads the row that a command checks before it appends its event in the same transaction."""
     if event.type.startswith(("Subscription", "Payment")):
         state = sa.select(subscriptions.c.status, subscriptions.c.price_cents)
         return connection.execute(state.where(subscriptions.c.id == event.stream)).one_or_none()

@@ -130,8 +130,8 @@ class ExpenseProjector(Projector):
 class CategorySummaryProjector(Projector):
     """What each user spends by category; a sum over many aggregates, so the order of their events must not matter.
 
-    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its sums are zero: then it
-    does not matter over which events these are taken.
+    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its
+    sums are zero: then it does not matter over which events these are taken.
     """
 
     owns = (CategorySummary,)

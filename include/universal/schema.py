@@ -1,4 +1,4 @@
-"""The application's tables, portable across the four databases: an event store with Spatie's columns, and six read models."""
+"""The application's tables for all four databases: an event store with Spatie's columns, and six read models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 # Whole seconds everywhere: SQLAlchemy would write microseconds on SQLite.
 _TIME = sa.DateTime().with_variant(sqlite.DATETIME(truncate_microseconds=True), "sqlite")  # type: ignore[no-untyped-call]
 _ID = sa.String(36)
-# It is part of a key, so the database must compare it as Python does: by MySQL's default collation, "cafe" equals "Café".
+# It is part of a key, so the database must compare it as Python does: by MySQL's default collation, "cafe" equals
+# "Café".
 _CATEGORY = sa.String(60).with_variant(mysql.VARCHAR(60, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 _ENGINE: dict[str, Any] = {
     f"{family}_{option}": value

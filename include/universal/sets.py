@@ -1,8 +1,8 @@
 """SQL for the two summaries: it does for a range of events what the projectors' handlers do event by event.
 
-The statements sum up the changes first, and then add them to the table. They use no upsert: the row of an upsert must satisfy
-the table's constraints, and a change may be negative. They delete a row only when all of its sums are zero, because the next
-range needs the sums.
+The statements sum up the changes first, and then add them to the table. They use no upsert: the row of an upsert must
+satisfy the table's constraints, and a change may be negative. They delete a row only when all of its sums are zero,
+because the next range needs the sums.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turns an Airflow connection into a SQLAlchemy URL, field by field, with every extra that the provider's own hook honours.
+"""Turns an Airflow connection into a SQLAlchemy URL, with every extra that the provider's own hook honours.
 
 A field or extra that a URL cannot express is refused by name: a rebuild never ignores a part of the configuration.
 """
@@ -72,7 +72,8 @@ def url_of(connection: Connection) -> sa.URL:
 def _extras(connection: Connection) -> dict[str, Any]:
     """The extras that have a value, without those that need nothing from us.
 
-    :raises ConnectionRefused: the text is no JSON object, which Airflow itself would ignore; or an extra needs a short-lived password
+    :raises ConnectionRefused: the text is no JSON object, which Airflow itself would ignore; or an extra needs a
+        short-lived password
     """
     try:
         parsed = json.loads(connection.extra or "{}")
@@ -173,7 +174,10 @@ def _mysql_tls(connection: Connection, extras: dict[str, Any]) -> dict[str, str]
 
 
 def _ssl(connection: Connection, extras: dict[str, Any]) -> dict[str, Any]:
-    """The extra ``ssl`` as an object. It may be the object, its text (as in a connection that is a URI), or a mere boolean."""
+    """The extra ``ssl`` as an object.
+
+    It may be the object, its text (as in a connection that is a URI), or a mere boolean.
+    """
     ssl = extras.pop("ssl", None)
     if isinstance(ssl, str) and ssl.strip():
         try:

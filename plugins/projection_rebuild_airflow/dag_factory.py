@@ -105,7 +105,8 @@ def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | N
         if spec.schedule
         else None,
         catchup=False,
-        # A run that only waits for its retention must not block the next one. The ledger refuses two runs on the same tables.
+        # A run that only waits for its retention must not block the next one. The ledger refuses two runs on the same
+        # tables.
         max_active_runs=16,
         params=form(spec, projectors),
         deadline=_deadline(spec, path),
@@ -197,7 +198,7 @@ def _swap_and_after(spec: RebuildSpec, common: dict[str, Any], before: BaseOpera
 
 
 def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
-    """Adds one task for each projector, with an edge for each dependency: Airflow's graph view shows the dependency graph.
+    """Adds one task for each projector, with an edge for each dependency.
 
     One more task is mapped over the shards of all projectors. It runs before the projectors that can be divided.
     Airflow skips it if the run has no shards.

@@ -1,4 +1,7 @@
-"""Sends messages about a rebuild through the Airflow notifiers that its spec names. A notifier that fails stops nothing."""
+"""Sends messages about a rebuild through the Airflow notifiers that its spec names.
+
+A notifier that fails stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ def made(section: NotifierSection) -> BaseNotifier:
 
 
 def _misfit(kind: Callable[..., object], arguments: dict[str, Any]) -> str:
-    """Why the names of the arguments do not fit; empty: they fit. It quotes names only, because values may be secrets."""
+    """Why the names of the arguments do not fit; empty: they fit.
+
+    It quotes names only, because values may be secrets.
+    """
     signature = inspect.signature(kind)
     try:
         signature.bind(**arguments)
@@ -76,8 +82,8 @@ def check(spec: RebuildSpec, path: Path) -> None:
 class Tell:
     """Sends a message through the notifiers that a spec names for an event.
 
-    Their templates have Airflow's own variables and ``rebuild``, with ``event``, ``name``, ``run_id``, ``message``, ``subject``
-    and ``report`` (Markdown; empty if the ledger cannot be read).
+    Their templates have Airflow's own variables and ``rebuild``, with ``event``, ``name``, ``run_id``, ``message``,
+    ``subject`` and ``report`` (Markdown; empty if the ledger cannot be read).
 
     :param spec: the spec of the DAG
     :param event: a key of ``notify``
@@ -143,7 +149,8 @@ class OnFailure:
 def _describe(error: BaseException | str | None) -> str:
     """An error in words that a message may contain.
 
-    That is the text of our own and Airflow's errors. Of any other error it is the kind only, because its text may quote a row.
+    That is the text of our own and Airflow's errors. Of any other error it is the kind only, because its text may quote
+    a row.
     """
     if error is None:
         return "it was stopped from outside"
@@ -165,7 +172,9 @@ class OnSwitch:
 
 
 async def deadline_missed(spec_path: str, context: dict[str, Any]) -> str:
-    """Airflow's callback, in the triggerer, for a run that is not over by its deadline. A run that has swapped is in time.
+    """Airflow's callback, in the triggerer, for a run that is not over by its deadline.
+
+    A run that has swapped is in time.
 
     :param context: Airflow passes ``dag_run`` and ``deadline`` to a deadline's callback
     :returns: in words, whether and why a message was sent
@@ -184,7 +193,10 @@ def _deadline_missed(spec: RebuildSpec, dag_run: dict[str, Any]) -> str:
 
 
 def _state(spec: RebuildSpec, run: str) -> RunState | None:
-    """The state of a run; None: the run is not planned, or the ledger cannot be read. The message goes out in both cases."""
+    """The state of a run; None: the run is not planned, or the ledger cannot be read.
+
+    The message goes out in both cases.
+    """
     try:
         with open_spec(spec, run) as rebuild:
             return RunState(rebuild.report().state)

@@ -1,4 +1,4 @@
-"""Opens the engine for an Airflow task: connections become SQLAlchemy engines, a DAG run becomes a run of the ledger."""
+"""Opens the engine for a task: connections become SQLAlchemy engines, a DAG run becomes a run of the ledger."""
 
 from __future__ import annotations
 

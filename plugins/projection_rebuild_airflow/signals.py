@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-"""The signals that end a task: it was marked or cleared, its worker shuts down, or its ``execution_timeout`` is over."""
+"""The signals that end a task: it is marked or cleared, its worker shuts down, or its ``execution_timeout`` is over."""
 
 
 @contextmanager
 def heard_at_once(end: Callable[[], None]) -> Iterator[None]:
-    """Within it, a signal that ends the task calls ``end`` in a thread of its own. The handlers run later, as soon as they can."""
+    """Within it, a signal that ends the task calls ``end`` in a thread of its own.
+
+    The handlers run later, as soon as they can.
+    """
     if threading.current_thread() is not threading.main_thread():
         # Python handles signals in the main thread only.
         yield

@@ -1,4 +1,7 @@
-"""The ids of the tasks in our DAGs. DAGs, links and the page share them, and Airflow's records of past runs hold them. Pure."""
+"""The ids of the tasks in our DAGs.
+
+DAGs, links and the page share them, and Airflow's records of past runs hold them. Pure.
+"""
 
 from __future__ import annotations
 

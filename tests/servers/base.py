@@ -48,7 +48,10 @@ class Server(ABC):
 
     @cached_property
     def _administration(self) -> sa.Engine:
-        """The engine for administration. It is cached, because a new engine first queries the server; its connections are not."""
+        """The engine for administration.
+
+        It is cached, because a new engine first queries the server; its connections are not.
+        """
         return sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
     def _administer(self, *statements: str) -> None:
@@ -69,8 +72,8 @@ class OwnServer(Server):
 
     :param name: the prefix of its folder's name
     :param users: candidates for its account when the tests run as root; the first existing one is used
-    :param durable: as in production: commits wait for the disk, and it has a GiB of cache. Otherwise commits reach only the
-        operating system, which is fast, and enough to survive a killed server
+    :param durable: as in production: commits wait for the disk, and it has a GiB of cache. Otherwise commits reach only
+        the operating system, which is fast, and enough to survive a killed server
     """
 
     def __init__(self, name: str, *, users: Sequence[str] = ("nobody",), durable: bool = False) -> None:
@@ -109,7 +112,8 @@ class OwnServer(Server):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # SIGXFSZ stays ignored, as in Python, so that a write beyond files_limited_to() fails and does not end the server.
+                # SIGXFSZ stays ignored, as in Python, so that a write beyond files_limited_to() fails and does not end
+                # the server.
                 restore_signals=False,
                 **self._as_account(),
             )

@@ -1,4 +1,4 @@
-"""A forwarder between a client and a server, as a network address translation or a proxy with its own connection numbers."""
+"""A forwarder between a client and a server, like an address translation or a proxy with its own connection numbers."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ NEEDED = 3 << 30
 def keep_files_in_memory() -> None:
     """Puts the temporary files of this process and of its children into memory, unless ``TMPDIR`` names another place.
 
-    A file in memory outlives a killed server, as one on a disk does, and disappears with this process. ``TMPDIR=/tmp`` keeps the
-    files of a failed test. In many containers the folder has little room, or allows no programs.
+    A file in memory outlives a killed server, as one on a disk does, and disappears with this process. ``TMPDIR=/tmp``
+    keeps the files of a failed test. In many containers the folder has little room, or allows no programs.
     """
     if "TMPDIR" in os.environ or not _has_room():
         return

@@ -81,12 +81,12 @@ def mysql_server(*, durable: bool = False) -> Server:
 
 
 def _installed() -> Path | None:
-    found = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if found is None:
+    program = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
         return None
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     # Debian's MariaDB has a program of this name too.
-    return None if "MariaDB" in version or not version else Path(found)
+    return None if "MariaDB" in version or not version else Path(program)
 
 
 def _unpacked() -> Path:
@@ -129,8 +129,8 @@ class _PrivateApt:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.archives = folder / "cache" / "archives"
-        for each in ("lists/partial", "cache/archives/partial", "etc"):
-            (folder / each).mkdir(parents=True, exist_ok=True)
+        for name in ("lists/partial", "cache/archives/partial", "etc"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").write_text("")
         mirror, keyring = _mirror()
         (folder / "etc/sources.list").write_text(f"deb [signed-by={keyring}] {mirror} unstable main\n")
@@ -168,7 +168,7 @@ def _mirror() -> tuple[str, str]:
         Path("/etc/apt/sources.list"),
     ]:
         text = file.read_text() if file.exists() else ""
-        found = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
-        if found:
-            return found[1], keyring
+        match = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+        if match:
+            return match[1], keyring
     raise ServerMissing(HOW + "no Debian mirror is named in /etc/apt")

@@ -23,10 +23,10 @@ class PgBouncer(OwnServer):
         super().__init__("pgbouncer", users=("postgres",))
         self._server = server.url
         self._settings = settings
-        found = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/bin:/usr/bin")
-        if found is None:
+        program = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/bin:/usr/bin")
+        if program is None:
             raise ServerMissing("no PgBouncer: install Debian's package pgbouncer")
-        self._program = found
+        self._program = program
         self.url = server.url.set(host="127.0.0.1", port=self.port)
 
     @property

@@ -72,7 +72,9 @@ def dump_schema(server: Server, url: sa.URL, *options: str) -> str:
 
 
 def postgres_server(*, major: str | None = None, durable: bool = False) -> Server:
-    """Starts the server for tests: the wheel's, else the newest installed one; or returns the one that the environment names.
+    """Starts the server for tests, or returns the one that the environment names.
+
+    It starts the wheel's server, else the newest installed one.
 
     :param major: the major version of an installed server to use instead ("15"); also from REBUILD_TEST_POSTGRES_MAJOR
     :raises ServerMissing: no PostgreSQL is available; the message gives the remedy

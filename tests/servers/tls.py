@@ -91,7 +91,10 @@ class TlsMySQL(MySQLServer):
 
 
 class PlainMySQL(MySQLServer):
-    """MySQL that cannot encrypt. By default MySQL generates its own certificates, also when it creates its data folder."""
+    """MySQL that cannot encrypt.
+
+    By default MySQL generates its own certificates, also when it creates its data folder.
+    """
 
     def __init__(self, program: Path, root: Path | None = None) -> None:
         super().__init__(program, root)

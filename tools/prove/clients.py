@@ -1,7 +1,7 @@
 """The clients of a proof, each a process of its own: appenders, consumers, queue workers, and readers of four kinds.
 
-Each has a pipe to the process that runs the proof. A message on the pipe, or its end, stops the client; the client then sends
-its counts. Processes share nothing else, so a killed one leaves no lock behind.
+Each has a pipe to the process that runs the proof. A message on the pipe, or its end, stops the client; the client then
+sends its counts. Processes share nothing else, so a killed one leaves no lock behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tools.prove.witness import PROJECTORS
 THINKING = 0.01
 """The longest pause of a client between two transactions, in seconds: a busy application, not a flood."""
 BACKLOG = 3
-"""Appenders wait while more events than this are not projected yet, so that consumers and workers keep up on a slow machine."""
+"""Appenders wait while more events than this are not projected yet, so that consumers and workers keep up."""
 SNAPSHOT_WAITS = 2.0
 """The longest pause between a snapshot and the first look at a table in it, in seconds."""
 GIVES_UP_AFTER = 20
@@ -64,7 +64,9 @@ class Seen:
 
     @contextmanager
     def measured(self, idle: float = 0.0) -> Iterator[None]:
-        """Times one transaction. It counts an error and suppresses it, so that the client continues as a patient application would.
+        """Times one transaction.
+
+        It counts an error and suppresses it, so that the client continues as a patient application would.
 
         :param idle: seconds of the transaction that the client waits on purpose, which do not count
         """

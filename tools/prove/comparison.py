@@ -31,8 +31,8 @@ class Comparison:
 
     :param events: the number of events that must be projected
     :param lost: how many of these events were not projected
-    :param doubled: the number of surplus projections: of an event that was projected more than once, or of an event that
-        a consumer or a job has yet to project
+    :param doubled: the number of surplus projections: of an event that was projected more than once, or of an event
+        that a consumer or a job has yet to project
     :param rows: the wrong rows by table, only for tables that have some
     """
 
@@ -45,7 +45,8 @@ class Comparison:
 def compare(engine: sa.Engine, projected: str = "") -> Comparison:
     """Compares all tables while clients work. All reads share one snapshot.
 
-    :param projected: a ``WHERE`` clause that selects the events that must be projected at this moment; empty: all events
+    :param projected: a ``WHERE`` clause that selects the events that must be projected at this moment; empty: all
+        events
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in SNAPSHOT[engine.dialect.name]:

@@ -1,4 +1,4 @@
-"""Proves one setting: its clients work during many rebuilds, some of them killed, and a comparison follows each rebuild."""
+"""Proves one setting: clients work during many rebuilds, some of them killed, and a comparison follows each rebuild."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PATIENCE = 300
 KNOWN = "1213"
 """The code of the only known exception, which the proof counts separately; any other error breaks the proof.
 
-A client's transaction may hold one of the swapped tables and wait for another one. MySQL's deadlock detector then ends the
-client, never the RENAME.
+A client's transaction may hold one of the swapped tables and wait for another one. MySQL's deadlock detector then ends
+the client, never the RENAME.
 """
 
 # All clients fork from one process that has imported all modules, so that a client starts within milliseconds.
@@ -142,7 +142,8 @@ class Proof:
 def prove(setting: Setting, url: str, rebuilds: int, kills: int, writers: int = 3, seed: int = 1) -> Proof:
     """Runs clients during ``rebuilds`` rebuilds. It kills ``kills`` of these at a random moment, and runs them again.
 
-    A rollback follows every third rebuild, and a rollback of the rollback every other time. The kill may hit these as well.
+    A rollback follows every third rebuild, and a rollback of the rollback every other time. The kill may hit these as
+    well.
 
     :param url: an empty database of the setting's kind
     :param writers: the number of appending clients
@@ -256,7 +257,7 @@ class _Process:
             self._pipe.send("stop")
 
     def result(self, timeout: float = PATIENCE) -> Any:
-        """The result that the process sends at its end; None: it died, or this call killed it after ``timeout`` seconds."""
+        """The result that the process sends at its end; None: it died, or was killed after ``timeout`` seconds."""
         result = None
         with suppress(EOFError, ConnectionResetError):
             if self._pipe.poll(timeout):

@@ -58,7 +58,10 @@ class Outcome:
 
 
 def run(url: str, setting: Setting, task: Task, results: Pipe) -> None:
-    """Does one whole rebuild or rollback, and sends its :class:`Outcome`. It continues a run whose earlier process was killed."""
+    """Does one whole rebuild or rollback, and sends its :class:`Outcome`.
+
+    It continues a run whose earlier process was killed.
+    """
     engine = sa.create_engine(url)
     rebuild = Rebuild(setting.spec(), run_id=task.run_id, event_store=engine, read_models=engine)
     outcome = Outcome()

@@ -35,7 +35,8 @@ class Setting:
 
     :param engine: one of :data:`ENGINES`
     :param contract: the contract by which the clients work
-    :param declared: the contract that the spec declares; None: the same. A wrong one shows the harm that the right one prevents
+    :param declared: the contract that the spec declares; None: the same. A wrong one shows the harm that the right one
+        prevents
     :param leisure: the factor for the pauses of all clients between two transactions
     """
 
@@ -66,11 +67,14 @@ class Setting:
         )
 
     def projected(self) -> str:
-        """A ``WHERE`` clause that selects the events that blue must contain now; a consumer or a job has yet to project the others."""
+        """A ``WHERE`` clause that selects the events that blue must contain now.
+
+        A consumer or a job has yet to project the others.
+        """
         return _PROJECTED[self.contract]
 
     def backlog(self) -> str:
-        """A query for the number of events that a consumer or a worker has yet to project; empty: appenders project at once."""
+        """A query for the number of events that are not projected yet; empty: appenders project at once."""
         return _BACKLOG[self.contract]
 
 

@@ -1,6 +1,7 @@
-"""Strangers: load generators that know nothing of this project. ``pgbench`` and ``mariadb-slap`` run a script of plain SQL.
+"""Strangers: load generators that know nothing of this project.
 
-The script appends, projects and reads by the contract, as any application does. The comparison includes its events.
+``pgbench`` and ``mariadb-slap`` run a script of plain SQL. The script appends, projects and reads by the contract, as
+any application does. The comparison includes its events.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CONNECTIONS = 2
 THINKING_MS = {LiveWriter.TRANSACTIONAL: 20, LiveWriter.CHECKPOINTED: 100, LiveWriter.DETACHED: 100}
 """The pause between two transactions of a connection; long enough for a consumer or a worker to keep up."""
 WAITS_MS = 20
-"""An additional pause for each event that is not projected yet, so that the backlog of a slow machine does not grow for ever."""
+"""An additional pause for each event that is not projected yet, so that the backlog does not grow for ever."""
 LONGEST_WAIT_MS = 5_000
 ENDLESS = 1_000_000
 """A number of transactions that no proof has time for."""
@@ -88,7 +89,7 @@ class Stranger(ABC):
 
     @abstractmethod
     def script(self, setting: Setting) -> list[str]:
-        """Lines of SQL for one transaction: it appends an event, and projects or enqueues it as the contract requires."""
+        """Lines of SQL for one transaction. It appends an event, and projects or enqueues it by the contract."""
 
     @abstractmethod
     def end(self, process: subprocess.Popen[str]) -> None:

@@ -1,4 +1,7 @@
-"""Waits for a person's approval before the swap, with the comparison in the question, if the run or its spec requires it."""
+"""Waits for a person's approval before the swap, if the run or its spec requires it.
+
+The question has the comparison.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.runs import open_rebuild
 
 ASKED = "asked"
-"""The key in the task's store for the verification that the question is about. Airflow keeps it as long as the question."""
+"""The key in the task's store for the verification that the question is about.
+
+Airflow keeps it as long as the question.
+"""
 
 
 class ApproveSwapOperator(ApprovalOperator):

@@ -14,7 +14,10 @@ from projection_rebuild_airflow.specs import read_specs
 
 
 class HousekeepingOperator(SpecOperator):
-    """Housekeeping in the read models' database of one spec. A run is dead when its DAG run is neither queued nor running."""
+    """Housekeeping in the read models' database of one spec.
+
+    A run is dead when its DAG run is neither queued nor running.
+    """
 
     def execute(self, context: Context) -> dict[str, list[str]]:
         """Removes the leftovers of dead runs; with the param ``only_list`` it only lists them.

@@ -49,7 +49,9 @@ def airflow_errors() -> Iterator[None]:
 
 
 class SpecOperator(BaseOperator):
-    """Calls the engine for a spec. When Airflow ends the task, it cancels the statement that the engine runs on a server.
+    """Calls the engine for a spec.
+
+    When Airflow ends the task, it cancels the statement that the engine runs on a server.
 
     :param spec_path: the spec file
     """
@@ -163,7 +165,10 @@ class PlanOperator(RebuildOperator):
 
 
 class RollbackPlanOperator(RebuildOperator):
-    """Plans a rollback: selects the swap, checks that it can be taken back, and claims the tables. A dry run ends here."""
+    """Plans a rollback: selects the swap, checks that it can be taken back, and claims the tables.
+
+    A dry run ends here.
+    """
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options, of = rollback_options_from(context["params"])
@@ -179,7 +184,10 @@ class BringBackOperator(RebuildOperator):
 
 
 class CloneTablesOperator(RebuildOperator):
-    """Creates the green tables. Airflow maps the task of the shards over its XCom: projector and number of each shard."""
+    """Creates the green tables.
+
+    Airflow maps the task of the shards over its XCom: projector and number of each shard.
+    """
 
     def step(self, rebuild: Rebuild, context: Context) -> list[dict[str, Any]]:
         rebuild.clone_tables()
@@ -187,9 +195,10 @@ class CloneTablesOperator(RebuildOperator):
 
 
 class ReplayOperator(RebuildOperator):
-    """Replays one projector, or the events that its shards have left. It is skipped if the run did not choose the projector.
+    """Replays one projector, or the events that its shards have left.
 
-    Between the windows of its stage it waits, and holds no worker.
+    It is skipped if the run did not choose the projector. Between the windows of its stage it waits, and holds no
+    worker.
 
     :param projector: the projector's name
     """

@@ -1,4 +1,7 @@
-"""Reads the states of DAG runs and tasks. It works only in the API server, which alone may read Airflow's own database."""
+"""Reads the states of DAG runs and tasks.
+
+It works only in the API server, which alone may read Airflow's own database.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from projection_rebuild_airflow.page.views.task_states import most_urgent
 
 
 def dag_runs_of(ledger_runs: Iterable[str]) -> dict[str, DagRunSeen]:
-    """The DAG runs behind runs of the ledger, by their names in the ledger. It leaves out runs that Airflow does not know (any more)."""
+    """The DAG runs behind runs of the ledger, by their names in the ledger.
+
+    It leaves out runs that Airflow does not know (any more).
+    """
     dag_runs = {}
     with create_session() as session:
         for name in ledger_runs:

@@ -1,4 +1,7 @@
-"""The routes of the page. Each authenticates the user through Airflow and checks their rights; no GET changes anything."""
+"""The routes of the page.
+
+Each authenticates the user through Airflow and checks their rights; no GET changes anything.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,8 @@ def now(dag_id: str, user: GetUserDep, run_id: str = "") -> dict[str, Any]:
     """The current state of a rebuild.
 
     :param run_id: only this DAG run; empty: all
-    :returns: ``parts`` of the page as HTML by name, ``problem`` (empty: none), and ``again_in``, the seconds until the next request
+    :returns: ``parts`` of the page as HTML by name, ``problem`` (empty: none), and ``again_in``, the seconds until the
+        next request
     """
     watcher = _watcher(dag_id)
     try:
@@ -205,7 +209,8 @@ def reject(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     """A run, by its names in Airflow. Errors of the engine become HTTP errors.
 
-    :raises HTTPException: 404, no usable spec has this DAG; 409, the engine refuses; 422, the spec is broken; 503, no database
+    :raises HTTPException: 404, no usable spec has this DAG; 409, the engine refuses; 422, the spec is broken; 503, no
+        database
     """
     spec = _watcher(dag_id).spec
     try:

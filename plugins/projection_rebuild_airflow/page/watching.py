@@ -94,7 +94,8 @@ class Watcher:
             # Its message holds the remedy, and no host name and no account.
             raise Unseen(f"{error.code}, {error.message}") from error
         except Exception as error:
-            # Only the gist: a database's own message may hold host names and accounts, which users of the page need not see.
+            # Only the gist: a database's own message may hold host names and accounts, which users of the page need not
+            # see.
             reason = error.gist if isinstance(error, Troubled) else type(error).__name__
         if reason:
             # Outside the handler, so that the error has no chain.
@@ -113,7 +114,7 @@ class Watcher:
         self._slow_due = self.clock() + max(SLOWLY, 20 * duration)
 
     def _earlier(self, latest: Traffic) -> Traffic | None:
-        """The oldest look of the last minute, from which the page counts appends and reads; None: it is the first look."""
+        """The oldest look of the last minute, from which the page counts appends and reads; None: the first look."""
         while len(self._traffic) > 1 and latest.at - self._traffic[0].at > COUNTED_OVER:
             self._traffic.popleft()
         self._traffic.append(latest)

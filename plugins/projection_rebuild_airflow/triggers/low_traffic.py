@@ -14,7 +14,7 @@ from projection_rebuild.api import Outcome, RebuildError, RebuildSpec, Verdict, 
 from projection_rebuild_airflow.runs import open_spec
 
 LONG, ERROR = "long", "error"
-"""Outcomes of an event besides those of the gate: the wait takes long and continues; or an error that no retry repairs."""
+"""Outcomes besides those of the gate: the wait takes long and continues; or an error that no retry repairs."""
 
 
 class LowTrafficTrigger(BaseTrigger):
@@ -97,7 +97,10 @@ def _without_answer(spec: RebuildSpec, waiting: Waiting, why: str) -> Verdict:
 
 
 def _pause(spec: RebuildSpec, verdict: Verdict) -> timedelta:
-    """The time until the next look. It is short even far from the window, because a user may send "swap now" at any time."""
+    """The time until the next look.
+
+    It is short even far from the window, because a user may send "swap now" at any time.
+    """
     every = spec.low_traffic.look_every
     if verdict.opens is None:
         return every

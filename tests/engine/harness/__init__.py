@@ -1,4 +1,6 @@
-"""Helpers of the engine's tests. Their fixtures are in ``tests/engine/conftest.py``, those of the databases in ``tests/conftest.py``.
+"""Helpers of the engine's tests.
+
+Their fixtures are in ``tests/engine/conftest.py``, those of the databases in ``tests/conftest.py``.
 
 To write a test, begin with these:
 
@@ -10,9 +12,9 @@ To write a test, begin with these:
 * :mod:`.seams`: moments within a step at which a test can act; :mod:`.faults`: failing statements and cut connections;
   :mod:`.sweep`: a fault at each statement of each step; :mod:`.clocks`: clocks that a test controls
 
-Other applications, each for one subject: :mod:`.shop_sets` (SQL), :mod:`.pyshop` and :mod:`.foreign` (event stores of other
-libraries), :mod:`.tally` and :mod:`.decoders` (stores with any types), :mod:`.values_shop` (values that depend on a session),
-:mod:`.marked` (secrets), :mod:`.things` (values of each type), :mod:`.programs`, :mod:`.fidelity` and
-:mod:`.fidelity_sqlite` (names and schemas of every kind), :mod:`.chains` (foreign keys), :mod:`.changes` (changes of live
-tables), :mod:`.nodes`, :mod:`.items`. :mod:`.session_docs` reads a page of the manual.
+Other applications, each for one subject: :mod:`.shop_sets` (SQL), :mod:`.pyshop` and :mod:`.foreign` (event stores of
+other libraries), :mod:`.tally` and :mod:`.decoders` (stores with any types), :mod:`.values_shop` (values that depend on
+a session), :mod:`.marked` (secrets), :mod:`.things` (values of each type), :mod:`.programs`, :mod:`.fidelity` and
+:mod:`.fidelity_sqlite` (names and schemas of every kind), :mod:`.chains` (foreign keys), :mod:`.changes` (changes of
+live tables), :mod:`.nodes`, :mod:`.items`. :mod:`.session_docs` reads a page of the manual.
 """

@@ -1,4 +1,7 @@
-"""Six, twelve or thirty tables in chains of foreign keys. They have no events, because tests look at their schema only."""
+"""Six, twelve or thirty tables in chains of foreign keys.
+
+They have no events, because tests look at their schema only.
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ class Change:
     :param there: a query that returns a true value once the change is on the live table
     :param plan: the kind of finding by which a plan refuses it; empty: a plan allows it
     :param alone: whether it hides other refusals, so that a test must try it separately
-    :param unseen: whether the last check before the swap may miss it: the object goes with the table's name, or a statement of
-        the cutover fails on it
+    :param unseen: whether the last check before the swap may miss it: the object goes with the table's name, or a
+        statement of the cutover fails on it
     """
 
     kind: str

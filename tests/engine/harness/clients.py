@@ -1,4 +1,4 @@
-"""The shop's application beside a rebuild: a client that must be able to work at any time, and tables that must be correct."""
+"""The shop's application beside a rebuild: its client must always be able to work, and its tables must be correct."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class LiveShop:
         self.stored.append(made)
 
     def check(self) -> None:
-        """Asserts that the application can work, that no event is lost or doubled, and that no transaction stays open."""
+        """Asserts that the application can work, no event is lost or doubled, and no transaction stays open."""
         self.visit()
         assert actual(self.engine) == expected(self.stored)
         if open_ones := IN_TRANSACTION.get(self.engine.dialect.name):

@@ -47,7 +47,7 @@ def marked(*kinds: str) -> list[Any]:
 
 
 def having(**declared: bool) -> list[Any]:
-    """Kinds of databases for ``parametrize`` whose dialects have these declarations, such as ``having(one_writer=False)``."""
+    """Kinds of databases for ``parametrize`` whose dialects declare these values: ``having(one_writer=False)``."""
     return marked(
         *(kind for kind, each in DIALECTS.items() if all(getattr(each, name) is value for name, value in declared.items()))
     )

@@ -180,7 +180,9 @@ class Stopped(RebuildError):
 
 
 def stopped_between_statements(run: Rebuild, monkeypatch: pytest.MonkeyPatch, every: int) -> int:
-    """Does a whole run. It stops each step before one of its statements and begins it again, each time some statements later.
+    """Does a whole run, and stops each step before one of its statements.
+
+    It then begins the step again, and stops it some statements later.
 
     :param every: by how many statements the next stop is later
     :returns: the number of stops

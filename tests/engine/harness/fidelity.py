@@ -200,9 +200,9 @@ def rebuild_once(engine: sa.Engine, run_id: str, projectors: Sequence[type[Proje
 
 
 def assert_right(engine: sa.Engine) -> None:
-    """The live tables are what the events say; nobody writes meanwhile."""
-    made = run_of(engine, "check")
-    run_to(made, "verify")
-    for each in made.verify().tables:
-        assert (each.differing, each.only_blue, each.only_green) == (0, 0, 0), each.describe()
-    made.abandon()
+    """Asserts that the live tables follow from the events; no client may write meanwhile."""
+    run = run_of(engine, "check")
+    run_to(run, "verify")
+    for table in run.verify().tables:
+        assert (table.differing, table.only_blue, table.only_green) == (0, 0, 0), table.describe()
+    run.abandon()

@@ -1,7 +1,7 @@
 """Event stores of other libraries: their tables, and functions that append to each.
 
-pyeventsourcing and Emmett append through their own libraries. The tables of Spatie, message-db and Marten, and their ways to
-append, are reproduced here from their published code.
+pyeventsourcing and Emmett append through their own libraries. The tables of Spatie, message-db and Marten, and their
+ways to append, are reproduced here from their published code.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def message_db(clients: Clients, event: Stored) -> None:
 
 
 def marten(clients: Clients, event: Stored, pause: float = 0.0) -> None:
-    """Appends as Marten does when it reads ahead: it takes the number first, and stores the event in another transaction.
+    """Appends as Marten does when it reads ahead: it takes the number, then stores the event in a new transaction.
 
     :param pause: seconds between the two transactions
     """

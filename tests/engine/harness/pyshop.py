@@ -1,4 +1,4 @@
-"""The shop with the Python library `eventsourcing`: aggregates, an application, and projectors that upcast its events."""
+"""The shop with the Python library `eventsourcing`: aggregates, an application, and projectors with upcasters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Seams: moments within a step at which a test can act, and measures of the engine that a test can switch off.
 
-Tests patch private names of the engine only here and in :mod:`.faults`, so that a renaming in the engine changes one place. Each
-seam lasts as long as its ``MonkeyPatch``.
+Tests patch private names of the engine only here and in :mod:`.faults`, so that a renaming in the engine changes one
+place. Each seam lasts as long as its ``MonkeyPatch``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Action = Callable[[], object]
 
 
 def before_the_drain(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Calls ``action`` at each attempt of the cutover, after it has taken its locks and found no job left, before it drains."""
+    """Calls ``action`` at each attempt of the cutover, right before it drains: it has its locks, and no job is left."""
     apply = Drain.apply
 
     def drained(drain: Drain, *given: Any) -> Any:
@@ -70,9 +70,9 @@ def _around_the_hold(patch: pytest.MonkeyPatch, before: Action = lambda: None, a
 
     def held(attempt: Attempt, *given: Any) -> Any:
         before()
-        found = hold(attempt, *given)
+        held_locks = hold(attempt, *given)
         after()
-        return found
+        return held_locks
 
     patch.setattr(Attempt, "_hold", held)
 
@@ -161,17 +161,18 @@ def second_session_is_waited_for(patch: pytest.MonkeyPatch, seconds: float) -> N
 def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], object]) -> None:
     """Calls ``visit`` with the name of each moment of a copy.
 
-    The moments are: after the engine knows blue's position (``held``), before and after each table's copy (``before the copy``,
-    ``after the copy``), after all copies (``copied``), and after the high-water mark was found again (``settled``).
+    The moments are: after the engine knows blue's position (``held``), before and after each table's copy (``before the
+    copy``, ``after the copy``), after all copies (``copied``), and after the high-water mark was found again
+    (``settled``).
     """
     held, copy, settled = partial_copy.PartialCopy._held_by_blue, Dialect.copy_others, EventStore.settled_head
     copying = threading.local()
 
     def held_by_blue(self: Any) -> Any:
-        found = held(self)
+        position = held(self)
         visit("held")
         copying.on = True
-        return found
+        return position
 
     def copy_others(self: Dialect, *given: Any) -> None:
         if self.one_writer:
@@ -185,9 +186,9 @@ def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], o
         if getattr(copying, "on", False):
             copying.on = False
             visit("copied")
-            found = settled(self, *given)
+            mark = settled(self, *given)
             visit("settled")
-            return found
+            return mark
         return settled(self, *given)
 
     patch.setattr(partial_copy.PartialCopy, "_held_by_blue", held_by_blue)

@@ -1,4 +1,4 @@
-"""Reads docs/reference/sessions.md as tables: the settings that the engine sets, and all other variables of a server."""
+"""Reads docs/reference/sessions.md: the settings that the engine sets, and all other variables of a server."""
 
 from __future__ import annotations
 

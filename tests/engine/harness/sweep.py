@@ -52,7 +52,8 @@ def sweep(
 ) -> dict[str, int]:
     """Strikes the steps of many runs until each was struck at all of its statements (for a replay, see :data:`ALIKE`).
 
-    After every strike the application must work. The retry must finish the step, and the run must leave only correct tables.
+    After every strike the application must work. The retry must finish the step, and the run must leave only correct
+    tables.
 
     :param retry: runs a step (run id, name) to its end
     :param steps: the steps of a rebuild, or of a rollback, which the sweep does after a rebuild
@@ -88,7 +89,9 @@ def sweep(
 
 
 class Worker:
-    """A worker that survives its faults. It keeps its connections until its next step, so that tests notice locks left on them.
+    """A worker that survives its faults.
+
+    It keeps its connections until its next step, so that tests notice locks that are left on them.
 
     :ivar made: the run that it has opened last
     """

@@ -1,4 +1,7 @@
-"""A read model with values whose meaning may depend on the session. A handler reads them back and writes them as text."""
+"""A read model with values whose meaning may depend on the session.
+
+A handler reads them back and writes them as text.
+"""
 
 from __future__ import annotations
 

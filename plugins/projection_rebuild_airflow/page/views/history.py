@@ -126,8 +126,8 @@ def _pause(report: Report) -> float | None:
 def _rate(report: Report) -> float | None:
     """Events per second of all replays together, as if they ran one after the other.
 
-    None: nothing is replayed yet, or the run is a rollback. A rollback's count includes the events that the retired tables
-    already hold.
+    None: nothing is replayed yet, or the run is a rollback. A rollback's count includes the events that the retired
+    tables already hold.
     """
     if report.plan.rolls_back:
         return None

@@ -82,7 +82,10 @@ def _rests(seen: Seen, run: RunSeen, progress: Progress) -> str:
 
 
 def _href(seen: Seen, run: RunSeen, progress: Progress) -> str:
-    """The link to the task of a replay. One mapped task replays all shards; a rollback has no task for a single replay."""
+    """The link to the task of a replay.
+
+    One mapped task replays all shards; a rollback has no task for a single replay.
+    """
     dag_run = seen.dag_run(run)
     if dag_run is None or run.report.plan.rolls_back:
         return ""

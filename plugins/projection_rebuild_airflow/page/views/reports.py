@@ -38,7 +38,7 @@ def _decision(seen: Seen, signal: Said) -> str:
 
 
 def outcome_of(report: Report) -> list[str]:
-    """The results of a run: its swap, the reconciliation, the duration of each phase, and the versions of the projectors' code."""
+    """The results of a run: its swap, the reconciliation, the durations of phases, and the versions of projectors."""
     outcome = []
     if report.swap and RunState.SWITCHED in report.moved:
         outcome.append(f"Switch: {report.swap.describe()}")
