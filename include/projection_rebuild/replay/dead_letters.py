@@ -30,7 +30,7 @@ def retry_dead_letters(step: Step, projector: type[Projector], pipeline: Pipelin
             continue
         if event.stream is None:
             step.log(
-                f"{letter.projector}: the event at position {letter.position} stays set aside: it has no stream, so the engine does not know "
+                f"{letter.projector}: the event at position {letter.position} stays set aside, since it has no stream: the engine does not know "
                 "which later events depend on it. To project it, clear clone_tables and what follows"
             )
             continue

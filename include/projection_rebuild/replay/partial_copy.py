@@ -154,7 +154,7 @@ class PartialCopy:
                 raise SettleTimeout(
                     f"live_writer.drain_check did not give 0 within {patience.total_seconds():.0f} s, so it is not known which events the "
                     f"rows outside the part of {self._name} hold. Retry in a quieter moment, or set live_writer.jobs_left instead, which "
-                    "lists the jobs by event and needs no such moment"
+                    "gives the position of each job's event, so that no such moment is needed"
                 )
             if not logged:
                 self._step.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
