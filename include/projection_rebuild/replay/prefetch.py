@@ -38,15 +38,15 @@ class Depths:
         self._recorded: Counter[tuple[int, str]] = Counter()
         self._loading: Counter[tuple[int, str]] = Counter()
 
-    def learn(self, number: int, recorded: Iterable[Event], asked: Iterable[Event]) -> None:
+    def learn(self, number: int, recorded: Iterable[Event], loading: Iterable[Event]) -> None:
         """Records, per recording round, which event types caused a load.
 
         :param number: the round, from 0
         :param recorded: the events of the round
-        :param asked: those of them that caused a load
+        :param loading: those of them that caused a load
         """
         self._recorded.update((number, event.type) for event in recorded)
-        self._loading.update((number, event.type) for event in asked)
+        self._loading.update((number, event.type) for event in loading)
 
     def worth_recording(self, number: int, events: Sequence[Event]) -> Sequence[Event]:
         """Selects the events that may cause a load in a round.

@@ -355,8 +355,8 @@ def _in_order(waits: Mapping[int, Collection[int]]) -> tuple[list[int], list[int
     """Sorts numbers topologically, and breaks cycles.
 
     :param waits: for each number, those that it waits for
-    :returns: the numbers, each after those that it waits for; and the numbers on which no other may wait any more, so
-        that this order exists
+    :returns: the numbers, each after those that it waits for; and the numbers to remove from all waits, so that this
+        order exists
     """
     order: list[int] = []
     parked: dict[int, None] = {}

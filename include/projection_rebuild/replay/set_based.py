@@ -18,7 +18,7 @@ from projection_rebuild.model.positions import Place, is_before, said
 from projection_rebuild.run.context import Context
 
 FIRST_RANGE = 50_000
-"""Events in the first transaction; its duration decides how many the next ones hold."""
+"""Events in the first transaction; the engine sizes the next ones by its duration."""
 
 FEWEST = 1_000
 """The fewest events of a transaction from whose duration the engine learns: smaller ones show only fixed costs."""

@@ -61,13 +61,13 @@ class Ownership(ReplayScope):
         for kind, values in rows.touched_values(self._partition.attribute):
             if not self._covers(rows, kind, values):
                 raise self._stray(kind)
-        asked = [*self._missed(rows), *self._looked_up(rows)]
-        if len(asked) > MOST_ASKED:
+        misses = [*self._missed(rows), *self._looked_up(rows)]
+        if len(misses) > MOST_ASKED:
             raise ShardError(
                 f"{self._label} asks for more than {MOST_ASKED:,} rows that do not exist, and whose keys do not show their partition; "
                 "replay it without shards, or make the partition a part of the key"
             )
-        return asked
+        return misses
 
     def _covers(self, rows: RowBuffer, kind: RowType, values: Iterable[Any]) -> bool:
         """Whether all of these partitions belong to events that were read."""

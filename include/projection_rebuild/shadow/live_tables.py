@@ -126,8 +126,9 @@ class Readiness:
             return error
         self._step.ledger.runs.amend(replaced_tables=replaced)
         return ChangedSince(
-            f"{error.message}. In the second case clear `verify_counts` and what follows it then, since the change has made another table of "
-            f"{', '.join(sorted(replaced))}: green is compared with this one. If somebody has put another table in its place, put the former one back instead"
+            f"{error.message}. In the second case clear `verify_counts` and what follows it, since the change has made another table of "
+            f"{', '.join(sorted(replaced))}: green is then compared with this one. If another table was put in its place, put the former one "
+            "back instead"
         )
 
     @contextmanager
@@ -206,7 +207,7 @@ def untold(step: Step, tables: Sequence[TableSet]) -> Iterator[Finding]:
     if names:
         yield Finding(
             about="live tables",
-            problem=f"{step.dialect.inspector.identity_untold} which table {', '.join(names)} is, so that it goes unnoticed if somebody puts another "
-            "table in its place before the switch",
-            remedy="see to it that nobody does",
+            problem=f"{step.dialect.inspector.identity_untold} which table {', '.join(names)} is, so the engine does not notice if another table "
+            "takes its place before the switch",
+            remedy="make sure that none does",
         )

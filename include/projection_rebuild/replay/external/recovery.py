@@ -37,7 +37,7 @@ def begin_anew(step: Step, projector: type[ExternalProjector], checkpoint: Check
 
 
 def _keep_others_out(step: Step, projector: type[ExternalProjector]) -> Checkpoint:
-    """Fences out a worker that may still live, whatever its scheduler reports; it then ends its program."""
+    """Fences out a worker that may still live, even if its scheduler counts it as dead; it then ends its program."""
     step.ledger.checkpoints.fence(projector.name())
     checkpoint = _read_checkpoint(step, projector.name())
     wait_for_programs(step, [step.context.table_set(table) for table in projector.tables()])

@@ -2,7 +2,7 @@
 
 A script without dependencies: ``python supervisor.py PATIENCE COMMAND ARGUMENT...``. PATIENCE are the seconds between
 SIGTERM and SIGKILL. Standard input is a pipe to which the caller writes nothing; end of file means that the caller has
-closed the pipe, or has died in whatever way.
+closed the pipe, or has died.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ class Pipeline:
             return
 
         def write(events: int, reached: Place) -> None:
-            asked = self.fold.scope.check(self.fold.rows)
+            misses = self.fold.scope.check(self.fold.rows)
             letters, changes = self.errors.dead_letters(reached), self.fold.changes()
-            batch = Batch(events, reached, head, self.since, changes, letters, asked)
+            batch = Batch(events, reached, head, self.since, changes, letters, misses)
             moved, seconds = self.writer.write(self.projector, batch)
             committed_in(seconds)
             self.committed(moved)
