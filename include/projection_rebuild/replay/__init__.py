@@ -1,4 +1,4 @@
-"""Turns events into rows: replays into green (whole, in shards, or of a part), and projection inside the application."""
+"""Turns events into rows: replays into green (whole, in shards, or a part), and projection inside the application."""
 
 from typing import TYPE_CHECKING
 

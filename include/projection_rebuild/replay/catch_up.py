@@ -80,8 +80,8 @@ class CatchUp:
     def miscounted(self, stored: Mapping[str, int]) -> list[str]:
         """A message for each projector that has not handled as many events as the store holds.
 
-        This finds events that no high-water mark can exclude. Their ids were assigned long before their INSERT (sequence
-        caches, hi/lo, the application's own ids), so they appear below a position that the replay had already read.
+        This finds events that no high-water mark can exclude. Their ids were assigned long before their INSERT:
+        sequence caches, hi/lo, the application's own ids. So they appear below a position that the replay has read.
 
         :param stored: how many events of each type the store holds up to :attr:`position`
         """

@@ -1,8 +1,8 @@
 """Lets handlers read tables of other projectors, without changing them.
 
 A handler reads green if the owner of the table is in the run, and blue otherwise. The rows are never older than the
-event that it handles: a replay stops where the owner's replay stands, and from verification on the owner always goes
-first. They may be newer: see ``docs/how-to/read-other-tables.md``.
+event that it handles. A replay goes no further than the owner has come, and from verification on the owner always goes
+first. The rows may be newer: see ``docs/how-to/read-other-tables.md``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds the indexes of a projector's green tables: at the end of its replay, or before handlers look rows up by them."""
+"""Builds the indexes of a projector's green tables: after its replay, or before handlers look rows up by them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def index(step: Step, projector: type[Projector], *, statistics: bool = True) ->
 
 
 def index_lookups(step: Step, projector: type[Projector]) -> None:
-    """Builds the indexes if handlers look rows up by other columns than their keys: a lookup without one scans the table."""
+    """Builds the indexes if handlers look rows up by other columns than keys; without them, each lookup scans a table."""
     if any(kind.lookups for kind in projector.kinds()):
         index(step, projector, statistics=False)

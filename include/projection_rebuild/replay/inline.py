@@ -30,8 +30,8 @@ def project_inline(connection: sa.Connection, projector: type[Projector], event:
     :param event: the event as it was appended, with its position
     :param schema: the schema of the tables; None: the connection's default schema
     :raises PoisonEvent: the event cannot be decoded or upcast
-    :raises SessionError: with a setting of the session, rows would differ from those of a rebuild
-        (docs/reference/sessions.md); checked once per connection of the driver; nothing has been written
+    :raises SessionError: a setting of the session would make rows differ from a rebuild's (docs/reference/sessions.md).
+        Checked once per connection of the driver, before anything is written
     """
     if event.type not in projector.stored_types():
         return

@@ -54,7 +54,10 @@ def collector_off() -> Iterator[None]:
 
 
 def collect() -> None:
-    """Within :func:`collector_off`: collects cycles among objects created since the last call, and scans them never again."""
+    """Within :func:`collector_off`: collects cycles among the objects created since the last call.
+
+    No later call scans the remaining ones again.
+    """
     if not gc.isenabled():
         gc.collect()
         gc.freeze()

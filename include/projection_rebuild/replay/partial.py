@@ -1,7 +1,7 @@
 """Rebuilds a part of a projector's rows: which rows and events belong to it, and its replay after the copy.
 
-The engine first copies the rows outside the part: see :mod:`projection_rebuild.replay.partial_copy`. Then it replays the
-rows of the part from their first event on.
+The engine first copies the rows outside the part: see :mod:`projection_rebuild.replay.partial_copy`. Then it replays
+the rows of the part from their first event on.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class OpenSelection(ReplayScope):
 
     :param declared: how the projector tells its rows apart
     :param keys: the aggregates or periods of the part
-    :param settled: the high-water mark after the copy: up to it only events of the part are applied, above it all events
+    :param settled: the high-water mark after the copy; up to it only the part's events are applied, above it all events
     :param only: the events to read up to ``settled``
     """
 
@@ -108,7 +108,7 @@ def _has_strays(context: Context, projector: str) -> bool:
 
 
 def _nothing_chosen(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
-    """A finding for aggregates that the store does not know, or for a time without events and rows: both are mistakes."""
+    """A finding for aggregates that the store does not know, or a time without events and rows: both are mistakes."""
     types = sorted({event_type for name in projectors for event_type in step.context.projector(name).stored_types()})
     streams = step.context.store.streams(BEGINNING, step.context.store.newest(), types, chosen_events(selection))
     if selection.aggregates is not None and (unknown := sorted(set(selection.aggregates) - streams)):

@@ -42,7 +42,7 @@ FITS = "projection_rebuild_fits"
 """Key in a connection's ``info``: how the columns of live tables convert values, for the current transaction."""
 
 OUTLINES = "projection_rebuild_outlines"
-"""Key in a connection's ``info``: the same across transactions, each with the outline of the table that it is valid for."""
+"""Key in a connection's ``info``: the same across transactions, with the table's outline for which it is valid."""
 
 
 class WriteError(RebuildError):
@@ -81,7 +81,7 @@ class GreenTables:
         self._fits: dict[RowType, Fits] = {}
 
     def fits(self, kind: RowType) -> Fits:
-        """See :class:`~projection_rebuild.rows.types.RowSource`. Green's columns do not change, so they are read once."""
+        """See :class:`~projection_rebuild.rows.types.RowSource`. Green's columns never change, so they are read once."""
         if kind not in self._fits:
             self._fits[kind] = fits_of(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
         return self._fits[kind]
@@ -432,4 +432,4 @@ def _raise_refusal(error: Exception, what: str, or_else: str = "") -> NoReturn:
 
 
 _NO_VALUES = (ArithmeticError, TypeError, ValueError)
-"""What drivers and value conversions raise for values that they cannot send: a number that is too large, invalid Unicode."""
+"""Raised by drivers and conversions for values that they cannot send: too large a number, invalid Unicode, an object."""

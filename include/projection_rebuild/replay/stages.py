@@ -1,7 +1,7 @@
 """Replays projectors in stages: a rebuild over several nights, each projector only within the windows of its stage.
 
-The end of a window stops a replay as a stop of its worker does. The replay commits the folded events, and goes on at its
-checkpoint in the next window. Only a program that would have to begin anew finishes its call first.
+The end of a window stops a replay as a stop of its worker does. The replay commits the folded events, and goes on at
+its checkpoint in the next window. Only a program that would have to begin anew finishes its call first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from projection_rebuild.run.step import open_step
 from projection_rebuild.traffic.low_traffic import closing, next_opening
 
 DONE = "stages"
-"""The key of the note that records which projectors :func:`replay_stages` has replayed: checkpoint tokens by projector."""
+"""The key of the note that records what :func:`replay_stages` has replayed: checkpoint tokens by projector."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ def utc_now() -> datetime:
 def replay_in_stage(
     context: Context, name: str, stopped: Callable[[], bool], now: Callable[[], datetime] = utc_now
 ) -> ReplayResult | Closed:
-    """Replays a projector as :func:`~projection_rebuild.replay.projector_replay.replay` does, while a window of its stage is open.
+    """Replays a projector while a window of its stage is open.
 
-    It replays at any time if the projector has no stage, the stage has no windows, or the run must not wait
+    It replays as :func:`~projection_rebuild.replay.projector_replay.replay` does.
+    It does so at any time if the projector has no stage, the stage has no windows, or the run must not wait
     (``replay_now``).
 
     :param name: the projector's

@@ -91,7 +91,7 @@ def shard_unit(step: Step, projector: type[Projector], checkpoint: Checkpoint, s
     """Creates the replay of one shard.
 
     :param checkpoint: the shard's
-    :raises ProjectorError: the projector has only SQL; a shard needs handlers, which show the rows that an event changes
+    :raises ProjectorError: the projector has only SQL; a shard needs handlers, which show the rows of an event
     """
     _is_replayed_by_sql(step.context, projector, handlers_tell=True)
     return HandlerReplay(step.context, projector, checkpoint, step.connection, scope=shard)

@@ -1,7 +1,7 @@
 """Checks that the live tables, and the objects that depend on them, are still those that green was created like.
 
 A new table under the name of a dropped or renamed one looks the same by name. So the run records each live table's
-identity when it creates green, and the cutover compares it. The cutover also refuses what the plan refuses: it runs the
+identity when it creates green, and the cutover compares it. The cutover also refuses what the plan refuses. It runs the
 same checks before writers wait, and compares a fingerprint of the dependent objects while the tables are locked.
 """
 
@@ -86,7 +86,7 @@ MISSING = 3
 
 
 class Readiness:
-    """Checks whether the tables can be swapped as they are: before writers wait, and again while the tables are locked."""
+    """Checks whether the tables can be swapped as they are: before writers wait, and again under the tables' locks."""
 
     def __init__(self, step: Step, tables: Sequence[TableSet]) -> None:
         self._step = step

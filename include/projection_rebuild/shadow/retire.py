@@ -119,7 +119,9 @@ def _drop(step: Step, retired: Retired) -> None:
 
 
 def when_free(context: Context, tables: Sequence[str], action: Callable[[], None]) -> None:
-    """Repeats an action on tables until it gets their locks; each attempt waits briefly, so that no reader queues behind it.
+    """Repeats an action on tables until it gets their locks.
+
+    Each attempt waits briefly, so that no reader queues behind it.
 
     :param tables: their names, for the message
     :param action: one attempt, which limits its lock wait itself

@@ -113,7 +113,7 @@ def failed(projector: type[ExternalProjector], upto: int, what: str) -> ProgramF
 
 def _values(context: Context, projector: type[ExternalProjector], after: Place, upto: int) -> dict[str, str]:
     """The values that the engine fills into the command and sets in the environment, by name."""
-    # The store holds nothing below its first event, so the number before that event's position can stand for the beginning.
+    # For a program that knows no beginning: the store holds nothing up to the number before its first position.
     first = context.store.first() if after is None else after + 1
     begin = upto if first is None else first
     return {

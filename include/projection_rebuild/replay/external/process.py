@@ -58,7 +58,7 @@ class Process:
         """Whether the program has ended and :meth:`line` has returned all of its lines."""
         if self._process.poll() is None:
             return False
-        # Its last lines may still be in the pipe. The wait is short: a process that inherited the pipe may keep it open.
+        # Its last lines may still be in the pipe. The wait is short, since a child process may keep the pipe open.
         self._reader.join(2)
         return self._lines.empty()
 

@@ -1,4 +1,4 @@
-"""Recovers from an interrupted call of a program: fences out the other worker, and lets the program restart or go on."""
+"""Recovers from an interrupted call of a program: fences out the other worker; then the program restarts or goes on."""
 
 from __future__ import annotations
 

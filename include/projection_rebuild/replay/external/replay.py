@@ -1,4 +1,4 @@
-"""Replays a projector that is a program: calls it for a range of positions, checks its result, and moves the checkpoint.
+"""Replays a projector that is a program: calls it for a range of positions, checks the call, moves the checkpoint.
 
 The ledger records a call from before its start until its end is known. So an interrupted call never counts as done.
 """
@@ -150,7 +150,7 @@ class ExternalReplay:
                 raise Interrupted(f"{self.projector.name()} was stopped, and its program ended; a retry goes on")
 
     def is_done(self, seconds: float, progress: Callable[[Checkpoint], None] = lambda _: None) -> bool:
-        """Reads the program's output for some time; when the program has ended, checks the call and moves the checkpoint.
+        """Reads the program's output for some time; if the program has ended, checks the call and moves the checkpoint.
 
         :param seconds: the time
         :returns: whether no call is running any more

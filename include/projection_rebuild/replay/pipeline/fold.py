@@ -105,7 +105,7 @@ class Fold:
         self.wants_indexes = self.scope.makes_indexes
 
     def committed(self, position: Place) -> None:
-        """Takes note that the changes are committed up to a position; discards the rows if they take too much memory."""
+        """Takes note that the changes are committed up to a position; discards rows that take too much memory."""
         self.rows.settle()
         self.scope.begin()
         if not self._budget.memory_is_full(len(self.rows)):

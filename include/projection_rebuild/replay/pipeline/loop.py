@@ -41,7 +41,7 @@ class ReplayLoop:
 
         :raises Interrupted: the worker has to stop; the folded events are committed
         :raises PoisonEvent: an event cannot be projected; everything before it is committed
-        :raises WriteError: the database refuses rows; the message names the event, and everything before it is committed
+        :raises WriteError: the database refuses rows; the message names the event; everything before it is committed
         """
         try:
             self._replay_whole(head)
