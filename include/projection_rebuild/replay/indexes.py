@@ -25,6 +25,6 @@ def index(step: Step, projector: type[Projector], *, statistics: bool = True) ->
 
 
 def index_lookups(step: Step, projector: type[Projector]) -> None:
-    """Builds the indexes if handlers look rows up by other columns than keys; without them, each lookup scans a table."""
+    """Builds the indexes if handlers look rows up by columns other than keys: without them, a lookup scans the table."""
     if any(kind.lookups for kind in projector.kinds()):
         index(step, projector, statistics=False)

@@ -81,7 +81,7 @@ class GreenTables:
         self._fits: dict[RowType, Fits] = {}
 
     def fits(self, kind: RowType) -> Fits:
-        """See :class:`~projection_rebuild.rows.types.RowSource`. Green's columns never change, so they are read once."""
+        """See :class:`~projection_rebuild.rows.types.RowSource`. Green's columns never change, so read them once."""
         if kind not in self._fits:
             self._fits[kind] = fits_of(kind, self._dialect.shapes(self._connection, self._schema, self._name_of(kind.table)))
         return self._fits[kind]
@@ -432,4 +432,4 @@ def _raise_refusal(error: Exception, what: str, or_else: str = "") -> NoReturn:
 
 
 _NO_VALUES = (ArithmeticError, TypeError, ValueError)
-"""Raised by drivers and conversions for values that they cannot send: too large a number, invalid Unicode, an object."""
+"""Raised by drivers and conversions for values that they cannot send: too large numbers, invalid Unicode, objects."""
