@@ -38,14 +38,14 @@ class PostgresTablesApart(PostgresBase, TablesApart):
         with target_schema.made_apart(execute, preparing):
             with Catalog.of(connection) as catalog:
                 target_schema.refuse_touched(catalog)
-                found = {each.blue: target_schema.read(catalog, each, statements) for each in tables}
-                definitions = {name: each.as_text() for name, each in found.items() if each}
+                schemas = {table.blue: target_schema.read(catalog, table, statements) for table in tables}
+                definitions = {name: parsed.as_text() for name, parsed in schemas.items() if parsed}
                 formed = [
-                    replace(each, target_schema=TargetSchema(definitions[each.blue])) if each.blue in definitions else each
-                    for each in tables
+                    replace(table, target_schema=TargetSchema(definitions[table.blue])) if table.blue in definitions else table
+                    for table in tables
                 ]
                 dependents = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
-                unchanged = {each.blue for each in formed if each.target_schema and target_schema.unchanged(catalog, each)}
+                unchanged = {table.blue for table in formed if table.target_schema and target_schema.unchanged(catalog, table)}
                 refusals = list(dependents.refusals())
             # The live tables are the ones that are meant without a schema again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
@@ -70,7 +70,7 @@ def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator
     :param blue: the live table
     :param schema: where it is made
     """
-    made, clauses = full_name(schema, blue.name), []
+    new_table, clauses = full_name(schema, blue.name), []
     for column in catalog.columns(blue.oid):
         counter = None
         if column.default is not None and not column.generated and "nextval(" in column.default:
@@ -82,12 +82,12 @@ def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator
         if check.kind == "c":
             clauses.append(f"CONSTRAINT {ident(check.name)} {check.definition.removesuffix(' NOT VALID')}")
     # Its rows are gone with it, also after a crash of the server.
-    yield f"CREATE UNLOGGED TABLE {made} ({', '.join(clauses)})"
+    yield f"CREATE UNLOGGED TABLE {new_table} ({', '.join(clauses)})"
     for index in catalog.indexes(blue.oid):
         if index.constraint:
-            yield f"ALTER TABLE {made} ADD CONSTRAINT {ident(index.name)} {index.constraint}"
+            yield f"ALTER TABLE {new_table} ADD CONSTRAINT {ident(index.name)} {index.constraint}"
         elif index.unique:
-            yield f"CREATE UNIQUE INDEX {ident(index.name)} ON {made} USING {index.definition}"
+            yield f"CREATE UNIQUE INDEX {ident(index.name)} ON {new_table} USING {index.definition}"
 
 
 def _clause(column: Column, counter: str | None) -> str:

@@ -85,7 +85,7 @@ class PostgresBase(LockWaits):
 
     def _set(self, connection: sa.Connection, settings: Mapping[str, str], *, local: bool) -> None:
         parts = ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings))
-        self._execute(connection, f"SELECT {parts}", *(value for each in settings.items() for value in (*each, local)))
+        self._execute(connection, f"SELECT {parts}", *(value for setting in settings.items() for value in (*setting, local)))
 
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
         # The server's default, 4 MB, is meant for many small queries at a time.
@@ -122,12 +122,12 @@ class PostgresBase(LockWaits):
         self._execute(connection, ";\n".join(statements))
 
     def _oid(self, connection: sa.Connection, schema: str | None, table: str) -> int | None:
-        found: int | None = self._execute(connection, _FIND, schema, table).scalar()
-        return found
+        oid: int | None = self._execute(connection, _FIND, schema, table).scalar()
+        return oid
 
 
 def _at_once(error: BaseException | None) -> bool:
     """Whether two have changed one row of the catalogs: the server has no code of its own for that."""
     cause = getattr(error, "orig", None)
-    said = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
+    message = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return getattr(cause, "sqlstate", None) == "XX000" and message in ("tuple concurrently updated", "tuple concurrently deleted")

@@ -40,14 +40,14 @@ def literal(text: str) -> str:
 def replaced(definition: str, old: str, new: str) -> str:
     """``definition`` with ``old`` replaced where it is SQL, and left alone within quotes."""
     pattern = re.compile(f"({re.escape(old)})" + r"""|"(?:[^"]|"")*"|'(?:[^']|'')*'""")
-    return pattern.sub(lambda found: new if found.group(1) else found.group(0), definition)
+    return pattern.sub(lambda match: new if match.group(1) else match.group(0), definition)
 
 
 def block(*statements: str) -> str:
     """Statements as one, done as a whole or not at all; settings made with SET LOCAL end with it."""
     return (
         "DO $projection_rebuild$ BEGIN "
-        + " ".join(f"EXECUTE {literal(each)};" for each in statements)
+        + " ".join(f"EXECUTE {literal(statement)};" for statement in statements)
         + " END $projection_rebuild$"
     )
 
@@ -455,8 +455,8 @@ class Catalog:
 
     def find(self, schema: str | None, name: str) -> Relation | None:
         """The relation of a name."""
-        found = self.rows(_RELATION + " WHERE n.nspname = %s AND c.relname = %s", schema, name)
-        return next(iter(_records(Relation, found)), None)
+        rows = self.rows(_RELATION + " WHERE n.nspname = %s AND c.relname = %s", schema, name)
+        return next(iter(_records(Relation, rows)), None)
 
     def relation(self, oid: int) -> Relation:
         """The relation of an OID."""

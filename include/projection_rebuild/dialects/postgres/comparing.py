@@ -33,10 +33,10 @@ class PostgresComparing(PostgresRowStore, Comparing):
     def make_temporary(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
     ) -> list[str]:
-        made, like = self.temporary(schema, name), self.qualified(schema, table)
+        temporary, like = self.temporary(schema, name), self.qualified(schema, table)
         return [
             f"CREATE TEMPORARY TABLE {self.quote(name)} AS SELECT 0::bigint AS projection_rebuild_row, {self._list(columns)} FROM {like} WITH NO DATA",
-            f"CREATE UNIQUE INDEX ON {made} (projection_rebuild_row)",
+            f"CREATE UNIQUE INDEX ON {temporary} (projection_rebuild_row)",
         ]
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:

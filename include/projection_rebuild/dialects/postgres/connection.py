@@ -269,15 +269,15 @@ class OwnSessions:
         with ExitStack() as held:
             for _ in range(SPARE):
                 try:
-                    found = held.enter_context(self._another())
-                    pid, left = found.ask(
+                    spare = held.enter_context(self._another())
+                    pid, left = spare.ask(
                         "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('projection_rebuild.left', true)", SHORT
                     )
                 except _NoAnswer:
                     return None
                 if left == token:
                     with suppress(_Failed, _NoAnswer):
-                        found.ask("RESET projection_rebuild.left")
+                        spare.ask("RESET projection_rebuild.left")
                     return Refusal(
                         "the pooler hands a session on with the settings of its last user",
                         "Set server_reset_query = DISCARD ALL (PgBouncer). " + DIRECT,

@@ -27,12 +27,12 @@ def dumped(connection: sa.Connection) -> dict[str, str]:
 
     :raises ProofFailed: there is no pg_dump, or it does not work with this server
     """
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for entry in _ENTRY.split(_pg_dump(connection))[1:]:
-        told = (_OWN_OPTION.sub("", line) if " SET (" in line else line for line in entry.splitlines())
-        heading, *lines = [line for line in told if not _NOISE.match(line) and not line.endswith(_NO_OPTION)]
-        found[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
-    return found
+        entry_lines = (_OWN_OPTION.sub("", line) if " SET (" in line else line for line in entry.splitlines())
+        heading, *lines = [line for line in entry_lines if not _NOISE.match(line) and not line.endswith(_NO_OPTION)]
+        entries[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
+    return entries
 
 
 def _pg_dump(connection: sa.Connection) -> str:
@@ -58,6 +58,11 @@ def _pg_dump(connection: sa.Connection) -> str:
 
 def _environment(info: psycopg.ConnectionInfo) -> dict[str, str]:
     """How the program connects: as this connection was made, to the server that has answered, with all settings of TLS."""
-    said = info.get_parameters() | {"host": info.host, "port": str(info.port), "dbname": info.dbname, "password": info.password}
-    variables = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
-    return {variables[name]: value for name, value in said.items() if name in variables and value}
+    parameters = info.get_parameters() | {
+        "host": info.host,
+        "port": str(info.port),
+        "dbname": info.dbname,
+        "password": info.password,
+    }
+    variables = {option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
+    return {variables[name]: value for name, value in parameters.items() if name in variables and value}

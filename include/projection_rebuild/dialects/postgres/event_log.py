@@ -49,7 +49,7 @@ class PostgresEventLog(PostgresBase, EventLog):
                      FROM {self.qualified(schema, table)}"""
         with self.connect() as connection:
             highest, horizon = self._execute(connection, head).one()
-            appending = {each for each, _ in self._appending(connection, schema, table)}
+            appending = {transaction for transaction, _ in self._appending(connection, schema, table)}
             deadline = time.monotonic() + patience.total_seconds()
             while not self._appends_ended(connection, schema, table, horizon, appending):
                 if time.monotonic() > deadline:
@@ -107,5 +107,5 @@ class PostgresEventLog(PostgresBase, EventLog):
                     connection.invalidate()
 
     def hands_out_ahead(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> str | None:
-        found = self._execute(connection, _AHEAD, self._oid(connection, schema, table), column).scalar()
-        return None if found is None else str(found)
+        sequence = self._execute(connection, _AHEAD, self._oid(connection, schema, table), column).scalar()
+        return None if sequence is None else str(sequence)

@@ -80,13 +80,13 @@ class PostgresInspector(PostgresBase, Inspector):
     """See :class:`Inspector`."""
 
     def default_schema(self, connection: sa.Connection) -> str | None:
-        found = self._execute(connection, "SELECT pg_catalog.current_schema()").scalar()
-        return None if found is None else str(found)
+        schema = self._execute(connection, "SELECT pg_catalog.current_schema()").scalar()
+        return None if schema is None else str(schema)
 
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         query = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s"
-        found = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
-        return None if found is None else _RELATIONS.get(found, "relation that holds no rows")
+        kind = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
+        return None if kind is None else _RELATIONS.get(kind, "relation that holds no rows")
 
     def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
         # SQLAlchemy's reflection warns of each type that it does not know.
@@ -96,12 +96,12 @@ class PostgresInspector(PostgresBase, Inspector):
         return [name for (name,) in self._execute(connection, query, self._oid(connection, schema, table))]
 
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
-        found = self._execute(connection, _COLUMN_TYPES, self._oid(connection, schema, table))
-        return {each.name: ColumnType(each.type, _kind(each), each.compares_bytes, each.nullable) for each in found}
+        columns = self._execute(connection, _COLUMN_TYPES, self._oid(connection, schema, table))
+        return {column.name: ColumnType(column.type, _kind(column), column.compares_bytes, column.nullable) for column in columns}
 
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
-        found = self._execute(connection, _SHAPES, self.qualified(schema, table))
-        return {each.name: _shape(each) for each in found}
+        columns = self._execute(connection, _SHAPES, self.qualified(schema, table))
+        return {column.name: _shape(column) for column in columns}
 
     def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
         # The driver prepares what is often executed, and the server refuses a prepared SELECT * once columns have changed.
@@ -113,11 +113,11 @@ class PostgresInspector(PostgresBase, Inspector):
             driver.prepare_threshold = threshold
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
-        found = self._execute(
+        estimate = self._execute(
             connection, "SELECT reltuples FROM pg_catalog.pg_class WHERE oid = %s", self._oid(connection, schema, table)
         ).scalar()
         # -1: never analyzed. Then the pages are few or the table is new, and a count is what is left.
-        return int(found) if found is not None and found >= 0 else self.row_count(connection, schema, table)
+        return int(estimate) if estimate is not None and estimate >= 0 else self.row_count(connection, schema, table)
 
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._execute(connection, _SIZE, schema, table).scalar_one())
@@ -126,8 +126,8 @@ class PostgresInspector(PostgresBase, Inspector):
         # The server counts what is written while it is written; what ANALYZE found is left where those counts were reset.
         query = """SELECT coalesce(nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0))::bigint,
                    pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s"""
-        found = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
-        return None if found is None else TableSize(int(found[0]), int(found[1]))
+        size = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
+        return None if size is None else TableSize(int(size[0]), int(size[1]))
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)
@@ -135,22 +135,22 @@ class PostgresInspector(PostgresBase, Inspector):
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
         # One question: writers may be waiting.
-        found = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
-        return {table: found.get(table) for table in tables}
+        oids = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
+        return {table: oids.get(table) for table in tables}
 
 
 def _shape(column: Any) -> Shape:
     holds, typmod = _HOLDS.get(column.base, Holds.OTHER), column.typmod
-    made = Shape(holds, nullable=column.nullable, alike=column.alike, rounds_from=2000, drops_offsets=holds is Holds.MOMENT)
+    shape = Shape(holds, nullable=column.nullable, alike=column.alike, rounds_from=2000, drops_offsets=holds is Holds.MOMENT)
     if typmod < 0:
-        return made
+        return shape
     if holds is Holds.DECIMAL:
         # Eleven bits with a sign.
         scale = (((typmod - 4) & 0x7FF) ^ 1024) - 1024
-        return replace(made, precision=(typmod - 4) >> 16 & 0xFFFF, scale=scale)
+        return replace(shape, precision=(typmod - 4) >> 16 & 0xFFFF, scale=scale)
     if holds in (Holds.MOMENT, Holds.ZONED):
-        return replace(made, digits=typmod)
-    return replace(made, length=typmod - 4) if holds in (Holds.TEXT, Holds.PADDED) else made
+        return replace(shape, digits=typmod)
+    return replace(shape, length=typmod - 4) if holds in (Holds.TEXT, Holds.PADDED) else shape
 
 
 def _kind(column: Any) -> ColumnKind:

@@ -21,7 +21,7 @@ class PostgresPartialCopy(PostgresBase, PartialCopy):
         # Rows that are replayed get ids that none of the copied ones has.
         with Catalog.of(connection) as catalog:
             blue = catalog.find(table.schema, table.blue)
-            counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
+            counting = [counted_on(sequence) for sequence in catalog.sequences(blue.oid) if sequence.identity] if blue else []
         for statement in counting:
             self._execute(connection, statement)
 

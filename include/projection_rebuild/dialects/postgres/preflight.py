@@ -71,7 +71,7 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
     def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
         longest = milliseconds(LONGEST_LOCK_WAIT)
-        blues = [each.blue for each in run_tables.tables]
+        blues = [table.blue for table in run_tables.tables]
         return [
             *of_server(query, longest),
             *ours.findings(query),
@@ -83,10 +83,10 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
     def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
         """Whether event triggers let us do what a rebuild does: it is done to a table of our own, and taken back."""
         query = partial(self._execute, connection)
-        found = ours.event_triggers(query)
-        if not found or not query(ours.MAY_CREATE, schema).scalar():
+        triggers = ours.event_triggers(query)
+        if not triggers or not query(ours.MAY_CREATE, schema).scalar():
             return
-        about, tried = f"event trigger {', '.join(found)}", ""
+        about, tried = f"event trigger {', '.join(triggers)}", ""
         self._execute(connection, self.begin)
         try:
             for tried in ours.trial(self.quote(schema or "")):

@@ -71,14 +71,14 @@ class PostgresRowStore(PostgresBase, RowStore):
             return
         statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN"
         driver: Any = connection.connection.driver_connection
-        for some in slices(bound(kind, rows, self.binds)):
-            text = as_text(some, _FORMATS)
+        for batch in slices(bound(kind, rows, self.binds)):
+            text = as_text(batch, _FORMATS)
             with driver.cursor() as cursor, cursor.copy(statement) as copy:
                 if text is not None:
                     copy.write(text)
                     continue
                 # Types that only the driver knows how to write.
-                for row in some:
+                for row in batch:
                     copy.write_row(row)
 
     def _select(
@@ -102,12 +102,12 @@ class PostgresRowStore(PostgresBase, RowStore):
         names = ", ".join(f"k{at}" for at in range(len(columns)))
         statement = f"SELECT {listed} FROM unnest({arrays}) AS k({names}) JOIN {self.qualified(schema, table)} t ON {match}"
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):
-            some = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
-            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *some)])
+            arrays_of_keys = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
+            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *arrays_of_keys)])
 
     def _array_types(self, connection: sa.Connection, schema: str | None, table: str) -> Mapping[str, str]:
         """Types of arrays of a table's columns, without their length: a value that is cut would be found."""
         query = """SELECT a.attname, pg_catalog.format_type(a.atttypid, -1) || '[]' FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
-        found = self._execute(connection, query, self.qualified(schema, table))
-        return {name: str(kind) for name, kind in found}
+        columns = self._execute(connection, query, self.qualified(schema, table))
+        return {name: str(kind) for name, kind in columns}

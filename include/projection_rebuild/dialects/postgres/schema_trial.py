@@ -35,13 +35,13 @@ class DependentsTrial:
         self._switch = switch
         self._schema = schema
         self._views = views
-        self._formed = [each for each in switch.moved if each.names.target_schema]
-        self._apart = {each.blue.oid: each.blue for each in self._formed}
+        self._formed = [moved for moved in switch.moved if moved.names.target_schema]
+        self._apart = {moved.blue.oid: moved.blue for moved in self._formed}
         # Read before anything is tried, which the catalogs would tell as well.
-        self._over = [each for each in switch.all_views if each.relation.persistence != "t"]
+        self._over = [view for view in switch.all_views if view.relation.persistence != "t"]
         self._elsewhere = [
-            *((each.name, each.relation, each.definition) for each in switch.rules_elsewhere),
-            *((each.name, each.relation, switch.created(each)) for each in switch.policies_elsewhere),
+            *((rule.name, rule.relation, rule.definition) for rule in switch.rules_elsewhere),
+            *((policy.name, policy.relation, switch.created(policy)) for policy in switch.policies_elsewhere),
         ]
         self._children = [key for key in catalog.foreign_keys([*self._apart]) if key.child_oid not in self._apart]
         self.anew: dict[str, str] = {}
@@ -55,7 +55,7 @@ class DependentsTrial:
         yield from self._of_children()
 
     def _of_views(self) -> Iterator[Finding]:
-        known = {self._named(each.relation) for each in self._over}
+        known = {self._named(view.relation) for view in self._over}
         for name in sorted(self._views.keys() - known):
             yield refusal("structure.views", f"there is no view {name} over these tables", "correct its name")
         for view in self._over:
@@ -63,14 +63,14 @@ class DependentsTrial:
 
     def _of_view(self, view: View) -> Iterator[Finding]:
         name = self._named(view.relation)
-        made = full_name(PLACE, view.relation.name)
+        copy = full_name(PLACE, view.relation.name)
         columns = ", ".join(map(ident, view.columns))
         given = self._views.get(name)
         # What a user writes is read as in a session of ours, what the server writes has every name in full.
         self._execute(
             f"SET LOCAL search_path = {search_path(self._catalog, self._schema)}" if given else "SET LOCAL search_path = ''"
         )
-        problem = self._problem(f"CREATE VIEW {made} ({columns}) AS {given or self._there(view.definition)}")
+        problem = self._problem(f"CREATE VIEW {copy} ({columns}) AS {given or self._there(view.definition)}")
         self._execute("SET LOCAL search_path = ''")
         problem = problem or self._changed(view)
         if problem:
@@ -81,18 +81,18 @@ class DependentsTrial:
             )
             return
         if given:
-            (made_view,) = self._catalog.rows("SELECT rtrim(pg_catalog.pg_get_viewdef(%s::pg_catalog.regclass), '; ')", made)
+            (made_view,) = self._catalog.rows("SELECT rtrim(pg_catalog.pg_get_viewdef(%s::pg_catalog.regclass), '; ')", copy)
             self.anew[name] = _outside_texts(rf"(?<![\w.\"]){PLACE}(?=\.)", ident(self._schema or ""), str(made_view[0]))
         if view.relation.kind == MATERIALIZED_VIEW:
             self._apart[view.relation.oid] = view.relation
 
     def _changed(self, view: View) -> str | None:
         """What forbids to replace a view: its columns, in which a new query may add some at the end."""
-        made = self._catalog.find(PLACE, view.relation.name)
-        if made is None:
+        copy = self._catalog.find(PLACE, view.relation.name)
+        if copy is None:
             return None
         before, after = (
-            [(c.name, c.type, c.collation) for c in self._catalog.columns(oid)] for oid in (view.relation.oid, made.oid)
+            [(c.name, c.type, c.collation) for c in self._catalog.columns(oid)] for oid in (view.relation.oid, copy.oid)
         )
         if view.relation.kind == MATERIALIZED_VIEW and len(before) != len(after):
             return "it would have other columns"
@@ -141,9 +141,9 @@ class DependentsTrial:
 
     def _there(self, statement: str) -> str:
         """A statement that speaks of the tables that are made apart, instead of the live ones."""
-        for each in self._apart.values():
-            name = r"\.".join(map(_spelled, (each.schema, each.name)))
-            statement = _outside_texts(rf"(?<![\w.\"]){name}(?![\w\"])", full_name(PLACE, each.name), statement)
+        for relation in self._apart.values():
+            name = r"\.".join(map(_spelled, (relation.schema, relation.name)))
+            statement = _outside_texts(rf"(?<![\w.\"]){name}(?![\w\"])", full_name(PLACE, relation.name), statement)
         return statement
 
     def _problem(self, statement: str) -> str | None:
@@ -168,4 +168,4 @@ def _spelled(name: str) -> str:
 
 def _outside_texts(pattern: str, new: str, statement: str) -> str:
     either = re.compile(rf"({pattern})|'(?:[^']|'')*'")
-    return either.sub(lambda found: new if found[1] else found[0], statement)
+    return either.sub(lambda match: new if match[1] else match[0], statement)

@@ -105,27 +105,29 @@ def statement(version: tuple[int, ...]) -> tuple[str, list[str]]:
     """
     parts: list[str] = []
     values: list[str] = []
-    for each in SETTINGS:
-        if each.restricted:
+    for setting in SETTINGS:
+        if setting.restricted:
             if version >= RIGHTS_SINCE:
                 parts.append(_MAKE_IF_ALLOWED)
-                values += [each.name, each.value, each.name, each.name, each.value]
-        elif each.since:
+                values += [setting.name, setting.value, setting.name, setting.name, setting.value]
+        elif setting.since:
             # Minor versions of several major ones have it: so the server is asked.
             parts.append(_MAKE_IF_THERE)
-            values += [each.name, each.name, each.value]
+            values += [setting.name, setting.name, setting.value]
         else:
             parts.append(_MAKE)
-            values += [each.name, each.value]
+            values += [setting.name, setting.value]
     return "SELECT " + ", ".join(parts), values
 
 
 def findings(query: Query) -> Iterator[Finding]:
     """Settings that we could not make, and what else acts on our statements without being asked."""
-    restricted = [each for each in SETTINGS if each.restricted]
+    restricted = [setting for setting in SETTINGS if setting.restricted]
     rows = ", ".join(["(%s, %s)"] * len(restricted))
-    for name, value in query(_OTHERS.format(rows=rows), *(word for each in restricted for word in (each.name, each.value))):
-        wanted, why = next((each.value, each.why) for each in restricted if each.name == name)
+    for name, value in query(
+        _OTHERS.format(rows=rows), *(word for setting in restricted for word in (setting.name, setting.value))
+    ):
+        wanted, why = next((setting.value, setting.why) for setting in restricted if setting.name == name)
         yield Finding(
             about=name,
             problem=f"it is {value} in our sessions, and we may not change it: {why}",
@@ -182,9 +184,9 @@ def live_values(reported: Callable[[str], str | None]) -> dict[str, str]:
 
     :param reported: what the server has last told the driver of a setting
     """
-    found = {name: reported(name) or "" for name in LIVE}
+    values = {name: reported(name) or "" for name in LIVE}
     # What belongs to DateStyle besides is the order of day and month, which stays.
-    return {name: value for name, value in found.items() if value.partition(",")[0] != LIVE[name]}
+    return {name: value for name, value in values.items() if value.partition(",")[0] != LIVE[name]}
 
 
 def live_problems(reported: Callable[[str], str | None], float_digits: int) -> Iterator[str]:
@@ -200,7 +202,7 @@ def live_problems(reported: Callable[[str], str | None], float_digits: int) -> I
 
 
 def _live_problem(name: str, value: str, wanted: str) -> str:
-    why = next(each.why for each in SETTINGS if each.name == name)
+    why = next(setting.why for setting in SETTINGS if setting.name == name)
     return (
         f"project_live: {name} is {value} in this session, where a rebuild has {wanted}: {why}. Nothing has been written for this event; "
         f"connect with {name} = {wanted}"

@@ -44,8 +44,8 @@ class PostgresShadow(PostgresBase, ShadowTables):
 
     def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
         with Catalog.of(connection) as catalog:
-            found = catalog.find(table.schema, name)
-            return list(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
+            relation = catalog.find(table.schema, name)
+            return list(dropping(catalog, relation) if relation else Switch(catalog, [table]).planned_drop(name))
 
     @contextmanager
     def _clone(self, connection: sa.Connection, table: TableSet) -> Iterator[Clone]:

@@ -73,4 +73,4 @@ class PostgresSwapStatements(SwapStatements):
 
     def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return [each for table in tables for each in limits.left_on(catalog, catalog.find(table.schema, table.old))]
+            return [finding for table in tables for finding in limits.left_on(catalog, catalog.find(table.schema, table.old))]

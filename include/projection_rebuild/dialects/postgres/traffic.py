@@ -23,8 +23,8 @@ class PostgresTraffic(PostgresBase, TrafficProbe):
     def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
         query = """SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_catalog.pg_stat_all_tables
                    WHERE schemaname = %s AND relname = ANY(%s)"""
-        found = self._execute(connection, query, tables[0].schema, [each.blue for each in tables]).scalar_one()
-        return None if found is None else int(found)
+        reads = self._execute(connection, query, tables[0].schema, [table.blue for table in tables]).scalar_one()
+        return None if reads is None else int(reads)
 
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
         query = """SELECT coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - min(a.xact_start)), 0)
@@ -34,7 +34,7 @@ class PostgresTraffic(PostgresBase, TrafficProbe):
                    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
                    WHERE l.locktype = 'relation' AND n.nspname = %s AND c.relname = ANY(%s) AND a.pid <> pg_catalog.pg_backend_pid()
                    AND a.datname = pg_catalog.current_database() AND a.application_name <> %s"""
-        names = [each.blue for each in tables]
+        names = [table.blue for table in tables]
         return float(self._execute(connection, query, tables[0].schema, names, ours.APPLICATION_NAME).scalar_one())
 
     def replica_lag(self, connection: sa.Connection) -> float | None:

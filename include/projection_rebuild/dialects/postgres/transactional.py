@@ -49,7 +49,7 @@ class TransactionalCutover(CutoverInTransaction):
             # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all
             # of them.
             limit = milliseconds(policy.timeout)
-            bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
+            bounded = [statement for lock in others for statement in (_LEFT.format(limit=limit), lock)]
             locks = [longest_silence(policy.longest), first, *bounded, f"SET lock_timeout = {limit}"]
             self._dialect.run(connection, ";\n".join(locks))
             yield HeldByLocks(self._dialect, connection, tables)
@@ -82,6 +82,6 @@ def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
         "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
         f"interval '{limit} milliseconds' THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END IF; END $projection_rebuild$"
     )
-    looked = [each for at in range(0, len(statements), _AT_ONCE) for each in [look, *statements[at : at + _AT_ONCE]]]
+    looked = [statement for at in range(0, len(statements), _AT_ONCE) for statement in [look, *statements[at : at + _AT_ONCE]]]
     # Not the COMMIT: nobody would know what has become of it.
     return [f"SET LOCAL statement_timeout = {limit}", *looked, look, "SET LOCAL statement_timeout = 0"]

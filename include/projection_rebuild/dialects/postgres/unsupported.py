@@ -182,11 +182,11 @@ Why = tuple[str, str]
 
 def refusals(catalog: Catalog, switch: Switch) -> list[Finding]:
     """Why these tables cannot be switched so that nothing is lost."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for moved in switch.moved:
-        found += [refusal(moved.names.blue, *why) for why in _about(catalog, moved, switch)]
-    found += _others(catalog, switch)
-    return list(dict.fromkeys(found))
+        findings += [refusal(moved.names.blue, *why) for why in _about(catalog, moved, switch)]
+    findings += _others(catalog, switch)
+    return list(dict.fromkeys(findings))
 
 
 def left_on(catalog: Catalog, old: Relation | None) -> Iterator[str]:
@@ -232,8 +232,8 @@ def _others(catalog: Catalog, switch: Switch) -> Iterator[Finding]:
         if relation.kind == PARTITIONED:
             problem = "it is partitioned, and its foreign key cannot be moved to another table"
             yield refusal(relation.name, problem, "drop the key")
-    speaking = {catalog.named(each.relation) for each in switch.rules_elsewhere}
-    speaking |= {catalog.named(each.relation) for each in switch.policies_elsewhere}
+    speaking = {catalog.named(rule.relation) for rule in switch.rules_elsewhere}
+    speaking |= {catalog.named(policy.relation) for policy in switch.policies_elsewhere}
     for relation in children | speaking:
         yield from (refusal(relation.name, *why) for why in _not_ours(catalog, relation))
     for name in dict.fromkeys(key.parent for key in switch.border_keys):
@@ -257,24 +257,26 @@ def _not_ours(catalog: Catalog, relation: Relation) -> Iterator[Why]:
 
 def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
     """Names that green's and old's objects need, and that something else has."""
-    ours = [catalog.find(moved.names.schema, name) for name in (moved.names.green, moved.names.old)]
-    doubles = {each.oid for each in ours if each is not None and each.kind in (TABLE, MATERIALIZED_VIEW)}
+    own_relations = [catalog.find(moved.names.schema, name) for name in (moved.names.green, moved.names.old)]
+    own_oids = {
+        relation.oid for relation in own_relations if relation is not None and relation.kind in (TABLE, MATERIALIZED_VIEW)
+    }
     oid = moved.blue.oid
-    named = [(moved.names.schema, each.name) for each in catalog.indexes(oid)]
-    named += [(each.schema, each.name) for each in catalog.statistics(oid)]
-    named += [(each.schema, each.name) for each in catalog.sequences(oid) if each.identity]
+    named = [(moved.names.schema, index.name) for index in catalog.indexes(oid)]
+    named += [(statistics.schema, statistics.name) for statistics in catalog.statistics(oid)]
+    named += [(sequence.schema, sequence.name) for sequence in catalog.sequences(oid) if sequence.identity]
     if structure := parsed_schema(moved.names):
-        new = [(moved.names.schema, each.name) for each in structure.indexes]
-        new += [(each.schema, each.name) for each in structure.statistics]
-        new += [(each.schema, each.name) for each in structure.sequences]
+        new = [(moved.names.schema, index.name) for index in structure.indexes]
+        new += [(statistics.schema, statistics.name) for statistics in structure.statistics]
+        new += [(sequence.schema, sequence.name) for sequence in structure.sequences]
         for schema, name in new:
             if any(on != oid for _, on in catalog.rows(_TAKEN, schema, name, schema, name)):
                 yield f"the new structure needs the name {name}, and something else has it", "give another name"
-        named += [each for each in new if each not in named]
+        named += [name for name in new if name not in named]
     for schema, name in named:
         for needed in (green_name(name), old_name(name)):
             for _, on in catalog.rows(_TAKEN, schema, needed, schema, needed):
-                if on not in doubles:
+                if on not in own_oids:
                     problem = f"the name {needed} is needed for the double of {name}, and something else has it"
                     yield problem, "rename or drop that"
     if moved.blue.kind == MATERIALIZED_VIEW:
@@ -284,6 +286,6 @@ def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
 def _foreign_doubles(catalog: Catalog, moved: Moved) -> Iterator[Why]:
     """Relations in place of a materialized view's doubles that are not materialized views over doubles."""
     for name in (moved.names.green, moved.names.old):
-        found = catalog.find(moved.names.schema, name)
-        if found is not None and found.kind != MATERIALIZED_VIEW:
+        relation = catalog.find(moved.names.schema, name)
+        if relation is not None and relation.kind != MATERIALIZED_VIEW:
             yield f"the name {name} is needed for its double, and something else has it", "rename or drop that"
