@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from projection_rebuild.model.findings import Finding
 from projection_rebuild.planning.checks.input import PreflightInput
 from projection_rebuild.planning.preflight import preflight
+from projection_rebuild.run.step import open_step
 from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.databases import execute, of_mariadb
@@ -20,8 +21,8 @@ def findings_of(engine: sa.Engine, options: RunOptions | None = None, **changes:
     """The findings of a plan."""
     made, options = rebuild(engine, **changes), options or RunOptions()
     context = made._context
-    with context.dialect.connect() as connection:
-        findings = preflight(PreflightInput(context, connection, options, options.part(context.spec.zone)))
+    with open_step(context) as step:
+        findings = preflight(PreflightInput(step, options, options.part(context.spec.zone)))
     made.close()
     return findings
 
