@@ -1,4 +1,4 @@
-"""Comparing columns and texts as PostgreSQL stores them."""
+"""Compares columns and texts as PostgreSQL stores them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PostgresComparing(PostgresRowStore, Comparing):
     """See :class:`Comparing`."""
 
     def differs(self, left: str, right: str) -> str:
-        # As text: json and some other types know no equality.
+        # As text: json and some other types have no equality operator.
         return f"{left}::text IS DISTINCT FROM {right}::text"
 
     def same(self, left: str, right: str) -> str:

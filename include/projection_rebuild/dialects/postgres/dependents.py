@@ -1,4 +1,4 @@
-"""What hangs on a table of PostgreSQL: what goes on as it was, by name, for people to read, and what a rebuild refuses."""
+"""Dependent objects on PostgreSQL: the names of those that a rebuild carries over, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PostgresDependents(PostgresBase, DependentObjects):
 
 
 def dependents_of(catalog: Catalog, switch: Switch) -> Iterator[Dependents]:
-    """What the tables of a switch have, and the materialized views over them."""
+    """The dependent objects of the tables of a swap, and of the materialized views over them."""
     for moved in switch.moved:
         yield from _of(catalog, moved.blue)
 
@@ -69,8 +69,8 @@ def _of(catalog: Catalog, blue: Relation) -> Iterator[Dependents]:
                 *(index.name for index in catalog.indexes(oid) if index.constraint),
                 *(constraint.name for constraint in catalog.constraints(oid)),
             ],
-            "foreign keys": [f"{key.name} to {key.parent}{_waits(key)}" for key in keys if key.child_oid == oid],
-            "foreign keys of others": [f"{key.name} of {key.child}{_waits(key)}" for key in keys if key.child_oid != oid],
+            "foreign keys": [f"{key.name} to {key.parent}{_deferrable(key)}" for key in keys if key.child_oid == oid],
+            "foreign keys of others": [f"{key.name} of {key.child}{_deferrable(key)}" for key in keys if key.child_oid != oid],
             "statistics": [statistics.name for statistics in catalog.statistics(oid)],
             "triggers": [trigger.name for trigger in catalog.triggers(oid)],
             "rules": [rule.name for rule in catalog.rules(oid)],
@@ -110,7 +110,7 @@ def _options(blue: Relation) -> Iterator[str]:
     yield from (words for words, flag in flags.items() if flag)
 
 
-def _waits(key: ForeignKey) -> str:
+def _deferrable(key: ForeignKey) -> str:
     return " (deferrable)" if " DEFERRABLE" in key.definition else ""
 
 

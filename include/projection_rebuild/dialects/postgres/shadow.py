@@ -1,4 +1,4 @@
-"""Making green like blue on PostgreSQL: what ``LIKE`` copies, and all that it leaves out. Plain SQL, nothing is executed."""
+"""Builds the statements that make green like blue on PostgreSQL: what ``LIKE`` copies, and all that it leaves out. Executes none."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Record = TypeVar("Record")
 
 
 def green_name(name: str) -> str:
-    """What an index, sequence or statistics object is called as long as it belongs to green."""
+    """The name of an index, sequence or statistics object while it belongs to green."""
     return derived(name, GREEN_SUFFIX, MAX_IDENTIFIER)
 
 
 class Clone:
-    """Statements that make one green relation like its blue one.
+    """The statements that make one green relation like its blue one.
 
-    :param blue: a table or a materialized view, as it stands
+    :param blue: the live table or materialized view
     """
 
     def __init__(self, catalog: Catalog, names: TableSet, blue: Relation) -> None:
@@ -48,7 +48,7 @@ class Clone:
     # Tables -----------------------------------------------------------------------------------------------------
 
     def create(self) -> Iterator[str]:
-        """An empty table with all but secondary indexes, foreign keys, and what is moved to it within the switch."""
+        """Creates an empty green, without secondary indexes, foreign keys, and the objects that the swap moves."""
         blue = self._blue
         if self._structure:
             yield from self._create_anew(self._structure)
@@ -57,7 +57,7 @@ class Clone:
             f"CREATE {'UNLOGGED ' if blue.persistence == 'u' else ''}TABLE {self._green} (LIKE {blue.full_name} INCLUDING ALL "
             f"EXCLUDING COMMENTS EXCLUDING IDENTITY EXCLUDING INDEXES EXCLUDING STATISTICS){self.storage()}"
         )
-        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+        yield from self._revoke_default_privileges("TABLE", self._green, self._catalog.user)
         yield f"ALTER TABLE {self._green} OWNER TO {ident(blue.owner)}"
         yield from self._unvalidated_checks()
         yield from self._identities()
@@ -66,16 +66,17 @@ class Clone:
         yield from self._comments()
         yield from self._grants("TABLE", self._green, blue.oid)
         yield from self._row_security()
-        # Unique ones from the start: rows are found by them, and a duplicate shows where it arises.
+        # Unique indexes from the start: lookups use them, and a duplicate fails at the event that causes it.
         yield from self._new_indexes(lambda index: index.unique)
         if blue.replica_identity in "fn":
             yield f"ALTER TABLE {self._green} REPLICA IDENTITY {'FULL' if blue.replica_identity == 'f' else 'NOTHING'}"
 
     def _create_anew(self, structure: ParsedSchema) -> Iterator[str]:
-        """A table of another structure, with what that does not speak of: owner, privileges, row security, replica identity."""
+        """Creates a green of another structure. It gets from blue what the structure does not declare: owner, privileges, row
+        security, replica identity."""
         blue = self._blue
         yield creating(self._catalog, self._names, structure, green_name)
-        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+        yield from self._revoke_default_privileges("TABLE", self._green, self._catalog.user)
         yield f"ALTER TABLE {self._green} OWNER TO {ident(blue.owner)}"
         owners = {statistics.name: statistics.owner for statistics in self._catalog.statistics(blue.oid)}
         for statistics in structure.statistics:
@@ -84,7 +85,7 @@ class Clone:
         live = {sequence.name: sequence for sequence in self._catalog.sequences(blue.oid)}
         for sequence in structure.sequences:
             green_sequence = full_name(sequence.schema, green_name(sequence.name))
-            yield from self._revoke_leaks("SEQUENCE", green_sequence, blue.owner)
+            yield from self._revoke_default_privileges("SEQUENCE", green_sequence, blue.owner)
             if sequence.name in live:
                 yield from self._grants("SEQUENCE", green_sequence, live[sequence.name].oid)
         yield from self._grants("TABLE", self._green, blue.oid)
@@ -107,9 +108,9 @@ class Clone:
             + (f" TABLESPACE {ident(blue.tablespace)}" if blue.tablespace else "")
         )
 
-    def dress(self) -> Iterator[str]:
-        """What makes a new materialized view like its blue one: owner, columns, statistics, comments, grants and indexes."""
-        yield from self._revoke_leaks("TABLE", self._green, self._catalog.user)
+    def complete_view(self) -> Iterator[str]:
+        """Makes a new materialized view like its blue one: owner, columns, statistics, comments, grants and indexes."""
+        yield from self._revoke_default_privileges("TABLE", self._green, self._catalog.user)
         yield f"ALTER MATERIALIZED VIEW {self._green} OWNER TO {ident(self._blue.owner)}"
         yield from self._columns()
         yield from self._statistics()
@@ -118,7 +119,7 @@ class Clone:
         yield from self._new_indexes(lambda _: True)
 
     def _unvalidated_checks(self) -> Iterator[str]:
-        # LIKE makes them valid, since a new table is empty.
+        # LIKE copies them as valid, since a new table is empty.
         for check in self._catalog.constraints(self._blue.oid):
             if not check.validated and check.definition.endswith(" NOT VALID"):
                 yield (
@@ -136,7 +137,7 @@ class Clone:
             )
             if sequence.persistence != self._blue.persistence:
                 yield f"ALTER SEQUENCE {green_sequence} SET {'UNLOGGED' if sequence.persistence == 'u' else 'LOGGED'}"
-            yield from self._revoke_leaks("SEQUENCE", green_sequence, self._blue.owner)
+            yield from self._revoke_default_privileges("SEQUENCE", green_sequence, self._blue.owner)
             yield from self._grants("SEQUENCE", green_sequence, sequence.oid)
             if sequence.comment:
                 yield f"COMMENT ON SEQUENCE {green_sequence} IS {literal(sequence.comment)}"
@@ -171,11 +172,11 @@ class Clone:
             if check.comment:
                 yield f"COMMENT ON CONSTRAINT {ident(check.name)} ON {self._green} IS {literal(check.comment)}"
 
-    def _revoke_leaks(self, what: str, new_object: str, maker: str) -> Iterator[str]:
-        """Default privileges are for what is new in the application's eyes."""
-        leaks = self._catalog.leaks(maker, self._names.schema, _DEFAULTS_OF[what])
-        if leaks:
-            yield f"REVOKE ALL ON {what} {new_object} FROM {', '.join(_grantee(grantee) for grantee in leaks)}"
+    def _revoke_default_privileges(self, what: str, new_object: str, maker: str) -> Iterator[str]:
+        """Revokes default privileges, which are meant for new tables of the application."""
+        grantees = self._catalog.default_grantees(maker, self._names.schema, _DEFAULTS_OF[what])
+        if grantees:
+            yield f"REVOKE ALL ON {what} {new_object} FROM {', '.join(_grantee(grantee) for grantee in grantees)}"
             yield f"GRANT ALL ON {what} {new_object} TO {ident(maker)}"
 
     def _grants(self, what: str, new_object: str, oid: int) -> Iterator[str]:
@@ -186,7 +187,7 @@ class Clone:
             yield f"REVOKE ALL ON {what} {new_object} FROM {ident(owner)}"
         else:
             grants = [grant for grant in grants if grant.grantee != owner or grant.column is not None]
-        # Who may pass a privilege on has to have it first.
+        # The owner's grants first: another grantor needs its own privilege before it can grant it.
         for grant in sorted(grants, key=lambda grant: grant.grantor != owner):
             privilege = f"{grant.privilege} ({ident(grant.column)})" if grant.column else grant.privilege
             passed_on = " WITH GRANT OPTION" if grant.grantable and grant.grantee != owner else ""
@@ -194,7 +195,7 @@ class Clone:
             yield statement if grant.grantor == owner else block(f"SET LOCAL ROLE {ident(grant.grantor)}", statement)
 
     def _granted(self, oid: int) -> list[Grant]:
-        """The privileges that green can have, too: those on a column that is gone go with it."""
+        """Blue's privileges that green can have: without those on columns that green lacks."""
         kept_columns = self._structure.columns if self._structure else ()
         return [
             grant
@@ -211,13 +212,13 @@ class Clone:
     # Indexes ----------------------------------------------------------------------------------------------------
 
     def indexes(self) -> Iterator[str]:
-        """The indexes of blue, under names of green's, and what is set on them, as far as green lacks it; without those that blue lacks."""
+        """Creates the indexes that green lacks, with their properties, and drops those that blue does not have."""
         green = self._catalog.find(self._names.schema, self._names.green)
         existing = {index.name: index for index in self._catalog.indexes(green.oid)} if green else {}
         indexes = self._structure.indexes if self._structure else self._catalog.indexes(self._blue.oid)
-        wanted = {green_name(index.name): _made_of(index) for index in indexes}
-        for name in [index.name for index in existing.values() if wanted.get(index.name) != _made_of(index)]:
-            # Those of constraints are no plain indexes; that they differ is told.
+        wanted = {green_name(index.name): _definition_of(index) for index in indexes}
+        for name in [index.name for index in existing.values() if wanted.get(index.name) != _definition_of(index)]:
+            # A constraint's index cannot be dropped alone; differences reports it.
             if not existing[name].constraint:
                 del existing[name]
                 yield f"DROP INDEX {full_name(self._names.schema, name)}"
@@ -228,7 +229,7 @@ class Clone:
             yield from self._set_on(index, green_index or replace(index, **_BARE))
 
     def _new_indexes(self, is_wanted: Callable[[Index], bool]) -> Iterator[str]:
-        """For a relation that is made anew, whatever has its name now."""
+        """Creates indexes for a green that the same statements create, whatever has its name now."""
         for index in filter(is_wanted, self._catalog.indexes(self._blue.oid)):
             yield self._index(index)
             yield from self._set_on(index, replace(index, **_BARE))
@@ -239,14 +240,14 @@ class Clone:
             statement = f"ALTER TABLE {self._green} ADD CONSTRAINT {name} {index.constraint}"
         else:
             statement = f"CREATE {'UNIQUE ' if index.unique else ''}INDEX {name} ON {self._green} USING {index.definition}"
-        # Their definitions have no place for it.
+        # The definitions have no clause for the tablespace.
         return block(f"SET LOCAL default_tablespace = {literal(index.tablespace)}", statement) if index.tablespace else statement
 
     def _set_on(self, index: Index, green_index: Index) -> Iterator[str]:
         name = ident(green_name(index.name))
         full = full_name(self._names.schema, green_name(index.name))
         if index.constraint and index.options and index.options != green_index.options:
-            # A constraint's definition does not tell them.
+            # A constraint's definition does not include them.
             yield f"ALTER INDEX {full} SET ({', '.join(map(_option, index.options))})"
         for number, target in index.statistics:
             if (number, target) not in green_index.statistics:
@@ -263,9 +264,9 @@ class Clone:
     # Foreign keys -----------------------------------------------------------------------------------------------
 
     def foreign_keys(self, run: Sequence[TableSet]) -> Iterator[str]:
-        """The foreign keys to tables of the run that green has not, or that were never checked.
+        """Adds the foreign keys to tables of the run that green lacks, and validates them.
 
-        Those from and to other tables are moved within the switch: on green they would hold the application back.
+        The swap moves the keys from and to other tables, since on green they would block the application.
         """
         green = self._catalog.find(self._names.schema, self._names.green)
         keys = self._catalog.foreign_keys([green.oid]) if green else []
@@ -278,10 +279,10 @@ class Clone:
     # Comparing --------------------------------------------------------------------------------------------------
 
     def differences(self, green: Relation, run: Sequence[TableSet]) -> list[str]:
-        """What green lacks or has too much, compared with blue as it is now."""
+        """The names of objects that differ between green and the present blue."""
         blue, catalog = self._blue, self._catalog
         if self._structure:
-            # Green is another one on purpose; all that it takes over from blue by then are the privileges.
+            # Green differs on purpose; by then it has taken over only the privileges from blue.
             return [f"privilege {name}" for name in _names(set(self._granted(blue.oid)) ^ set(catalog.grants(green.oid)))]
         as_green = replace(blue, oid=green.oid, name=green.name, populated=green.populated)
         differences = [] if as_green == green else ["the table's own settings"]
@@ -300,7 +301,7 @@ class Clone:
         return differences
 
     def _keys(self, table: Relation, run: Sequence[TableSet]) -> list[tuple[str, str, bool, str | None]]:
-        """The foreign keys to tables of the run, with the live names of those."""
+        """The foreign keys to tables of the run, with live names for the parents."""
         live = {name: table.blue for table in run for name in (table.blue, table.green)}
         return [
             (key.name, key.pointing_to(live[key.parent_name]), key.validated, key.comment)
@@ -309,7 +310,7 @@ class Clone:
         ]
 
     def _foreign_key(self, key: ForeignKey, parent: TableSet, green_key: ForeignKey | None) -> Iterator[str]:
-        # In two steps: the first is done at once, the second lets others write.
+        # In two steps: the first takes only a moment, the second does not block writers.
         name = ident(key.name)
         if green_key is None:
             definition = key.pointing_to(full_name(parent.schema, parent.green)).removesuffix(" NOT VALID")
@@ -326,7 +327,7 @@ def _set_of(run: Sequence[TableSet], key: ForeignKey) -> TableSet | None:
 
 
 _DEFAULTS_OF = {"TABLE": "r", "SEQUENCE": "S"}
-# What an index has when it has just been made.
+# The properties of a new index.
 _BARE: dict[str, Any] = {
     "options": (),
     "statistics": (),
@@ -337,12 +338,12 @@ _BARE: dict[str, Any] = {
 }
 
 
-def _made_of(index: Index) -> tuple[str | None, str, bool]:
+def _definition_of(index: Index) -> tuple[str | None, str, bool]:
     return index.constraint, index.definition, index.unique
 
 
 def _renamed(record: Record) -> Record:
-    """The record of an object of blue's, as green's would be."""
+    """The record of blue's object with the name of green's."""
     renamed: Record = replace(record, name=green_name(record.name))  # type: ignore[type-var, attr-defined]
     return renamed
 
@@ -358,7 +359,7 @@ def _identities(
 
 
 def _names(records: Iterable[Any]) -> list[str]:
-    """The names of records, of whatever kind."""
+    """The names of records of any kind."""
     firsts = [record[0] if isinstance(record, tuple) else record for record in records]
     return sorted({str(getattr(record, "name", None) or getattr(record, "privilege", record)) for record in firsts})
 
@@ -375,7 +376,7 @@ def _column_changes(column: Column) -> Iterator[str]:
 
 
 def _stored(column: Column) -> Iterator[str]:
-    """What LIKE copies to a table's columns."""
+    """Column settings that LIKE copies for a table; a materialized view needs them one by one."""
     if column.storage:
         yield f"SET STORAGE {_STORAGE[column.storage]}"
     if column.compression:

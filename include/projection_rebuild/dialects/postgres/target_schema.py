@@ -1,4 +1,4 @@
-"""Another structure on PostgreSQL: made in a schema of its own, within a transaction, to be looked at and to become green from there."""
+"""A target schema on PostgreSQL: trial tables in a schema of their own, within a transaction, to read their structure or make them green."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from projection_rebuild.errors import PlanError
 from projection_rebuild.model.names import TableSet
 
 PLACE = "projection_rebuild_structure"
-"""The schema that holds the tables for a moment; it is gone with its transaction."""
+"""The schema of the trial tables. It exists only within its transaction."""
 
 ELSEWHERE = PLACE + "_"
-"""Begins the names of the schemas that hold, for that moment, what stands for the parents in other schemas."""
+"""The prefix of further trial schemas, with stand-ins for parents in other schemas."""
 
 _NAME = r'"(?:[^"]|"")++"|[a-z_]\w*+'
 _REFERENCES = re.compile(rf"\bREFERENCES\s+({_NAME})(?!\s*\.)", re.IGNORECASE)
-# Or a text, or a comment.
+# The pattern also matches texts and comments, so that a REFERENCES within one is skipped.
 _REFERENCES_ELSEWHERE = re.compile(
     rf"""'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/|\bREFERENCES\s+(?P<schema>{_NAME})\s*\.\s*(?P<table>{_NAME})""",
     re.IGNORECASE | re.DOTALL,
 )
 
-# A foreign key's parent is locked by SHARE ROW EXCLUSIVE, and is not changed by it.
+# Without SHARE ROW EXCLUSIVE, the lock on a foreign key's parent: the key does not change the parent.
 _TOUCHED = """
 SELECT DISTINCT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_locks l
   JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -59,12 +59,12 @@ SELECT k.conrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint k
 
 @dataclass(frozen=True)
 class ParsedSchema:
-    """What a target schema of PostgreSQL's holds: how the table is made, and what hangs on it, under live names.
+    """A target schema on PostgreSQL: the statements that create the table, and its objects under live names.
 
-    :param statements: what makes it, and other tables with it
-    :param parents: the live tables that it refers to
-    :param sequences: those that its columns own; of a serial column that keeps the live one's sequence, none
-    :param kept: serial columns that go on with the sequence of the live table, with its schema and name
+    :param statements: the DDL that creates it, and perhaps other tables with it
+    :param parents: the live tables that its foreign keys refer to
+    :param sequences: the sequences of its columns, without those in ``kept``
+    :param kept: (column, schema, sequence) of the serial columns that continue with the live table's sequence
     """
 
     statements: tuple[str, ...]
@@ -77,13 +77,13 @@ class ParsedSchema:
     kept: tuple[tuple[str, str, str], ...]
 
     def as_text(self) -> str:
-        """For the plan."""
+        """The text form, which the plan stores."""
         return json.dumps(asdict(self))
 
     @classmethod
     @cache
     def of(cls, text: str) -> ParsedSchema:
-        """From the plan."""
+        """Reads the text form."""
         values = _tuples(json.loads(text))
         kinds: dict[str, Any] = {
             "indexes": Index,
@@ -106,18 +106,18 @@ def _tuples(value: Any) -> Any:
 
 
 def parsed_schema(names: TableSet) -> ParsedSchema | None:
-    """The structure that a table of the run is given; None: it keeps that of blue."""
+    """The structure that a table of the run gets; None if it keeps blue's."""
     return ParsedSchema.of(names.target_schema.definition) if names.target_schema else None
 
 
-# Looking --------------------------------------------------------------------------------------------------------
+# Reading --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def made_apart(execute: Callable[[str], Any], statements: Sequence[str]) -> Iterator[None]:
-    """Executes statements in a transaction that is always rolled back.
+def rolled_back(execute: Callable[[str], Any], statements: Sequence[str]) -> Iterator[None]:
+    """Executes statements in a transaction, and rolls it back at the end of the context.
 
-    :param execute: executes one as it stands
+    :param execute: executes a statement unchanged
     """
     execute("BEGIN")
     try:
@@ -129,7 +129,7 @@ def made_apart(execute: Callable[[str], Any], statements: Sequence[str]) -> Iter
 
 
 def preparing(catalog: Catalog, schema: str | None, statements: Sequence[str]) -> list[str]:
-    """What goes before and with the statements, so that they mean tables of their own."""
+    """The statements with those that must precede them, so that they create trial tables and touch no live ones."""
     parents_beside = _parents_elsewhere(catalog, statements)
     return [
         "SET LOCAL lock_timeout = 500",
@@ -143,25 +143,25 @@ def preparing(catalog: Catalog, schema: str | None, statements: Sequence[str]) -
 
 
 def refuse_touched(catalog: Catalog) -> None:
-    """Looks at what the statements have locked and made beside the tables apart; all of it is rolled back.
+    """Checks what the statements locked and created outside the trial schemas. The transaction rolls it back.
 
-    :raises PlanError: they change something that is live, and would do so in earnest when green is made
+    :raises PlanError: they change a live object, and would really change it when they create green
     """
     if touched := [name for (name,) in catalog.rows(_TOUCHED, PLACE, ELSEWHERE, PLACE, ELSEWHERE)]:
         raise PlanError(
-            f"structure.ddl: it changes {', '.join(touched)}, which is none of its own tables; let it make each table that it speaks of, under "
-            "its live name and without a schema"
+            f"structure.ddl: it changes {', '.join(touched)}, which is not one of its own tables; let it create each table that it names, "
+            "under the live name and without a schema"
         )
 
 
 def search_path(catalog: Catalog, schema: str | None) -> str:
-    """Where statements find tables that are made apart, and then what is live."""
+    """The search_path that finds trial tables first, and then live ones."""
     path = catalog.session_path
     return ", ".join([PLACE, *([ident(schema)] if schema else []), *([path] if path else [])])
 
 
 def _parents_elsewhere(catalog: Catalog, statements: Sequence[str]) -> list[tuple[str, str]]:
-    """Live tables that foreign keys name with their schema, as far as we may make a table like them."""
+    """The live tables that foreign keys name with a schema, as (schema, name), if the engine's role may copy their structure."""
     named = {
         (_plain(match["schema"]), _plain(match["table"]))
         for statement in statements
@@ -183,7 +183,7 @@ def _schemas_elsewhere(parents_beside: list[tuple[str, str]]) -> list[str]:
 
 
 def _referring(statement: str, parents_beside: list[tuple[str, str]]) -> str:
-    """A statement whose foreign keys to tables of other schemas point to those that stand for them."""
+    """The statement with stand-ins as parents of foreign keys to tables in other schemas."""
 
     def stand_in(match: re.Match[str]) -> str:
         if not match["schema"] or (_plain(match["schema"]), _plain(match["table"])) not in parents_beside:
@@ -194,12 +194,12 @@ def _referring(statement: str, parents_beside: list[tuple[str, str]]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name as the server takes it."""
+    """A name without quotes, as the server stores it."""
     return name[1:-1].replace('""', '"') if name[0] == '"' else name.lower()
 
 
 def parents(catalog: Catalog, schema: str | None, statements: Sequence[str]) -> list[str]:
-    """Live tables that foreign keys name without a schema; they get stand-ins, so that nobody's table is locked."""
+    """The live tables that foreign keys name without a schema. They get stand-ins, so that no live table is locked."""
     named = {match[1] for statement in statements for match in _REFERENCES.finditer(statement)}
     names = sorted({_plain(parent) for parent in named})
     creating_statements = [statement for statement in statements if re.match(r"CREATE\b.*?\bTABLE\b", statement, re.IGNORECASE)]
@@ -220,7 +220,7 @@ def _stub(place: str, schema: str | None, name: str) -> str:
 
 
 def read(catalog: Catalog, names: TableSet, statements: Sequence[str]) -> ParsedSchema | None:
-    """The structure of a table that has been made apart; None: there is none of its name."""
+    """The structure of a trial table; None if the statements created no table of this name."""
     table = catalog.find(PLACE, names.blue)
     if table is None:
         return None
@@ -253,15 +253,15 @@ def read(catalog: Catalog, names: TableSet, statements: Sequence[str]) -> Parsed
 
 
 def unchanged(catalog: Catalog, names: TableSet) -> bool:
-    """Whether a table that is made apart is like the live one, in all that a structure speaks of."""
+    """Whether a trial table equals the live one in everything that a structure declares."""
     table, blue = catalog.find(PLACE, names.blue), catalog.find(names.schema, names.blue)
     if table is None or blue is None:
         return False
-    return _told(catalog, table, PLACE) == _told(catalog, blue, names.schema or "")
+    return _declared(catalog, table, PLACE) == _declared(catalog, blue, names.schema or "")
 
 
-def _told(catalog: Catalog, table: Relation, schema: str) -> list[Any]:
-    """All that a structure speaks of, without OIDs, owners and the schema that the table is in."""
+def _declared(catalog: Catalog, table: Relation, schema: str) -> list[Any]:
+    """Everything that a structure declares, without OIDs, owners and the table's schema."""
 
     def here(text: str | None) -> str:
         return re.sub(rf'(?<![\w."])(?:{re.escape(schema)}|{re.escape(ident(schema))})\.', "", text or "")
@@ -290,7 +290,7 @@ def _told(catalog: Catalog, table: Relation, schema: str) -> list[Any]:
 
 
 def _live(key: ForeignKey, schema: str) -> ForeignKey:
-    """A foreign key of a table that is made apart, as that of the live one."""
+    """The foreign key of a trial table, with live names."""
     parent_schema = schema if key.parent_schema == PLACE else key.parent_schema.removeprefix(ELSEWHERE)
     parent = full_name(parent_schema, key.parent_name)
     return replace(
@@ -305,11 +305,14 @@ def _live(key: ForeignKey, schema: str) -> ForeignKey:
     )
 
 
-# Making green ---------------------------------------------------------------------------------------------------
+# Creating green -------------------------------------------------------------------------------------------------
 
 
 def creating(catalog: Catalog, names: TableSet, structure: ParsedSchema, green_name: Callable[[str], str]) -> str:
-    """One statement that makes the tables apart, and takes this one out of there, under the names of green's."""
+    """One statement that creates the trial tables, and moves this one beside blue, under the names of green.
+
+    :param green_name: gives the name of green's object for a live name
+    """
     here = full_name(PLACE, names.blue)
     steps = preparing(catalog, names.schema, structure.statements)
     steps.append("SET LOCAL search_path = ''")
@@ -322,7 +325,7 @@ def creating(catalog: Catalog, names: TableSet, structure: ParsedSchema, green_n
         steps.append(f"DROP SEQUENCE {full_name(PLACE, name)}")
     for index in structure.indexes:
         name = full_name(PLACE, index.name)
-        # As with any green table, these are built when it is filled.
+        # As with any green table, secondary indexes are built after the replay.
         late = not index.unique and not index.constraint
         steps.append(f"DROP INDEX {name}" if late else f"ALTER INDEX {name} RENAME TO {ident(green_name(index.name))}")
     for statistics in structure.statistics:

@@ -65,7 +65,7 @@ def file_apart(name: str) -> Iterator[sa.Engine]:
     :raises TablesBusy: another process still uses the file of this name
     """
     path = Path(tempfile.gettempdir()) / f"{name}.db"
-    with _held(path.with_suffix(".lock")):
+    with _locked(path.with_suffix(".lock")):
         engine = sa.create_engine(f"sqlite:///file:{quote(str(path))}?uri=true", hide_parameters=True)
         # Without fsync: if this process dies, the file is worthless anyway.
         sa.event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF"))
@@ -78,7 +78,7 @@ def file_apart(name: str) -> Iterator[sa.Engine]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Locks a file for one process at a time. The operating system frees the lock when the process ends, also after a crash."""
 
     def locked() -> bool:

@@ -191,12 +191,12 @@ class Switch:
         queries = dict(view for table in self._tables if table.target_schema for view in table.target_schema.views)
         views = [self._view(name, query) for name, query in queries.items()]
         lives = [self._schema.table(table.blue).name for table in self._tables]
-        return [*counters, *self._passed(renamed, [*map(_to_the_end, triggers), *views]), *map(self._glance, lives)]
+        return [*counters, *self._edits(renamed, [*map(_to_the_end, triggers), *views]), *map(self._reading, lives)]
 
     def take_back(self) -> list[str]:
         """The statements that make old green again."""
         renamed = [entry for table in self._tables for entry in self._returned(table)]
-        return [*self._passed(renamed, []), *(self._glance(table.green) for table in self._tables)]
+        return [*self._edits(renamed, []), *(self._reading(table.green) for table in self._tables)]
 
     def _counter(self, table: TableSet) -> list[str]:
         """Statements that let green's AUTOINCREMENT continue from blue's."""
@@ -251,7 +251,7 @@ class Switch:
             new_name = indexes[index.name]
             yield _Renamed(index.name, new_name, to, text.with_index_names(index.sql, self._quote(new_name), self._quote(to)))
 
-    def _passed(self, renamed: Sequence[_Renamed], besides: Sequence[str]) -> list[str]:
+    def _edits(self, renamed: Sequence[_Renamed], besides: Sequence[str]) -> list[str]:
         """The edit of the schema, as sqlite.org/lang_altertable.html describes it for changes that leave the content alone.
 
         :param renamed: the tables and indexes with their new names
@@ -280,8 +280,8 @@ class Switch:
                 f"WHERE {_is_renamed('tbl')}"
                 for table in self._schema.statistics()
             ),
-            _checked(f"becomes NOT IN (SELECT name FROM sqlite_master WHERE type IN {_KINDS})"),
-            _checked(f"of_table IN (SELECT tbl_name FROM sqlite_master WHERE type IN {_KINDS} AND {_IS_ANOTHER})"),
+            _rolled_back_if(f"becomes NOT IN (SELECT name FROM sqlite_master WHERE type IN {_KINDS})"),
+            _rolled_back_if(f"of_table IN (SELECT tbl_name FROM sqlite_master WHERE type IN {_KINDS} AND {_IS_ANOTHER})"),
             f"DROP TABLE temp.{_NAMES}",
         ]
 
@@ -289,7 +289,7 @@ class Switch:
         sql = f"CREATE VIEW {self._quote(name)} AS {query}"
         return f"UPDATE sqlite_master SET sql = {literal(sql)} WHERE type = 'view' AND name = {literal(name)}"
 
-    def _glance(self, table: str) -> str:
+    def _reading(self, table: str) -> str:
         """Makes SQLite read the schema again, so that a mistake in it is an error while the transaction can still roll back."""
         return f"SELECT 1 FROM {self._quote(table)} LIMIT 0"
 
@@ -334,7 +334,7 @@ _KINDS = "('table', 'index')"
 _IS_ANOTHER = f"name NOT IN (SELECT becomes FROM temp.{_NAMES})"
 
 
-def _checked(mistake: str) -> str:
+def _rolled_back_if(mistake: str) -> str:
     """A statement that rolls the transaction back if an object did not get its name, or a table has an index that is not listed.
 
     A shell goes on after an error, for example where SQLite forbids edits of the schema. After this rollback its COMMIT has no effect.

@@ -67,7 +67,7 @@ def _triggers(
             if problem:
                 yield _refused(trigger.name, trigger.tbl_name, problem)
                 continue
-        for firing in _firing(copy, trigger.tbl_name):
+        for firing in _firing_statements(copy, trigger.tbl_name):
             problem = _problem(copy, f"EXPLAIN {firing}")
             if problem and _problem(live, f"EXPLAIN {firing}") is None:
                 yield _refused(trigger.name, trigger.tbl_name, problem)
@@ -82,7 +82,7 @@ def _refused(trigger: str, table: str, problem: str) -> Finding:
     )
 
 
-def _firing(copy: sa.Connection, table: str) -> Iterator[str]:
+def _firing_statements(copy: sa.Connection, table: str) -> Iterator[str]:
     columns = [column.name for column in copy.exec_driver_sql(f"PRAGMA table_info({_quoted(table)})")]
     yield f"INSERT INTO {_quoted(table)} DEFAULT VALUES"
     yield f"DELETE FROM {_quoted(table)}"
