@@ -15,7 +15,7 @@ from projection_rebuild.rows.types import Changes, Key, R, RowSource, RowType, V
 
 
 class _TableState:
-    """The known rows of one table, and the values that they had when a handler first touched them since the last settle.
+    """The known rows of one table, and the values that they had at the first touch since the last settle.
 
     If the table was empty, all its rows are new until the settle. They need no earlier values, so `before` is `rows`.
     """
@@ -89,12 +89,13 @@ class MissLog:
 
 
 class RowBuffer:
-    """Rows in memory over a source. It is the engine's unit of work; without a source it is a test double of a read model.
+    """Rows in memory over a source: the engine's unit of work. Without a source it is a test double of a read model.
 
     :param source: loads unknown rows; None: a row that the buffer does not have does not exist
     :param complete: True if the caller knows that the source is empty, so that the buffer need not look anything up
     :param classes: the row classes that handlers may use; None: any
-    :param misses: collects the keys that handlers did not find, and their lookups; None: the buffer does not record them
+    :param misses: collects the keys that handlers did not find, and their lookups; None: the buffer does not record
+        them
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class RowBuffer:
     # These methods run for each event. They repeat their common code, because a call would cost time.
 
     def add(self, row: object) -> None:
-        """See :meth:`Rows.add`. If the buffer does not know of a duplicate, the key of the database table refuses it."""
+        """See :meth:`Rows.add`. If the buffer does not know of a duplicate, the table's own key refuses it."""
         table = self._tables.get(row.__class__) or self._table(type(row))
         table.fits.fit_key(row)
         key, rows = table.kind.key_of(row), table.rows
@@ -168,7 +169,8 @@ class RowBuffer:
         if row is None:
             key = table.fits.key(key)
             if self._source is not None and self._is_unknown(table, key):
-                # Insert before the first look: two live writers that both looked for a missing row first would deadlock.
+                # Insert before the first look: two live writers that both looked for a missing row first would
+                # deadlock.
                 offered = table.kind.made_of(key, defaults)
                 table.fits.fit_key(offered)
                 table.fits.fit(offered)
@@ -195,7 +197,7 @@ class RowBuffer:
             table.drop(key if key in table.rows else table.fits.key(key))
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
-        """See :meth:`Rows.where`. Returns rows in the order of their keys, so that a replay gives the same result each time.
+        """See :meth:`Rows.where`. Returns rows in the order of their keys, so that each replay gives the same result.
 
         :raises RowError: the caller names not exactly one column, or one that ``lookups`` does not declare
         """
@@ -271,7 +273,7 @@ class RowBuffer:
             table.undo()
 
     def forget(self) -> None:
-        """Drops every row from memory, so that the buffer loads rows again. Call it only between settle and the next event."""
+        """Drops all rows from memory, so that the buffer loads them again. Only between settle and the next event."""
         self._tables.clear()
         self._complete = self._source is None
 

@@ -106,8 +106,8 @@ class Fits:
     def _compiled(self, attributes: Iterable[str]) -> Callable[[Any], None]:
         """Compiles a function that fits these attributes of a row in place.
 
-        The buffer runs it for each row at each event. So the function is generated as source text, as `dataclass` generates
-        its methods: for a value that already fits it calls nothing.
+        The buffer runs it for each row at each event. So the function is generated as source text, as `dataclass`
+        generates its methods: for a value that already fits it calls nothing.
         """
         lines, names = [" pass"], dict[str, Any]()
         for number, attribute in enumerate(attributes):

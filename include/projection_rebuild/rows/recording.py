@@ -16,8 +16,8 @@ class Unknown(Exception):
 class RecordingRows:
     """Records which rows handlers need, so that a batch loads them at once.
 
-    Handlers are pure functions of event and rows, so the engine may run one twice. In a recording run each handler works
-    on copies, which this class throws away. The first unknown row ends the handler.
+    Handlers are pure functions of event and rows, so the engine may run one twice. In a recording run each handler
+    works on copies, which this class throws away. The first unknown row ends the handler.
     """
 
     def __init__(self, buffer: RowBuffer) -> None:

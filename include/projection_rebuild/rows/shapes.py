@@ -38,14 +38,16 @@ class Shape:
     :param length: the most characters of a text, or the most bytes; None: the engine checks no limit
     :param fills: whether the database pads bytes with zeros up to the length
     :param precision: the most digits of a decimal
-    :param scale: digits behind the point of a decimal, or of a float that has a fixed number of them; None: any number of digits
+    :param scale: digits behind the point of a decimal, or of a float that has a fixed number of them; None: any number
+        of digits
     :param digits: stored digits of the fraction of a second, 0 to 6
     :param cuts: whether the database cuts further digits of a second instead of rounding
     :param rounds_from: the first year whose ties between two times the database rounds up; it rounds earlier ones down
     :param drops_offsets: whether a column without a time zone ignores the offset in a text
     :param names: the allowed names, for :attr:`Holds.NAMES` and :attr:`Holds.SETS`
     :param nullable: whether the column accepts NULL
-    :param alike: the collation or type by which the database may treat different texts as equal; None: it compares bytes
+    :param alike: the collation or type by which the database may treat different texts as equal; None: it compares
+        bytes
     """
 
     holds: Holds

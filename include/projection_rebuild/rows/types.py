@@ -172,8 +172,8 @@ def row(
     :param table: the live name of the table; the engine decides whether it writes blue or green
     :param key: the attribute or attributes that identify a row
     :param lookups: attributes by which handlers call :meth:`Rows.where`
-    :param stream: the attribute with the stream of all events that add and change the row; then the engine can replay the
-        table in shards (see :attr:`Projector.partition_by`)
+    :param stream: the attribute with the stream of all events that add and change the row; then the engine can replay
+        the table in shards (see :attr:`Projector.partition_by`)
     :param columns: ``{attribute: column}`` for columns whose names differ from their attributes
     :raises ProjectorError: a key, lookup, stream or renamed column is not an attribute of the class, or two attributes
         have the same column
