@@ -59,7 +59,7 @@ class Projector:
     """Projectors that the engine replays before this one, for example because foreign keys refer to their tables."""
 
     reads: ClassVar[tuple[type, ...]] = ()
-    """Row classes of other projectors' tables that handlers read and never change. The engine replays their owners first."""
+    """Row classes of other projectors that handlers read and never change. The engine replays their owners first."""
 
     composed_of: ClassVar[tuple[type[Projector], ...]] = ()
     """Projectors that the engine replays in one pass: each of them handles an event before the next event.
@@ -179,7 +179,7 @@ class Projector:
 
     @classmethod
     def stored_types(cls) -> tuple[str, ...]:
-        """The event types to read from the store, sorted: those that it projects, and those that upcasters turn into them."""
+        """The event types to read from the store, sorted: those that it projects, and their sources by upcasters."""
         return tuple(sorted(cls.upcasters.sources(cls.event_types())))
 
     @classmethod

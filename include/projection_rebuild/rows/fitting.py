@@ -135,7 +135,7 @@ def _function(parameter: str, lines: Sequence[str], names: dict[str, Any]) -> An
 
 
 def fits_of(kind: RowType, shapes: Mapping[str, Shape]) -> Fits:
-    """The :class:`Fits` of a row class for columns of these shapes. Cached, since live code calls this at each event."""
+    """The :class:`Fits` of a row class for these shapes; cached, since live code calls this at each event."""
     return _cached_fits(kind, tuple(shapes.items()))
 
 
