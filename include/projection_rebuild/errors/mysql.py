@@ -1,5 +1,7 @@
-"""What MySQL, MariaDB and mysqlclient report, by number: https://dev.mysql.com/doc/mysql-errors/en/ and
-https://mariadb.com/kb/en/mariadb-error-code-reference/"""
+"""Classifies the errors of MySQL, MariaDB and mysqlclient by number.
+
+See https://dev.mysql.com/doc/mysql-errors/en/ and https://mariadb.com/kb/en/mariadb-error-code-reference/.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ NUMBERS = {
 _KIND_OF = {number: kind for kind, numbers in NUMBERS.items() for number in numbers}
 
 PLAIN = {Kind.LOST, Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.FULL, Kind.BUSY, Kind.CANCELLED}
-"""Kinds whose texts name objects of the catalog, files, accounts and sessions, and never what a row holds."""
+"""Kinds whose texts name objects of the catalog, files, accounts and sessions, and never quote a row."""
 
 _NAMED = r"(`[^`]*`|'[^']*')"
 PLAIN_TEXTS = {
@@ -60,13 +62,16 @@ PLAIN_TEXTS = {
     1175: re.compile("You are using safe update mode and you tried to update a table without a WHERE that uses a KEY column.*"),
     1824: re.compile(rf"Failed to open the referenced table {_NAMED}"),
 }
-"""By number, the words of the server that name columns and constraints alone. SIGNAL may give the same number with words of its own."""
+"""By number, the server's messages that name columns and constraints alone.
+
+SIGNAL may raise the same number with any other text.
+"""
 
 _ENDS_IN = re.compile(r".*?((for key|for column) [`'][^`']+[`'](\.`[^`]+`)*( at row \d+)?)", re.DOTALL)
-"""Where an error about a value says of which key or column it is: at its end, after the value."""
+"""The end of a message about a value, after the value: it names the key or column."""
 
 _BY_OPTION = 1290
-"""Whatever an option of the server forbids: writing, or reading files."""
+"""The number for all actions that an option of the server forbids, such as writing or reading files."""
 
 _FIRST_OF_CLIENT, _LAST_OF_CLIENT = 2000, 2999
 _NO_ROOM = re.compile(r'Got error (28|27) ".*" from storage engine|.*\((Errcode|OS errno):? (28|27)\b.*')
@@ -80,28 +85,28 @@ _BY_CLASS = {
 
 
 def number(cause: BaseException) -> int | None:
-    """The number of an error of mysqlclient; None: it has none."""
+    """The number of an error of mysqlclient; None: the error has no number."""
     return cause.args[0] if cause.args and isinstance(cause.args[0], int) else None
 
 
 def of_driver(cause: BaseException) -> Trouble:
-    """What an error of mysqlclient says."""
-    found, said = number(cause), one_line(str(cause.args[-1])) if cause.args else ""
-    if found is None:
-        # The driver's own: a connection that is closed, a value that it cannot send.
+    """The trouble of an error of mysqlclient."""
+    code, message = number(cause), one_line(str(cause.args[-1])) if cause.args else ""
+    if code is None:
+        # The driver itself has raised it: the connection is closed, or it cannot send a value.
         kind = Kind.LOST if type(cause).__name__ in ("InterfaceError", "OperationalError") else Kind.VALUE
         return Trouble(kind)
-    if _NO_ROOM.fullmatch(said):
-        return Trouble(Kind.FULL, f"error {found}", said)
+    if _NO_ROOM.fullmatch(message):
+        return Trouble(Kind.FULL, f"error {code}", message)
     by_class = _BY_CLASS.get(type(cause).__name__, Kind.UNKNOWN)
-    if by_class is Kind.UNKNOWN and _FIRST_OF_CLIENT <= found <= _LAST_OF_CLIENT:
+    if by_class is Kind.UNKNOWN and _FIRST_OF_CLIENT <= code <= _LAST_OF_CLIENT:
         by_class = Kind.LOST
-    kind = Kind.READ_ONLY if found == _BY_OPTION and "read-only" in said else _KIND_OF.get(found, by_class)
-    pattern = PLAIN_TEXTS.get(found)
-    plain = pattern.fullmatch(said) if pattern else kind in PLAIN and found in _KIND_OF
-    return Trouble(kind, f"error {found}", said if plain else _end(str(cause.args[-1])) if kind is Kind.VALUE else "")
+    kind = Kind.READ_ONLY if code == _BY_OPTION and "read-only" in message else _KIND_OF.get(code, by_class)
+    pattern = PLAIN_TEXTS.get(code)
+    plain = pattern.fullmatch(message) if pattern else kind in PLAIN and code in _KIND_OF
+    return Trouble(kind, f"error {code}", message if plain else _end(str(cause.args[-1])) if kind is Kind.VALUE else "")
 
 
-def _end(said: str) -> str:
-    found = _ENDS_IN.fullmatch(said)
-    return found[1] if found else ""
+def _end(message: str) -> str:
+    match = _ENDS_IN.fullmatch(message)
+    return match[1] if match else ""
