@@ -124,8 +124,8 @@ def without_stream(what: str = "an event") -> PartError:
     :param what: the event, as the subject of the message
     """
     return PartError(
-        f"{what} has no stream, and a part of this projector is told by streams, so that nobody knows which rows it changes. The live "
-        "tables are untouched: rebuild the projector as a whole"
+        f"{what} has no stream, but streams select the rows of a part of this projector, so the event could change any row. The "
+        "live tables are untouched: rebuild the projector as a whole"
     )
 
 

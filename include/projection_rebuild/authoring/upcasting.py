@@ -177,8 +177,8 @@ class Upcasters:
         for node in step.into.items() if step else ():
             if node == start:
                 return [*path, node]
-            if found := self._circle(start, [*path, node]):
-                return found
+            if circle := self._circle(start, [*path, node]):
+                return circle
         return None
 
     def _find_current_versions(self) -> None:

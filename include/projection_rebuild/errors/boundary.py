@@ -166,7 +166,7 @@ def _trouble(error: Exception) -> Trouble | None:
     """The trouble of a driver's error, or of one of the outcomes of the engine that mean the same."""
     match error:
         case TablesBusy():
-            return Trouble(Kind.BUSY, text="somebody uses the tables")
+            return Trouble(Kind.BUSY, text="other sessions use the tables")
         case FenceDied():
             return Trouble(Kind.LOST, text="the connection that held appends back was cut")
     return trouble_of(error)

@@ -12,8 +12,25 @@ from projection_rebuild.errors.trouble import Kind, Trouble
 
 NUMBERS = {
     Kind.LOST: (
-        *(1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1927, 3032, 3168, 3169, 4031),  # said by a server that ends it
-        *(2000, 2001, 2002, 2003, 2004, 2005, 2006, 2007, 2012, 2013, 2014, 2016, 2026, 2048, 2055, 2059),  # said by the client
+        *(1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1927, 3032, 3168, 3169, 4031),  # from the server
+        *(
+            2000,
+            2001,
+            2002,
+            2003,
+            2004,
+            2005,
+            2006,
+            2007,
+            2012,
+            2013,
+            2014,
+            2016,
+            2026,
+            2048,
+            2055,
+            2059,
+        ),  # from the client library
     ),
     Kind.DENIED: (1044, 1045, 1130, 1142, 1143, 1227, 1370, 1410, 1419, 1698, 1820, 1862, 3118, 4151),
     Kind.READ_ONLY: (1036, 1792, 1836),
@@ -22,14 +39,14 @@ NUMBERS = {
     Kind.BUSY: (1020, 1205, 1213, 1412, 1614, 1684, 3572),
     Kind.CANCELLED: (1078, 1317, 1969, 3024),
     Kind.VALUE: (
-        *(1022, 1062, 1169, 1586),  # what is there already
+        *(1022, 1062, 1169, 1586),  # a duplicate
         *(1048, 1263, 1264, 1265, 1364, 1406),  # null, too large, too long
-        *(1216, 1217, 1451, 1452),  # no parent, or a child
-        *(1153, 1242, 1292, 1300, 1366, 1411, 1416),  # a text that is no date or time, no UTF-8, no number, no geometry
-        *(1365, 1441, 1690),  # what cannot be worked out: a division by zero, a number that is too large
-        *(3140, 3141, 3143, 3144, 3146, 3156, 3157, 3158, 3903),  # what is no JSON to MySQL
-        *(4035, 4036, 4037, 4038, 4039, 4040),  # and to MariaDB
-        *(1526, 3819, 4025),  # no partition for it; a CHECK on MySQL and on MariaDB
+        *(1216, 1217, 1451, 1452),  # a missing parent, or an existing child
+        *(1153, 1242, 1292, 1300, 1366, 1411, 1416),  # a text that is no date, time, UTF-8, number or geometry
+        *(1365, 1441, 1690),  # a division by zero, a result that is too large
+        *(3140, 3141, 3143, 3144, 3146, 3156, 3157, 3158, 3903),  # invalid JSON on MySQL
+        *(4035, 4036, 4037, 4038, 4039, 4040),  # invalid JSON on MariaDB
+        *(1526, 3819, 4025),  # no partition for the row; a CHECK on MySQL and on MariaDB
     ),
     Kind.SQL: (
         *(1050, 1055, 1059, 1060, 1061, 1064, 1068, 1071, 1075, 1101, 1104, 1118, 1149, 1166, 1170, 1175, 1222, 1235, 1290),

@@ -141,7 +141,7 @@ class RowBuffer:
         if row is None:
             row, key = self._row_and_key(table, key)
         if row is None:
-            raise RowError(f"{row_type(row_class).table} has no row with the key that was asked for; use find or get_or_add")
+            raise RowError(f"{row_type(row_class).table} has no row with the key that the handler gives; use find or get_or_add")
         self._touched.append(row)
         if table.before is not rows and key not in table.before:
             table.before[key] = table.kind.snapshot(row)
@@ -204,7 +204,7 @@ class RowBuffer:
         table = self._table(row_class)
         if len(column) != 1 or next(iter(column)) not in table.kind.lookups:
             raise RowError(
-                f"{table.kind.table} is looked up by something else than one column of its lookups; declare that column in @row(..., lookups=[...])"
+                f"where() takes exactly one column of the lookups of {table.kind.table}; declare it in @row(..., lookups=[...])"
             )
         name, value = next(iter(column.items()))
         try:
@@ -326,8 +326,7 @@ class RowBuffer:
         if table is None:
             if self._classes is not None and row_class not in self._classes:
                 raise RowError(
-                    f"a handler asks for {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to look at "
-                    "its rows"
+                    f"a handler uses {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to read its rows"
                 )
             kind = row_type(row_class)
             fits = fits_of(kind, {}) if self._source is None else self._source.fits(kind)

@@ -46,7 +46,9 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer
 def _held(value: timedelta) -> timedelta:
     """Refuses zero, with which no attempt can succeed, and durations whose milliseconds do not fit into 32 bits."""
     if not timedelta(milliseconds=1) <= value <= LONGEST_HOLD:
-        raise ValueError(f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: for as long others may have to wait")
+        raise ValueError(
+            f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: other sessions may have to wait for this long"
+        )
     return value
 
 
