@@ -1,4 +1,4 @@
-"""An example of what can follow a rebuild: it runs whenever a rebuild or a rollback has switched ``monthly_summaries``."""
+"""An example of a DAG after a rebuild: it runs whenever a rebuild or a rollback has swapped ``monthly_summaries``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MONTHLY_SUMMARIES = table_asset("universal", "monthly_summaries")
 
 @dag(schedule=[MONTHLY_SUMMARIES], catchup=False, tags=["projection rebuild", "example"])
 def example_after_rebuild() -> None:
-    """Says what has been switched; a real one would empty caches, or export the table anew."""
+    """Logs the swapped table; a real DAG would empty caches, or export the table again."""
 
     @task
     def say_what_is_new(triggering_asset_events: Any = None) -> None:

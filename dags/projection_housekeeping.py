@@ -1,4 +1,4 @@
-"""The Airflow DAG ``projection_housekeeping``, which removes by rule what dead runs of the rebuilds have left."""
+"""The Airflow DAG ``projection_housekeeping``, which removes the leftovers of dead runs by the rules of their specs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Shows the specs that cannot be used in Airflow's list of import errors.
+"""Reports broken specs in Airflow's list of import errors.
 
-In a file of its own: Airflow marks every DAG of a file with an import error, and a broken spec must not stop the others.
+This is a separate file because an import error breaks every DAG of its file, and a broken spec must not stop the
+others.
 """
 
 from __future__ import annotations

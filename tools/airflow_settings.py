@@ -1,6 +1,6 @@
-"""Reads ``airflow_settings.yaml``, the one source of the demo's connections and pools, where the Astro CLI does not.
+"""Reads ``airflow_settings.yaml``, the demo's connections and pools, for an Airflow without the Astro CLI.
 
-A path below ``/usr/local/airflow``, where an Astro image has the project, stands for the same path below this project.
+An Astro image has the project in ``/usr/local/airflow``. A path below it stands for the same path below this project.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class Connection(_Entry):
-    """A connection in the Astro CLI's words."""
+    """A connection, in the format of the Astro CLI."""
 
     conn_id: str
     conn_type: str
@@ -35,7 +35,10 @@ class Connection(_Entry):
     conn_extra: dict[str, Any] | None = None
 
     def as_json(self, root: Path) -> str:
-        """As Airflow reads it from ``AIRFLOW_CONN_<ID>``."""
+        """The connection in the form in which Airflow reads it from ``AIRFLOW_CONN_<ID>``.
+
+        :param root: the folder of this project
+        """
         host = self.conn_host
         if host and host.startswith(IMAGE_ROOT):
             host = str(root) + host.removeprefix(IMAGE_ROOT)
@@ -52,7 +55,7 @@ class Connection(_Entry):
 
 
 class Pool(_Entry):
-    """A pool in the Astro CLI's words."""
+    """A pool, in the format of the Astro CLI."""
 
     pool_name: str
     pool_slot: int
@@ -60,7 +63,7 @@ class Pool(_Entry):
 
 
 class Variable(_Entry):
-    """A variable in the Astro CLI's words."""
+    """A variable, in the format of the Astro CLI."""
 
     variable_name: str
     variable_value: str
@@ -74,23 +77,24 @@ class AirflowSettings(_Entry):
     variables: list[Variable] = []
 
     def environment(self, root: Path = ROOT) -> dict[str, str]:
-        """Connections and variables as Airflow reads them from the environment."""
-        made = {f"AIRFLOW_CONN_{each.conn_id.upper()}": each.as_json(root) for each in self.connections}
-        return made | {f"AIRFLOW_VAR_{each.variable_name.upper()}": each.variable_value for each in self.variables}
+        """Connections and variables as the environment variables that Airflow reads."""
+        connections = {f"AIRFLOW_CONN_{connection.conn_id.upper()}": connection.as_json(root) for connection in self.connections}
+        variables = {f"AIRFLOW_VAR_{variable.variable_name.upper()}": variable.variable_value for variable in self.variables}
+        return connections | variables
 
     def pools_file(self) -> str:
-        """The pools as ``airflow pools import`` reads them."""
+        """The pools in the JSON format of ``airflow pools import``."""
         pools = {
-            each.pool_name: {"slots": each.pool_slot, "description": each.pool_description, "include_deferred": False}
-            for each in self.pools
+            pool.pool_name: {"slots": pool.pool_slot, "description": pool.pool_description, "include_deferred": False}
+            for pool in self.pools
         }
         return json.dumps(pools)
 
 
 def read(path: Path = FILE) -> AirflowSettings:
-    """The settings.
+    """Reads the settings.
 
-    :raises SystemExit: the file cannot be used; says where
+    :raises SystemExit: the file is invalid; its message names the place
     """
     try:
         return AirflowSettings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))["airflow"])

@@ -1,4 +1,4 @@
-"""Starts Airflow with its UI on the demo: ``make up``. Everything that it writes goes to ``.airflow``."""
+"""Starts Airflow with its UI on the demo: ``make up``. Airflow writes all of its files to ``.airflow``."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ from tools import airflow_settings
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".airflow"
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
-"""Airflow's file of passwords, in its home."""
+"""The name of Airflow's file of passwords, in its home."""
 
 LISTENS_ON = "127.0.0.1"
-"""The address of this machine that no other one can reach."""
+"""The loopback address, which no other machine can reach."""
 
 PARTS = (
-    # The servers of log files would listen on every network, whatever is configured; on one machine Airflow reads the files.
+    # The log servers would listen on every network, whatever the configuration. On one machine, Airflow reads the
+    # files.
     ("scheduler", "--skip-serve-logs"),
     ("triggerer", "--skip-serve-logs"),
     ("dag-processor",),
     ("api-server",),
 )
-"""What ``airflow standalone`` starts, without what cannot be kept to this machine."""
+"""The processes that ``airflow standalone`` starts, without the servers that cannot be limited to this machine."""
 
 PATIENCE = 20.0
-"""Seconds that a part has to end by itself."""
+"""Seconds that a process has to end after a signal, before it is killed."""
 
 
 def configuration(home: Path, port: int, prefix: str = "") -> dict[str, str]:
     """Airflow's own settings for an instance of this project.
 
-    :param prefix: the path below which it is served, such as ``/airflow``
+    :param prefix: the path of its UI, such as ``/airflow``; empty: the root
     """
     base = f"http://localhost:{port}{prefix}"
     return {
         "AIRFLOW_HOME": str(home),
-        # Said in full: a database that the caller's environment names is not ours to migrate.
+        # Explicit: the caller's environment may name another database, which we must not migrate.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.absolute() / 'airflow.db'}",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base}/execution/",
-        # Who can reach the port could try passwords; the default is every network of the machine.
+        # By default Airflow listens on every network of the machine, where others could try passwords.
         "AIRFLOW__API__HOST": LISTENS_ON,
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": LISTENS_ON,
@@ -61,17 +62,17 @@ def configuration(home: Path, port: int, prefix: str = "") -> dict[str, str]:
 
 
 def environment(home: Path, port: int, prefix: str = "") -> dict[str, str]:
-    """What an Airflow of this project needs to be told, in every one of its processes; see :func:`configuration`."""
-    found = {
+    """The environment of every process of an Airflow of this project; see :func:`configuration`."""
+    paths = {
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "include"), str(ROOT / "plugins")]),
         # `airflow standalone` starts its parts by the name `airflow`.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    return {**os.environ, **configuration(home, port, prefix), **found, **airflow_settings.read().environment()}
+    return {**os.environ, **configuration(home, port, prefix), **paths, **airflow_settings.read().environment()}
 
 
 def migrate(home: Path, env: dict[str, str]) -> None:
-    """Makes Airflow's own database, with the pools of ``airflow_settings.yaml``."""
+    """Creates or migrates Airflow's own database, and imports the pools of ``airflow_settings.yaml``."""
     home.mkdir(parents=True, exist_ok=True)
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], env=env, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own words
@@ -81,7 +82,10 @@ def migrate(home: Path, env: dict[str, str]) -> None:
 
 
 def made_password(home: Path) -> Path:
-    """Airflow's file with a password for ``admin``, which is made up at the first start and only its owner may read."""
+    """Airflow's file with the password of ``admin``.
+
+    The first call generates a password; only the file's owner may read it.
+    """
     path = home / PASSWORDS
     if not path.exists():
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -90,7 +94,7 @@ def made_password(home: Path) -> Path:
 
 
 def how_to_open(port: int, passwords: Path) -> str:
-    """What is printed for whoever has started it."""
+    """The message for the person who starts Airflow: its address and where to find the password."""
     return (
         f"Airflow starts at http://localhost:{port}, for this machine alone (it listens on {LISTENS_ON}). User admin; the password is in "
         f"{passwords}.\nFrom another machine: ssh -L {port}:localhost:{port} THIS-MACHINE, then open the same address there. Ctrl-C ends it."
@@ -98,16 +102,16 @@ def how_to_open(port: int, passwords: Path) -> str:
 
 
 def run_parts(env: dict[str, str], commands: Sequence[Sequence[str]] = ()) -> int:
-    """Runs Airflow until one of its parts ends, or somebody ends it; ends the others then.
+    """Runs Airflow's processes until one of them ends, or a signal ends this process; then ends the others.
 
-    :param commands: what is run; empty: :data:`PARTS`
-    :returns: what the first part that ended has returned; 0: it was asked to end
+    :param commands: the processes; empty: :data:`PARTS`
+    :returns: the exit code of the process that ended first; 0: a signal ended all of them
     """
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, asked)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     parts: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands or [[sys.executable, "-m", "airflow", *part] for part in PARTS]:
@@ -118,24 +122,24 @@ def run_parts(env: dict[str, str], commands: Sequence[Sequence[str]] = ()) -> in
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
         _end(parts)
 
 
 def _end(parts: list[subprocess.Popen[bytes]]) -> None:
     for part in parts:
         part.terminate()
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE
     for part in parts:
         try:
-            part.wait(max(0.1, until - time.monotonic()))
+            part.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             part.kill()
             part.wait()
 
 
 def main() -> int:
-    """The command line; ends when Airflow does."""
+    """Runs the command line; returns when Airflow ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8080)
     port = parser.parse_args().port

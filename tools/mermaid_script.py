@@ -1,6 +1,6 @@
-"""A hook of MkDocs (``mkdocs.yml``): the site brings the script of its diagrams along, so that they need no other host.
+"""A hook of MkDocs (``mkdocs.yml``) that ships the script for diagrams with the site, so that pages need no other host.
 
-Without it, the theme loads Mermaid from a public server when somebody reads a page.
+Without it, the theme loads Mermaid from a public server at every page view.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 VERSION = "11.12.0"
-"""The theme colours the arrows of this one; those of 11.17 are black on black in its dark scheme."""
+"""The theme colours the arrows of this version; in its dark scheme, those of 11.17 are black on black."""
 
 INTEGRITY = "sha512-ZudVx73BwrMJfCFmSSJT84y6u5brEoV8DOItdHomNLz32uBjNrelm7mg95X7g+C6UoQH/W6mBLGDEDv73JdxBg=="
-"""The npm registry's own hash of the package's archive."""
+"""The npm registry's hash of the package's archive."""
 
 CACHE = Path(__file__).parents[1] / ".tools" / "mermaid"
 IN_ARCHIVE = "package/dist/mermaid.min.js"
@@ -32,15 +32,15 @@ DIAGRAM = '<pre class="mermaid">'
 
 
 def script() -> Path:
-    """The script, which npm fetches once.
+    """The path of the script, which npm fetches once.
 
-    :raises PluginError: npm cannot fetch it, or has fetched something else
+    :raises PluginError: npm cannot fetch it, or has fetched another archive
     """
     path = CACHE / f"mermaid-{VERSION}.min.js"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            # Renamed when it is whole: somebody else may build the site at the same time.
+            # Renamed when it is complete, because another process may build the site at the same time.
             extract(_fetch(Path(folder)), Path(folder) / path.name).replace(path)
     return path
 
@@ -54,9 +54,10 @@ def _fetch(folder: Path) -> Path:
 
 
 def extract(archive: Path, path: Path) -> Path:
-    """Takes the script out of the fetched archive.
+    """Extracts the script from the fetched archive.
 
-    :raises PluginError: the archive is another one than ours
+    :param path: the file to write
+    :raises PluginError: the archive's hash is not :data:`INTEGRITY`, or it has no script
     """
     fetched = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if fetched != INTEGRITY:
@@ -70,7 +71,7 @@ def extract(archive: Path, path: Path) -> Path:
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Adds the script to a page that has a diagram. The theme uses it if it is there."""
+    """Adds the script to a page that has a diagram. The theme then loads no other."""
     if DIAGRAM not in output:
         return output
     tag = f'<script src="{get_relative_url(IN_SITE, page.url)}"></script>'
@@ -78,7 +79,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Puts the script into the site."""
-    place = Path(config.site_dir) / IN_SITE
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(script(), place)
+    """Copies the script into the site."""
+    target = Path(config.site_dir) / IN_SITE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(script(), target)

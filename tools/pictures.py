@@ -1,4 +1,4 @@
-"""Takes the docs' pictures of Airflow's UI anew: ``make pictures``. The tests of the browser take them on their way."""
+"""Retakes the docs' pictures of Airflow's UI: ``make pictures``. The browser tests take them while they run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 TESTS = "tests/browser/test_operators_day.py"
 VARIABLE = "REBUILD_TEST_SCREENSHOTS"
-"""The environment variable that names the folder into which these tests put pictures."""
+"""The environment variable that names the folder for the tests' pictures."""
 
 
 def keep(taken: Path, images: Path) -> list[str]:
-    """Replaces each picture that the docs have by the one that was taken.
+    """Replaces each picture of the docs by the new one.
 
-    :param taken: the folder of new pictures; those that the docs do not have are left out
-    :returns: the names of the docs' pictures that nobody has taken
+    :param taken: the folder of new pictures; those that the docs do not have are ignored
+    :param images: the folder of the docs' pictures
+    :returns: the names of the docs' pictures that have no new one
     """
     missing = []
     for picture in sorted(images.glob("*.png")):
@@ -32,7 +33,7 @@ def keep(taken: Path, images: Path) -> list[str]:
 
 
 def main() -> int:
-    """Runs the tests; without their success, all pictures stay."""
+    """Runs the tests, and replaces the pictures if they pass; returns 0 if every picture was replaced."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pytest", "-q", TESTS]
         done = subprocess.run(command, cwd=ROOT, env=os.environ | {VARIABLE: folder}, check=False)  # noqa: S603 - our own words

@@ -1,4 +1,7 @@
-"""Writes docs/reference/spec.md: every key of a spec, from the models and their docstrings. ``python -m tools.spec_reference``"""
+"""Writes docs/reference/spec.md, with every key of a spec, from the models and their docstrings.
+
+``python -m tools.spec_reference``
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ SEE = {
     "stages": "[several nights](../how-to/several-nights.md)",
     "structure": "[new table structure](../how-to/new-structure.md)",
 }
-"""By key, the page that tells more."""
+"""Links to further pages, by key."""
 
 
 def page() -> str:
@@ -74,80 +77,83 @@ def page() -> str:
 
 
 def _section(model: type[BaseModel], path: str, title: str, level: int) -> str:
-    """A heading, what the section is for, its keys, and the sections within it."""
+    """The text of a section: a heading, its purpose, its keys, and the sections within it."""
     parts = [f"{'#' * level} {title}", _summary(model)]
     if path in SEE:
         parts.append(f"See {SEE[path]}.")
     parts.append(keys_of(model, path))
-    inner = {
-        name: found
-        for name, found in ((field.alias or name, section_of(field.annotation)) for name, field in _fields(model))
-        if found
+    sections = {
+        name: section
+        for name, section in ((field.alias or name, section_of(field.annotation)) for name, field in _fields(model))
+        if section
     }
-    for found in dict.fromkeys(inner.values()):
-        names = [name for name, each in inner.items() if each is found]
-        place = _place(path, names[0] if len(names) == 1 else "*")
-        parts.append(_section(found, place, f"`{place}`", 3 if path else 2))
+    for section in dict.fromkeys(sections.values()):
+        names = [name for name, other in sections.items() if other is section]
+        key_path = _join(path, names[0] if len(names) == 1 else "*")
+        parts.append(_section(section, key_path, f"`{key_path}`", 3 if path else 2))
     return "\n\n".join(parts)
 
 
 def keys_of(model: type[BaseModel], path: str) -> str:
     """The list of a section's keys."""
-    told = _told(model)
-    return "\n".join(_key(field.alias or name, field, told, path) for name, field in _fields(model))
+    descriptions = _descriptions(model)
+    return "\n".join(_key(field.alias or name, field, descriptions, path) for name, field in _fields(model))
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
-    """Its own keys first, then those that it shares with others."""
+    """The fields of a model: its own first, then those that it inherits."""
     own = model.__annotations__
-    return sorted(model.model_fields.items(), key=lambda each: each[0] not in own)
+    return sorted(model.model_fields.items(), key=lambda item: item[0] not in own)
 
 
-def _key(name: str, field: FieldInfo, told: dict[str, str], path: str) -> str:
-    """One item of the list; a key of which its model says nothing is a mistake."""
-    said = told[name]
-    said = said[0].upper() + said[1:]
-    see = SEE.get(_place(path, name), "") if path else ""
+def _key(name: str, field: FieldInfo, descriptions: dict[str, str], path: str) -> str:
+    """One item of the list.
+
+    :raises KeyError: the model's docstring does not describe the key
+    """
+    description = descriptions[name]
+    description = description[0].upper() + description[1:]
+    see = SEE.get(_join(path, name), "") if path else ""
     pointer = f" See {see}." if see else ""
-    return f"* **`{name}`**: {_type(_written(field), field.metadata)}; {_default(field)}. {said.rstrip('.')}.{pointer}"
+    return f"* **`{name}`**: {_type(_shown(field), field.metadata)}; {_default(field)}. {description.rstrip('.')}.{pointer}"
 
 
-def _written(field: FieldInfo) -> Any:
-    """The annotation, without the null that the default says already."""
-    inner = [each for each in get_args(field.annotation) if each is not NoneType]
+def _shown(field: FieldInfo) -> Any:
+    """The annotation, without a null that the default shows already."""
+    types = [option for option in get_args(field.annotation) if option is not NoneType]
     if field.default is not None or get_origin(field.annotation) not in (Union, UnionType):
         return field.annotation
-    return inner[0] if len(inner) == 1 else Union[tuple(inner)]  # noqa: UP007
+    return types[0] if len(types) == 1 else Union[tuple(types)]  # noqa: UP007
 
 
-def _place(path: str, name: str) -> str:
+def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, itself or in a list."""
+    """The model of a key whose value is a section or a list of sections; None: its value is neither."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return None if annotation is Window else annotation
-    return next((found for inner in get_args(annotation) if (found := section_of(inner))), None)
+    return next((section for inner in get_args(annotation) if (section := section_of(inner))), None)
 
 
 def _summary(model: type[BaseModel]) -> str:
     return _plain(inspect.cleandoc(model.__doc__ or "").partition(":param ")[0].strip())
 
 
-def _told(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings of a model, and of those that it is made from, say of each key."""
-    found: dict[str, str] = {}
-    for each in reversed(model.__mro__):
-        if issubclass(each, BaseModel) and each is not BaseModel:
-            _, *params = re.split(r"^:param ", inspect.cleandoc(each.__doc__ or ""), flags=re.MULTILINE)
-            for name, _, said in (param.partition(":") for param in params):
-                found[name] = _plain(" ".join(said.split()))
-    return found
+def _descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """The descriptions of all keys, from the docstrings of a model and of its base classes."""
+    descriptions: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            _, *params = re.split(r"^:param ", inspect.cleandoc(base.__doc__ or ""), flags=re.MULTILINE)
+            for name, _, description in (param.partition(":") for param in params):
+                descriptions[name] = _plain(" ".join(description.split()))
+    return descriptions
 
 
 def _plain(text: str) -> str:
-    """Markdown of what stands in a docstring."""
+    """Converts the markup of a docstring to Markdown."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text)
     return text.replace("``", "`")
 
@@ -167,29 +173,29 @@ NAMES: dict[Any, str] = {
 
 
 def _type(annotation: Any, metadata: list[Any] | None = None) -> str:
-    """What may be written for a key."""
+    """The values that a key accepts, in words."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *rest = get_args(annotation)
         return _type(inner, rest)
     if origin in (Union, UnionType):
-        return " or ".join("`null`" if each is NoneType else _type(each) for each in get_args(annotation))
+        return " or ".join("`null`" if option is NoneType else _type(option) for option in get_args(annotation))
     if origin is tuple:
         return f"a list of {_many(get_args(annotation)[0])}"
     if origin is dict:
         key, value = get_args(annotation)
         return f"a mapping from {_many(key)} to {_many(value)}"
     if origin is Literal:
-        return "one of " + " ".join(f"`{each}`" for each in get_args(annotation))
+        return "one of " + " ".join(f"`{value}`" for value in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
-        return "one of " + " ".join(f"`{each.value}`" for each in annotation)
+        return "one of " + " ".join(f"`{member.value}`" for member in annotation)
     if annotation not in NAMES:
         return "a section"
     return NAMES[annotation] + _bounds(metadata or [])
 
 
 def _many(annotation: Any) -> str:
-    """The same for what there may be several of."""
+    """The values of :func:`_type`, in the plural."""
     one = _type(annotation)
     if one.startswith("a list of"):
         return one.removeprefix("a ").replace("list", "lists", 1)
@@ -198,8 +204,8 @@ def _many(annotation: Any) -> str:
 
 
 def _bounds(metadata: list[Any]) -> str:
-    least = next((each.ge for each in metadata if hasattr(each, "ge")), None)
-    most = next((each.le for each in metadata if hasattr(each, "le")), None)
+    least = next((bound.ge for bound in metadata if hasattr(bound, "ge")), None)
+    most = next((bound.le for bound in metadata if hasattr(bound, "le")), None)
     if least is not None and most is not None:
         return f" from {least:,} to {most:,}"
     return "" if least in (None, 0) else f", at least {least:,}"
@@ -220,14 +226,14 @@ def _default(field: FieldInfo) -> str:
 
 
 def _value(value: Any) -> str:
-    """A default as YAML has it."""
+    """A default value, in the notation of YAML."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, timedelta):
         if value % timedelta(seconds=1):
             return f"{value // timedelta(milliseconds=1)}ms"
         seconds = value // timedelta(seconds=1)
-        # The largest unit that it is a small multiple of, as people write it: 72h, 10m, 60s.
+        # The largest unit of which the value is a multiple other than 1, as people write it: 72h, 10m, 60s.
         unit, size = next((unit, size) for unit, size in UNITS if not seconds % size and (seconds // size > 1 or size == 1))
         return f"{seconds // size}{unit}"
     if value in ((), {}):
@@ -248,6 +254,7 @@ def _lines(line: str) -> Iterator[str]:
 
 
 def main() -> None:
+    """Writes the page."""
     PAGE.write_text(page(), encoding="utf-8")
 
 

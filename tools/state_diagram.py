@@ -1,4 +1,4 @@
-"""Writes the diagram of a run's states into the pages that have one: ``python -m tools.state_diagram``."""
+"""Updates the diagram of a run's states in all pages that have one: ``python -m tools.state_diagram``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"(?<=^```mermaid\n)stateDiagram-v2\n.*?(?=\n```$)", re.DOTA
 
 
 def pages() -> Iterator[tuple[Path, str, str]]:
-    """Each page that has the diagram: its path, its text, and its text with the diagram as it is made of the transitions."""
+    """Yields each page that has the diagram: its path, its current text, and its text with today's diagram."""
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         if _BLOCK.search(text):
@@ -22,8 +22,8 @@ def pages() -> Iterator[tuple[Path, str, str]]:
 
 def main() -> None:
     """Writes the pages."""
-    for path, _, wanted in pages():
-        path.write_text(wanted, encoding="utf-8")
+    for path, _, updated in pages():
+        path.write_text(updated, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine from a command line, without Airflow: look at a spec before it is scheduled, and try it on a copy of a database.
+"""Runs the engine without Airflow: shows what a rebuild by a spec would do, and tries it on a copy of a database.
 
 ``python -m projection_rebuild plan include/rebuilds/universal.yaml --read-models postgresql+psycopg://...``
 """
@@ -30,17 +30,20 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 READ_MODELS, EVENT_STORE, SCRATCH = "REBUILD_READ_MODELS_URL", "REBUILD_EVENT_STORE_URL", "REBUILD_SCRATCH_URL"
 
 SCRIPT = "projection-rebuild"
-"""The command as the wheel installs it."""
+"""The name of the script that the wheel installs."""
 
 PROVE = "prove "
-"""What the ids of the runs of ``prove`` begin with."""
+"""The prefix of the run ids of ``prove``."""
 
 Make = Callable[[str], Rebuild]
-"""A run of the spec by its id."""
+"""Opens the run of the spec that has the given id."""
 
 
 def plan(make: Make, options: RunOptions) -> int:
-    """Prints what a run would do: findings, all that is carried over, and every statement. Touches nothing."""
+    """Prints what a run would do: findings, the objects that it carries over, and every statement. It only reads.
+
+    :returns: the exit code, 0
+    """
     with closing(make("dry run")) as rebuild:
         print(rebuild.plan(options.model_copy(update={"dry_run": True})).describe())
     return 0
@@ -54,20 +57,26 @@ def check_ways(
     projectors: Sequence[str] | None,
     events: int,
 ) -> int:
-    """Projects the same events in every way, and prints where the rows differ; see :mod:`projection_rebuild.checking.check`.
+    """Projects the same events in every way, and prints which rows differ.
 
-    :returns: 0 if they do not
+    See :mod:`projection_rebuild.checking.check`.
+
+    :param scratch: the database for the tables of the check; None: a place of its own in the read models' database
+    :param projectors: their names; None: all of the spec
+    :param events: the number of events from the beginning of the store
+    :returns: the exit code: 0 if no rows differ
     """
-    found = check(spec, event_store=event_store, read_models=read_models, scratch=scratch, projectors=projectors, events=events)
-    print(found.describe())
-    return 0 if found.agrees else 1
+    checked = check(spec, event_store=event_store, read_models=read_models, scratch=scratch, projectors=projectors, events=events)
+    print(checked.describe())
+    return 0 if checked.agrees else 1
 
 
 def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]], rebuilds: int) -> int:
-    """Rebuilds, drops, rebuilds once more, takes that back, and holds the schema against what it was, each time.
+    """Rebuilds and drops several times, then rebuilds and rolls back. It compares the schema after each of these.
 
-    :param schema: reads it now
-    :returns: 0 if it never differed
+    :param schema: reads the present schema: the definition by object
+    :param rebuilds: the number of rebuilds before the last one
+    :returns: the exit code: 0 if the schema never differed from the one before
     """
     before, began = schema(), f"{PROVE}{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     print(f"{len(before)} objects in the schema")
@@ -83,9 +92,9 @@ def prove(make: Make, options: RunOptions, schema: Callable[[], dict[str, str]],
 
 def _rebuild(rebuild: Rebuild, options: RunOptions) -> None:
     with closing(rebuild), _given_up_if_it_fails(rebuild):
-        made = rebuild.plan(options, is_over=_is_left_over)
+        rebuild_plan = rebuild.plan(options, is_over=_is_left_over)
         rebuild.clone_tables()
-        for projector in made.projectors:
+        for projector in rebuild_plan.projectors:
             rebuild.replay(projector)
         rebuild.verify()
         print(rebuild.swap().describe())
@@ -95,17 +104,20 @@ def _rebuild(rebuild: Rebuild, options: RunOptions) -> None:
 
 
 def _is_left_over(run_id: str) -> bool:
-    """Whether a run is one of a ``prove`` that was killed. One that goes on elsewhere is taken over, too, and stops at its next write."""
+    """Whether a run belongs to an earlier ``prove``, which was probably killed.
+
+    If that one still works elsewhere, the engine takes its tables over all the same, and it stops at its next write.
+    """
     return run_id.startswith(PROVE)
 
 
 @contextmanager
 def _given_up_if_it_fails(rebuild: Rebuild) -> Iterator[None]:
-    """Frees the tables of a run that nobody will go on with."""
+    """Releases the tables of a run that fails, because no caller continues it."""
     try:
         yield
     except BaseException:
-        # One that has switched, or was never planned, cannot be given up.
+        # The engine refuses this for a run that has swapped its tables, or was never planned.
         with suppress(RebuildError):
             rebuild.stand_down("prove did not come to its end")
         raise
@@ -121,16 +133,21 @@ def _roll_back(rebuild: Rebuild) -> None:
 
 
 def _differ(when: str, before: dict[str, str], after: dict[str, str]) -> bool:
-    """Prints what is not as it was."""
-    said = [[f"{name}: {line}" for name in sorted(each) for line in each[name].splitlines()] for each in (before, after)]
-    lines = list(difflib.unified_diff(said[0], said[1], "before", when, lineterm="", n=0))
+    """Prints the differences of two schemas, and returns whether they differ.
+
+    :param when: describes the moment of the second schema
+    """
+    old, new = (
+        [f"{name}: {line}" for name in sorted(schema) for line in schema[name].splitlines()] for schema in (before, after)
+    )
+    lines = list(difflib.unified_diff(old, new, "before", when, lineterm="", n=0))
     print("\n".join(lines) if lines else f"{when}: the same, statement for statement")
     return bool(lines)
 
 
 def _called_as() -> str:
-    """What a person types for this command: the installed script, or Python with the module."""
-    # Empty where Python runs a module that runs this one.
+    """The words that start this command: the installed script, or Python with the module."""
+    # The first argument is empty if another module runs this one.
     return SCRIPT if Path(sys.argv[0] or "").stem == SCRIPT else "python -m projection_rebuild"
 
 
@@ -173,7 +190,10 @@ def _count(text: str) -> int:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """The command line; 0 if all is well, 1 if the rebuild is refused, or the schema differs afterwards."""
+    """Executes the command line.
+
+    :returns: the exit code: 0 if all is well; 1 if the engine refuses the rebuild, or rows or the schema differ
+    """
     arguments = _arguments(given)
     try:
         return _do(arguments)
@@ -183,11 +203,11 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def _do(arguments: argparse.Namespace) -> int:
-    names = tuple(each.strip() for each in arguments.projectors.split(",")) if arguments.projectors else None
+    names = tuple(name.strip() for name in arguments.projectors.split(",")) if arguments.projectors else None
     with ExitStack() as opened:
         read_models = _engine(arguments.read_models, READ_MODELS, opened)
-        apart = arguments.event_store and arguments.event_store != arguments.read_models
-        event_store = _engine(arguments.event_store, EVENT_STORE, opened) if apart else read_models
+        two_databases = arguments.event_store and arguments.event_store != arguments.read_models
+        event_store = _engine(arguments.event_store, EVENT_STORE, opened) if two_databases else read_models
         spec, options = load_spec(arguments.spec), RunOptions.parse({"projectors": names} if names else {})
         make = partial(_make, spec, event_store, read_models)
         if arguments.what == "plan":
@@ -199,17 +219,19 @@ def _do(arguments: argparse.Namespace) -> int:
 
 
 def _engine(url: str, known_as: str, opened: ExitStack) -> sa.Engine:
-    """The engine of a URL as it stands; closed with the context.
+    """The SQLAlchemy engine of a URL.
 
-    :raises ConnectionRefused: it is no URL of a database that we know, or a part of it would be ignored
+    :param known_as: the name of the URL in the error
+    :param opened: closes the engine
+    :raises ConnectionRefused: SQLAlchemy cannot use the URL, or would ignore a part of it
     """
     with warnings.catch_warnings():
-        # SQLAlchemy only warns of parameters of SQLite that it leaves out, `mode=ro` among them.
+        # SQLAlchemy only warns of parameters of SQLite that it ignores, such as `mode=ro`.
         warnings.simplefilter("error", sa.exc.SAWarning)
         try:
-            made = sa.create_engine(url)
-            opened.callback(made.dispose)
-            return made
+            engine = sa.create_engine(url)
+            opened.callback(engine.dispose)
+            return engine
         except (sa.exc.ArgumentError, sa.exc.SAWarning, ImportError, ValueError, TypeError):
             # Without the error's text: it may quote the password.
             pass

@@ -1,4 +1,4 @@
-"""What Airflow's face uses of the engine, in one place: whoever writes another face needs no more."""
+"""All names of the engine that the Airflow face uses, in one place. Another face needs no other names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where the modules of the engine were in version 0.1, and where they are now. Old names work until version 0.3.
+"""The modules of version 0.1 of the engine that have moved, with their new places. Old names work until version 0.3.
 
-A package that has the name of an old module hands on that module's names, by :func:`names_of`.
+If a package now has the name of an old module, :func:`names_of` gives it that module's names.
 """
 
 from __future__ import annotations
@@ -127,20 +127,20 @@ MOVED: dict[str, str] = {
 
 
 def names_of(package: str, module: str) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package that was a module.
+    """A ``__getattr__`` for a package that was a module in version 0.1.
 
-    :param package: its name, without that of the root package
-    :param module: the module that has its names now, likewise
+    :param package: the name of the package, without the root package
+    :param module: the module that has the names now, without the root package
     """
     root = __name__.rpartition(".")[0]
 
-    def hand_on(name: str) -> Any:
-        # A module of the package is imported by whoever asks for it.
+    def moved_name(name: str) -> Any:
+        # Python imports a module of the package itself.
         if not name.startswith("__") and find_spec(f"{root}.{package}.{name}") is None:
-            found = import_module(f"{root}.{module}")
-            if hasattr(found, name):
+            new_module = import_module(f"{root}.{module}")
+            if hasattr(new_module, name):
                 warn(f"{root}.{package}.{name} is in {root}.{module} now", DeprecationWarning, stacklevel=2)
-                return getattr(found, name)
+                return getattr(new_module, name)
         raise AttributeError(f"module '{root}.{package}' has no attribute {name!r}")
 
-    return hand_on
+    return moved_name

@@ -1,4 +1,6 @@
-"""For the tests of an application: a projector's events, projected in every way, must give the same rows. Needs no database and no spec.
+"""For the tests of an application: checks that all ways of projecting events give the same rows.
+
+It needs no database and no spec.
 
 .. code-block:: python
 
@@ -31,16 +33,17 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild.spec.registry import ProjectorRegistry
 
 SQLITE = "sqlite://"
-"""A file of SQLite's own, for whoever names no database."""
+"""The URL for a test that names no database: a temporary SQLite file."""
 
 Told = tuple[str, str | None, Mapping[str, Any] | str]
-"""An event by its type, its stream and its payload; a payload that is text is JSON as it is stored."""
+"""An event as its type, its stream and its payload. A payload that is text is JSON in its stored form."""
 
 Tables = sa.MetaData | Sequence[str]
+"""The definition of tables: a MetaData, or statements."""
 
 
 class _Json(sa.types.UserDefinedType[str]):
-    """A column of JSON that is given text, and keeps it as it is where the database does."""
+    """A column type for JSON that takes text. It keeps the text unchanged if the database does."""
 
     cache_ok = True
 
@@ -68,7 +71,7 @@ _TYPES: dict[type | None, str] = {
     dict: "JSON",
     list: "JSON",
 }
-"""What SQLite takes the types of row classes for."""
+"""The column types on SQLite for the types of row classes."""
 
 
 def assert_agrees(
@@ -79,18 +82,20 @@ def assert_agrees(
     databases: str | Sequence[str] = SQLITE,
     spec: Mapping[str, Any] | None = None,
 ) -> None:
-    """Projects events live, folded in one batch, forgetting after every event, in shards and by SQL, and compares all rows.
+    """Projects events in every way, and compares all rows.
 
-    Nothing but tables apart is written: a schema of their own on PostgreSQL, a database on MySQL and MariaDB, a file on SQLite. They
-    are gone afterwards.
+    The ways are: live, folded in one batch, folded without keeping rows between events, in shards, and by SQL. The
+    check writes only to tables in a place of their own, and removes it afterwards. The place is a schema on PostgreSQL,
+    a database on MySQL and MariaDB, and a file on SQLite.
 
-    :param projectors: one, or several where they read each other's rows
-    :param events: in their order
-    :param tables: what makes the tables: a MetaData, or statements (DDL names no schema). None: they are like those of the database; on
-        SQLite without a database they are made from the row classes, which know no lengths and no decimals
+    :param projectors: one projector, or several that read each other's rows
+    :param events: the events in their order
+    :param tables: a MetaData or statements that create the tables (DDL names no schema). None: tables like those of the
+        database; without a database, tables from the row classes, which have no lengths and no decimal places
     :param databases: SQLAlchemy URLs
     :param spec: sections of a spec that matter, such as ``{"replay": {"on_error": "dead_letter"}}``
-    :raises AssertionError: two ways differ, or there was nothing to compare; names projector, table, key, column, and the event
+    :raises AssertionError: two ways differ, or no two ways could be compared; the message names projector, table, key,
+        column and event
     """
     classes = [projectors] if isinstance(projectors, type) else [*projectors]
     history = [*events]
@@ -98,17 +103,20 @@ def assert_agrees(
         raise AssertionError("no event is given, so that there is nothing to compare")
     for url in [databases] if isinstance(databases, str) else databases:
         with tables_apart(classes, tables=tables, url=url, spec=spec) as look:
-            found = look(history)
-        nothing = [each.name() for each in classes if len(found.agreed.get(each.name(), ())) < 2]
-        if nothing or not found.agrees:
-            raise AssertionError(f"on {sa.make_url(url).get_backend_name()}, {found.describe()}")
+            checked = look(history)
+        not_compared = [projector for projector in classes if len(checked.agreed.get(projector.name(), ())) < 2]
+        if not_compared or not checked.agrees:
+            raise AssertionError(f"on {sa.make_url(url).get_backend_name()}, {checked.describe()}")
 
 
 class Look(Protocol):
     """Projects a history in every way."""
 
     def __call__(self, events: Sequence[Told | Event], others: Sequence[type[Projector]] = ()) -> Checked:
-        """What the ways have given."""
+        """Projects the events, and returns the result of the comparison.
+
+        :param others: projectors to check instead; they must own the same tables
+        """
 
 
 @contextmanager
@@ -119,28 +127,31 @@ def tables_apart(
     url: str | sa.URL = SQLITE,
     spec: Mapping[str, Any] | None = None,
 ) -> Iterator[Look]:
-    """Makes the tables once, for several histories; what :func:`assert_agrees` does for one.
+    """Creates the tables once, to check several histories with them, each as :func:`assert_agrees` does.
 
-    :returns: looks at a history, with these projectors or with others of the same tables
+    :param projectors: the projectors that own the tables
+    :param tables: see :func:`assert_agrees`
+    :param url: the SQLAlchemy URL of the database
+    :param spec: see :func:`assert_agrees`
+    :returns: a function that checks one history, with these projectors or with others of the same tables
     """
-    named = {each.name(): each for each in projectors}
+    named = {projector.name(): projector for projector in projectors}
     engine = of_our_own(sa.create_engine(url))
     dialect = dialect_for(engine)
     place = place_name(engine.url, None, " ".join(named))
     try:
         with _models(dialect, f"{place}_tables", projectors, tables) as models, dialect.trials.scratch(place) as scratch:
             with models.dialect.connect() as live:
-                make_alike(
-                    models.dialect, live, models.schema, scratch, [table for each in projectors for table in each.tables()]
-                )
+                names = [table for projector in projectors for table in projector.tables()]
+                make_alike(models.dialect, live, models.schema, scratch, names)
             with scratch.dialect.connect() as connection:
-                _events.create(_there(connection, scratch))
+                _events.create(_within_place(connection, scratch))
             whole = _whole_spec(named.values(), scratch, spec)
             store = Sample(scratch.dialect, whole.event_store)
 
             def look(events: Sequence[Told | Event], others: Sequence[type[Projector]] = ()) -> Checked:
                 _append(scratch, [*_history(events)])
-                chosen = ProjectorRegistry({each.name(): each for each in others} or named)
+                chosen = ProjectorRegistry({projector.name(): projector for projector in others} or named)
                 return Comparing(Ways(whole, scratch, store, True, chosen)).all([*chosen], store.whole())
 
             yield look
@@ -149,12 +160,13 @@ def tables_apart(
 
 
 def _history(events: Iterable[Told | Event]) -> Iterator[Event]:
-    for position, each in enumerate(events, start=1):
-        yield each if isinstance(each, Event) else Event(position, each[1], each[0], each[2])  # type: ignore[arg-type]
+    for position, event in enumerate(events, start=1):
+        yield event if isinstance(event, Event) else Event(position, event[1], event[0], event[2])  # type: ignore[arg-type]
 
 
-def _there(connection: sa.Connection, scratch: Scratch) -> sa.Connection:
-    return connection.execution_options(schema_translate_map={None: scratch.schema})
+def _within_place(connection: sa.Connection, place: Scratch) -> sa.Connection:
+    """The connection, with the schema of the place for tables without a schema."""
+    return connection.execution_options(schema_translate_map={None: place.schema})
 
 
 def _whole_spec(projectors: Iterable[type[Projector]], scratch: Scratch, given: Mapping[str, Any] | None) -> RebuildSpec:
@@ -170,7 +182,7 @@ def _whole_spec(projectors: Iterable[type[Projector]], scratch: Scratch, given: 
         {
             "rebuild": "check",
             "read_models": {"conn_id": "tables"},
-            "projectors": [f"{each.__module__}:{each.__name__}" for each in projectors],
+            "projectors": [f"{projector.__module__}:{projector.__name__}" for projector in projectors],
             "live_writer": "transactional",
             **(given or {}),
             "event_store": store | dict((given or {}).get("event_store", {})),
@@ -183,9 +195,9 @@ def _whole_spec(projectors: Iterable[type[Projector]], scratch: Scratch, given: 
 
 @contextmanager
 def _models(dialect: Dialect, name: str, projectors: Sequence[type[Projector]], tables: Tables | None) -> Iterator[Scratch]:
-    """Where there are tables like those that are wanted: what is given is made in a place of its own first."""
+    """The place of the tables that the check copies: the live schema, or one in which it first creates the given tables."""
     if tables is None and str(dialect.engine.url) == SQLITE:
-        tables = [_definition(dialect, kind) for each in projectors for kind in each.kinds()]
+        tables = [_definition(dialect, kind) for projector in projectors for kind in projector.kinds()]
     if tables is None:
         with dialect.connect() as live:
             schema = dialect.inspector.default_schema(live)
@@ -201,14 +213,14 @@ def _make_tables(place: Scratch, tables: Tables) -> None:
         connection.detach()
         place.dialect.trials.enter(connection, place)
         if isinstance(tables, sa.MetaData):
-            tables.create_all(_there(connection, place))
+            tables.create_all(_within_place(connection, place))
             return
         for statement in [tables] if isinstance(tables, str) else tables:
             place.dialect.execute(connection, statement)
 
 
 def _definition(dialect: Dialect, kind: RowType) -> str:
-    columns = [f"{dialect.quote(name)} {_TYPES.get(plain_type(each), 'TEXT')}" for name, each in kind.types.items()]
+    columns = [f"{dialect.quote(name)} {_TYPES.get(plain_type(declared), 'TEXT')}" for name, declared in kind.types.items()]
     key = ", ".join(map(dialect.quote, kind.key))
     return f"CREATE TABLE {dialect.quote(kind.table)} ({', '.join(columns)}, PRIMARY KEY ({key}))"
 
@@ -232,22 +244,22 @@ _events = sa.Table(
 
 
 def _append(scratch: Scratch, events: Sequence[Event]) -> None:
-    """Puts these events, and no others, into the event store."""
-    stored = [
+    """Replaces the contents of the event store by these events."""
+    rows = [
         {
-            "position": each.position,
-            "stream": each.stream,
-            "type": each.type,
-            "payload": each.payload if isinstance(each.payload, str) else json_text(dict(each.payload)),
-            "recorded_at": each.recorded_time.astimezone(UTC) if each.recorded_at else None,
-            "version": each.version,
-            "type_version": each.type_version,
-            "metadata": json_text(dict(each.metadata)),
+            "position": event.position,
+            "stream": event.stream,
+            "type": event.type,
+            "payload": event.payload if isinstance(event.payload, str) else json_text(dict(event.payload)),
+            "recorded_at": event.recorded_time.astimezone(UTC) if event.recorded_at else None,
+            "version": event.version,
+            "type_version": event.type_version,
+            "metadata": json_text(dict(event.metadata)),
         }
-        for each in events
+        for event in events
     ]
-    with scratch.dialect.connect() as connection:
-        there = _there(connection, scratch)
-        there.execute(_events.delete())
-        if stored:
-            there.execute(_events.insert(), stored)
+    with scratch.dialect.connect() as opened:
+        connection = _within_place(opened, scratch)
+        connection.execute(_events.delete())
+        if rows:
+            connection.execute(_events.insert(), rows)

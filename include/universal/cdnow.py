@@ -20,10 +20,10 @@ CATEGORY = "music"
 
 
 def purchases(path: Path = DATA) -> Iterator[NewEvent]:
-    """The file's purchases as ``ExpenseRecorded`` events, in the order of their dates."""
+    """Yields the file's purchases as ``ExpenseRecorded`` events, in the order of their dates."""
     lines = [line.split() for line in path.read_text(encoding="ascii").splitlines() if line.strip()]
     versions: Counter[str] = Counter()
-    for _, customer, day, cds, dollars in sorted(lines, key=lambda words: words[2]):
+    for _, customer, day, cds, dollars in sorted(lines, key=lambda fields: fields[2]):
         versions[customer] += 1
         spent_on = datetime.strptime(day, "%Y%m%d").date()  # noqa: DTZ007 - a date without a time of day
         yield NewEvent(

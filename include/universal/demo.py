@@ -1,4 +1,4 @@
-"""The main job in one command: the example application on embedded SQLite, its tables damaged, rebuilt and checked.
+"""A whole rebuild in one command: it fills the example application on SQLite, damages its tables, and rebuilds them.
 
 ``python -m include.universal.demo [--events N] [--prepare-only]``
 """
@@ -28,7 +28,7 @@ DAMAGE = {
     "data loss: some payments are gone": "DELETE FROM payment_history WHERE id < '05'",
     "a row that no event explains": "INSERT INTO monthly_summaries (user_id, month, expenses, total_cents) VALUES (0, '1999-12', 1, 1)",
 }
-"""What is wrong with blue before the rebuild, and the SQL that makes it so."""
+"""Kinds of damage to blue before the rebuild, each with the SQL that causes it."""
 
 NEXT = """\
 What to try next:
@@ -39,19 +39,23 @@ What to try next:
 
 
 def database() -> Path:
-    """Where the demo keeps its SQLite file: ``REBUILD_DEMO_DB``, or ``.demo/universal.db`` in the project."""
+    """The path of the demo's SQLite file: ``REBUILD_DEMO_DB``, or ``.demo/universal.db`` in the project."""
     return Path(os.environ.get("REBUILD_DEMO_DB", ROOT / ".demo" / "universal.db"))
 
 
 def prepare(path: Path, count: int, say: Console) -> sa.Engine:
-    """A store with ``count`` events beside the CDNOW purchases, filled read models, and the damage."""
+    """Creates the database: ``count`` generated events, the CDNOW purchases, filled read models, and the damage.
+
+    :param say: prints the progress
+    :returns: an engine for the database
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name until it is whole: a half-prepared store is never taken for a store.
+    # Under another name until it is complete, so that nothing takes a half-prepared file for the database.
     unfinished = path.with_name(path.name + ".unfinished")
     for leftover in (path, unfinished):
-        # By name, not by pattern: REBUILD_DEMO_DB may point at a folder with files of other people.
-        for end in ("", "-wal", "-shm", "-journal"):
-            leftover.with_name(leftover.name + end).unlink(missing_ok=True)
+        # By name, not by pattern: the folder that REBUILD_DEMO_DB names may hold files of other people.
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            leftover.with_name(leftover.name + suffix).unlink(missing_ok=True)
     engine = sa.create_engine(f"sqlite:///{unfinished}")
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
@@ -61,10 +65,10 @@ def prepare(path: Path, count: int, say: Console) -> sa.Engine:
     events.append_all(engine, cdnow.purchases())
     say.print("Filling the read models ...")
     run_all(load_spec(SPEC), engine, "fill", RunOptions(keep_old=False), lambda _: None)
-    for what, statement in DAMAGE.items():
+    for damage, statement in DAMAGE.items():
         with engine.begin() as connection:
             rows = connection.exec_driver_sql(statement).rowcount
-        say.print(f"Damaging them: {what} ({rows:,} row{'s' if rows != 1 else ''})")
+        say.print(f"Damaging them: {damage} ({rows:,} row{'s' if rows != 1 else ''})")
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
@@ -73,7 +77,10 @@ def prepare(path: Path, count: int, say: Console) -> sa.Engine:
 
 
 def run_all(spec: RebuildSpec, engine: sa.Engine, run_id: str, options: RunOptions, log: Callable[[str], None]) -> Rebuild:
-    """All steps of one run in their order, as the DAG would call them; the retention is not waited for."""
+    """Runs all steps of one run in the order of the DAG, without waiting for the retention.
+
+    :returns: the run, for its report
+    """
     rebuild = Rebuild(spec, run_id=run_id, event_store=engine, read_models=engine, log=log)
     plan = rebuild.plan(options)
     rebuild.clone_tables()
@@ -88,39 +95,39 @@ def run_all(spec: RebuildSpec, engine: sa.Engine, run_id: str, options: RunOptio
 
 
 def check(engine: sa.Engine, say: Console) -> bool:
-    """Holds every table against an independent computation from the events."""
+    """Compares every table with an independent computation from the events; returns whether all of them are equal."""
     expected, actual = independent.expected_tables(engine), independent.actual_tables(engine)
     for table in independent.KEYS:
-        same = expected[table] == actual[table]
+        is_equal = expected[table] == actual[table]
         say.print(
-            f"  {table}: {len(actual[table]):,} rows, {'equal' if same else 'NOT EQUAL'} to an independent computation from the events"
+            f"  {table}: {len(actual[table]):,} rows, {'equal' if is_equal else 'NOT EQUAL'} to an independent computation from the events"
         )
     return expected == actual
 
 
 def main() -> int:
-    """The command line; 0 if every table is right at the end."""
+    """Runs the command line; returns 0 if every table is correct at the end."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=120_000, help="how many events to generate")
     parser.add_argument("--prepare-only", action="store_true", help="only make the store, if there is none yet")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     say = Console(highlight=False, soft_wrap=True)
     path = database()
-    if given.prepare_only:
+    if arguments.prepare_only:
         if not path.exists():
-            prepare(path, given.events, say)
+            prepare(path, arguments.events, say)
         return 0
     began = time.monotonic()
-    engine = prepare(path, given.events, say)
+    engine = prepare(path, arguments.events, say)
     say.rule("Rebuild")
     rebuild = run_all(load_spec(SPEC), engine, "demo", RunOptions(reason="the demo: a bug and lost data"), say.print)
     say.rule("Report")
     say.print(Markdown(rebuild.report().as_markdown()))
     say.rule("Check")
-    right = check(engine, say)
+    is_correct = check(engine, say)
     say.print(f"\nDone in {time.monotonic() - began:.0f} s. The damaged tables are still there as <table>_old, in {path}.\n")
     say.print(NEXT)
-    return 0 if right else 1
+    return 0 if is_correct else 1
 
 
 if __name__ == "__main__":

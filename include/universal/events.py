@@ -1,4 +1,4 @@
-"""Events of the application: a deterministic generator of any number of them, and the two ways of storing them."""
+"""Events of the application: a deterministic generator, and two ways to store events: in bulk and one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGINNING = datetime(2023, 1, 1)  # noqa: DTZ001 - the store keeps UTC without a
 SECONDS_BETWEEN_EVENTS = 60
 CATEGORIES = ("groceries", "music", "travel", "café & bars", "Bücher", "health", "rent", "utilities")
 SERVICES = ("Streaming", "News", "Gym", "Cloud storage", "Zeitung", "Phone: 5G")
-# Text that breaks whatever is quoted, escaped or split carelessly.
+# Texts that expose careless quoting, escaping or splitting.
 TEXTS = (
     "weekly",
     "O'Brien's",
@@ -53,17 +53,17 @@ class NewEvent(NamedTuple):
 
 
 def generate(count: int, seed: int = 7, users: int = 500, at_once: int = 400) -> Iterator[NewEvent]:
-    """``count`` events of interleaved aggregates, about ten each; the same for the same arguments.
+    """Yields ``count`` events of interleaved aggregates, about ten each. The same arguments give the same events.
 
-    :param users: among how many users the aggregates are spread
-    :param at_once: how many aggregates are alive at one time; memory grows with them, not with ``count``
+    :param users: the number of users who share the aggregates
+    :param at_once: the number of aggregates that are alive at one time; memory grows with it, not with ``count``
     """
     return islice(_Life(seed, users).events(at_once), count)
 
 
 @dataclass(slots=True)
 class _Stream:
-    """A living aggregate; its steps come one at a time, between those of the others."""
+    """A living aggregate. The generator takes its steps one at a time, between those of the others."""
 
     id: str
     steps: Iterator[Step]
@@ -71,7 +71,10 @@ class _Stream:
 
 
 class _Life:
-    """Users with subscriptions and expenses; only what can follow an aggregate's past happens to it."""
+    """Generates the life of users with subscriptions and expenses.
+
+    Each event of an aggregate is valid after its earlier ones.
+    """
 
     def __init__(self, seed: int, users: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - has to repeat, not to be secret
@@ -84,11 +87,11 @@ class _Life:
         while True:
             self._moment += timedelta(seconds=self._below(SECONDS_BETWEEN_EVENTS))
             self._now = self._moment.isoformat(" ")
-            at = self._below(len(alive))
-            stream = alive[at]
+            index = self._below(len(alive))
+            stream = alive[index]
             step = next(stream.steps, None)
             if step is None:
-                alive[at] = self._new_stream()
+                alive[index] = self._new_stream()
                 continue
             stream.version += 1
             yield NewEvent(stream.id, stream.version, *step, self._now)
@@ -146,11 +149,11 @@ class _Life:
             kept.append(self._expense(user))
             yield "ExpenseRecorded", kept[-1] | {"quantity": 1 + self._below(3), "note": self._pick(TEXTS)}
             if kept and self._chance(0.2):
-                at = self._below(len(kept))
-                old, new = kept[at]["category"], self._pick(CATEGORIES)
-                kept[at] = kept[at] | {"category": new}
+                index = self._below(len(kept))
+                old, new = kept[index]["category"], self._pick(CATEGORIES)
+                kept[index] = kept[index] | {"category": new}
                 if new != old:
-                    yield "ExpenseRecategorised", _without(kept[at], "category") | {"from_category": old, "to_category": new}
+                    yield "ExpenseRecategorised", _without(kept[index], "category") | {"from_category": old, "to_category": new}
             if kept and self._chance(0.1):
                 yield "ExpenseDeleted", kept.pop(self._below(len(kept)))
 
@@ -167,14 +170,14 @@ class _Life:
         return 1 + self._below(self._users)
 
     def _below(self, limit: int) -> int:
-        # Several times as fast as randrange, and just as repeatable.
+        # Several times as fast as randrange, and as repeatable.
         return int(self._random.random() * limit)
 
     def _chance(self, share: float) -> bool:
         return self._random.random() < share
 
-    def _pick(self, among: Sequence[T]) -> T:
-        return among[self._below(len(among))]
+    def _pick(self, values: Sequence[T]) -> T:
+        return values[self._below(len(values))]
 
     def _uuid(self) -> str:
         digits = f"{self._random.getrandbits(128):032x}"
@@ -193,29 +196,31 @@ _COLUMNS = ("aggregate_uuid", "aggregate_version", "event_class", "event_propert
 
 
 def append_all(engine: sa.Engine, events: Iterable[NewEvent], batch: int = 5_000) -> int:
-    """Stores many events in the order given, each batch in a transaction of its own.
+    """Stores many events in their given order, each batch in a transaction of its own.
 
-    :returns: how many
+    :param batch: the number of events in a transaction
+    :returns: the number of stored events
     """
-    into = f"{stored_events.name} ({', '.join(_COLUMNS)})"
+    target = f"{stored_events.name} ({', '.join(_COLUMNS)})"
     stored = 0
     remaining = iter(events)
     while rows := [_values(event) for event in islice(remaining, batch)]:
         with engine.begin() as connection:
-            _load(connection, into, rows)
+            _load(connection, target, rows)
         stored += len(rows)
     return stored
 
 
-def _load(connection: sa.Connection, into: str, rows: list[tuple[Any, ...]]) -> None:
+def _load(connection: sa.Connection, target: str, rows: list[tuple[Any, ...]]) -> None:
     if connection.dialect.name == "postgresql":
         driver: Any = connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
+        with driver.cursor() as cursor, cursor.copy(f"COPY {target} FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
         return
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({', '.join([mark] * len(_COLUMNS))})", rows)  # noqa: S608 - our names
+    placeholder = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    placeholders = ", ".join([placeholder] * len(_COLUMNS))
+    connection.exec_driver_sql(f"INSERT INTO {target} VALUES ({placeholders})", rows)  # noqa: S608 - our names
 
 
 def _values(event: NewEvent) -> tuple[Any, ...]:
@@ -225,9 +230,10 @@ def _values(event: NewEvent) -> tuple[Any, ...]:
 def append(connection: sa.Connection, event: NewEvent) -> Event:
     """Stores one event in the caller's transaction.
 
-    :returns: the event with its position, ready to be projected
+    :returns: the event with its position, for the projectors
+    :raises RuntimeError: the database returned no position
     """
-    made = connection.execute(
+    inserted = connection.execute(
         stored_events.insert().values(
             aggregate_uuid=event.stream,
             aggregate_version=event.version,
@@ -237,7 +243,7 @@ def append(connection: sa.Connection, event: NewEvent) -> Event:
             created_at=datetime.fromisoformat(event.recorded_at),
         )
     )
-    key = made.inserted_primary_key
+    key = inserted.inserted_primary_key
     if key is None:
         raise RuntimeError("the database gave the event no position")
     return Event(

@@ -1,6 +1,6 @@
-"""What the read models must hold, worked out without any projector: the answer that rebuilds are held against.
+"""Computes the correct content of the read models without any projector, as a reference for rebuilds.
 
-Deliberately shares no code with the projectors or with the loader of the CDNOW file.
+It deliberately shares no code with the projectors or with the loader of the CDNOW file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ KEYS = {
     "category_summaries": ("user_id", "category"),
     "monthly_summaries": ("user_id", "month"),
 }
-"""The six tables, by the columns that identify a row."""
+"""The six tables, each with the columns that identify a row."""
 
 
 def expected_tables(event_store: sa.Engine | sa.Connection, where: str = "") -> dict[str, Table]:
-    """All six tables as they follow from the stored events: ``{table: {key: the other columns by name order}}``.
+    """Computes all six tables from the stored events: ``{table: {key: the other columns by name order}}``.
 
-    :param event_store: a connection reads in the transaction that it is in
-    :param where: ``WHERE ...``, where some events are not to be projected yet
+    :param event_store: a connection reads within its current transaction
+    :param where: a ``WHERE`` clause that selects events; empty: all events
     """
     with _connected(event_store) as connection:
         rows = connection.execute(
@@ -49,13 +49,16 @@ def expected_tables(event_store: sa.Engine | sa.Connection, where: str = "") -> 
         "subscription_items": _keyed("subscription_items", _items(facts)),
         "payment_history": _keyed("payment_history", _payments(facts)),
         "expenses": _keyed("expenses", expenses),
-        "category_summaries": _keyed("category_summaries", _grouped(expenses, "category", lambda each: each["category"])),
-        "monthly_summaries": _keyed("monthly_summaries", _grouped(expenses, "month", lambda each: each["spent_on"][:7])),
+        "category_summaries": _keyed("category_summaries", _grouped(expenses, "category", lambda expense: expense["category"])),
+        "monthly_summaries": _keyed("monthly_summaries", _grouped(expenses, "month", lambda expense: expense["spent_on"][:7])),
     }
 
 
 def actual_tables(read_models: sa.Engine | sa.Connection, suffix: str = "") -> dict[str, Table]:
-    """The six tables as they are in a database, in the same form; ``suffix`` reads ``_rebuild`` or ``_old`` ones."""
+    """Reads the six tables from a database, in the form of :func:`expected_tables`.
+
+    :param suffix: ``_rebuild`` or ``_old`` to read those tables; empty: the live ones
+    """
     with _connected(read_models) as connection:
         return {
             table: _keyed(table, (dict(row._mapping) for row in connection.execute(sa.text(f"SELECT * FROM {table}{suffix}"))))  # noqa: S608
@@ -64,9 +67,9 @@ def actual_tables(read_models: sa.Engine | sa.Connection, suffix: str = "") -> d
 
 
 def cdnow_totals(path: Path) -> tuple[Table, Table]:
-    """``expenses`` without its ids, and ``monthly_summaries``, straight from the text file.
+    """Computes ``expenses`` without its ids, and ``monthly_summaries``, directly from the text file.
 
-    :returns: ``{(customer, day, cents, CDs): how many}`` and ``{(customer, month): (purchases, cents)}``
+    :returns: ``{(customer, day, cents, CDs): (number of purchases,)}`` and ``{(customer, month): (purchases, cents)}``
     """
     purchases: dict[tuple[Any, ...], int] = defaultdict(int)
     months: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
@@ -78,81 +81,84 @@ def cdnow_totals(path: Path) -> tuple[Table, Table]:
         purchases[customer, f"{day[:4]}-{day[4:6]}-{day[6:]}", cents, int(cds)] += 1
         months[customer, f"{day[:4]}-{day[4:6]}"][0] += 1
         months[customer, f"{day[:4]}-{day[4:6]}"][1] += cents
-    return {key: (count,) for key, count in purchases.items()}, {key: tuple(both) for key, both in months.items()}
+    return {key: (count,) for key, count in purchases.items()}, {key: tuple(totals) for key, totals in months.items()}
 
 
 @contextmanager
-def _connected(to: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
-    if isinstance(to, sa.Connection):
-        yield to
+def _connected(database: sa.Engine | sa.Connection) -> Iterator[sa.Connection]:
+    if isinstance(database, sa.Connection):
+        yield database
         return
-    with to.connect() as connection:
+    with database.connect() as connection:
         yield connection
 
 
 def _subscriptions(facts: Iterable[Fact]) -> Iterable[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for kind, stream, said in facts:
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, stream, payload in facts:
         if kind == "SubscriptionCreated":
-            columns = {key: said[key] for key in ("user_id", "name", "category", "price_cents", "started_on", "renews_on")}
-            found[stream] = {**columns, "id": stream, "status": "active", "cancelled_on": None, "renewals": 0}
+            columns = {key: payload[key] for key in ("user_id", "name", "category", "price_cents", "started_on", "renews_on")}
+            rows[stream] = {**columns, "id": stream, "status": "active", "cancelled_on": None, "renewals": 0}
         elif kind == "SubscriptionRenewed":
-            found[stream].update(renews_on=said["renews_on"], renewals=found[stream]["renewals"] + 1)
+            rows[stream].update(renews_on=payload["renews_on"], renewals=rows[stream]["renewals"] + 1)
         elif kind == "SubscriptionPriceChanged":
-            found[stream]["price_cents"] = said["price_cents"]
+            rows[stream]["price_cents"] = payload["price_cents"]
         elif kind == "SubscriptionCancelled":
-            found[stream].update(status="cancelled", cancelled_on=said["cancelled_on"], renews_on=None)
-    return found.values()
+            rows[stream].update(status="cancelled", cancelled_on=payload["cancelled_on"], renews_on=None)
+    return rows.values()
 
 
 def _items(facts: Iterable[Fact]) -> Iterable[dict[str, Any]]:
-    found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for kind, stream, said in facts:
+    items_by_stream: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for kind, stream, payload in facts:
         if kind == "SubscriptionItemAdded":
-            columns = {"id": said["item_id"], "description": said["description"], "quantity": said["quantity"]}
-            found[stream][said["item_id"]] = {"subscription_id": stream, **columns}
+            columns = {"id": payload["item_id"], "description": payload["description"], "quantity": payload["quantity"]}
+            items_by_stream[stream][payload["item_id"]] = {"subscription_id": stream, **columns}
         elif kind == "SubscriptionItemRemoved":
-            del found[stream][said["item_id"]]
+            del items_by_stream[stream][payload["item_id"]]
         elif kind == "SubscriptionCancelled":
-            found.pop(stream, None)
-    return [each for items in found.values() for each in items.values()]
+            items_by_stream.pop(stream, None)
+    return [item for items in items_by_stream.values() for item in items.values()]
 
 
 def _payments(facts: Iterable[Fact]) -> Iterable[dict[str, Any]]:
     return [
         {
-            "id": said["payment_id"],
+            "id": payload["payment_id"],
             "subscription_id": stream,
-            "amount_cents": said["amount_cents"],
+            "amount_cents": payload["amount_cents"],
             "status": kind.removeprefix("Payment").lower(),
-            "reason": said.get("reason"),
-            "paid_at": said["at"],
+            "reason": payload.get("reason"),
+            "paid_at": payload["at"],
         }
-        for kind, stream, said in facts
+        for kind, stream, payload in facts
         if kind in ("PaymentReceived", "PaymentFailed")
     ]
 
 
 def _expenses(facts: Iterable[Fact]) -> list[dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for kind, _, said in facts:
+    rows: dict[str, dict[str, Any]] = {}
+    for kind, _, payload in facts:
         if kind == "ExpenseRecorded":
-            columns = {key: said[key] for key in ("user_id", "category", "amount_cents", "quantity", "note", "spent_on")}
-            found[said["expense_id"]] = {"id": said["expense_id"], **columns}
+            columns = {key: payload[key] for key in ("user_id", "category", "amount_cents", "quantity", "note", "spent_on")}
+            rows[payload["expense_id"]] = {"id": payload["expense_id"], **columns}
         elif kind == "ExpenseRecategorised":
-            found[said["expense_id"]]["category"] = said["to_category"]
+            rows[payload["expense_id"]]["category"] = payload["to_category"]
         elif kind == "ExpenseDeleted":
-            del found[said["expense_id"]]
-    return list(found.values())
+            del rows[payload["expense_id"]]
+    return list(rows.values())
 
 
 def _grouped(expenses: Iterable[dict[str, Any]], name: str, group: Callable[[dict[str, Any]], str]) -> Iterable[dict[str, Any]]:
     totals: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
-    for each in expenses:
-        total = totals[each["user_id"], group(each)]
+    for expense in expenses:
+        total = totals[expense["user_id"], group(expense)]
         total[0] += 1
-        total[1] += each["amount_cents"]
-    return [{"user_id": key[0], name: key[1], "expenses": each[0], "total_cents": each[1]} for key, each in totals.items()]
+        total[1] += expense["amount_cents"]
+    return [
+        {"user_id": user, name: part, "expenses": number, "total_cents": cents}
+        for (user, part), (number, cents) in totals.items()
+    ]
 
 
 def _keyed(table: str, rows: Iterable[dict[str, Any]]) -> Table:
@@ -164,12 +170,12 @@ def _keyed(table: str, rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _plain(value: Any) -> Any:
-    """The same value for the same fact, whatever a driver makes of it."""
+    """A value in one form for all drivers: dates and times as text."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, date):
         return f"{value:%Y-%m-%d}"
     if isinstance(value, str):
-        # SQLite keeps the fraction that SQLAlchemy gives to a time.
+        # SQLite stores the fraction that SQLAlchemy adds to a time.
         return value.removesuffix(".000000")
     return value

@@ -1,8 +1,9 @@
-"""How an application works while its read models are rebuilt: the three contracts of live writers, in small.
+"""A small application under each of the three contracts of live writers, which works on during a rebuild.
 
-* ``transactional``: :func:`append_and_project`, an event and its rows in one transaction.
-* ``checkpointed``: appenders only append; :func:`consume` projects what has settled and keeps its position in a table.
-* ``detached``: :func:`append_and_enqueue`, an event and a job for it in one transaction; :func:`work_off` does the job.
+* ``transactional``: :func:`append_and_project` commits an event and its rows in one transaction.
+* ``checkpointed``: appenders only append; :func:`consume` projects up to the high-water mark and stores its position.
+* ``detached``: :func:`append_and_enqueue` commits an event and a job for it in one transaction; :func:`work_off` does
+  the job.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ consumer_positions = sa.Table(
 jobs = sa.Table(
     "jobs",
     metadata,
-    # The queue first: a worker that looks for its next job then passes no row that another one has locked.
+    # The queue comes first in the key, so that a worker looking for its next job meets no row that another worker has
+    # locked.
     sa.Column("queue", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
     mysql_engine="InnoDB",
@@ -43,22 +45,23 @@ jobs = sa.Table(
 
 CONSUMER = "universal"
 AGAIN_AFTER = 0.05
-"""Seconds before a client tries a transaction again that has failed."""
+"""Seconds before a client retries a failed transaction."""
 
 Store = Callable[[sa.Connection, NewEvent], object]
 
 
 @contextmanager
 def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction of the application. On SQLite it takes the write lock at once, so that it never has to give way.
+    """One transaction of the application.
 
-    It waits for it longer than seems necessary: SQLite wakes its waiting writers in no order.
+    On SQLite it takes the write lock at once, so that it never fails half-way as busy. It waits for the lock longer
+    than seems necessary, because SQLite wakes its waiting writers in no order.
     """
     if engine.dialect.name != "sqlite":
-        # MySQL's own default, REPEATABLE READ, locks the gap where a missing row would be: two transactions that both
-        # miss it and then add it deadlock.
-        committed = engine.execution_options(isolation_level="READ COMMITTED")
-        with committed.begin() as connection:
+        # MySQL's default, REPEATABLE READ, locks the gap of a missing row. Two transactions that both look for the row
+        # and then insert it would deadlock.
+        read_committed = engine.execution_options(isolation_level="READ COMMITTED")
+        with read_committed.begin() as connection:
             yield connection
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -77,9 +80,9 @@ def unit_of_work(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def append_and_project(connection: sa.Connection, event: NewEvent, projectors: Sequence[type[Projector]] = ALL) -> Event:
-    """``transactional``: stores one event and brings the read models up to date, in the caller's transaction.
+    """``transactional``: stores one event and projects it into the read models, in the caller's transaction.
 
-    :param projectors: always in this order, so that two transactions never wait for each other in a circle
+    :param projectors: every transaction must use the same order, so that two of them never deadlock
     :returns: the event with its position
     """
     stored = append(connection, event)
@@ -90,7 +93,7 @@ def append_and_project(connection: sa.Connection, event: NewEvent, projectors: S
 def append_and_enqueue(connection: sa.Connection, event: NewEvent, queues: int = 1) -> Event:
     """``detached``: stores one event and a job for it, in the caller's transaction.
 
-    :param queues: how many there are; the events of one aggregate share one, so that they are projected in their order
+    :param queues: the number of queues; the events of one aggregate share a queue, which keeps their order
     """
     stored = append(connection, event)
     queue = crc32(event.stream.encode()) % queues
@@ -99,21 +102,21 @@ def append_and_enqueue(connection: sa.Connection, event: NewEvent, queues: int =
 
 
 def look_up(connection: sa.Connection, event: NewEvent) -> sa.Row[Any, Any] | None:
-    """What a command looks at in the read models before it decides on its event (read, then append), in the same transaction."""
+    """Reads the row that a command checks before it appends its event in the same transaction."""
     if event.type.startswith(("Subscription", "Payment")):
         state = sa.select(subscriptions.c.status, subscriptions.c.price_cents)
         return connection.execute(state.where(subscriptions.c.id == event.stream)).one_or_none()
     user, category = event.payload["user_id"], event.payload.get("category", event.payload.get("to_category"))
     spent = sa.select(category_summaries.c.expenses, category_summaries.c.total_cents)
-    of = (category_summaries.c.user_id == user, category_summaries.c.category == category)
-    return connection.execute(spent.where(*of)).one_or_none()
+    conditions = (category_summaries.c.user_id == user, category_summaries.c.category == category)
+    return connection.execute(spent.where(*conditions)).one_or_none()
 
 
 # Projecting it later -----------------------------------------------------------------------------------------------
 
 
 def add_consumer(engine: sa.Engine, name: str = CONSUMER) -> None:
-    """Enters a consumer that has seen nothing yet."""
+    """Registers a consumer that has projected nothing yet."""
     with engine.begin() as connection:
         connection.execute(consumer_positions.insert().values(name=name, position=0))
 
@@ -121,31 +124,33 @@ def add_consumer(engine: sa.Engine, name: str = CONSUMER) -> None:
 def consume(
     engine: sa.Engine, store: EventStore, projectors: Sequence[type[Projector]] = ALL, name: str = CONSUMER, limit: int = 50
 ) -> int:
-    """``checkpointed``: one step of a consumer; its position and its rows commit together.
+    """``checkpointed``: runs one step of a consumer; its position and its rows commit together.
 
-    :param limit: at most so many events a transaction
-    :returns: how many positions it has gone on; 0: there is nothing new that has settled
+    :param limit: the most events of a transaction
+    :returns: by how many positions the consumer has advanced; 0: no new event lies below the high-water mark
     """
-    # Before anything is locked: settling waits for appends in flight.
+    # Before the transaction locks anything: the store waits here for appends in flight.
     head = store.settled_head()
-    mine = consumer_positions.c.name == name
+    is_consumer = consumer_positions.c.name == name
     with unit_of_work(engine) as connection:
-        position: int = connection.execute(sa.select(consumer_positions.c.position).where(mine).with_for_update()).scalar_one()
+        position: int = connection.execute(
+            sa.select(consumer_positions.c.position).where(is_consumer).with_for_update()
+        ).scalar_one()
         with closing(store.pages(position, head, _types(projectors), size=limit)) as pages:
             events, place = next(pages, ([], position))
-        # A consumer that has begun does not come to the beginning again.
+        # A consumer never goes back to the beginning.
         reached = position if place is None else place
         for event in events:
             _project(connection, event, projectors)
         if reached > position:
-            connection.execute(consumer_positions.update().where(mine).values(position=reached))
+            connection.execute(consumer_positions.update().where(is_consumer).values(position=reached))
     return reached - position
 
 
 def work_off(engine: sa.Engine, store: EventStore, queue: int = 0, projectors: Sequence[type[Projector]] = ALL) -> bool:
-    """``detached``: does the oldest job of a queue; job and rows commit together. One worker a queue.
+    """``detached``: does the oldest job of a queue; job and rows commit together. Each queue has one worker.
 
-    :returns: whether there was a job
+    :returns: whether the queue had a job
     """
     with unit_of_work(engine) as connection:
         oldest = sa.select(jobs.c.position).where(jobs.c.queue == queue).order_by(jobs.c.position).limit(1).with_for_update()
@@ -165,7 +170,7 @@ def _project(connection: sa.Connection, event: Event, projectors: Sequence[type[
 
 
 def _types(projectors: Sequence[type[Projector]]) -> list[str]:
-    return sorted({each for projector in projectors for each in projector.stored_types()})
+    return sorted({event_type for projector in projectors for event_type in projector.stored_types()})
 
 
 # A client at work --------------------------------------------------------------------------------------------------
@@ -180,18 +185,18 @@ def traffic(
     stopped: Callable[[], bool] = lambda: False,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> int:
-    """A client at work: up to ``count`` events of new aggregates, each in a transaction of its own.
+    """Runs a client: it stores up to ``count`` events of new aggregates, each in a transaction of its own.
 
-    :param store: what it does in each transaction
-    :param stopped: asked before each transaction
-    :param around: entered around each transaction, to time it or to take its error; a transaction whose error was taken is
-        tried again, as what follows in its aggregate would have no sense without it
-    :returns: how many events it has stored
+    :param store: the work of each transaction
+    :param stopped: the client checks it before each transaction
+    :param around: a context around each transaction, which may time it or suppress its error. The client retries a
+        transaction whose error was suppressed, because later events of the aggregate need it
+    :returns: the number of stored events
     """
-    # Aggregates of their own, whatever else the same seed has made before.
+    # New ids, so that two clients with the same seed do not share aggregates.
     renamed: dict[str, str] = {}
     done = 0
-    # Few of them at once, so that even a short visit sees them grow and end.
+    # Few aggregates at once, so that even a short run sees them grow and end.
     for event in generate(count, seed=seed, at_once=5):
         stream = renamed.setdefault(event.stream, str(uuid4()))
         payload = {
@@ -211,7 +216,7 @@ def _store_one(
     stopped: Callable[[], bool],
     around: Callable[[], AbstractContextManager[object]],
 ) -> bool:
-    """Whether the event has been stored before the client was stopped."""
+    """Stores one event, with retries; returns whether it was stored before the client was stopped."""
     committed = False
     while not committed and not stopped():
         with around():

@@ -1,4 +1,4 @@
-"""The projectors of the example application: what a team writes, and all that it has to write."""
+"""The projectors of the example application: the only code that a team has to write."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SubscriptionProjector(Projector):
 
 
 class SubscriptionItemProjector(Projector):
-    """What each running subscription consists of; a cancelled one has no items left."""
+    """The items of each running subscription; a cancelled one has no items left."""
 
     owns = (SubscriptionItem,)
     part = ByAggregate({SubscriptionItem: "subscription_id"})
@@ -130,8 +130,8 @@ class ExpenseProjector(Projector):
 class CategorySummaryProjector(Projector):
     """What each user spends by category; a sum over many aggregates, so the order of their events must not matter.
 
-    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its sums are zero: then it
-    does not matter over which events these are taken.
+    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its
+    sums are zero: then it does not matter over which events these are taken.
     """
 
     owns = (CategorySummary,)
@@ -148,8 +148,8 @@ class CategorySummaryProjector(Projector):
 
     @handles("ExpenseRecategorised")
     def recategorised(self, event: Event, rows: Rows) -> None:
-        # Live, each row is locked as it is asked for. In one order for everybody, so that two transactions
-        # that move expenses in opposite directions wait for each other instead of deadlocking.
+        # Inline, the read of a row locks it. All transactions use one order, so that two of them that move expenses
+        # in opposite directions wait for each other and do not deadlock.
         for category, sign in sorted([(event["from_category"], -1), (event["to_category"], 1)]):
             self._add(rows, event, category, sign)
 
@@ -166,7 +166,7 @@ class CategorySummaryProjector(Projector):
 
 
 class MonthlySummaryProjector(Projector):
-    """What each user spends by month; a month has no row if and only if both of its sums are zero."""
+    """The expenses of each user by month; a month has no row if and only if both of its sums are zero."""
 
     owns = (MonthlySummary,)
     part = ByPeriod({MonthlySummary: "month"}, of=lambda event: event["spent_on"][:7], at=lambda moment: f"{moment:%Y-%m}")

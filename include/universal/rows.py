@@ -1,4 +1,4 @@
-"""The rows of the six read models, as the projectors write them. Money is whole cents."""
+"""The row classes of the six read models. Amounts of money are whole cents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application's tables, portable over the four databases: the event store with Spatie's columns, and six read models."""
+"""The application's tables for all four databases: an event store with Spatie's columns, and six read models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 # Whole seconds everywhere: SQLAlchemy would write microseconds on SQLite.
 _TIME = sa.DateTime().with_variant(sqlite.DATETIME(truncate_microseconds=True), "sqlite")  # type: ignore[no-untyped-call]
 _ID = sa.String(36)
-# Part of a key, so it has to be compared as Python compares it: MySQL's default takes "cafe" and "Café" for equal.
+# It is part of a key, so the database must compare it as Python does: by MySQL's default collation, "cafe" equals
+# "Café".
 _CATEGORY = sa.String(60).with_variant(mysql.VARCHAR(60, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
 _ENGINE: dict[str, Any] = {
     f"{family}_{option}": value
@@ -36,7 +37,7 @@ stored_events = sa.Table(
     sa.UniqueConstraint("aggregate_uuid", "aggregate_version", name="stored_events_aggregate_uuid_aggregate_version_unique"),
     sa.Index("stored_events_aggregate_uuid_index", "aggregate_uuid"),
     sa.Index("stored_events_event_class_index", "event_class"),
-    # Positions must never be given out twice.
+    # The database must never reuse a position.
     sqlite_autoincrement=True,
     **_ENGINE,
 )
@@ -132,7 +133,7 @@ READ_MODELS = (subscriptions, subscription_items, payment_history, expenses, cat
 
 
 def create_schema(engine: sa.Engine, *, event_store: bool = True, read_models: bool = True) -> None:
-    """Makes the application's tables that are missing: all of them, or one side where they live in two databases."""
+    """Creates the application's missing tables: all of them, or one side if they are in two databases."""
     tables = [stored_events] if event_store else []
     tables += READ_MODELS if read_models else ()
     metadata.create_all(engine, tables=tables)

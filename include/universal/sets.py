@@ -1,8 +1,8 @@
-"""The two summaries as SQL: what their projectors' handlers do event by event, for a range of events at once.
+"""SQL for the two summaries: it does for a range of events what the projectors' handlers do event by event.
 
-Changes are summed up first, and then added to what is there. Not by an upsert: the row that one offers has to keep the table's
-constraints, and a change may be negative. A row goes only when all of its sums are zero: what it would have been otherwise, the next
-range could not know.
+The statements sum up the changes first, and then add them to the table. They use no upsert: the row of an upsert must
+satisfy the table's constraints, and a change may be negative. They delete a row only when all of its sums are zero,
+because the next range needs the sums.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ TEMPORARY = {
     "mariadb": ("TEMPORARY", "{}"),
     "sqlite": ("TEMP", "temp.{}"),
 }
-"""The word for a table of the session, and how it is named so that it can be no other."""
+"""The keyword for a temporary table, and the form of its name that no other table can match."""
 
 
 def category_statements(database: str) -> Sequence[str]:
-    """What each user spends by category; an expense that moves leaves one category and comes to another."""
+    """Statements for ``category_summaries``; a recategorised expense leaves one category and enters another."""
     field, number = _readers(database)
     word = _text(database, 60)
     changes = f"""
@@ -44,7 +44,7 @@ def category_statements(database: str) -> Sequence[str]:
 
 
 def month_statements(database: str) -> Sequence[str]:
-    """What each user spends by month."""
+    """Statements for ``monthly_summaries``."""
     field, number = _readers(database)
     word = _text(database, 7)
     changes = f"""
@@ -55,7 +55,7 @@ def month_statements(database: str) -> Sequence[str]:
 
 
 class _Reader:
-    """Makes an expression out of the name of a field."""
+    """Builds an SQL expression from the name of a field."""
 
     def __init__(self, template: str) -> None:
         self._template = template
@@ -71,19 +71,23 @@ def _readers(database: str) -> tuple[_Reader, _Reader]:
 
 def _text(database: str, length: int) -> _Reader:
     if database in ("mysql", "mariadb"):
-        # As the tables compare: letter by letter.
+        # With the binary collation of the tables.
         return _Reader(f"CAST({{name}} AS CHAR({length})) COLLATE utf8mb4_bin")
     return _Reader("{name}")
 
 
 def _added(database: str, table: str, part: str, changes: str) -> Sequence[str]:
-    """Statements that add changes (user_id, part, sign, cents) to a summary."""
+    """Statements that add changes to a summary.
+
+    :param part: the summary's second key column
+    :param changes: a query with the columns user_id, part, sign and cents
+    """
     summed = f"""SELECT c.user_id, c.part, sum(c.sign) AS expenses, sum(c.sign * c.cents) AS total_cents
       FROM ({changes}) c GROUP BY c.user_id, c.part"""
     target, columns = "{" + table + "}", f"user_id, {part}, expenses, total_cents"
     temporary, name = TEMPORARY[database]
     name = name.format(f"{table}_changes")
-    gone = f"DROP {'TEMPORARY ' if temporary == 'TEMPORARY' else ''}TABLE IF EXISTS {name}"
+    drop = f"DROP {'TEMPORARY ' if temporary == 'TEMPORARY' else ''}TABLE IF EXISTS {name}"
     same = f"t.user_id = d.user_id AND t.{part} = d.part"
     if temporary == "TEMP":
         add = f"""UPDATE {target} AS t SET expenses = t.expenses + d.expenses, total_cents = t.total_cents + d.total_cents
@@ -92,12 +96,12 @@ def _added(database: str, table: str, part: str, changes: str) -> Sequence[str]:
         add = f"""UPDATE {target} t JOIN {name} d ON {same}
                      SET t.expenses = t.expenses + d.expenses, t.total_cents = t.total_cents + d.total_cents"""
     return [
-        gone,
-        # PostgreSQL reads for it with several processes, which it does for no statement that writes another table.
+        drop,
+        # PostgreSQL reads for this statement in parallel, which it does for no other statement that writes a table.
         f"CREATE {temporary} TABLE {table}_changes AS {summed}",
         add,
         f"""INSERT INTO {target} ({columns}) SELECT d.user_id, d.part, d.expenses, d.total_cents FROM {name} d
              WHERE (d.expenses <> 0 OR d.total_cents <> 0) AND NOT EXISTS (SELECT 1 FROM {target} t WHERE {same})""",
         f"DELETE FROM {target} WHERE expenses = 0 AND total_cents = 0",
-        gone,
+        drop,
     ]

@@ -15,7 +15,10 @@ __all__ = ["broken_specs", "housekeeping_dag", "rebuild_dags"]
 
 
 def __getattr__(name: str) -> object:
-    """The DAG factory's functions, imported when asked for: each of Airflow's components imports this package for the plug-in."""
+    """Imports the DAG factory at the first use of one of its functions.
+
+    All of Airflow's components import this package for the plug-in, and only some need the factory.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.dag_factory"), name)

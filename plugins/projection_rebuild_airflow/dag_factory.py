@@ -1,4 +1,4 @@
-"""Makes the DAG ``rebuild_<name>`` of each spec, and tells Airflow about the specs that cannot be used."""
+"""Builds the DAGs ``rebuild_<name>`` and ``rollback_<name>`` of each spec, and reports broken specs to Airflow."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from projection_rebuild_airflow.specs import problem, read_specs
 _log = logging.getLogger(__name__)
 
 POOL = "projection_rebuilds"
-"""Bounds how many replays run at once over all rebuilds; ``airflow_settings.yaml`` makes it."""
+"""The pool that bounds how many replays run at once over all rebuilds; ``airflow_settings.yaml`` defines it."""
 
 RETRIES: dict[str, Any] = {
     "retries": 3,
@@ -64,15 +64,15 @@ rollback goes forward again. It is refused, with the reason, once the old tables
 
 
 def rebuild_dags() -> dict[str, DAG]:
-    """The DAGs of all usable specs, by id: a rebuild and a rollback each. What is wrong with the others is logged."""
+    """The DAGs of all usable specs, by id: a rebuild and a rollback for each spec. Logs the problems of all other specs."""
     dags, problems = _build()
-    for found in problems:
-        _log.warning("%s", found)
+    for spec_problem in problems:
+        _log.warning("%s", spec_problem)
     return dags
 
 
 def _build() -> tuple[dict[str, DAG], list[str]]:
-    """The DAGs of all usable specs, by id, and what is wrong with the other specs."""
+    """The DAGs of all usable specs, by id, and the problems of the other specs."""
     specs = read_specs()
     dags: dict[str, DAG] = {}
     problems = list(specs.broken.values())
@@ -80,7 +80,7 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
         try:
             of_spec = [rebuild_dag(spec, path, specs.projectors[path]), rollback_dag(spec, path)]
             for dag in of_spec:
-                # Airflow does this as well, but there a failure marks the DAGs of all other specs, too.
+                # Airflow validates them again; a failure there would break the DAGs of all other specs, too.
                 dag.validate()  # type: ignore[no-untyped-call]
         except Exception as error:
             problems.append(problem(path, error))
@@ -90,9 +90,9 @@ def _build() -> tuple[dict[str, DAG], list[str]]:
 
 
 def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | None = None) -> DAG:
-    """The DAG of one spec.
+    """The DAG that rebuilds the tables of one spec.
 
-    :param projectors: those of the spec; None: they are imported here
+    :param projectors: the projectors of the spec; None: this function imports them
     """
     notify.check(spec, path)
     projectors = ProjectorRegistry.load(spec) if projectors is None else projectors
@@ -100,19 +100,19 @@ def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | N
         dag_id=rebuild_dag_id(spec.rebuild),
         description=f"Rebuilds the read models of {spec.rebuild} without downtime",
         doc_md=_documentation(spec, path, projectors),
-        # Without a start date and with no time to look back, unpausing never starts the run of a night that is over.
+        # Without a start date and with no time to look back, unpausing the DAG never starts the run of a past night.
         schedule=CronTriggerTimetable(spec.schedule, timezone=spec.timezone, run_immediately=timedelta(0))
         if spec.schedule
         else None,
         catchup=False,
-        # A run that only waits for its retention must not keep the next one from starting; the ledger refuses two runs
-        # on the same tables.
+        # A run that only waits for its retention must not block the next one. The ledger refuses two runs on the same
+        # tables.
         max_active_runs=16,
         params=form(spec, projectors),
         deadline=_deadline(spec, path),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
-        # Airflow would take a DAG that failed halfway, or that only broken_specs() has made, for one of the file's.
+        # Otherwise Airflow would register a half-built DAG, and one that only broken_specs() has built.
         auto_register=False,
     ) as dag:
         _tasks(spec, projectors, _common(spec, path))
@@ -120,21 +120,24 @@ def rebuild_dag(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry | N
 
 
 def _common(spec: RebuildSpec, path: Path) -> dict[str, Any]:
-    """The arguments that all tasks of a spec have. As default arguments of the DAG, Airflow would store them, callbacks as text."""
+    """The arguments that all tasks of a spec have.
+
+    They are no default arguments of the DAG: Airflow would serialise those, callbacks as text.
+    """
     return {"spec_path": str(path), "on_failure_callback": notify.OnFailure(spec)}
 
 
 def _deadline(spec: RebuildSpec, path: Path) -> DeadlineAlert | None:
-    """Tells people of a run that has not swapped in time; None: the spec sets no deadline."""
+    """Airflow's alert for a run that has not swapped in time; None: the spec sets no deadline."""
     if spec.deadline is None:
         return None
-    # By name: the triggerer imports it, and Airflow stores it with the DAG.
+    # The callback goes by its name: Airflow stores the name with the DAG, and the triggerer imports it.
     missed = AsyncCallback("projection_rebuild_airflow.notify.deadline_missed", kwargs={"spec_path": str(path)})
     return DeadlineAlert(reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=spec.deadline, callback=missed)
 
 
 def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
-    """The DAG that takes the last swap of a spec's tables back."""
+    """The DAG that takes back the last swap of a spec's tables."""
     with DAG(
         dag_id=rollback_dag_id(spec.rebuild),
         description=f"Makes the old tables of {spec.rebuild} live again, with all events since",
@@ -146,7 +149,7 @@ def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
         auto_register=False,
-        # In an emergency nobody should have to unpause it first.
+        # In an emergency, an operator should not have to unpause it first.
         is_paused_upon_creation=False,
     ) as dag:
         common = _common(spec, path)
@@ -158,11 +161,11 @@ def rollback_dag(spec: RebuildSpec, path: Path) -> DAG:
 
 
 def _tasks(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any]) -> None:
-    """The tasks of a rebuild."""
+    """Adds the tasks of a rebuild to the current DAG."""
     plan = PlanOperator(task_id=task_ids.PLAN, **common)
     clone = CloneTablesOperator(task_id=task_ids.CLONE_TABLES, **common)
     replays = _replays(spec, projectors, common, clone)
-    # The task of a projector that was not chosen is skipped; that must not skip the verification.
+    # Airflow skips the task of a projector that the run did not choose; that must not skip the verification.
     verify = VerifyCountsOperator(task_id=task_ids.VERIFY_COUNTS, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **common)
     approve = ApproveSwapOperator(
         task_id=task_ids.APPROVE_SWAP,
@@ -176,10 +179,10 @@ def _tasks(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, A
 
 
 def _swap_and_after(spec: RebuildSpec, common: dict[str, Any], before: BaseOperator, event: str) -> None:
-    """The tasks that a rebuild and a rollback share: all from the gate on.
+    """Adds the tasks that a rebuild and a rollback share: all tasks from the gate on.
 
     :param before: the task after which the tables can be swapped
-    :param event: the key of ``notify`` under which people are told of the swap
+    :param event: the key of ``notify`` whose notifiers report the swap
     """
     wait = LowTrafficSensor(task_id=task_ids.WAIT_FOR_LOW_TRAFFIC, on_long_wait=notify.Tell(spec, "waiting_too_long"), **common)
     swap = AtomicSwapOperator(
@@ -195,12 +198,12 @@ def _swap_and_after(spec: RebuildSpec, common: dict[str, Any], before: BaseOpera
 
 
 def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str, Any], clone: BaseOperator) -> list[BaseOperator]:
-    """One task for each projector, with an edge for each dependency: the graph view is the dependency graph.
+    """Adds one task for each projector, with an edge for each dependency.
 
-    One more task is mapped over the shards of all projectors. It runs before the projectors that can be divided, and Airflow skips it
-    where the run has no shards.
+    One more task is mapped over the shards of all projectors. It runs before the projectors that can be divided.
+    Airflow skips it if the run has no shards.
     """
-    needed_by = projectors.needs()
+    dependencies = projectors.needs()
     tasks: dict[str, BaseOperator] = {}
     with TaskGroup(group_id=task_ids.REPLAY, tooltip="One task per projector, and one per shard"):
         shared: dict[str, Any] = common | {"pool": POOL, "trigger_rule": TriggerRule.NONE_FAILED}
@@ -212,8 +215,8 @@ def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str,
             clone >> tasks[name]
             if projectors[name].partition() is not None and spec.begins_at_once(name):
                 shards >> tasks[name]
-            for needed in needed_by[name]:
-                tasks[needed] >> tasks[name]
+            for dependency in dependencies[name]:
+                tasks[dependency] >> tasks[name]
         for earlier, later in pairwise(spec.stages):
             for name in later.projectors:
                 [tasks[projector] for projector in earlier.projectors] >> tasks[name]
@@ -221,7 +224,7 @@ def _replays(spec: RebuildSpec, projectors: ProjectorRegistry, common: dict[str,
 
 
 def _documentation(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry) -> str:
-    """What Airflow's page of the DAG says about it, as Markdown."""
+    """The Markdown that Airflow shows on the page of the DAG."""
     rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in projectors.order()]
     return "\n".join(
         [
@@ -243,8 +246,8 @@ def _documentation(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry)
 def _stages(spec: RebuildSpec) -> list[str]:
     if not spec.stages:
         return []
-    waves = " -> ".join(f"**{stage.name}** ({', '.join(stage.projectors)})" for stage in spec.stages)
-    return [f"Stages, each in its own windows: {waves}.", ""]
+    stages = " -> ".join(f"**{stage.name}** ({', '.join(stage.projectors)})" for stage in spec.stages)
+    return [f"Stages, each in its own windows: {stages}.", ""]
 
 
 HOUSEKEEPING_DOCUMENTATION = """
@@ -255,7 +258,7 @@ stays. Trigger it with "Only list" to see what there is.
 
 
 def housekeeping_dag() -> DAG | None:
-    """The DAG that keeps house for all usable specs, with a task for each; None: there is no usable spec."""
+    """The housekeeping DAG, with one task for each usable spec; None: no spec is usable."""
     specs = read_specs().usable
     if not specs:
         return None
@@ -266,12 +269,12 @@ def housekeeping_dag() -> DAG | None:
         schedule=CronTriggerTimetable("17 * * * *", timezone="UTC", run_immediately=timedelta(0)),
         catchup=False,
         max_active_runs=1,
-        # Specs may share a ledger, where two tasks at once would disturb each other.
+        # Specs may share a ledger, in which two tasks at once would disturb each other.
         max_active_tasks=1,
         params=housekeeping_form(),
         default_args=RETRIES | {"owner": "projection_rebuilds"},
         tags=["projection rebuild"],
-        # Old tables would fill the disk before anybody unpauses it.
+        # Without housekeeping, old tables would fill the disk.
         is_paused_upon_creation=False,
     ) as dag:
         for path, spec in specs.items():
@@ -280,21 +283,21 @@ def housekeeping_dag() -> DAG | None:
 
 
 class _BrokenSpecs(DAG):
-    """Carries the problems of spec files to Airflow's list of import errors, as they stand and without a traceback."""
+    """Reports the problems of spec files in Airflow's list of import errors, unchanged and without a traceback."""
 
     problems: str = ""
 
     def validate(self) -> None:
-        """Called by Airflow for each DAG of a file.
+        """Fails. Airflow calls this for each DAG of a file.
 
-        :raises SpecError: always; its message is what the list of import errors shows
+        :raises SpecError: always; the list of import errors shows its message
         """
-        # Each problem ends in its code, and so does the error.
+        # The last problem ends in the error's code, and the error appends the code once more.
         raise SpecError(self.problems.removesuffix(f" [{SpecError.code}]"))
 
 
 def broken_specs() -> DAG | None:
-    """A stand-in for all specs that cannot be used, which Airflow turns into an import error; None if all are well."""
+    """A stand-in DAG for all broken specs, which Airflow turns into an import error; None: all specs are usable."""
     problems = _build()[1]
     if not problems:
         return None

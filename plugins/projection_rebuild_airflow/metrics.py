@@ -1,4 +1,4 @@
-"""What is measured goes to Airflow's own statistics (StatsD, OpenTelemetry), tagged with the DAG and the projector or table.
+"""Sends metrics to Airflow's own statistics (StatsD, OpenTelemetry), tagged with the DAG and the projector or table.
 
 =============================================  =======  ===================================================
 name                                           kind     meaning
@@ -26,11 +26,12 @@ PREFIX = "projection_rebuild"
 
 
 def of_replay(dag_id: str, now: Checkpoint, rate: float) -> dict[str, Any]:
-    """Sends how far a replay is.
+    """Sends the progress of a replay.
 
-    :returns: the same as plain values
+    :param rate: events per second
+    :returns: the same values, as plain JSON
     """
-    # At the beginning nobody knows how many positions there are.
+    # At the beginning, the replay does not know the head of the event store yet.
     lag = None if now.head is None or now.position is None else max(0, now.head - now.position)
     tags = {"dag_id": dag_id, "projector": now.projector}
     stats.gauge(f"{PREFIX}.events", now.events, tags=tags)
@@ -48,7 +49,7 @@ def of_replay(dag_id: str, now: Checkpoint, rate: float) -> dict[str, Any]:
 
 
 def of_switch(dag_id: str, result: SwapResult, rows: Mapping[str, int]) -> None:
-    """Sends what a switch did."""
+    """Sends the pause of a swap and the rows of each table after it."""
     stats.timing(f"{PREFIX}.pause", result.pause_seconds * 1000, tags={"dag_id": dag_id})
     stats.incr(f"{PREFIX}.switches", tags={"dag_id": dag_id})
     for table, count in rows.items():

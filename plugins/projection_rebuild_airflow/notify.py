@@ -1,4 +1,7 @@
-"""Tells people what became of a rebuild, by the Airflow notifiers that its spec names. A notifier that fails stops nothing."""
+"""Sends messages about a rebuild through the Airflow notifiers that its spec names.
+
+A notifier that fails stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +33,18 @@ from projection_rebuild_airflow.runs import ledger_run, open_spec
 
 _log = logging.getLogger(__name__)
 
-Told = Callable[[Context, str], None]
-"""Tells somebody: the context of a task, and what there is to say."""
-
 
 def made(section: NotifierSection) -> BaseNotifier:
-    """A notifier as a spec describes it. Made anew for each message: it renders its templates in place.
+    """A new notifier as a spec describes it. Each message needs its own: a notifier renders its templates in place.
 
-    :raises SpecError: it cannot be imported or made; says how its key goes on
+    :raises SpecError: the notifier cannot be imported or constructed; its message lacks the name of the spec's key
     """
     try:
         kind = pkgutil.resolve_name(section.notifier)
         misfit = _misfit(kind, section.arguments)
         notifier = None if misfit else kind(**section.arguments)
     except Exception as error:
-        # Without its text and without the chain: both may quote its arguments.
+        # Without the error's text and without the chain: both may quote the arguments.
         raise SpecError(f"{section.notifier} cannot be made: {failure_of(error)}. Correct `notifier` or `arguments`") from None
     if misfit:
         raise SpecError(f"{section.notifier} cannot be made: {misfit}. Correct `arguments`")
@@ -54,7 +54,10 @@ def made(section: NotifierSection) -> BaseNotifier:
 
 
 def _misfit(kind: Callable[..., object], arguments: dict[str, Any]) -> str:
-    """Why the names of the arguments do not fit; empty: they do. Names only, as values may be secrets."""
+    """Why the names of the arguments do not fit; empty: they fit.
+
+    It quotes names only, because values may be secrets.
+    """
     signature = inspect.signature(kind)
     try:
         signature.bind(**arguments)
@@ -64,9 +67,9 @@ def _misfit(kind: Callable[..., object], arguments: dict[str, Any]) -> str:
 
 
 def check(spec: RebuildSpec, path: Path) -> None:
-    """Makes each notifier once, so that a mistake shows before the night on which it is needed.
+    """Constructs each notifier once, so that a mistake shows when the DAG is built and not when a message is due.
 
-    :raises SpecError: names file and key
+    :raises SpecError: a notifier cannot be constructed; names file and key
     """
     for event in NotifySection.model_fields:
         for section in getattr(spec.notify, event):
@@ -77,12 +80,12 @@ def check(spec: RebuildSpec, path: Path) -> None:
 
 
 class Tell:
-    """Tells those whom a spec names for an event.
+    """Sends a message through the notifiers that a spec names for an event.
 
-    A notifier's templates find, beside what Airflow gives them, ``rebuild``: ``event``, ``name``, ``run_id``, ``message``, ``subject``
-    and ``report`` (Markdown; empty where the ledger cannot be asked).
+    Their templates have Airflow's own variables and ``rebuild``, with ``event``, ``name``, ``run_id``, ``message``,
+    ``subject`` and ``report`` (Markdown; empty if the ledger cannot be read).
 
-    :param spec: what the DAG was made from
+    :param spec: the spec of the DAG
     :param event: a key of ``notify``
     """
 
@@ -92,13 +95,14 @@ class Tell:
         self._sections: tuple[NotifierSection, ...] = getattr(spec.notify, event)
 
     def __call__(self, context: Context, message: str) -> None:
-        """Tells it; does nothing where nobody is named."""
+        """Sends a message about the run of a task; does nothing if the spec names no notifier for the event."""
         self.about(ledger_run(context), dict(context), message)
 
     def about(self, run: str, context: dict[str, Any], message: str) -> None:
-        """Tells something of a run by its name in the ledger.
+        """Sends a message about a run.
 
-        :param context: what the notifiers' templates find
+        :param run: its name in the ledger
+        :param context: the variables of the notifiers' templates
         """
         if not self._sections:
             return
@@ -114,7 +118,7 @@ class Tell:
             try:
                 made(section)({**context, "rebuild": rebuild})
             except Exception as error:
-                # Its arguments may hold what must not be logged.
+                # Without the error's text: it may quote secret arguments.
                 _log.error("the notifier %s for %s has failed: %s", section.notifier, self._event, type(error).__name__)
 
 
@@ -123,7 +127,7 @@ def _report(spec: RebuildSpec, run: str) -> str:
         with open_spec(spec, run) as rebuild:
             return rebuild.report().as_markdown()
     except Exception as error:
-        _log.warning("no report for those who are told: %s", type(error).__name__)
+        _log.warning("the message has no report: %s", type(error).__name__)
         return ""
 
 
@@ -135,22 +139,26 @@ class OnFailure:
         self._verification = Tell(spec, "verification_failed") if spec.notify.verification_failed else self._failure
 
     def __call__(self, context: Context) -> None:
-        """Tells what has failed, and why."""
+        """Sends which task failed, and why."""
         error = context.get("exception")
         cause = error.__cause__ if isinstance(error, BaseException) else None
         tell = self._verification if isinstance(cause, VerificationFailed) else self._failure
-        tell(context, f"{context['ti'].task_id} has failed: {_said(error)}")
+        tell(context, f"{context['ti'].task_id} has failed: {_describe(error)}")
 
 
-def _said(error: BaseException | str | None) -> str:
-    """What may be told of an error: the text of one that is ours or Airflow's; of any other one its kind, as its text may quote a row."""
+def _describe(error: BaseException | str | None) -> str:
+    """An error in words that a message may contain.
+
+    That is the text of our own and Airflow's errors. Of any other error it is the kind only, because its text may quote
+    a row.
+    """
     if error is None:
         return "it was stopped from outside"
     return str(error) if isinstance(error, RebuildError | AirflowException | str) else word_for(error)
 
 
 class OnSwitch:
-    """Airflow's callback for a switch that is done.
+    """Airflow's callback after a swap.
 
     :param event: ``swapped`` or ``rolled_back``
     """
@@ -159,15 +167,17 @@ class OnSwitch:
         self._tell = Tell(spec, event)
 
     def __call__(self, context: Context) -> None:
-        """Tells that it is done."""
+        """Sends that the tables are swapped."""
         self._tell(context, "the tables are switched; the old ones stay until their time")
 
 
 async def deadline_missed(spec_path: str, context: dict[str, Any]) -> str:
-    """Airflow's callback, in the triggerer, for a run that is not over by its deadline; one that has switched is in time.
+    """Airflow's callback, in the triggerer, for a run that is not over by its deadline.
 
-    :param context: what Airflow gives a deadline's callback: ``dag_run`` and ``deadline``
-    :returns: what was done
+    A run that has swapped is in time.
+
+    :param context: Airflow passes ``dag_run`` and ``deadline`` to a deadline's callback
+    :returns: in words, whether and why a message was sent
     """
     return await asyncio.to_thread(_deadline_missed, load_spec(Path(spec_path)), context["dag_run"])
 
@@ -183,10 +193,13 @@ def _deadline_missed(spec: RebuildSpec, dag_run: dict[str, Any]) -> str:
 
 
 def _state(spec: RebuildSpec, run: str) -> RunState | None:
-    """How far a run has come; None: it is not planned, or the ledger cannot be asked, which is no reason to keep silent."""
+    """The state of a run; None: the run is not planned, or the ledger cannot be read.
+
+    The message goes out in both cases.
+    """
     try:
         with open_spec(spec, run) as rebuild:
             return RunState(rebuild.report().state)
     except Exception as error:
-        _log.warning("the ledger does not say how far %s is: %s", run, type(error).__name__)
+        _log.warning("the ledger does not give the state of %s: %s", run, type(error).__name__)
         return None

@@ -1,4 +1,4 @@
-"""Buttons on our tasks in Airflow's UI: to our page for the run, and to the DAG that takes its switch back."""
+"""Links on our tasks in Airflow's UI: to our page for the run, and to the DAG that takes its swap back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from projection_rebuild_airflow.sensors.low_traffic import LowTrafficSensor
 from projection_rebuild_airflow.sensors.retention import RetentionSensor
 
 
-def _subclasses(of: type[BaseOperator]) -> list[type[BaseOperator]]:
-    """Airflow asks for the very classes."""
-    return [of, *(each for below in of.__subclasses__() for each in _subclasses(below))]
+def _with_subclasses(operator: type[BaseOperator]) -> list[type[BaseOperator]]:
+    """An operator class and all of its subclasses: Airflow compares a link's classes exactly."""
+    return [operator, *(descendant for child in operator.__subclasses__() for descendant in _with_subclasses(child))]
 
 
 class RebuildPageLink(BaseOperatorLink):
     """Opens our page for the run of a task."""
 
     name = "Projection rebuild"
-    operators = [*_subclasses(RebuildOperator), ApproveSwapOperator, LowTrafficSensor, RetentionSensor]  # noqa: RUF012 - Airflow's own way
+    operators = [*_with_subclasses(RebuildOperator), ApproveSwapOperator, LowTrafficSensor, RetentionSensor]  # noqa: RUF012 - Airflow's own way
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """See :class:`BaseOperatorLink`."""
@@ -31,7 +31,7 @@ class RebuildPageLink(BaseOperatorLink):
 
 
 class RollbackLink(BaseOperatorLink):
-    """Opens the DAG that takes the switch back; triggering it is left to its form."""
+    """Opens the DAG that takes the swap back. The operator triggers it there, in its form."""
 
     name = "Roll back"
     operators = [AtomicSwapOperator, ReconcileOperator, RetentionSensor]  # noqa: RUF012 - Airflow's own way

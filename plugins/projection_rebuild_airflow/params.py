@@ -1,4 +1,4 @@
-"""The trigger form: Airflow's params made from a spec, and a run's params checked and turned into options."""
+"""The trigger form: builds Airflow's params from a spec, and turns the params of a run into checked options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONLY_LIST = "only_list"
 
 
 def form(spec: RebuildSpec, projectors: ProjectorRegistry) -> dict[str, Param]:
-    """The params of a spec's DAG. Their defaults are what the schedule uses and a plain Trigger means."""
+    """The params of a spec's DAG. A scheduled run and a trigger without changes use their defaults."""
     names = projectors.order()
     labels = {name: f"{name}: {', '.join(projectors[name].tables())}" for name in names}
     return {
@@ -70,7 +70,7 @@ def form(spec: RebuildSpec, projectors: ProjectorRegistry) -> dict[str, Param]:
             spec.swap.approval,
             type="boolean",
             title="Ask before the switch",
-            description_md="Waits after verification until somebody has read the comparison and approves the switch, or rejects it.",
+            description_md="Waits after verification until a person has read the comparison and approves the switch, or rejects it.",
             section=HOW,
         ),
         **_replay_now(spec),
@@ -110,7 +110,7 @@ def _replay_now(spec: RebuildSpec) -> dict[str, Param]:
 
 
 def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
-    """The params of a spec's rollback; a plain Trigger takes the last switch back at once."""
+    """The params of a spec's rollback. A trigger without changes takes the last swap back at once."""
     what = "What is taken back"
     return {
         "run": Param(
@@ -134,20 +134,20 @@ def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
 
 
 def housekeeping_form() -> dict[str, Param]:
-    """The params of the DAG that keeps house."""
+    """The params of the housekeeping DAG."""
     return {ONLY_LIST: Param(False, type="boolean", title="Only list", description_md="Says what there is, and removes nothing.")}
 
 
 def _part(spec: RebuildSpec) -> dict[str, Param]:
     rest = "All other rows are copied from the live tables."
-    # Airflow's server does not look at the format; RunOptions does.
+    # Airflow's server does not check the format; RunOptions does.
     moment: dict[str, Any] = {"type": ["string", "null"], "format": "date-time", "maxLength": NAME, "section": WHAT}
     return {
         "since": Param(
             None,
             title="Only since",
             description_md="Rebuilds only what events recorded from here on concern: all rows of their aggregates, or all periods from "
-            # As plain text: the boxes that Airflow draws around code cover the line above.
+            # Plain text without backticks: the boxes that Airflow draws around code cover the line above.
             f"here on. {rest} Such as 2026-01-31 or 2026-01-31T22:00:00+01:00; without an offset, in {spec.timezone}.",
             **moment,
         ),
@@ -207,26 +207,26 @@ def _retention(spec: RebuildSpec) -> dict[str, Param]:
 
 
 def options_from(params: Mapping[str, Any]) -> RunOptions:
-    """The options of a run, whatever way its params came: form, command line or REST.
+    """The options of a run, from params of the form, the command line or REST.
 
-    :raises SpecError: a field that cannot be used, or no projector chosen
+    :raises SpecError: a field is invalid, or no projector is chosen
     """
-    given = _filled(params)
-    check(given, PARAMETERS)
-    # An emptied selection arrives as null: that is no choice, and never "all" or "nothing to do".
-    if not given.get("projectors"):
+    values = _filled(params)
+    check(values, PARAMETERS)
+    # An emptied selection arrives as null. It means no choice, and never "all" or "nothing to do".
+    if not values.get("projectors"):
         raise SpecError("projectors: none is chosen; choose at least one")
-    return RunOptions.parse(given)
+    return RunOptions.parse(values)
 
 
 def rollback_options_from(params: Mapping[str, Any]) -> tuple[RunOptions, str | None]:
-    """The options of a rollback, and the run whose switch is taken back (None: the last one).
+    """The options of a rollback, and the run whose swap it takes back (None: the last one).
 
-    :raises SpecError: a field that cannot be used
+    :raises SpecError: a field is invalid
     """
-    given = _filled(params)
-    of = given.pop("run", None)
-    return RunOptions.parse(given), None if of is None else word(of, "run", most=RUN_ID, lines=False)
+    values = _filled(params)
+    run = values.pop("run", None)
+    return RunOptions.parse(values), None if run is None else word(run, "run", most=RUN_ID, lines=False)
 
 
 def _filled(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Tells Airflow about our page and our links. Every component runs this file, so that what only some need is imported when asked for."""
+"""Registers our page and our links with Airflow.
+
+All of Airflow's components import this file, so it imports what only some of them need at the first use.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,14 @@ class ProjectionRebuildsPlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
-        """The routes of the page; only the API server asks for them."""
+        """The routes of the page; only the API server uses them."""
         from projection_rebuild_airflow.page.app import app
 
         return [{"app": app, "url_prefix": f"/{links.PAGE}", "name": "Projection rebuilds"}]
 
     @cached_property
     def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
-        """The buttons on our tasks; only who shows DAGs asks for them."""
+        """The links on our tasks; only components that show DAGs use them."""
         from projection_rebuild_airflow.operator_links import RebuildPageLink, RollbackLink
 
         return [RebuildPageLink(), RollbackLink()]

@@ -1,4 +1,4 @@
-"""From an Airflow task to the engine: connections become SQLAlchemy engines, a DAG run becomes a run of the ledger."""
+"""Opens the engine for a task: connections become SQLAlchemy engines, a DAG run becomes a run of the ledger."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# A task is skipped, deferred or ended by Airflow's own errors.
+# Airflow raises its own errors to skip, defer or end a task; the engine must let them pass.
 boundary.declare_face("projection_rebuild_airflow", passes="airflow")
 
 
 def run_is_over(ti: RuntimeTaskInstanceProtocol, run: str) -> bool:
-    """Whether the DAG run behind a ledger entry neither runs nor waits any more; True if it has been deleted.
+    """Whether the DAG run behind a run of the ledger is neither queued nor running; also True if it was deleted.
 
-    A run that no DAG run made is never over: somebody works from a REPL.
+    A run without a DAG run is never over: a person may be working on it from a REPL.
 
     :param run: its name in the ledger
     """
@@ -48,33 +48,33 @@ def run_is_over(ti: RuntimeTaskInstanceProtocol, run: str) -> bool:
 
 
 def is_over_by(context: Context) -> Callable[[str], bool]:
-    """Asks :func:`run_is_over` by the task of a context."""
+    """:func:`run_is_over`, bound to the task of a context."""
     return partial(run_is_over, context["ti"])
 
 
 def ledger_run(context: Context) -> str:
-    """The name in the ledger of the run that a task belongs to."""
+    """The name of a task's run in the ledger."""
     return ledger_id(context["dag"].dag_id, context["run_id"])
 
 
 def started_by(context: Context) -> str:
-    """Who has triggered a DAG run; empty for a schedule."""
+    """The user who triggered a DAG run; empty for a scheduled run."""
     return context["dag_run"].triggering_user_name or ""
 
 
 Progress = Callable[[Checkpoint, float], None]
-"""Called now and then with how far a replay is, and its events per second."""
+"""Takes the checkpoint of a replay and its events per second, now and then."""
 
 
 def _no_progress(checkpoint: Checkpoint, rate: float) -> None:
-    """Shows nothing."""
+    """Ignores the progress."""
 
 
 @contextmanager
 def open_rebuild(spec_path: str, context: Context, progress: Progress = _no_progress) -> Iterator[Rebuild]:
-    """The engine's object for the DAG run of a task; its connections are closed at the end.
+    """The engine's object for the DAG run of a task; closes its connections at the end.
 
-    :param spec_path: the spec file, read anew: what runs is what the file says now
+    :param spec_path: the spec file; it is read again, so that the task follows its current content
     """
     loaded = load_with_projectors(Path(spec_path))
     with open_spec(loaded.spec, ledger_run(context), progress, loaded.projectors) as rebuild:
@@ -85,10 +85,10 @@ def open_rebuild(spec_path: str, context: Context, progress: Progress = _no_prog
 def open_spec(
     spec: RebuildSpec, run_id: str, progress: Progress = _no_progress, projectors: ProjectorRegistry | None = None
 ) -> Iterator[Rebuild]:
-    """The engine's object for any run of a spec; its connections are closed at the end.
+    """The engine's object for any run of a spec; closes its connections at the end.
 
     :param run_id: its name in the ledger
-    :param projectors: those of the spec; None: they are imported here
+    :param projectors: the projectors of the spec; None: the engine imports them
     """
     with ExitStack() as opened:
         read_models = opened.enter_context(_engine(spec.read_models.conn_id))

@@ -1,4 +1,4 @@
-"""Signals that are heard at once. mysqlclient waits for the server in C, and meanwhile Python runs none of its handlers."""
+"""Reacts to signals at once. While mysqlclient waits for the server in C, Python runs no signal handlers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGALRM})
-"""By which a task is ended: marked or cleared, its worker shut down, or its ``execution_timeout`` over."""
+"""The signals that end a task: it is marked or cleared, its worker shuts down, or its ``execution_timeout`` is over."""
 
 
 @contextmanager
 def heard_at_once(end: Callable[[], None]) -> Iterator[None]:
-    """Within it a signal that ends the task calls ``end``, in a thread of its own. The handlers still run as well, as soon as
-    they can.
+    """Within it, a signal that ends the task calls ``end`` in a thread of its own.
+
+    The handlers run later, as soon as they can.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Python lets no other thread have anything to do with signals.
+        # Python handles signals in the main thread only.
         yield
         return
     reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Where the spec files are, and which of them can be used."""
+"""Finds the spec files, and loads those that are usable."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FOLDERS_VARIABLE = "PROJECTION_REBUILD_SPECS"
 
 @dataclass
 class Specs:
-    """All spec files found.
+    """The content of all spec files.
 
-    :param usable: by path
-    :param projectors: those of each usable one, by its path
-    :param broken: what is wrong with the others, by path
+    :param usable: the specs, by path
+    :param projectors: the projectors of each usable spec, by its path
+    :param broken: the problems of the other files and of unreadable folders, by path
     """
 
     usable: dict[Path, RebuildSpec] = field(default_factory=dict)
@@ -39,18 +39,21 @@ class Specs:
 
 
 def folders() -> list[Path]:
-    """The folders of specs; without the variable, ``include/rebuilds`` of an Astro project or ``rebuilds`` in the folder of DAGs."""
-    named = os.environ.get(FOLDERS_VARIABLE)
-    if named:
-        return [Path(each) for each in named.split(os.pathsep) if each]
+    """The folders of specs, as :data:`FOLDERS_VARIABLE` names them.
+
+    Without the variable, it is ``include/rebuilds`` of an Astro project, else ``rebuilds`` in the folder of DAGs.
+    """
+    variable = os.environ.get(FOLDERS_VARIABLE)
+    if variable:
+        return [Path(name) for name in variable.split(os.pathsep) if name]
     include = find_spec("include")
-    of_astro = [Path(each) / "rebuilds" for each in (include and include.submodule_search_locations) or ()]
-    found = [each for each in of_astro if each.is_dir()]
-    return found[:1] or [Path(conf.get_mandatory_value("core", "dags_folder")) / "rebuilds"]
+    candidates = [Path(location) / "rebuilds" for location in (include and include.submodule_search_locations) or ()]
+    of_astro = [folder for folder in candidates if folder.is_dir()]
+    return of_astro[:1] or [Path(conf.get_mandatory_value("core", "dags_folder")) / "rebuilds"]
 
 
 def spec_files(folder: Path) -> list[Path]:
-    """What is called a spec in a folder, whether or not it can be read.
+    """The files of a folder whose names are those of specs, whether or not they can be read.
 
     :raises OSError: the folder cannot be read
     """
@@ -58,7 +61,7 @@ def spec_files(folder: Path) -> list[Path]:
 
 
 def problem(path: Path, error: BaseException) -> str:
-    """What is wrong with a spec file, in one sentence that names it."""
+    """The problem of a spec file, in words that name the file and the remedy."""
     if isinstance(error, SpecError):
         return str(error)
     if isinstance(error, RebuildError):
@@ -73,28 +76,28 @@ def _unreadable(folder: Path, error: OSError) -> str:
 
 
 def read_specs() -> Specs:
-    """Reads every ``*.yaml`` in the folders; one that cannot be used, for whatever reason, stops none of the others."""
-    found = Specs()
+    """Reads every ``*.yaml`` in the folders. A broken spec, whatever its problem, does not stop the others."""
+    specs = Specs()
     names: dict[str, Path] = {}
     for folder in folders():
         try:
             paths = spec_files(folder)
         except OSError as error:
-            found.broken[folder] = _unreadable(folder, error)
+            specs.broken[folder] = _unreadable(folder, error)
             continue
         for path in paths:
             try:
                 loaded = load_with_projectors(path)
-            # A projector's module may do anything when it is imported, end the interpreter included.
+            # The import of a projector's module may do anything, even end the interpreter.
             except (Exception, SystemExit) as error:
-                found.broken[path] = problem(path, error)
+                specs.broken[path] = problem(path, error)
                 continue
             spec = loaded.spec
             if spec.rebuild in names:
-                found.broken[path] = (
+                specs.broken[path] = (
                     f"{path.name}, rebuild: {spec.rebuild} is the name of {names[spec.rebuild].name} too; rename one"
                 )
                 continue
             names[spec.rebuild] = path
-            found.usable[path], found.projectors[path] = spec, loaded.projectors
-    return found
+            specs.usable[path], specs.projectors[path] = spec, loaded.projectors
+    return specs

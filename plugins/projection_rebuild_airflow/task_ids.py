@@ -1,11 +1,14 @@
-"""The ids of the tasks in our DAGs. DAGs, links and the page share them; runs in Airflow's records keep them. Pure."""
+"""The ids of the tasks in our DAGs.
+
+DAGs, links and the page share them, and Airflow's records of past runs hold them. Pure.
+"""
 
 from __future__ import annotations
 
 PLAN = "plan"
 CLONE_TABLES = "clone_tables"
 BRING_OLD_TABLES_UP_TO_DATE = "bring_old_tables_up_to_date"
-"""Of a rollback, in place of clone, replay, verification and approval."""
+"""A rollback has this task in place of clone, replay, verification and approval."""
 
 VERIFY_COUNTS = "verify_counts"
 APPROVE_SWAP = "approve_swap"
@@ -31,5 +34,5 @@ def replay_of(projector: str) -> str:
 
 
 def outermost(task_id: str) -> str:
-    """The task group that a task is in; without a group, the task itself."""
+    """The task group of a task; without a group, the task itself."""
     return task_id.partition(".")[0]

@@ -1,4 +1,7 @@
-"""The name that the package ``projection_rebuild_airflow`` had in version 0.1. Airflow's records name triggers and callbacks by it."""
+"""Forwards the name that ``projection_rebuild_airflow`` had in version 0.1.
+
+Airflow's records name triggers and callbacks by it.
+"""
 
 from projection_rebuild.api import old_paths
 

@@ -19,6 +19,7 @@ import tools.prove
 from benchmarks.composed import SpendingProjector
 from include.universal import schema
 from include.universal.cdnow import purchases
+from include.universal.declared import DECLARED
 from include.universal.events import NewEvent, generate
 from include.universal.projectors import (
     ALL,
@@ -94,6 +95,7 @@ def with_running_totals(engine: sa.Engine) -> None:
 SUMMARIES = (ExpenseProjector, CategorySummaryProjector, MonthlySummaryProjector)
 GROUPS = [
     Group("universal", ALL, generated, schema.create_schema),
+    Group("declared", DECLARED, generated, schema.create_schema, everywhere=True),
     Group("two of them", [SubscriptionItemProjector, CategorySummaryProjector], generated, schema.create_schema, everywhere=True),
     Group("purchases", SUMMARIES, bought, schema.create_schema),
     Group("in one pass", [SpendingProjector], generated, schema.create_schema),

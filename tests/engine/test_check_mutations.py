@@ -204,7 +204,7 @@ def nothing(patch: Patch, dialect: type[Dialect]) -> None:
 
 
 def lookups_by_null(patch: Patch, dialect: type[Dialect]) -> None:
-    whole = dialect.rows.select_where
+    whole = dialect.select_where
 
     def without(
         self: Dialect,

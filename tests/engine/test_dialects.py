@@ -105,6 +105,7 @@ def test_each_subject_has_few_verbs_and_none_of_anothers() -> None:
     subjects = [each for each in Dialect.__mro__[1:] if each.__module__.startswith("projection_rebuild.dialects.base.")]
     assert len(subjects) >= 8
     assert {each.__name__: len(verbs(each)) for each in subjects if not 4 <= len(verbs(each)) <= 16} == {}
-    assert verbs(Dialect) == set()
+    # Its own attributes lead to the subjects.
+    assert {name for name in verbs(Dialect) if not isinstance(vars(Dialect)[name], property)} == set()
     named = [name for each in subjects for name in verbs(each)]
     assert len(named) == len(set(named))

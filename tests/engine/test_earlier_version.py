@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import ValidationError
 from sqlalchemy.schema import CreateTable
 
 from projection_rebuild.ledger import Run, RunRecord, RunState
@@ -72,7 +73,7 @@ def test_the_states_of_runs_are_as_they_were() -> None:
 
 def test_the_keys_of_a_record_are_as_they_were() -> None:
     assert [field.alias or name for name, field in RunRecord.model_fields.items()] == [
-        *("options", "plan", "by", "agreed", "moved", "live_tables", "replaced_tables", "verification"),
+        *("options", "by", "agreed", "moved", "live_tables", "replaced_tables", "verification"),
         *("swap", "left_behind", "reconciliation", "dropped", "rolled_back_by"),
     ]
 
@@ -120,13 +121,14 @@ def stored_run(kind: str, step: str) -> Run:
 def test_there_is_a_record_of_every_state() -> None:
     assert {row["state"] for rows in stored("run_records").values() for row in rows.values()} == {*RunState}
     keys = {key for rows in stored("run_records").values() for row in rows.values() for key in row["record"]}
-    assert keys == {field.alias or name for name, field in RunRecord.model_fields.items()} - {"rolled_back_by"}
+    # A step reads the plan apart from the others.
+    assert keys - {"plan"} == {field.alias or name for name, field in RunRecord.model_fields.items()} - {"rolled_back_by"}
 
 
 @pytest.mark.parametrize(("kind", "step"), ROWS)
 def test_a_record_of_the_version_before_is_read_and_would_be_written_as_it_was(kind: str, step: str) -> None:
     run = stored_run(kind, step)
-    now = run.record.model_dump(mode="json", by_alias=True)
+    now = run.record.model_dump(mode="json", by_alias=True) | {"plan": run.plan.model_dump(mode="json")}
     before = dict(run.stored)
     moved = {state.value: f"{at:%Y-%m-%dT%H:%M:%S.%f}" for state, at in run.record.moved.items()}
     assert moved == before.pop("moved", {})
@@ -303,3 +305,12 @@ def by_key(rows: list[dict[str, Any]], *key: str) -> dict[tuple[Any, ...], dict[
     found = {tuple(row[column] for column in key): row for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def test_a_plan_is_readable_beside_a_part_that_is_not() -> None:
+    """Steps of other runs read no more than the plan."""
+    run = stored_run("sqlite", "verify")
+    broken = replace(run, stored={**run.stored, "verification": "no verification"})
+    assert broken.plan == run.plan
+    with pytest.raises(ValidationError):
+        _ = broken.record

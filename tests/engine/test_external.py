@@ -184,7 +184,7 @@ def test_a_worker_that_has_lost_its_checkpoint_ends_its_program(engine: sa.Engin
     [
         ({"PROGRAM_FAILS": "7"}, "OrdersInShell, called up to position 400: it ended with exit code 7"),
         ({"PROGRAM_SAYS": "events 3"}, "it has handled 3 events, and the store holds"),
-        ({"PROGRAM_SAYS": "position 401"}, "it reports position 401, which is not within"),
+        ({"PROGRAM_SAYS": "position 401"}, "it reports position 401, which is outside its range"),
     ],
 )
 def test_a_program_that_does_not_do_what_it_was_asked_for_fails(

@@ -236,9 +236,9 @@ def test_claims_are_not_taken_from_a_run_that_comes_to_its_switch_meanwhile(
     run_to(rebuild(store, "dead"), "verify")
     hand_over = Claims.hand_over
 
-    def after_the_announcement(claims: Claims, connection: sa.Connection, run_id: str, heir: str) -> None:
-        connection.exec_driver_sql("UPDATE projection_rebuild_runs SET state = 'switching' WHERE run_id = 'dead'")
-        hand_over(claims, connection, run_id, heir)
+    def after_the_announcement(claims: Claims, heir: str) -> None:
+        claims._connection.exec_driver_sql("UPDATE projection_rebuild_runs SET state = 'switching' WHERE run_id = 'dead'")
+        hand_over(claims, heir)
 
     monkeypatch.setattr(Claims, "hand_over", after_the_announcement)
     with pytest.raises(ClaimRefused, match="retry its atomic_swap"):

@@ -127,8 +127,6 @@ def unthrottled(context: Context, connection: sa.Connection) -> Throttle:
 def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def unconditional(
         self: ledger.Checkpoints,
-        connection: sa.Connection,
-        run_id: str,
         read: Checkpoint,
         *,
         position: int,
@@ -137,7 +135,7 @@ def test_without_the_compare_and_set_two_workers_both_write(database: sa.Engine,
         seconds: float,
     ) -> Checkpoint:
         table = self._schema.checkpoints
-        connection.execute(table.update().where(table.c.projector == read.projector).values(position=position, head=head))
+        self._connection.execute(table.update().where(table.c.projector == read.projector).values(position=position, head=head))
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds, read.token)
 
     made = rebuild(database, projectors=["tests.engine.harness.shop:CustomerTotalProjector"])
@@ -289,7 +287,7 @@ def test_without_claims_a_second_run_drops_what_the_first_has_made(database: sa.
     with pytest.raises(ClaimRefused):
         second.plan(RunOptions())
     assert actual(database, "_rebuild") == expected(events(1_000))
-    monkeypatch.setattr(ledger.Claims, "claim", lambda self, connection, run_id, tables: None)
+    monkeypatch.setattr(ledger.Claims, "claim", lambda self, tables: None)
     run_to(second, "clone")
     assert actual(database, "_rebuild") == expected([])
 

@@ -10,7 +10,7 @@ from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, SelectedKeys
 from projection_rebuild.authoring.projector import Projector, handles
 from projection_rebuild.errors import HandlerError, TooManyDeadLetters
-from projection_rebuild.eventstore.store import EVERYTHING, Only
+from projection_rebuild.eventstore.store import ALL_EVENTS, EventFilter
 from projection_rebuild.ledger import DeadLetter
 from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.foreign_reads import ForeignReads
@@ -144,9 +144,9 @@ def test_rows_that_take_too_much_memory_are_loaded_again() -> None:
 def test_up_to_where_the_rows_were_copied_only_events_of_the_part_are_read(
     after: Place, upto: Place, ranges: list[tuple[Place, Place, str]]
 ) -> None:
-    part = Only(streams=("a",))
+    part = EventFilter(streams=("a",))
     selection = OpenSelection(ByAggregate({Item: "id"}), SelectedKeys(["a"]), 10, part)
     assert [*selection.ranges(after, upto)] == [
-        (*between, {"part": part, "all": EVERYTHING}[which]) for *between, which in ranges
+        (*between, {"part": part, "all": ALL_EVENTS}[which]) for *between, which in ranges
     ]
-    assert [*ReplayScope().ranges(after, upto)] == [(after, upto, EVERYTHING)]
+    assert [*ReplayScope().ranges(after, upto)] == [(after, upto, ALL_EVENTS)]

@@ -14,6 +14,7 @@ from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import HandlerError, Interrupted
 from projection_rebuild.eventstore import store as event_store
 from projection_rebuild.eventstore.store import FIRST_PAGE
+from projection_rebuild.ledger import Checkpoints
 from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.replay.memory import Memory, collector_off
 from projection_rebuild.replay.pipeline import feed, loop, pipeline, writer
@@ -45,17 +46,15 @@ def stored(engine: sa.Engine) -> list[dict[str, Any]]:
 def commits(made: Rebuild, projector: str, **given: Any) -> list[int]:
     """The positions of a projector's checkpoints while it is replayed."""
     seen: list[int] = []
-    checkpoints, advance = made._context.ledger.checkpoints, made._context.ledger.checkpoints.advance
+    advance = Checkpoints.advance
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         seen.append(kwargs["position"])
         return advance(*args, **kwargs)
 
-    checkpoints.advance = noted  # type: ignore[method-assign]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "advance", noted)
         made.replay(projector, **given)
-    finally:
-        del checkpoints.advance  # type: ignore[method-assign]
     return seen
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from projection_rebuild.dialects import dialect_for
 from projection_rebuild.errors import FencedOut, StepOrderError
-from projection_rebuild.ledger import TRANSITIONS, Ledger, RunState
+from projection_rebuild.ledger import TRANSITIONS, Ledger, RunLedger, RunState
 from tools import state_diagram
 
 S = RunState
@@ -20,20 +20,20 @@ REFUSED = [pair for pair in PAIRS if pair not in ALLOWED]
 
 
 @pytest.fixture
-def ledger(sqlite_url: sa.URL) -> Iterator[tuple[Ledger, sa.Connection]]:
+def ledger(sqlite_url: sa.URL) -> Iterator[tuple[RunLedger, sa.Connection]]:
     """An empty ledger, and a connection to it."""
     engine = sa.create_engine(sqlite_url)
     dialect = dialect_for(engine)
-    made = Ledger(dialect, None)
     with dialect.connect() as connection:
-        made.create(connection)
+        made = Ledger(dialect, None).over(connection, "run")
+        made.create()
         yield made, connection
     engine.dispose()
 
 
-def begin(ledger: Ledger, connection: sa.Connection, state: RunState) -> None:
+def begin(ledger: RunLedger, connection: sa.Connection, state: RunState) -> None:
     """A run that is in a state, however it came to be there."""
-    ledger.over(connection, "run").runs.begin("shop", {"by": "alice"})
+    ledger.runs.begin("shop", {"by": "alice"})
     connection.execute(sa.text("UPDATE projection_rebuild_runs SET state = :state"), {"state": state})
 
 
@@ -56,63 +56,63 @@ def test_the_table_names_every_state_and_the_ways_that_a_run_may_go() -> None:
 
 
 @pytest.mark.parametrize(("state", "follower"), ALLOWED)
-def test_a_run_goes_where_the_table_says(ledger: tuple[Ledger, sa.Connection], state: RunState, follower: RunState) -> None:
+def test_a_run_goes_where_the_table_says(ledger: tuple[RunLedger, sa.Connection], state: RunState, follower: RunState) -> None:
     made, connection = ledger
     begin(made, connection, state)
-    made.runs.move(connection, "run", follower, dropped=["orders_old"])
-    run = made.runs.find(connection, "run")
+    made.runs.move(follower, dropped=["orders_old"])
+    run = made.runs.find()
     assert run is not None and run.state is follower
     assert (run.stored["by"], run.stored["dropped"]) == ("alice", ["orders_old"]) and follower in run.stored["moved"]
 
 
 @pytest.mark.parametrize(("state", "follower"), REFUSED)
-def test_a_run_goes_nowhere_else(ledger: tuple[Ledger, sa.Connection], state: RunState, follower: RunState) -> None:
+def test_a_run_goes_nowhere_else(ledger: tuple[RunLedger, sa.Connection], state: RunState, follower: RunState) -> None:
     made, connection = ledger
     begin(made, connection, state)
     before = stored(connection)
     with pytest.raises(StepOrderError) as caught:
-        made.runs.move(connection, "run", follower, dropped=["orders_old"])
-    assert caught.value.code == "PR-ORDER-01" and "run" in caught.value.message
+        made.runs.move(follower, dropped=["orders_old"])
+    assert caught.value.code == ("PR-ORDER-03" if state is S.ABANDONED else "PR-ORDER-01") and "run" in caught.value.message
     assert stored(connection) == before
 
 
 def test_a_run_that_another_worker_has_moved_is_not_moved(
-    ledger: tuple[Ledger, sa.Connection], monkeypatch: pytest.MonkeyPatch
+    ledger: tuple[RunLedger, sa.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, connection = ledger
     begin(made, connection, S.VERIFIED)
-    stale = made.runs.get(connection, "run")
-    made.runs.move(connection, "run", S.ABANDONED)
+    stale = made.runs.get()
+    made.runs.move(S.ABANDONED)
     before = stored(connection)
-    assert not made.runs.move_from(connection, stale, S.SWITCHING)
+    assert not made.runs.move_from(stale, S.SWITCHING)
     monkeypatch.setattr(made.runs, "get", lambda *_: stale)
     with pytest.raises(FencedOut, match="no longer verified: another worker has moved it"):
-        made.runs.move(connection, "run", S.SWITCHING)
+        made.runs.move(S.SWITCHING)
     assert stored(connection) == before
 
 
-def test_a_late_look_moves_no_run_that_is_within_its_switch(ledger: tuple[Ledger, sa.Connection]) -> None:
+def test_a_late_look_moves_no_run_that_is_within_its_switch(ledger: tuple[RunLedger, sa.Connection]) -> None:
     """A worker that was taken for dead may end its verification then. Only the switch may say that it did not happen."""
     made, connection = ledger
     begin(made, connection, S.SWITCHING)
     before = stored(connection)
     with pytest.raises(FencedOut, match="another worker has moved it"):
-        made.runs.move_unless_switching(connection, "run", S.VERIFIED)
+        made.runs.move_unless_switching(S.VERIFIED)
     assert stored(connection) == before
 
 
 @pytest.mark.parametrize("state", RunState)
-def test_a_takeover_gives_up_what_is_left_to_be_given_up(ledger: tuple[Ledger, sa.Connection], state: RunState) -> None:
+def test_a_takeover_gives_up_what_is_left_to_be_given_up(ledger: tuple[RunLedger, sa.Connection], state: RunState) -> None:
     made, connection = ledger
     begin(made, connection, state)
-    made.claims.claim(connection, "run", ["orders"])
-    made.checkpoints.begin(connection, "run", {"OrderProjector": (None, 0)})
-    token = made.checkpoints.of_projectors(connection, "run")["OrderProjector"].token
-    made.take_over(connection, "run", "heir")
+    made.claims.claim(["orders"])
+    made.checkpoints.begin({"OrderProjector": (None, 0)})
+    token = made.checkpoints.of_projectors()["OrderProjector"].token
+    made.of("heir").take_over("run")
     given_up = state in {S.PLANNED, S.CLONED, S.VERIFIED, S.ABANDONED}
     assert stored(connection)[0] == (S.ABANDONED if given_up else state)
-    assert made.claims.all(connection) == {"orders": "heir"}
-    assert made.checkpoints.of_projectors(connection, "run")["OrderProjector"].token != token
+    assert made.claims.all() == {"orders": "heir"}
+    assert made.checkpoints.of_projectors()["OrderProjector"].token != token
 
 
 def test_each_state_means_the_same_to_every_step() -> None:
@@ -144,13 +144,13 @@ def test_what_a_run_has_reached_is_what_lies_on_its_way() -> None:
     ],
 )
 def test_the_record_tells_when_a_run_came_to_each_state(
-    ledger: tuple[Ledger, sa.Connection], moves: list[RunState], kept: list[RunState]
+    ledger: tuple[RunLedger, sa.Connection], moves: list[RunState], kept: list[RunState]
 ) -> None:
     made, connection = ledger
     begin(made, connection, S.PLANNED)
     for state in moves:
-        made.runs.move(connection, "run", state)
-    run = made.runs.find(connection, "run")
+        made.runs.move(state)
+    run = made.runs.find()
     assert run is not None and [*run.stored["moved"]] == kept
 
 

@@ -218,13 +218,13 @@ def test_two_plans_of_one_run_at_once_are_told(engine: sa.Engine, monkeypatch: p
 
 
 def _begin_twice(begin: Callable[..., None]) -> Callable[..., None]:
-    def twice(self: Runs, connection: sa.Connection, *given: object) -> None:
-        begin(self, connection, *given)
+    def twice(self: Runs, *given: object) -> None:
+        begin(self, *given)
         runs = self._schema.runs
         monkeyed = runs.delete
         runs.delete = lambda: sa.delete(runs).where(sa.false())  # type: ignore[method-assign]
         try:
-            begin(self, connection, *given)
+            begin(self, *given)
         finally:
             runs.delete = monkeyed  # type: ignore[method-assign]
 

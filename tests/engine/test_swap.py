@@ -32,6 +32,7 @@ from projection_rebuild.errors import (
 from projection_rebuild.eventstore.store import EventStore
 from projection_rebuild.model.names import TableSet
 from projection_rebuild.replay.catch_up import CatchUp
+from projection_rebuild.run.step import Step
 from projection_rebuild.spec.options import RunOptions
 from tests.engine.harness import shop
 from tests.engine.harness.clients import append, project
@@ -504,7 +505,8 @@ def test_a_switch_of_a_worker_whose_place_another_has_taken_ends(postgres: sa.En
             connection.execute(shop.stored_events.insert(), LATE[:2])
         context = rebuild(postgres, live_writer=CHECKPOINTED)._context
         with context.dialect.connect() as connection:
-            CatchUp(context, connection, context.plan_of(context.ledger.over(connection, "run").runs.get())).catch_up()
+            step = Step(context, connection)
+            CatchUp(step, step.plan).catch_up()
 
     with monkeypatch.context() as patch:
         before_the_drain(patch, late)

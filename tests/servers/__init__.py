@@ -1,4 +1,4 @@
-"""Real database servers for tests: found or fetched, started on free ports with private data folders, and stopped."""
+"""Real database servers for tests. It finds or fetches them, and runs them on free ports with private data folders."""
 
 from __future__ import annotations
 

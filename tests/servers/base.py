@@ -1,4 +1,4 @@
-"""What every test server has in common: a private folder, a free port, an unprivileged user, and a sure end."""
+"""Base classes of the test servers: a private folder, a free port, an unprivileged user, and a reliable end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ START_SECONDS = 600
 
 
 class ServerMissing(Exception):
-    """A server cannot be had here; says how to get it. Never a reason to skip a test."""
+    """A server is not available; the message gives the remedy. Tests never skip because of it."""
 
 
 class Server(ABC):
-    """A database server that tests may do anything to.
+    """A database server on which tests may do anything.
 
     :ivar url: SQLAlchemy URL of its administrative database
     """
@@ -37,18 +37,21 @@ class Server(ABC):
     url: sa.URL
 
     def create_database(self, name: str) -> sa.URL:
-        """Makes an empty database and returns its URL."""
+        """Creates an empty database and returns its URL."""
         self._administer(f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
         return self.url.set(database=name)
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, connections to it or not."""
+        """Drops a database, even if it has connections."""
         force = " WITH (FORCE)" if self.url.get_backend_name() == "postgresql" else ""
         self._administer(f"DROP DATABASE IF EXISTS {name}{force}")
 
     @cached_property
     def _administration(self) -> sa.Engine:
-        """Kept, because a new engine first asks a server several things; its connections are not."""
+        """The engine for administration.
+
+        It is cached, because a new engine first queries the server; its connections are not.
+        """
         return sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
     def _administer(self, *statements: str) -> None:
@@ -58,7 +61,7 @@ class Server(ABC):
 
 
 class GivenServer(Server):
-    """A server that somebody else runs, named by a URL in the environment."""
+    """A server that runs outside the tests, named by a URL in the environment."""
 
     def __init__(self, url: str) -> None:
         self.url = sa.make_url(url)
@@ -67,17 +70,17 @@ class GivenServer(Server):
 class OwnServer(Server):
     """A server that the tests start, kill and start again.
 
-    :param name: names its folder
-    :param users: the accounts that it may run as when the tests run as root; the first that exists is taken
-    :param durable: as in production, where commits wait for the disk and a GiB of memory holds what is in use; otherwise they reach the
-        operating system only, which is enough to outlive a killed server, and fast
+    :param name: the prefix of its folder's name
+    :param users: candidates for its account when the tests run as root; the first existing one is used
+    :param durable: as in production: commits wait for the disk, and it has a GiB of cache. Otherwise commits reach only
+        the operating system, which is fast, and enough to survive a killed server
     """
 
     def __init__(self, name: str, *, users: Sequence[str] = ("nobody",), durable: bool = False) -> None:
         self.name = name
         self.durable = durable
         self.port = free_port()
-        # Not below the test runner's own folders: those are closed to the account that the server runs as.
+        # Not below the test runner's own folders, which the server's account cannot read.
         self.folder = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.account = _account(users) if os.geteuid() == 0 else None
         self._hand_over(self.folder)
@@ -87,14 +90,17 @@ class OwnServer(Server):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Makes the data folder; once."""
+        """Creates the data folder; called once."""
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The server in the foreground."""
+        """The command that runs the server in the foreground."""
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts the server and waits until it answers.
+
+        :raises ServerMissing: it did not start; the message has the end of its log
+        """
         if not self._prepared:
             self.prepare()
             self._prepared = True
@@ -106,18 +112,19 @@ class OwnServer(Server):
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                # SIGXFSZ stays ignored, as Python ignores it: a write beyond files_limited_to() fails, and ends no server.
+                # SIGXFSZ stays ignored, as in Python, so that a write beyond files_limited_to() fails and does not end
+                # the server.
                 restore_signals=False,
                 **self._as_account(),
             )
         self._wait()
 
     def stop(self) -> None:
-        """Ends it in an orderly way."""
+        """Ends the server in an orderly way."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """``kill -9``, as an outage would; :meth:`start` recovers on the same data and port."""
+        """Kills the server (``kill -9``) to simulate an outage; :meth:`start` recovers on the same data and port."""
         if self._process is None:
             return
         with _killing_children(self._process.pid):
@@ -125,9 +132,9 @@ class OwnServer(Server):
 
     @contextmanager
     def files_limited_to(self, size: int) -> Iterator[None]:
-        """Within it no file grows beyond so many bytes, as on a full disk.
+        """Within it, no file of the server grows beyond so many bytes, as on a full disk.
 
-        On PostgreSQL it holds for the connections that are made within it, and as long as they last.
+        On PostgreSQL the limit holds for connections that are opened within it, as long as they last.
         """
         assert self._process is not None
         limit = ["prlimit", f"--pid={self._process.pid}"]
@@ -138,23 +145,23 @@ class OwnServer(Server):
             self.run(*limit, "--fsize=unlimited:")
 
     def remove(self) -> None:
-        """Ends it and removes its folder."""
+        """Kills the server and removes its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str | Path) -> None:
-        """Runs one of the server's own programs as its account.
+        """Runs one of the server's own programs under its account.
 
-        :raises ServerMissing: it failed; with what it printed
+        :raises ServerMissing: the program failed; the message has its output
         """
         done = subprocess.run(
-            [str(each) for each in command], cwd=self.folder, capture_output=True, text=True, check=False, **self._as_account()
+            [str(word) for word in command], cwd=self.folder, capture_output=True, text=True, check=False, **self._as_account()
         )
         if done.returncode:
             raise ServerMissing(f"{self.name}: {Path(command[0]).name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
     def readable(self, folder: Path) -> Path:
-        """A folder of programs, or a copy of it where the server's account cannot reach the original."""
+        """A folder of programs, or a copy of it if the server's account cannot read the original."""
         try:
             subprocess.run(["/usr/bin/test", "-r", str(folder)], check=True, capture_output=True, **self._as_account())
         except (subprocess.CalledProcessError, PermissionError):
@@ -198,11 +205,11 @@ class OwnServer(Server):
 
 @contextmanager
 def _killing_children(pid: int) -> Iterator[None]:
-    """Kills what a server has forked, too, after the server itself, and waits for its end.
+    """Kills a server's child processes after the server itself, and waits for their end.
 
-    PostgreSQL's processes outlive their parent while they are busy, and until they end it refuses to start again.
+    Busy processes of PostgreSQL outlive their parent, and PostgreSQL does not start again until they have ended.
     """
-    # It cannot fork while it is listed.
+    # A stopped server cannot fork while this function lists its children.
     os.kill(pid, signal.SIGSTOP)
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     children = []
@@ -218,9 +225,9 @@ def _killing_children(pid: int) -> Iterator[None]:
 
 
 def _ends_with_this_process() -> list[str]:
-    """What to put before a command so that it ends even if this process is killed and can clean up nothing."""
+    """A prefix for a command, so that its process ends even if this process is killed and cannot clean up."""
     setpriv = shutil.which("setpriv")
-    # To PostgreSQL it means to end at once, whoever is connected; to the MySQL family, to end.
+    # At this signal PostgreSQL ends at once, even with open connections; the MySQL family ends normally.
     return [setpriv, "--pdeathsig", "QUIT", "--"] if setpriv else []
 
 
@@ -231,7 +238,7 @@ def free_port() -> int:
 
 
 def _account(users: Sequence[str]) -> pwd.struct_passwd:
-    known = {each.pw_name: each for each in pwd.getpwall()}
+    known = {account.pw_name: account for account in pwd.getpwall()}
     for name in (*users, "nobody"):
         if name in known:
             return known[name]

@@ -1,4 +1,4 @@
-"""What may stand between a client and a server, byte by byte: a translated address, and a proxy with numbers of its own."""
+"""A forwarder between a client and a server, like an address translation or a proxy with its own connection numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from contextlib import suppress
 class Between:
     """Forwards connections to a port until the process ends.
 
-    :param port: of the server on this machine
+    :param port: the port of the server on this machine
     :param greeting: changes the first packet of the server
+    :ivar port: the port on which it listens
     """
 
     def __init__(self, port: int, greeting: Callable[[bytes], bytes] = lambda packet: packet) -> None:
@@ -34,13 +35,13 @@ def _pump(source: socket.socket, sink: socket.socket, change: Callable[[bytes], 
         while packet := source.recv(65536):
             sink.sendall(change(packet))
             change = bytes
-    for each in (source, sink):
+    for end in (source, sink):
         with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def other_number(packet: bytes) -> bytes:
-    """A greeting of the MySQL family with another number of the connection, as ProxySQL and MaxScale give it."""
+    """Changes the connection number in a greeting of the MySQL family, as ProxySQL and MaxScale do."""
     at = packet.index(b"\0", 5) + 1
     number = int.from_bytes(packet[at : at + 4], "little") + 1_000_000
     return packet[:at] + number.to_bytes(4, "little") + packet[at + 4 :]

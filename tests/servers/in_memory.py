@@ -1,4 +1,4 @@
-"""Where the tests keep their files: in memory where there is room, because servers make and sync thousands of small files."""
+"""Keeps the tests' files in memory if it has room, because servers create and sync thousands of small files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folder in memory that every Linux has
 NEEDED = 3 << 30
-"""Bytes for the servers of all processes that share the work, with what their tests write."""
+"""Bytes that the servers of all test processes need, with the data of their tests."""
 
 
 def keep_files_in_memory() -> None:
-    """Makes memory the place of this process's temporary files, and of its children's; not if somebody has named a place.
+    """Puts the temporary files of this process and of its children into memory, unless ``TMPDIR`` names another place.
 
-    A file there outlives a killed server, as one on a disk does, and goes with this process: ``TMPDIR=/tmp`` keeps what a failed
-    test has left. Containers often have little room there, or allow no programs.
+    A file in memory outlives a killed server, as one on a disk does, and disappears with this process. ``TMPDIR=/tmp``
+    keeps the files of a failed test. In many containers the folder has little room, or allows no programs.
     """
     if "TMPDIR" in os.environ or not _has_room():
         return
     folder = tempfile.mkdtemp(prefix="rebuild-tests-", dir=MEMORY)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    # Servers run as other accounts.
+    # Servers run under other accounts.
     Path(folder).chmod(0o755)
     os.environ["TMPDIR"] = folder
     tempfile.tempdir = None
@@ -32,5 +32,5 @@ def keep_files_in_memory() -> None:
 def _has_room() -> bool:
     if not os.access(MEMORY, os.W_OK | os.X_OK):
         return False
-    found = os.statvfs(MEMORY)
-    return found.f_bavail * found.f_frsize >= NEEDED and not found.f_flag & os.ST_NOEXEC
+    status = os.statvfs(MEMORY)
+    return status.f_bavail * status.f_frsize >= NEEDED and not status.f_flag & os.ST_NOEXEC

@@ -1,4 +1,4 @@
-"""MariaDB: the server that is installed as Debian's package `mariadb-server`."""
+"""MariaDB: the installed server, from Debian's package `mariadb-server`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAST = ["--innodb-flush-log-at-trx-commit=2", "--innodb-log-file-size=16M"]
 class MariaDBServer(OwnServer):
     """A private MariaDB.
 
-    :param program: ``mariadbd``
+    :param program: the path of ``mariadbd``
     """
 
     def __init__(self, program: Path, *, durable: bool = False) -> None:
@@ -45,7 +45,7 @@ class MariaDBServer(OwnServer):
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
-        # A server that starts removes the temporary tables of every other one that has the same folder for them.
+        # Each server needs its own tmpdir: a starting server removes the temporary tables of all servers that share it.
         return [
             str(self._program), "--no-defaults", f"--datadir={self.folder}/data", f"--tmpdir={self.folder}", f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid", "--bind-address=127.0.0.1", f"--port={self.port}", f"--init-file={self.folder}/first.sql",
@@ -55,18 +55,18 @@ class MariaDBServer(OwnServer):
 
 
 def mariadb_server(*, durable: bool = False) -> Server:
-    """The server that tests use.
+    """Starts the server for tests, or returns the one that the environment names.
 
-    :raises ServerMissing: there is none; says how to get it
+    :raises ServerMissing: no MariaDB is installed; the message gives the remedy
     """
     if url := os.environ.get("REBUILD_TEST_MARIADB_URL"):
         return GivenServer(url)
-    found = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if found is None:
+    program = shutil.which("mariadbd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
         raise ServerMissing(
             "no MariaDB: run `make setup` as root, or install mariadb-server, or name a server by "
             "REBUILD_TEST_MARIADB_URL=mysql+mysqldb://..."
         )
-    server = MariaDBServer(Path(found), durable=durable)
+    server = MariaDBServer(Path(program), durable=durable)
     server.start()
     return server

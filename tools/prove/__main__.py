@@ -24,26 +24,26 @@ SERVERS = {"postgres": postgres_server, "mariadb": mariadb_server, "mysql": mysq
 
 
 def main() -> int:
-    """Proves what is asked for; 0 if it holds everywhere."""
-    given = _arguments()
-    # Servers are stopped and folders removed, as after Ctrl-C.
+    """Runs the proof for the selected settings; returns 0 if it holds for all of them."""
+    arguments = _arguments()
+    # SIGTERM acts like Ctrl-C, so that the process stops its servers and removes its folders.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     say = Console(highlight=False, soft_wrap=True)
     proofs: dict[Setting, Proof] = {}
     pause, began = 0.0, time.monotonic()
-    for engine in given.engine or ENGINES:
+    for engine in arguments.engine or ENGINES:
         settings = [
-            Setting(engine, LiveWriter(contract), Clients(clients), given.declared and LiveWriter(given.declared))
-            for contract in given.contract or LiveWriter
-            for clients in given.clients or Clients
+            Setting(engine, LiveWriter(contract), Clients(clients), arguments.declared and LiveWriter(arguments.declared))
+            for contract in arguments.contract or LiveWriter
+            for clients in arguments.clients or Clients
         ]
         with _databases(engine) as databases:
             for number, setting in enumerate(settings):
-                rebuilds, kills = (_share(each, number, len(settings)) for each in (given.rebuilds, given.kills))
+                rebuilds, kills = (_share(total, number, len(settings)) for total in (arguments.rebuilds, arguments.kills))
                 if rebuilds == 0:
                     continue
                 pause = setting.spec().swap.max_pause.total_seconds()
-                proofs[setting] = prove(setting, next(databases), rebuilds, kills, writers=given.writers, seed=given.seed)
+                proofs[setting] = prove(setting, next(databases), rebuilds, kills, writers=arguments.writers, seed=arguments.seed)
                 say.print(describe(setting.describe(), proofs[setting], pause))
     say.print()
     Console(highlight=False, width=max(say.width, WIDTH)).print(summary(proofs, pause))
@@ -52,16 +52,16 @@ def main() -> int:
 
 
 WIDTH = 190
-"""Columns that the last table needs; a narrower terminal wraps its lines."""
+"""Columns that the summary needs; a narrower terminal wraps its lines."""
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make prove", description=(package.__doc__ or "").splitlines()[0])
-    contracts = [each.value for each in LiveWriter]
+    contracts = [contract.value for contract in LiveWriter]
     only = "only this one (may be repeated; all by default)"
     parser.add_argument("--engine", choices=ENGINES, action="append", help=only)
     parser.add_argument("--contract", choices=contracts, action="append", help=only)
-    parser.add_argument("--clients", choices=[each.value for each in Clients], action="append", help=only)
+    parser.add_argument("--clients", choices=[clients.value for clients in Clients], action="append", help=only)
     parser.add_argument(
         "--rebuilds", type=int, default=20, help="per engine, spread over its contracts and clients (%(default)s)"
     )
@@ -72,13 +72,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _share(total: int, number: int, among: int) -> int:
-    return total // among + (number < total % among)
+def _share(total: int, number: int, settings: int) -> int:
+    """The share of one setting in a total that all settings divide evenly; the first ones take the remainder."""
+    return total // settings + (number < total % settings)
 
 
 @contextmanager
 def _databases(engine: str) -> Iterator[Iterator[str]]:
-    """URLs of empty databases, one after the other."""
+    """URLs of empty databases on one server, which stops at the end."""
     with tempfile.TemporaryDirectory() as folder:
         server = None if engine == "sqlite" else SERVERS[engine]()
         try:

@@ -1,7 +1,7 @@
 """The clients of a proof, each a process of its own: appenders, consumers, queue workers, and readers of four kinds.
 
-Each has a pipe to whoever runs the proof: by a word on it, or by its end, the client is told to stop; then it says what it
-saw. Nothing is shared beyond that, so whoever is killed leaves no lock behind.
+Each has a pipe to the process that runs the proof. A message on the pipe, or its end, stops the client; the client then
+sends its counts. Processes share nothing else, so a killed one leaves no lock behind.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from tools.prove.witness import PROJECTORS
 THINKING = 0.01
 """The longest pause of a client between two transactions, in seconds: a busy application, not a flood."""
 BACKLOG = 3
-"""Events yet to be projected above which nobody appends: consumers and workers keep up, however slow the machine is."""
+"""Appenders wait while more events than this are not projected yet, so that consumers and workers keep up."""
 SNAPSHOT_WAITS = 2.0
 """The longest pause between a snapshot and the first look at a table in it, in seconds."""
 GIVES_UP_AFTER = 20
-"""Failures in a row after which a consumer or a worker leaves what is left to do, once the proof is over."""
+"""Failures in a row after which a consumer or a worker gives up its remaining work, once the proof is over."""
 TABLES = [*KEYS, "applied_events"]
 
 
 class Role(StrEnum):
-    """What a client does in its transactions."""
+    """The kind of a client's transactions."""
 
     APPEND = "append"
     PROJECT = "project"
@@ -46,7 +46,7 @@ class Role(StrEnum):
 
 @dataclass
 class Seen:
-    """What one client saw.
+    """The counts of one client.
 
     :param done: transactions that succeeded
     :param errors: failed ones by kind: the driver's error class and code
@@ -64,9 +64,11 @@ class Seen:
 
     @contextmanager
     def measured(self, idle: float = 0.0) -> Iterator[None]:
-        """One transaction, timed; an error is counted, and the client goes on as a patient application would.
+        """Times one transaction.
 
-        :param idle: seconds that it waits on purpose
+        It counts an error and suppresses it, so that the client continues as a patient application would.
+
+        :param idle: seconds of the transaction that the client waits on purpose, which do not count
         """
         began = time.monotonic()
         try:
@@ -94,7 +96,7 @@ def _kind(error: BaseException) -> str:
 
 
 def appender(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
-    """Appends, and does with each event what the contract asks of an appender."""
+    """Appends events, and projects or enqueues each of them as the contract requires of an appender."""
     seen, pick = Seen(Role.APPEND), random.Random(number)  # noqa: S311 - spreads, guards nothing
     stores: dict[LiveWriter, live.Store] = {
         LiveWriter.TRANSACTIONAL: partial(live.append_and_project, projectors=PROJECTORS),
@@ -103,7 +105,7 @@ def appender(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
     }
     engine = sa.create_engine(url)
 
-    # Who projects later needs more time for an event than who appends it.
+    # A consumer or a worker needs more time for an event than its appender.
     thinking = setting.leisure * (THINKING if setting.contract is LiveWriter.TRANSACTIONAL else 5 * THINKING)
 
     def stopped() -> bool:
@@ -123,12 +125,12 @@ def appender(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
 
 
 def _behind(engine: sa.Engine, setting: Setting, seen: Seen) -> bool:
-    """Whether so much is left to be projected that an application would take on no more."""
-    behind = 0
-    if backlog := setting.backlog():
+    """Whether more than :data:`BACKLOG` events are not projected yet."""
+    backlog = 0
+    if query := setting.backlog():
         with seen.measured(), engine.connect() as connection:
-            behind = connection.exec_driver_sql(backlog).scalar_one()
-    return behind > BACKLOG
+            backlog = connection.exec_driver_sql(query).scalar_one()
+    return backlog > BACKLOG
 
 
 def _reading_first(store: live.Store) -> live.Store:
@@ -140,36 +142,39 @@ def _reading_first(store: live.Store) -> live.Store:
 
 
 def consumer(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
-    """The consumer of the contract checkpointed."""
+    """Projects events as the consumer of the contract checkpointed."""
     engine = sa.create_engine(url)
     _until_done(partial(live.consume, engine, event_store(engine), PROJECTORS), pipe)
 
 
 def worker(url: str, setting: Setting, number: int, pipe: Pipe) -> None:
-    """The worker of one queue of the contract detached."""
+    """Projects events as the worker of one queue of the contract detached."""
     engine = sa.create_engine(url)
     _until_done(partial(live.work_off, engine, event_store(engine), number, PROJECTORS), pipe)
 
 
 def _until_done(step: Callable[[], int], pipe: Pipe) -> None:
-    """Calls a step again and again; once told to finish, until it has nothing left to do."""
-    seen, in_a_row = Seen(Role.PROJECT), 0
+    """Calls a step repeatedly until the pipe stops the client and the step has no work left.
+
+    :param step: returns 0 if it had no work
+    """
+    seen, failures_in_a_row = Seen(Role.PROJECT), 0
     while True:
-        last, before, found = pipe.poll(), seen.errors.total(), 0
+        stopping, errors_before, work = pipe.poll(), seen.errors.total(), 0
         with seen.measured():
-            found = step()
-        failed = seen.errors.total() > before
-        in_a_row = in_a_row + 1 if failed else 0
-        if last and ((not found and not failed) or in_a_row > GIVES_UP_AFTER):
+            work = step()
+        failed = seen.errors.total() > errors_before
+        failures_in_a_row = failures_in_a_row + 1 if failed else 0
+        if stopping and ((not work and not failed) or failures_in_a_row > GIVES_UP_AFTER):
             break
-        if not found:
+        if not work:
             time.sleep(live.AGAIN_AFTER if failed else THINKING)
     pipe.send(seen)
 
 
 # Readers -----------------------------------------------------------------------------------------------------------
 
-# By statements of our own: SQLite's driver begins no transaction for reading.
+# The statements are explicit because SQLite's driver begins no transaction for a read.
 COMMITTED = {
     "postgresql": ["BEGIN ISOLATION LEVEL READ COMMITTED"],
     "mysql": ["SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"],
@@ -183,7 +188,7 @@ SNAPSHOT = {
 
 
 class Reader:
-    """Reads tables that are never empty, one round after the other, on one connection for as long as nothing fails.
+    """Reads tables that are never empty, in rounds; it keeps one connection until a read fails.
 
     :param kind: one of :data:`READERS`
     :param leisure: see :class:`Setting`
@@ -191,30 +196,30 @@ class Reader:
 
     def __init__(self, url: str, kind: str, seed: int, leisure: int = 1) -> None:
         self._thinking = leisure * THINKING
-        # PostgreSQL's driver prepares by itself: at once, or never.
+        # PostgreSQL's driver prepares statements itself: at once, or never.
         options = {"prepare_threshold": 0 if kind == "prepared" else None} if url.startswith("postgresql") else {}
         self._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", connect_args=options)
         self._pick = random.Random(seed)  # noqa: S311 - spreads, guards nothing
         self._prepared: set[str] = set()
         self.seen = Seen(Role.READ)
 
-    def rounds(self, one: Callable[[Reader, sa.Connection], None], pipe: Pipe) -> None:
-        """Rounds until told to stop; after an error on a new connection."""
+    def rounds(self, read: Callable[[Reader, sa.Connection], None], pipe: Pipe) -> None:
+        """Calls ``read`` until the pipe stops the client. After an error it continues on a new connection."""
         while not pipe.poll():
             self._prepared.clear()
-            failed = self.seen.errors.total()
+            errors_before = self.seen.errors.total()
             with self._engine.connect() as connection:
-                while self.seen.errors.total() == failed and not pipe.poll(self._pick.uniform(0, self._thinking)):
-                    one(self, connection)
+                while self.seen.errors.total() == errors_before and not pipe.poll(self._pick.uniform(0, self._thinking)):
+                    read(self, connection)
                 connection.invalidate()
 
     def alone(self, connection: sa.Connection) -> None:
-        """One statement, committed by itself."""
+        """Reads one table, without a transaction around the statement."""
         with self.seen.measured():
             self._look(connection, self._pick.choice(TABLES))
 
     def together(self, connection: sa.Connection) -> None:
-        """Several tables, in any order, in one transaction."""
+        """Reads several tables, in any order, in one transaction."""
         with self.seen.measured():
             for statement in COMMITTED[connection.dialect.name]:
                 connection.exec_driver_sql(statement)
@@ -223,7 +228,7 @@ class Reader:
             connection.exec_driver_sql("COMMIT")
 
     def prepared(self, connection: sa.Connection) -> None:
-        """A statement that the server prepared once and executes again after each switch."""
+        """Executes a statement that the server prepared once, also after each swap."""
         with self.seen.measured():
             table = self._pick.choice(TABLES)
             if connection.dialect.name != "mysql":
@@ -235,7 +240,7 @@ class Reader:
             self._rows(connection.exec_driver_sql(f"EXECUTE read_{table}"))
 
     def snapshot(self, connection: sa.Connection) -> None:
-        """A table that a transaction reads for the first time when its snapshot is no longer new."""
+        """Reads a table for the first time in a transaction some time after its snapshot."""
         idle = self._pick.uniform(0, SNAPSHOT_WAITS)
         with self.seen.measured(idle):
             for statement in SNAPSHOT[connection.dialect.name]:
@@ -256,7 +261,10 @@ READERS = {"alone": Reader.alone, "together": Reader.together, "prepared": Reade
 
 
 def reader(url: str, kind: str, leisure: int, number: int, pipe: Pipe) -> None:
-    """A client that reads; :data:`READERS` says how."""
-    made = Reader(url, kind, number, leisure)
-    made.rounds(READERS[kind], pipe)
-    pipe.send(made.seen)
+    """Reads tables.
+
+    :param kind: the way to read, one of :data:`READERS`
+    """
+    client = Reader(url, kind, number, leisure)
+    client.rounds(READERS[kind], pipe)
+    pipe.send(client.seen)

@@ -1,4 +1,4 @@
-"""Read models held against the event store, in one snapshot: which events were lost or doubled, which rows are wrong."""
+"""Compares read models with the event store in one snapshot: counts lost and doubled events, and wrong rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.prove.clients import SNAPSHOT
 
 @dataclass(frozen=True)
 class Rows:
-    """How the rows of a table differ from what the events say."""
+    """Counts of the rows of a table that differ from the rows computed from the events."""
 
     missing: int = 0
     extra: int = 0
@@ -27,13 +27,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found.
+    """The result of a comparison.
 
-    :param events: in the store
-    :param lost: events that are to be projected and were not
-    :param doubled: projections too many: of one event more than once, or of an event that will be projected (again) by a
-        consumer or a job
-    :param rows: tables with wrong rows only
+    :param events: the number of events that must be projected
+    :param lost: how many of these events were not projected
+    :param doubled: the number of surplus projections: of an event that was projected more than once, or of an event
+        that a consumer or a job has yet to project
+    :param rows: the wrong rows by table, only for tables that have some
     """
 
     events: int
@@ -43,14 +43,15 @@ class Comparison:
 
 
 def compare(engine: sa.Engine, projected: str = "") -> Comparison:
-    """Compares all tables, while clients go on: every read is of the same moment.
+    """Compares all tables while clients work. All reads share one snapshot.
 
-    :param projected: a WHERE clause: the events that must have been projected at this moment; all, if it is empty
+    :param projected: a ``WHERE`` clause that selects the events that must be projected at this moment; empty: all
+        events
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in SNAPSHOT[engine.dialect.name]:
             connection.exec_driver_sql(statement)
-        wanted = set(connection.exec_driver_sql(f"SELECT id FROM stored_events {projected}").scalars())
+        required = set(connection.exec_driver_sql(f"SELECT id FROM stored_events {projected}").scalars())
         times = {
             int(position): int(count)
             for position, count in connection.exec_driver_sql("SELECT position, times FROM applied_events")
@@ -58,15 +59,15 @@ def compare(engine: sa.Engine, projected: str = "") -> Comparison:
         expected, actual = expected_tables(connection, projected), actual_tables(connection)
         connection.exec_driver_sql("COMMIT")
     return Comparison(
-        events=len(wanted),
-        lost=sum(not times.get(position) for position in wanted),
-        doubled=sum(count - (position in wanted) for position, count in times.items() if count),
-        rows={table: found for table in expected if (found := differences(expected[table], actual[table]))},
+        events=len(required),
+        lost=sum(not times.get(position) for position in required),
+        doubled=sum(count - (position in required) for position, count in times.items() if count),
+        rows={table: rows for table in expected if (rows := differences(expected[table], actual[table]))},
     )
 
 
 def differences(expected: Table, actual: Table) -> Rows:
-    """The rows of one table, by their keys."""
+    """Counts the differing rows of one table, by their keys."""
     both = expected.keys() & actual.keys()
     return Rows(
         missing=len(expected.keys() - both),

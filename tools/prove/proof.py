@@ -1,4 +1,4 @@
-"""One setting proved: clients of its contract at work through rebuilds, some killed, all compared after each."""
+"""Proves one setting: clients work during many rebuilds, some of them killed, and a comparison follows each rebuild."""
 
 from __future__ import annotations
 
@@ -32,27 +32,30 @@ BETWEEN = (0.3, 1.0)
 PATIENCE = 300
 """Seconds after which a rebuild counts as hung, and a client as lost."""
 KNOWN = "1213"
-"""MySQL's deadlock detector ends a client that holds one of the switched tables in a transaction and wants another, never
-the RENAME: the one known exception, counted by itself. Everything else breaks the proof."""
+"""The code of the only known exception, which the proof counts separately; any other error breaks the proof.
 
-# Forked from one process that has imported everything: a client then costs milliseconds.
+A client's transaction may hold one of the swapped tables and wait for another one. MySQL's deadlock detector then ends
+the client, never the RENAME.
+"""
+
+# All clients fork from one process that has imported all modules, so that a client starts within milliseconds.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tools.prove.clients", "tools.prove.rebuilding"])
 
 
 @dataclass
 class Proof:
-    """What was counted; several can be added up.
+    """The counts of a proof; several proofs can be added up.
 
     :param appended: events that the clients have stored
-    :param rollbacks: switches that were taken back, those of rollbacks (the way forward again) included
-    :param by_strangers: events among them whose client knows nothing of us
-    :param rows: tables with wrong rows, over all comparisons
+    :param by_strangers: how many of them a stranger has stored (:mod:`tools.prove.strangers`)
+    :param rollbacks: rollbacks done, including rollbacks of rollbacks
+    :param rows: the wrong rows by table, over all comparisons
     :param errors: failed transactions of clients by role and kind
-    :param deadlocks: the known exception; not among ``errors``
+    :param deadlocks: occurrences of the known exception; not among ``errors``
     :param longest: seconds of the longest transaction by role
-    :param pauses: for how many seconds each switch held the writers
-    :param gave_up: rebuilds that failed by themselves, with the reason
+    :param pauses: for how many seconds each swap held the writers
+    :param gave_up: rebuilds that failed without being killed, with the reason
     """
 
     appended: int = 0
@@ -73,28 +76,28 @@ class Proof:
     gave_up: list[str] = field(default_factory=list)
 
     def failed(self, role: Role) -> int:
-        """Failed transactions of one role, the known exception left out."""
-        return sum(count for (of, _), count in self.errors.items() if of is role)
+        """The number of failed transactions of one role, without the known exception."""
+        return sum(count for (failed_role, _), count in self.errors.items() if failed_role is role)
 
     @property
     def wrong_rows(self) -> int:
-        """Rows that are not as the events say, over all tables and comparisons."""
-        return sum(each.missing + each.extra + each.different for each in self.rows.values())
+        """The number of wrong rows, over all tables and comparisons."""
+        return sum(rows.missing + rows.extra + rows.different for rows in self.rows.values())
 
     @property
     def holds(self) -> bool:
-        """Nothing lost, nothing doubled, nobody failed, no rebuild gave up."""
+        """Whether no event was lost or doubled, no row is wrong, no client failed, and no rebuild gave up."""
         return not (self.lost or self.doubled or self.wrong_rows or self.errors.total() or self.empty_reads or self.gave_up)
 
-    def take_comparison(self, found: Comparison) -> None:
-        """Adds what one comparison found."""
-        self.lost += found.lost
-        self.doubled += found.doubled
-        for table, rows in found.rows.items():
+    def take_comparison(self, comparison: Comparison) -> None:
+        """Adds the counts of one comparison."""
+        self.lost += comparison.lost
+        self.doubled += comparison.doubled
+        for table, rows in comparison.rows.items():
             self.rows[table] = self.rows.get(table, Rows()) + rows
 
     def take_client(self, seen: Seen, engine: str) -> None:
-        """Adds what one client saw."""
+        """Adds the counts of one client."""
         for kind, count in seen.errors.items():
             if engine == "mysql" and kind.endswith(KNOWN):
                 self.deadlocks += count
@@ -105,7 +108,7 @@ class Proof:
         self.longest[seen.role] = max(seen.longest, self.longest.get(seen.role, 0.0))
 
     def take_run(self, task: Task, outcome: Outcome) -> None:
-        """Adds how a run ended."""
+        """Adds the outcome of one run."""
         self.retries += outcome.retries
         if outcome.failure:
             self.gave_up.append(f"{task.run_id}: {outcome.failure}")
@@ -125,46 +128,50 @@ class Proof:
             retries=self.retries + other.retries,
             lost=self.lost + other.lost,
             doubled=self.doubled + other.doubled,
-            rows={each: self.rows.get(each, Rows()) + other.rows.get(each, Rows()) for each in tables},
+            rows={table: self.rows.get(table, Rows()) + other.rows.get(table, Rows()) for table in tables},
             errors=self.errors + other.errors,
             samples=other.samples | self.samples,
             deadlocks=self.deadlocks + other.deadlocks,
             empty_reads=self.empty_reads + other.empty_reads,
-            longest={each: max(self.longest.get(each, 0.0), other.longest.get(each, 0.0)) for each in roles},
+            longest={role: max(self.longest.get(role, 0.0), other.longest.get(role, 0.0)) for role in roles},
             pauses=self.pauses + other.pauses,
             gave_up=self.gave_up + other.gave_up,
         )
 
 
 def prove(setting: Setting, url: str, rebuilds: int, kills: int, writers: int = 3, seed: int = 1) -> Proof:
-    """Runs clients through ``rebuilds`` rebuilds, ``kills`` of which are killed at a random moment and run again.
+    """Runs clients during ``rebuilds`` rebuilds. It kills ``kills`` of these at a random moment, and runs them again.
 
-    One in three is rolled back, and every other one of those rolled forward again; the kill may hit these as well.
+    A rollback follows every third rebuild, and a rollback of the rollback every other time. The kill may hit these as
+    well.
 
     :param url: an empty database of the setting's kind
+    :param writers: the number of appending clients
+    :param seed: selects the runs and moments of the kills
+    :raises RuntimeError: the first rebuild failed, before any client worked
     """
     proof, pick = Proof(), random.Random(seed)  # noqa: S311 - has to repeat
     engine = sa.create_engine(url)
     _prepare(engine, setting)
     began = time.monotonic()
-    filled = _run(url, setting, Task("fill", Work.REBUILD))
-    lasts = time.monotonic() - began
-    if filled is None or filled.failure:
-        raise RuntimeError(f"{setting.describe()}: the first rebuild, with nobody at work, failed: {filled}")
-    doomed = set(pick.sample(range(rebuilds), min(kills, rebuilds)))
+    outcome = _run(url, setting, Task("fill", Work.REBUILD))
+    duration = time.monotonic() - began
+    if outcome is None or outcome.failure:
+        raise RuntimeError(f"{setting.describe()}: the first rebuild failed, before any client worked: {outcome}")
+    with_kill = set(pick.sample(range(rebuilds), min(kills, rebuilds)))
     with _clients(engine, url, setting, writers) as seen:
         for number in range(rebuilds):
             tasks = _tasks(number)
-            victim = pick.choice(tasks) if number in doomed else None
+            killed_task = pick.choice(tasks) if number in with_kill else None
             for task in tasks:
                 time.sleep(pick.uniform(*BETWEEN))
-                die_after = pick.uniform(0.05, 0.95) * lasts if task is victim else None
-                _one(proof, engine, url, setting, task, die_after)
+                kill_after = pick.uniform(0.05, 0.95) * duration if task is killed_task else None
+                _run_and_compare(proof, engine, url, setting, task, kill_after)
             if proof.gave_up:
-                # It does not hold, and the next one would take as long to find that out.
+                # The proof does not hold, and the next rebuild would give up after the same time.
                 break
-    for each in seen:
-        proof.take_client(each, setting.engine)
+    for client in seen:
+        proof.take_client(client, setting.engine)
     last = compare(engine)
     proof.take_comparison(last)
     proof.appended = last.events - EVENTS_BEFORE
@@ -176,19 +183,22 @@ def prove(setting: Setting, url: str, rebuilds: int, kills: int, writers: int = 
 
 
 def _tasks(number: int) -> list[Task]:
-    """A rebuild, of everything or of a part, or one that is taken back."""
+    """The runs of one round: a rebuild of all rows, a rebuild of a part, or a rebuild with its rollbacks."""
     rebuild = f"run-{number}"
     if number % 3 != 1:
         return [Task(rebuild, Work.REBUILD, part=number % 3 == 2)]
-    back = [Task(rebuild, Work.REBUILD, keep_old=True), Task(f"{rebuild}-back", Work.ROLLBACK, keep_old=number % 2 == 0)]
-    return back if number % 2 else [*back, Task(f"{rebuild}-forward", Work.ROLLBACK)]
+    tasks = [Task(rebuild, Work.REBUILD, keep_old=True), Task(f"{rebuild}-back", Work.ROLLBACK, keep_old=number % 2 == 0)]
+    return tasks if number % 2 else [*tasks, Task(f"{rebuild}-forward", Work.ROLLBACK)]
 
 
-def _one(proof: Proof, engine: sa.Engine, url: str, setting: Setting, task: Task, die_after: float | None) -> None:
-    """One run, compared at once: the next one would repair what this one has harmed."""
+def _run_and_compare(proof: Proof, engine: sa.Engine, url: str, setting: Setting, task: Task, kill_after: float | None) -> None:
+    """Does one run and compares at once, because the next run would repair its damage.
+
+    :param kill_after: kills its process after so many seconds, and runs it again; None: does not kill it
+    """
     outcome = None
-    if die_after is not None:
-        outcome = _run(url, setting, task, die_after)
+    if kill_after is not None:
+        outcome = _run(url, setting, task, kill_after)
         proof.kills += outcome is None
     outcome = outcome or _run(url, setting, task)
     proof.take_run(task, outcome or Outcome(failure="its process died or hung"))
@@ -209,65 +219,65 @@ def _prepare(engine: sa.Engine, setting: Setting) -> None:
 
 @contextmanager
 def _clients(engine: sa.Engine, url: str, setting: Setting, writers: int) -> Iterator[list[Seen]]:
-    """Clients at work; the list has what they saw once the context has ended."""
+    """Runs the clients; the list has their counts once the context has ended."""
     seen: list[Seen] = []
     projecting = {LiveWriter.CHECKPOINTED: (consumer, 1), LiveWriter.DETACHED: (worker, WORKERS)}
     project, count = projecting.get(setting.contract, (consumer, 0))
-    front = [(Role.APPEND, _Started(appender, url, setting, number)) for number in range(writers)]
-    front += [(Role.READ, _Started(reader, url, kind, setting.leisure, number)) for number, kind in enumerate(READERS)]
-    back = [(Role.PROJECT, _Started(project, url, setting, number)) for number in range(count)]
+    front = [(Role.APPEND, _Process(appender, url, setting, number)) for number in range(writers)]
+    front += [(Role.READ, _Process(reader, url, kind, setting.leisure, number)) for number, kind in enumerate(READERS)]
+    back = [(Role.PROJECT, _Process(project, url, setting, number)) for number in range(count)]
     with ExitStack() as strangers:
         if stranger := STRANGERS.get(setting.engine):
             folder = strangers.enter_context(tempfile.TemporaryDirectory())
-            begun = strangers.enter_context(stranger(engine.url, setting, Path(folder)))
-            seen.append(begun.seen)
+            program = strangers.enter_context(stranger(engine.url, setting, Path(folder)))
+            seen.append(program.seen)
         try:
             yield seen
         finally:
             strangers.close()
-            # What is left to be projected is projected when nobody appends any more.
+            # Appenders stop first, so that consumers and workers can project all remaining events.
             for group in (front, back):
-                for _, each in group:
-                    each.stop()
-                seen += [each.seen(role) for role, each in group]
+                for _, process in group:
+                    process.stop()
+                seen += [process.seen(role) for role, process in group]
 
 
-class _Started:
-    """A process, and the pipe by which it is told to stop and says at its end what it saw."""
+class _Process:
+    """A started process with a pipe, by which this process stops it and receives its result."""
 
-    def __init__(self, target: Callable[..., None], *given: Any) -> None:
-        self._pipe, its = _processes.Pipe()
-        self._process = _processes.Process(target=target, args=(*given, its))
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        self._pipe, pipe_of_process = _processes.Pipe()
+        self._process = _processes.Process(target=target, args=(*arguments, pipe_of_process))
         self._process.start()
-        its.close()
+        pipe_of_process.close()
 
     def stop(self) -> None:
-        """Tells it to stop; it may have died."""
+        """Asks the process to stop, if it still runs."""
         with suppress(BrokenPipeError):
             self._pipe.send("stop")
 
     def result(self, timeout: float = PATIENCE) -> Any:
-        """What it says at its end; None if it dies before, or if it had to be killed because it took too long."""
-        found = None
+        """The result that the process sends at its end; None: it died, or was killed after ``timeout`` seconds."""
+        result = None
         with suppress(EOFError, ConnectionResetError):
             if self._pipe.poll(timeout):
-                found = self._pipe.recv()
-        if found is None:
+                result = self._pipe.recv()
+        if result is None:
             self._process.kill()
         self._process.join()
-        return found
+        return result
 
     def seen(self, role: Role) -> Seen:
-        """What a client saw; one that died or hangs is a failed one."""
-        found = self.result()
-        if isinstance(found, Seen):
-            return found
+        """The counts of a client. A client that died or hangs counts as one failure."""
+        result = self.result()
+        if isinstance(result, Seen):
+            return result
         lost = Seen(role)
-        lost.failed("died", f"the client's process ended with the exit code {self._process.exitcode} and said nothing")
+        lost.failed("died", f"the client's process ended with the exit code {self._process.exitcode} and sent no counts")
         return lost
 
 
-def _run(url: str, setting: Setting, task: Task, die_after: float = PATIENCE) -> Outcome | None:
-    """A run in a process of its own; None if it was killed (or died) before its end."""
-    found = _Started(run, url, setting, task).result(die_after)
-    return found if isinstance(found, Outcome) else None
+def _run(url: str, setting: Setting, task: Task, kill_after: float = PATIENCE) -> Outcome | None:
+    """Does a run in a process of its own, and kills it after so many seconds; None: it was killed or died."""
+    result = _Process(run, url, setting, task).result(kill_after)
+    return result if isinstance(result, Outcome) else None

@@ -1,4 +1,4 @@
-"""A rebuild or a rollback in a process of its own, as a scheduler would run it: steps in order, gone on with after a kill."""
+"""Does a rebuild or a rollback in a process of its own. Like a scheduler, it continues a run that was killed."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from projection_rebuild.spec.options import RunOptions
 from tools.prove.setting import Setting
 
 RETRIES = 1
-"""How often a step is tried again; a DAG does it oftener, and with more patience in between."""
+"""How often this process retries a step; a DAG retries more often, and with longer pauses."""
 
 
 class Work(StrEnum):
-    """What a run does."""
+    """The kind of a run."""
 
     REBUILD = "rebuild"
     ROLLBACK = "rollback"
-    """It takes the last switch back, be it a rebuild's or a rollback's."""
+    """Takes back the last swap, of a rebuild or of a rollback."""
 
 
 @dataclass(frozen=True)
 class Task:
     """One run.
 
-    :param keep_old: the tables that it retires stay, so that it can be taken back
-    :param part: only what the newest events concern is rebuilt, all other rows are copied
+    :param keep_old: whether it keeps the tables that it retires, so that a rollback is possible
+    :param part: whether it rebuilds only the rows that the newest events concern, and copies all others
     """
 
     run_id: str
@@ -45,11 +45,11 @@ class Task:
 
 @dataclass
 class Outcome:
-    """How a run ended.
+    """The result of a run.
 
-    :param pause: for how many seconds its switch held the writers
-    :param retries: steps that were tried again
-    :param failure: why it gave up; empty: it did not
+    :param pause: for how many seconds its swap held the writers
+    :param retries: the number of retries of its steps
+    :param failure: why it gave up; empty: it succeeded
     """
 
     pause: float = 0.0
@@ -58,44 +58,48 @@ class Outcome:
 
 
 def run(url: str, setting: Setting, task: Task, results: Pipe) -> None:
-    """One whole rebuild or rollback; goes on where an earlier process of this run was killed."""
+    """Does one whole rebuild or rollback, and sends its :class:`Outcome`.
+
+    It continues a run whose earlier process was killed.
+    """
     engine = sa.create_engine(url)
-    made = Rebuild(setting.spec(), run_id=task.run_id, event_store=engine, read_models=engine)
+    rebuild = Rebuild(setting.spec(), run_id=task.run_id, event_store=engine, read_models=engine)
     outcome = Outcome()
     try:
-        for step in _remaining(made, task, engine):
+        for step in _remaining(rebuild, task, engine):
             outcome.retries += _insist(step)
-        swapped = made.report().swap
-        outcome.pause = swapped.pause_seconds if swapped else 0.0
+        swap = rebuild.report().swap
+        outcome.pause = swap.pause_seconds if swap else 0.0
     except Exception as error:
         outcome.failure = f"{type(error).__name__}: {str(error)[:600]}"
     results.send(outcome)
 
 
-def _remaining(made: Rebuild, task: Task, engine: sa.Engine) -> list[Callable[[], object]]:
-    """The steps that are left, from the run's state in the ledger."""
+def _remaining(rebuild: Rebuild, task: Task, engine: sa.Engine) -> list[Callable[[], object]]:
+    """The remaining steps of a run, by its state in the ledger."""
     try:
-        state = str(made.report().state)
+        state = str(rebuild.report().state)
     except (StepOrderError, DatabaseTrouble):
         state = "new"
     options = RunOptions(keep_old=task.keep_old, since=_not_long_ago(engine) if task.part else None)
     steps: dict[str, list[Callable[[], object]]] = {}
-    # No other run is at work: a claim that stands is one of a run that gave up.
+    # No other run is active, so any other claim belongs to a run that gave up.
     if task.work is Work.REBUILD:
-        steps["new"] = [lambda: made.plan(options, is_over=lambda other: True)]
-        steps["planned"] = [made.clone_tables]
-        steps["cloned"] = [lambda: [made.replay(name) for name in made.chosen()], made.verify]
+        steps["new"] = [lambda: rebuild.plan(options, is_over=lambda other: True)]
+        steps["planned"] = [rebuild.clone_tables]
+        steps["cloned"] = [lambda: [rebuild.replay(name) for name in rebuild.chosen()], rebuild.verify]
     else:
-        steps["new"] = [lambda: made.plan_rollback(options, is_over=lambda other: True)]
+        steps["new"] = [lambda: rebuild.plan_rollback(options, is_over=lambda other: True)]
         steps["planned"] = []
-        steps["cloned"] = [made.bring_back]
+        steps["cloned"] = [rebuild.bring_back]
     states = list(steps)
-    left = [step for each in states[states.index(state) :] for step in steps[each]] if state in steps else []
-    return [*left, made.swap, made.reconcile, *([] if task.keep_old else [made.drop_old])]
+    remaining_states = states[states.index(state) :] if state in steps else []
+    remaining = [step for name in remaining_states for step in steps[name]]
+    return [*remaining, rebuild.swap, rebuild.reconcile, *([] if task.keep_old else [rebuild.drop_old])]
 
 
 def _not_long_ago(engine: sa.Engine) -> datetime:
-    """A time since which a few events have been recorded; the clients' events are of an invented time."""
+    """The time of the oldest of the last 30 events; the events' times are invented, so now would not do."""
     newest = sa.select(stored_events.c.created_at).order_by(stored_events.c.id.desc()).limit(30)
     with engine.connect() as connection:
         oldest: datetime = min(connection.execute(newest).scalars())
@@ -103,16 +107,17 @@ def _not_long_ago(engine: sa.Engine) -> datetime:
 
 
 def _insist(step: Callable[[], object]) -> int:
-    """Runs a step as a task is run; returns how often it was tried again.
+    """Runs a step with retries, as Airflow runs a task.
 
-    :raises Exception: what no retry can repair, or what the last of them met
+    :returns: the number of retries
+    :raises Exception: the error of the last retry, or one that no retry can repair
     """
-    for tried in range(RETRIES + 1):
+    for retries in range(RETRIES + 1):
         try:
             step()
-            return tried
+            return retries
         except Exception as error:
-            if tried == RETRIES or (isinstance(error, RebuildError) and not error.retryable):
+            if retries == RETRIES or (isinstance(error, RebuildError) and not error.retryable):
                 raise
             time.sleep(1)
-    raise AssertionError("the last try returns or raises")
+    raise AssertionError("the last retry returns or raises")

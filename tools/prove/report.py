@@ -1,4 +1,4 @@
-"""What a proof prints: findings of each setting while it runs, a block per engine, and a table at the end."""
+"""Formats the output of a proof: the findings of each setting as they come, and a summary table at the end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tools.prove.setting import Setting
 
 
 def describe(name: str, proof: Proof, max_pause: float) -> str:
-    """Lines for a terminal.
+    """The findings of a proof, as lines for a terminal.
 
-    :param max_pause: for how many seconds a switch may hold writers, by the spec
+    :param name: the name of the setting
+    :param max_pause: seconds for which a swap may hold writers, by the spec
     """
     read, append = proof.longest.get(Role.READ, 0.0), proof.longest.get(Role.APPEND, 0.0)
     lines = [
@@ -25,7 +26,7 @@ def describe(name: str, proof: Proof, max_pause: float) -> str:
         f"{proof.rebuilds} rebuilds done, {proof.rollbacks} taken back; {proof.kills} kills survived, {proof.retries} steps tried again",
         f"  lost: {proof.lost}; doubled: {proof.doubled}; wrong rows: {proof.wrong_rows}",
         "  failed "
-        + "; ".join(f"{what}: {proof.failed(role)}" for role, what in FAILED.items())
+        + "; ".join(f"{name}: {proof.failed(role)}" for role, name in TRANSACTIONS.items())
         + f"; empty reads: {proof.empty_reads}",
         f"  longest read: {_ms(read)}; longest append: {_ms(append)} of {_ms(max_pause)} allowed"
         + (f"; longest transaction of a stranger: {_ms(stranger)}" if (stranger := proof.longest.get(Role.STRANGER)) else ""),
@@ -37,14 +38,22 @@ def describe(name: str, proof: Proof, max_pause: float) -> str:
     lines += [
         f"  error at {role}, {kind}, {count} times: {proof.samples[role, kind]}" for (role, kind), count in proof.errors.items()
     ]
-    return "\n".join([*lines, *(f"  a rebuild gave up: {each}" for each in proof.gave_up)])
+    return "\n".join([*lines, *(f"  a rebuild gave up: {reason}" for reason in proof.gave_up)])
 
 
-FAILED = {Role.APPEND: "appends", Role.PROJECT: "projections", Role.READ: "reads", Role.STRANGER: "transactions of strangers"}
+TRANSACTIONS = {
+    Role.APPEND: "appends",
+    Role.PROJECT: "projections",
+    Role.READ: "reads",
+    Role.STRANGER: "transactions of strangers",
+}
 
 
 def summary(proofs: Mapping[Setting, Proof], max_pause: float) -> Table:
-    """One line per setting, and one per engine."""
+    """The summary: one line per setting, and one per engine.
+
+    :param max_pause: seconds for which a swap may hold writers, by the spec
+    """
     table = Table(title="What must be 0 is 0 where a line holds", header_style="bold")
     table.add_column("engine, contract, clients", no_wrap=True)
     for name in COLUMNS:

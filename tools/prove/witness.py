@@ -1,4 +1,4 @@
-"""A read model that says of each event how often it was projected: it tells lost events from doubled ones."""
+"""A read model that counts how often each event was projected, which shows lost and doubled events."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class AppliedEvent:
 
 
 class AppliedEventProjector(Projector):
-    """One row per event, rebuilt and switched with the application's own tables."""
+    """One row per event. Each rebuild swaps its table together with the application's tables."""
 
     owns = (AppliedEvent,)
     part = ByAggregate({AppliedEvent: "position"}, of=lambda event: event.position)
 
-    @handles(*sorted({each for projector in ALL for each in projector.event_types()}))
+    @handles(*sorted({event_type for projector in ALL for event_type in projector.event_types()}))
     def applied(self, event: Event, rows: Rows) -> None:
         rows.get_or_add(AppliedEvent, event.position).times += 1
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import Any, ClassVar, TypeVar
 
+from projection_rebuild.authoring.declared.per_event import Handle, handler
+from projection_rebuild.authoring.declared.tables import Declared, declared_types
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.partition import Partition
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod
@@ -94,6 +96,10 @@ class Projector:
     Usually all projectors of an application share one object.
     """
 
+    declares: ClassVar[tuple[Declared, ...]] = ()
+    """Tables whose rows are declared, see :mod:`projection_rebuild.authoring.declared`. Each is owned without being named in
+    :attr:`owns`. At an event they come before the handler, in their order."""
+
     _handlers: ClassVar[dict[str, Handler]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -105,8 +111,29 @@ class Projector:
                 if known is not None and known in vars(cls).values():
                     raise ProjectorError(f"{cls.__name__} has two handlers for {event_type}; keep one")
                 cls._handlers[event_type] = method
+        if "declares" in vars(cls):
+            cls._declare()
         if "composed_of" in vars(cls):
             cls._compose()
+
+    @classmethod
+    def _declare(cls) -> None:
+        """Gives it the handlers of its declared tables.
+
+        :raises ProjectorError: a declaration cannot be right, or there are two of one table
+        """
+        classes = [each.row_class for each in cls.declares]
+        if twice := {each.__name__ for each in classes if classes.count(each) > 1}:
+            raise ProjectorError(
+                f"{cls.__name__} declares {', '.join(sorted(twice))} twice; say in one declaration what its rows are"
+            )
+        for table in cls.declares:
+            table.finish()
+        cls.owns = (*(each for each in classes if each not in cls.owns), *cls.owns)
+        for event_type in declared_types(cls.declares):
+            declared = handler(cls.declares, event_type)
+            if declared is not None:
+                cls._handlers[event_type] = _before(declared, cls._handlers.get(event_type))
 
     @classmethod
     def _compose(cls) -> None:
@@ -209,6 +236,17 @@ class Projector:
             handler(self, event, rows)
 
 
+def _before(declared: Handle, by_hand: Handler | None) -> Handler:
+    """A handler that does what is declared, and then what was written by hand."""
+
+    def handle(self: Projector, event: Event, rows: Rows) -> None:
+        declared(event, rows)
+        if by_hand is not None:
+            by_hand(self, event, rows)
+
+    return handle
+
+
 def _in_turn(projectors: Sequence[Projector], event_type: str) -> Handler:
     """A handler that calls the handlers of several projectors for one event type, one after the other."""
     # Bind the handlers once and skip the default `project`, since this code runs for each event.
@@ -220,7 +258,7 @@ def _in_turn(projectors: Sequence[Projector], event_type: str) -> Handler:
     )
 
     def handle(self: Projector, event: Event, rows: Rows) -> None:
-        for handler in handlers:
-            handler(event, rows)
+        for handle_event in handlers:
+            handle_event(event, rows)
 
     return handle

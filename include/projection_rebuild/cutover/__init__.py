@@ -1,1 +1,1 @@
-"""The swap, the gate before it, what follows it, and the way back."""
+"""The cutover: the low-traffic gate, the swap, the reconciliation after it, and the rollback."""

@@ -1,4 +1,4 @@
-"""One attempt at the swap: catch up, hold the writers, drain, announce, rename, release."""
+"""One attempt at the swap: it catches up, holds the writers, drains, announces the swap, renames, and releases."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ from projection_rebuild.shadow.live_tables import Readiness, refuse_replaced
 
 
 class Attempt:
-    """One attempt at the swap. Reads everything anew, so that a failed one leaves nothing behind in memory.
+    """One attempt at the swap.
 
-    :param number: from 1
+    It reads everything anew, so that a failed attempt leaves nothing behind in memory.
+
+    :param tables: the tables that the run swaps
+    :param counted: the events that the engine counted before writers had to wait
+    :param readiness: the last look at the live tables; their fingerprint must still match at the renames
+    :param number: the number of the attempt, from 1
     """
 
     def __init__(
@@ -46,10 +51,12 @@ class Attempt:
         self._drain = contracts.Drain(step, self._plan, tables, self._projectors, counted)
 
     def run(self, stopped: Callable[[], bool]) -> SwapResult:
-        """Catches up without holding anybody, then holds, drains and renames.
+        """Catches up while writers continue; then holds the writers, drains and renames.
 
-        :param stopped: asked while a program is at work and nobody is held
-        :raises Exception: whatever the database refuses; nothing has changed then
+        :param stopped: returns whether the worker must stop; called while a program works and no writer waits
+        :returns: what the swap did, with its pause in seconds
+        :raises Exception: any error of the database; nothing has changed then, unless DDL commits by itself and the
+            renames have happened
         """
         step, bounds = self._step, self._step.spec.swap
         self._projectors.catch_up(stopped)
@@ -58,17 +65,17 @@ class Attempt:
         superseded = self._cutover.superseded_within(lambda: retired_names.superseded(step, self._tables))
         ahead = self._cutover.prepared_ahead(step.connection, self._tables)
         pause = Pause(bounds.max_pause)
-        with self._programs_finished(stopped), pause.told(), ExitStack() as stack:
-            # Where LOCK TABLES holds the tables, no server sees a circle of ours: somebody who has opened the
-            # event store waits for a table, a FLUSH of the store waits for him, and our reading of the store for
-            # the FLUSH.
+        with self._programs_finished(stopped), pause.parts_in_error(), ExitStack() as stack:
+            # Under LOCK TABLES no server detects this deadlock: a client that has opened the event store waits for
+            # a table, a FLUSH of the store waits for that client, and the engine's read of the store waits for the
+            # FLUSH. So this read has a short timeout.
             stack.enter_context(step.context.store.in_a_hurry(bounds.lock_timeout))
             held, policy = self._hold(stack, pause)
-            # From here on the server ends a session that is silent, and this with it.
+            # From here on the server ends a silent session. The mutex ends with the session.
             if not stack.enter_context(self._cutover.run_mutex(step.connection, step.run_id)):
                 raise TablesBusy
             pause.ended("lock")
-            # Where DDL can be rolled back, what holds the tables is the one transaction of drain, ledger and renames.
+            # Where DDL can be rolled back, one transaction holds the tables, drains, writes the ledger and renames.
             with held.transaction():
                 position, left_behind = self._drain.apply(held, pause)
                 pause.ended("count")
@@ -86,8 +93,8 @@ class Attempt:
             in_doubt=0 if fenced else contracts.appended_since(step.context, self._plan, left_behind),
             left_on_old=step.dialect.left_on_old(step.connection, self._tables),
         )
-        for dropped in superseded:
-            step.log(f"dropped {dropped.old}, retired by the run {dropped.run_id}: its name was needed")
+        for retired_before in superseded:
+            step.log(f"dropped {retired_before.old}, retired by the run {retired_before.run_id}: its name was needed")
         with step.dialect.transaction(step.connection):
             mark_switched(step, self._tables, result)
             self._note_rollback()
@@ -95,8 +102,7 @@ class Attempt:
 
     @contextmanager
     def _programs_finished(self, stopped: Callable[[], bool]) -> Iterator[None]:
-        """A program that is still at work when an attempt is given up comes to its end; by then nobody is held any
-        more."""
+        """Lets programs finish that are still at work when the attempt is undone. Writers no longer wait by then."""
         try:
             yield
         finally:
@@ -104,10 +110,12 @@ class Attempt:
                 program.finish(stopped, lambda now: None)
 
     def _call_programs(self, pause: Pause, until: float) -> None:
-        """Behind the fence and before the tables are held: the newest position is settled, and a program may take
-        its time to it.
+        """Calls the programs that have events left, while the fence holds appends and before the tables are locked.
 
-        :param until: by the clock of ``pause``, how long
+        Behind the fence the newest position is the high-water mark, so that a program has time to reach it.
+
+        :param until: the moment by which they must be done, by the clock of ``pause``
+        :raises PauseTooLong: a program is still at work then
         """
         position = self._step.context.store.newest()
         if position is None:
@@ -119,11 +127,15 @@ class Attempt:
                     raise PauseTooLong
 
     def _hold(self, stack: ExitStack, pause: Pause) -> tuple[HeldTables, LockPolicy]:
-        """Takes the fence, where there has to be one, and the tables; the jobs have ended then."""
+        """Takes the fence if the contract needs one, locks the tables, and waits for jobs to end.
+
+        :param stack: gets the locks and the fence
+        :returns: the locked tables, and the lock policy with its fence
+        :raises JobsLeft: jobs of the application have not ended in time
+        """
         context, policy, jobs_left = self._step.context, self._policy(pause), self._drain.jobs_may_be_left
         began, half = pause.began, pause.half
-        beside = context.ledger.tables
-        tables = self._cutover.lock_tables(self._step.connection, self._tables, policy, beside)
+        tables = self._cutover.lock_tables(self._step.connection, self._tables, policy, context.ledger.tables)
         if policy.lock_order is LockOrder.TABLES_ONLY:
             held = stack.enter_context(tables)
             if not jobs_left:
@@ -132,7 +144,7 @@ class Attempt:
         if policy.lock_order is LockOrder.TABLES_FIRST:
             held = stack.enter_context(tables)
             if jobs_left and held.keep_others_out:
-                # No job can end before the swap, so appends need not be held.
+                # No job can commit before the swap, so appends need no fence.
                 return held, policy
             policy = self._fenced(stack, policy)
             contracts.wait_for_jobs(context, pause, until=began)
@@ -145,7 +157,7 @@ class Attempt:
         return held, fenced
 
     def _policy(self, pause: Pause) -> LockPolicy:
-        """How this attempt takes its locks; without a fence yet."""
+        """The lock policy of this attempt, without its fence."""
         bounds, jobs_left = self._step.spec.swap, self._drain.jobs_may_be_left
         fenced = contracts.needs_fence(self._step.context, self._plan)
         order = self._cutover.lock_order(self._number, fenced=fenced, jobs_left=jobs_left)
@@ -156,26 +168,26 @@ class Attempt:
             longest=bounds.max_pause,
             looked_at=self._looked_at(),
             confirm=self._drain.refuse_late_jobs if jobs_left else None,
-            # Behind a fence, appenders wait already.
+            # If the fence comes first, appends wait from there on, and the pause has begun.
             begins=(lambda: None) if order is LockOrder.FENCE_FIRST else pause.begin,
             left=pause.left,
         )
 
     def _fenced(self, stack: ExitStack, policy: LockPolicy) -> LockPolicy:
-        """Takes the fence."""
+        """Takes the fence, and returns the policy with it."""
         bounds = self._step.spec.swap
         return replace(policy, fence=stack.enter_context(self._step.context.store.fence(bounds.lock_timeout, bounds.max_pause)))
 
     def _looked_at(self) -> tuple[str, ...]:
-        """The live tables that handlers look at while the tables of the run are held."""
+        """The names of other live tables that handlers read while the tables of the run are locked."""
         projectors = [self._step.context.projector(name) for name in self._plan.projectors]
         names = {row_type(read).table for projector in projectors for read in projector.reads}
         return tuple(sorted(names - {*self._plan.tables}))
 
     def _swap(self, held: HeldTables, policy: LockPolicy, pause: Pause, ahead: PreparedSwap | None) -> bool:
-        """Looks for the last time, renames, and finishes what can be finished at once.
+        """Checks the live tables for the last time, renames, and executes the statements that follow at once.
 
-        :param ahead: the statements, where they were worked out before anybody was held
+        :param ahead: the statements, if the database could prepare them before the writers were held
         :returns: whether the fence held until the tables were renamed
         """
         step = self._step
@@ -197,8 +209,10 @@ class Attempt:
             self._step.ledger.of(self._plan.rolls_back).runs.amend(rolled_back_by=self._step.run_id)
 
     def _announce(self, position: Place, left_behind: LeftBehind, retired: list[Retired]) -> None:
-        """Writes down what is about to be retired, so that a crash right after it can be told from one right
-        before it."""
+        """Records in the ledger what the swap is about to retire.
+
+        After a crash, :mod:`projection_rebuild.cutover.recovery` compares this record with the tables.
+        """
         ledger = self._step.ledger
         ledger.claims.assert_held([table.blue for table in self._tables])
         ledger.owned_tables.assert_owns_greens([table.green for table in self._tables])

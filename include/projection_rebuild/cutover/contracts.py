@@ -1,4 +1,4 @@
-"""What each contract of the live writer means for a cutover: whom it has to hold, and what it drains."""
+"""What each contract of the live writer means for a cutover: which writers it holds, and which events it drains."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from projection_rebuild.spec.live_writer import LiveWriter
 
 
 def needs_fence(context: Context, plan: Plan) -> bool:
-    """Whether appends have to wait, beyond what the locks on the read models do."""
+    """Whether the cutover must fence the event store, because the locks on the read models do not hold appends."""
     return context.dialect.cutover.needs_fence(_held_back(context, plan), one_database=context.one_database)
 
 
 def _held_back(context: Context, plan: Plan) -> HeldBack:
+    """Which writers the cutover must hold."""
     match context.spec.live_writer.contract:
         case LiveWriter.CHECKPOINTED:
             return HeldBack.NOBODY
         case LiveWriter.DETACHED:
             return HeldBack.JOBS if jobs_may_be_left(context, plan) else HeldBack.APPENDS
         case LiveWriter.TRANSACTIONAL:
-            # What a program has committed cannot be undone with an attempt, so there must be no append in flight
-            # below it.
+            # An attempt cannot undo what a program has committed, so no append may be in flight below its position.
             return HeldBack.APPENDS if _has_programs(context, plan) else HeldBack.PROJECTIONS
 
 
@@ -48,23 +48,25 @@ def _has_programs(context: Context, plan: Plan) -> bool:
 
 
 def jobs_may_be_left(context: Context, plan: Plan) -> bool:
-    """Whether it is known which events have jobs left, so that green can have all others: a job that is left
-    projects into the new tables.
+    """Whether jobs may be left at the swap: those project their events into the new tables.
 
-    What a program has done cannot be taken back with an attempt, so there must be nothing left to be done by
-    others.
+    The spec must name their events (``live_writer.jobs_left``), so that green can hold all others. A run with
+    programs waits for all jobs, because an attempt cannot undo what a program has committed.
     """
     return context.spec.live_writer.jobs_left is not None and not _has_programs(context, plan)
 
 
 def _types_of(context: Context, plan: Plan) -> frozenset[str]:
-    """The types of events that the projectors of a run handle."""
+    """The event types that the projectors of a run handle."""
     return frozenset(event_type for name in plan.projectors for event_type in context.projector(name).stored_types())
 
 
 def appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
-    """Events beyond those of green that may have been projected into the tables that are retired now, where
-    nothing held them back."""
+    """The number of events that green may lack because no lock held appends: live writers may have projected them
+    into the tables that are retired now.
+
+    :param left: what green held at the swap
+    """
     types = _types_of(context, plan)
     listed = context.store.listed(left.settled, context.store.settled_head())
     above = frozenset(left.above)
@@ -73,17 +75,17 @@ def appended_since(context: Context, plan: Plan, left: LeftBehind) -> int:
 
 @contextmanager
 def _beside(context: Context) -> Iterator[sa.Connection]:
-    """A connection that looks at jobs: one that holds the tables may not look at others on MySQL."""
+    """A second connection that queries the jobs: on MySQL, a session that has locked tables cannot read others."""
     with open_step(context) as step:
         context.dialect.limit_lock_wait(step.connection, context.spec.swap.lock_timeout)
         yield step.connection
 
 
 def wait_for_jobs(context: Context, pause: Pause, until: float) -> None:
-    """Behind the fence no job is added, so the ones that are left come to their end, or the attempt does.
+    """Waits until the jobs of a ``detached`` application have ended. While appends wait, no new job comes.
 
-    :param until: by the clock of ``pause``; a moment that is over: just look
-    :raises JobsLeft: they have not ended
+    :param until: the moment at which the wait ends, by the clock of ``pause``; one in the past: look once
+    :raises JobsLeft: jobs are still left then
     """
     if context.spec.live_writer.contract is not LiveWriter.DETACHED:
         return
@@ -95,9 +97,11 @@ def wait_for_jobs(context: Context, pause: Pause, until: float) -> None:
 
 
 def set_consumers(step: Step, tables: list[TableSet], position: Place) -> None:
-    """Gives the consumers of the new tables the position that those have reached; without any event, their own.
+    """Sets the positions of the consumers in green to the position that the new tables have reached.
 
-    :param tables: of the run; that of the consumers is the last one
+    If the store has no event, the positions stay as they are in blue.
+
+    :param tables: the tables that the run swaps; the table of the positions is the last one
     """
     consumers = step.spec.live_writer.checkpoint
     if consumers is None:
@@ -112,9 +116,11 @@ def set_consumers(step: Step, tables: list[TableSet], position: Place) -> None:
 
 
 class Drain:
-    """What one attempt applies to green while the writers are held.
+    """Applies the last events to green, in one attempt and while the writers are held.
 
-    :param counted: the long count, taken before
+    :param tables: the tables that the run swaps
+    :param projectors: the projectors of the run; they have caught up
+    :param counted: the events that the engine counted before writers had to wait
     """
 
     def __init__(
@@ -135,29 +141,33 @@ class Drain:
 
     @property
     def jobs_may_be_left(self) -> bool:
-        """See :func:`jobs_may_be_left`."""
+        """Whether jobs may be left at the swap; see :func:`jobs_may_be_left`."""
         return jobs_may_be_left(self._step.context, self._plan)
 
     def refuse_long_queue(self) -> None:
-        """Nobody is to wait while more is drained than a swap begins with.
+        """Refuses the attempt if it would drain more than ``swap.small_backlog`` events while writers wait.
 
-        :raises QueueTooLong: more has come since the first event whose job is left
+        :raises QueueTooLong: more events have come since the first one whose job is left
         """
         store, most = self._step.context.store, self._step.spec.swap.small_backlog
         if self.jobs_may_be_left and store.count(self._projectors.position, store.newest(), most=most + 1) > most:
             raise QueueTooLong
 
     def apply(self, held: HeldTables, pause: Pause) -> tuple[Place, LeftBehind]:
-        """Applies what was appended since the catch-up; by the contract nobody can project it into blue any more.
+        """Applies the events since the catch-up. By its contract no live writer can project them into blue any more.
 
-        :returns: the place up to which green holds the events, and what it has beyond the settled ones
+        :returns: the place up to which green holds the events, and the events that it holds above the high-water mark
+        :raises ProgramsBehind: a projector that is a program has events left
+        :raises JobCameBack: a job is left for an event that green holds
+        :raises PauseTooLong: the drain took too long
+        :raises VerificationFailed: green lacks events, has too many dead letters, or the swap would orphan rows
         """
         settled = position = self._projectors.position
         above: list[int] = []
         if self.jobs_may_be_left and held.keep_others_out:
             return self._apply_done(pause)
-        # The consumers of the new tables go on from here, so for them it must be a settled position; the rest is
-        # theirs.
+        # Consumers of the new tables continue from this position, so it must be the high-water mark. They project
+        # the later events themselves.
         if self._step.spec.live_writer.contract is not LiveWriter.CHECKPOINTED:
             position = self._step.context.store.newest()
             if self._projectors.programs_behind(position):
@@ -166,7 +176,7 @@ class Drain:
         else:
             self._projectors.assert_checkpoints_unmoved()
         if self._projectors.programs:
-            # The fence has settled it.
+            # Behind the fence the newest position is the high-water mark.
             settled, above = position, []
         self._drained(pause)
         stored = Counter(self._counted.by_type) + Counter(self._step.context.store.counts(self._counted.position, position))
@@ -174,16 +184,15 @@ class Drain:
         return position, LeftBehind(settled=settled, above=above, events=dict(stored))
 
     def _apply_done(self, pause: Pause) -> tuple[Place, LeftBehind]:
-        """The same where it is known which events have jobs left: applies those that have none. The others come to
-        the new tables.
+        """Applies the events whose jobs are done. The jobs that are left project theirs into the new tables.
 
-        While the tables are held no job ends, so blue holds just the events that were there and whose jobs are
-        done after that.
+        No job can commit while the tables are locked. So blue holds exactly the listed events that have no job left
+        when the engine queries the jobs afterwards.
         """
         settled, store = self._projectors.position, self._step.context.store
         listed = store.listed(settled, HIGHEST)
         left = self._jobs_left()
-        # What an undone attempt has drained lies above.
+        # An undone attempt may have drained events above the high-water mark.
         ahead = [position for position in self._plan.already or () if is_before(settled, position)]
         if not left.isdisjoint(ahead) or any(not is_before(settled, position) for position in left):
             raise JobCameBack
@@ -198,9 +207,9 @@ class Drain:
         return position, LeftBehind(settled=settled, above=sorted(above), events=dict(stored))
 
     def refuse_late_jobs(self) -> None:
-        """Looks once more which jobs are done: just those whose events green was given.
+        """Checks that the jobs that are done are still exactly those whose events green holds.
 
-        :raises JobGotIn: others, so that their events are in blue, and not in green
+        :raises JobGotIn: another job has ended, so that its event is in blue and not in green
         """
         listed = self._step.context.store.listed(self._settled, HIGHEST)
         left = self._jobs_left()
@@ -208,10 +217,15 @@ class Drain:
             raise JobGotIn
 
     def _jobs_left(self) -> frozenset[int]:
+        """The positions of the events whose jobs are left."""
         with _beside(self._step.context) as connection:
             return jobs.positions_left(Step(self._step.context, connection))
 
     def _of_run(self, events: Mapping[int, str]) -> frozenset[int]:
+        """The positions of the events that the projectors of the run handle.
+
+        :param events: event types by position
+        """
         types = _types_of(self._step.context, self._plan)
         return frozenset(position for position, event_type in events.items() if event_type in types)
 
@@ -220,15 +234,16 @@ class Drain:
         pause.stay_in_time()
 
     def _refuse(self, stored: Mapping[str, int]) -> None:
-        """Whether green, which is drained now, may become the live one.
+        """Refuses a drained green that must not become live.
 
-        :param stored: by type, the events that it has to hold
+        :param stored: the number of events that green must hold, by type
+        :raises VerificationFailed: it lacks events, has too many dead letters, or the swap would orphan rows
         """
         if missed := self._projectors.miscounted(stored):
             raise VerificationFailed(
                 "events appeared below what had been read; blue is live and untouched:\n" + "\n".join(missed)
             )
-        if aside := self._projectors.too_many_dead_letters():
-            raise VerificationFailed("blue is live and untouched:\n" + "\n".join(aside))
+        if too_many := self._projectors.too_many_dead_letters():
+            raise VerificationFailed("blue is live and untouched:\n" + "\n".join(too_many))
         if orphaned := self._step.dialect.rows_orphaned_by_swap(self._step.connection, self._tables):
             raise VerificationFailed("blue is live and untouched:\n" + "\n".join(orphaned))

@@ -1,4 +1,7 @@
-"""The low-traffic gate's look: asks the databases, judges, and notes for whoever watches what was seen. The waiting is elsewhere."""
+"""One look of the low-traffic gate: it measures the traffic, judges it, and records the verdict in the ledger.
+
+The caller does the waiting between two looks.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,41 @@ from projection_rebuild.verification.fresh_proof import look_again
 
 
 def look_at_traffic(context: Context, waiting: Waiting) -> Verdict:
-    """One look at the traffic, and at whether somebody has said "swap now" meanwhile.
+    """Measures the traffic once, and checks whether an operator has sent "swap now".
 
-    :param waiting: what the look before has kept
-    :raises StepOrderError: the run is not verified, or was given up while it waited
-    :raises Diverged: green is no longer what the events make
+    It also takes another sample of green when one is due.
+
+    :param waiting: what the previous look has returned for the next one
+    :returns: whether the cutover may begin, and the value of ``waiting`` for the next look
+    :raises StepOrderError: the run is not verified, or an operator gave it up while it waited
+    :raises Diverged: green no longer matches its events
     """
     section = context.spec.low_traffic
     with open_step(context, requires=RunState.VERIFIED) as step:
         run = step.run
         look_again(context)
-        said = step.ledger.signals.all().get(SWAP_NOW)
-        if said or run.record.options.swap_now:
-            who = f"{said.by} said" if said else "chosen for this run"
+        signal = step.ledger.signals.all().get(SWAP_NOW)
+        if signal or run.record.options.swap_now:
+            who = f"{signal.by} said" if signal else "chosen for this run"
             return Verdict(Outcome.PASS, f"swap now ({who}): not waiting for low traffic", waiting)
-        tables = step.tables
-        seen = traffic(step, tables, waiting.earlier)
-        found = judge(section, context.spec.window_zone, seen, waiting)
-        step.ledger.signals.send(TRAFFIC, _noted(found))
-    return found
+        measured = traffic(step, step.tables, waiting.earlier)
+        verdict = judge(section, context.spec.window_zone, measured, waiting)
+        step.ledger.signals.send(TRAFFIC, _note_of(verdict))
+    return verdict
 
 
-def _noted(found: Verdict) -> dict[str, object]:
-    """``outcome``, ``message``, ``since``, ``quiet_since``, ``opens``, ``closes`` and ``probes`` (see :class:`Probe`)."""
+def _note_of(verdict: Verdict) -> dict[str, object]:
+    """The value of the note that records a look.
+
+    Its keys are ``outcome``, ``message``, ``since``, ``quiet_since``, ``opens``, ``closes`` and ``probes`` (see
+    :class:`Probe`).
+    """
     return {
-        "outcome": found.outcome,
-        "message": found.message,
-        "since": found.waiting.since,
-        "quiet_since": found.waiting.quiet_since,
-        "opens": found.opens,
-        "closes": found.closes,
-        "probes": [asdict(each) for each in found.probes],
+        "outcome": verdict.outcome,
+        "message": verdict.message,
+        "since": verdict.waiting.since,
+        "quiet_since": verdict.waiting.quiet_since,
+        "opens": verdict.opens,
+        "closes": verdict.closes,
+        "probes": [asdict(probe) for probe in verdict.probes],
     }

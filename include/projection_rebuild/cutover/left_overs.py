@@ -1,4 +1,4 @@
-"""What could not be part of the swap, and follows it while the writers are still held."""
+"""Executes the statements that cannot be part of the swap right after it, while the writers still wait."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def finish_at_once(
     run: Callable[[str, timedelta], None],
     left: Callable[[], float],
 ) -> None:
-    """Executes these statements; what cannot be had in time, reconcile does.
+    """Executes statements right after the swap. If their locks or the time do not suffice, ``reconcile`` does the rest.
 
-    :param run: executes one, within a time
-    :param left: the seconds for which the writers may still wait
+    :param run: executes one statement with a lock timeout
+    :param left: returns the seconds for which the writers may still wait
+    :raises sqlalchemy.exc.DBAPIError: the database refuses a statement, and not because of a lock
     """
     dialect, shortest = step.dialect, step.spec.swap.lock_timeout
     try:
@@ -33,5 +34,5 @@ def finish_at_once(
         if isinstance(error, sa.exc.DBAPIError) and not dialect.is_lock_timeout(error):
             raise
         step.log("foreign keys and the names of constraints could not be put right at once; reconcile does it")
-        # The last statements would have made these settings anew.
+        # The last statements restore the session's settings, and may not have run.
         dialect.set_up(step.connection)

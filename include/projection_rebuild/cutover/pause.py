@@ -1,4 +1,4 @@
-"""The time for which the writers are held, and its bound."""
+"""The pause: for how long writers wait in an attempt, and its bound."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from projection_rebuild.model.results import by_parts
 
 
 class Pause:
-    """The time for which writers are held.
+    """The time for which writers wait in one attempt.
 
-    :param longest: for how long they may be
+    ``parts`` holds the seconds of each part that has ended, by name.
+
+    :param longest: the longest time for which they may wait
     """
 
     def __init__(self, longest: timedelta) -> None:
@@ -23,33 +25,39 @@ class Pause:
         self.begin()
 
     def begin(self) -> None:
-        """Begins now, and not before: until then nobody was held."""
+        """Restarts the clock at the moment from which writers really wait."""
         self.began = self._last = time.monotonic()
         self._until = self.began + self._longest
 
     @property
     def half(self) -> float:
-        """The moment, by the same clock as ``began``, at which half of it is over."""
+        """The moment at which half of the longest pause is over, by the same clock as ``began``."""
         return self.began + self._longest / 2
 
     def left(self) -> float:
-        """Seconds for which they may still be held."""
+        """The seconds for which writers may still wait; negative once the time is up."""
         return self._until - time.monotonic()
 
     @staticmethod
     def is_past(moment: float) -> bool:
-        """Whether a moment is over, by the same clock as ``began``."""
+        """Whether a moment has passed, by the same clock as ``began``."""
         return time.monotonic() > moment
 
     def ended(self, part: str) -> float:
-        """Notes that a part has ended; returns the whole time until now, in seconds."""
+        """Records that a part of the pause has ended.
+
+        :returns: the seconds since the pause began
+        """
         now = time.monotonic()
         self.parts[part], self._last = now - self._last, now
         return now - self.began
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Says where the time has gone, if it is not enough."""
+    def parts_in_error(self) -> Iterator[None]:
+        """Adds the time of each part to an error about a pause that grew too long.
+
+        :raises PauseTooLong: as the block did, with the parts in its text
+        """
         try:
             yield
         except PauseTooLong:
@@ -57,7 +65,7 @@ class Pause:
             raise PauseTooLong(by_parts(self.parts)) from None
 
     def stay_in_time(self) -> None:
-        """Looks at the clock.
+        """Checks the clock.
 
         :raises PauseTooLong: the time is up
         """

@@ -1,4 +1,4 @@
-"""After the swap: put right what could not be done within it, look once more, and give up the claims."""
+"""The step after the swap: it adds what could not be part of it, checks events and rows, and releases the claims."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from projection_rebuild.shadow.retire import when_free
 from projection_rebuild.spec.live_writer import LiveWriter
 
 AT_WORK = timedelta(seconds=1)
-"""The longest that a statement after the swap may hold others up."""
+"""The longest time for which a statement after the swap may make other sessions wait."""
 
 
 def reconcile(context: Context) -> Reconciliation:
-    """Finishes the swap and records what is found; can be called again at any time.
+    """Finishes the swap and records its findings; the caller may repeat it at any time.
 
+    :returns: the events since the swap, the rows of the new tables, and the findings
     :raises StepOrderError: the run has not swapped its tables
-    :raises FenceLost: all is done and recorded, but events may be missing from the new tables
-    :raises LeftOnOld: all is done and recorded, but what somebody did to a live table within the swap is on the retired one
+    :raises FenceLost: the engine has done and recorded everything, but events may be missing from the new tables
+    :raises LeftOnOld: the engine has done and recorded everything, but a client's change of a live table within the
+        swap is on the retired table only
     """
     with open_step(context, requires=RunState.SWITCHED) as step:
         run = step.run
         plan = step.plan
         tables = context.table_sets(plan)
-        findings = _put_right(step, plan)
+        findings = _finish_keys(step, plan)
         swapped = run.swap_result
         findings += [
             f"{name} stopped at {said(checkpoint.position)} and not at {said(swapped.position)}, where the switch was"
@@ -54,7 +56,7 @@ def reconcile(context: Context) -> Reconciliation:
         left = _still_left_on_old(step, plan, swapped)
         findings += left
         since = context.store.counts(swapped.position, context.store.newest())
-        found = Reconciliation(
+        reconciliation = Reconciliation(
             appended_since=_of_run(context, plan, since),
             late=late,
             rows={table.blue: context.dialect.inspector.row_count(step.connection, table.schema, table.blue) for table in tables},
@@ -62,8 +64,8 @@ def reconcile(context: Context) -> Reconciliation:
         )
         with context.dialect.transaction(step.connection):
             if not run.state.is_reconciled:
-                step.ledger.runs.move(RunState.RECONCILED, reconciliation=found)
-            # From here on only the retention waits, and that must not block the next rebuild. Tables may have been dropped before.
+                step.ledger.runs.move(RunState.RECONCILED, reconciliation=reconciliation)
+            # Only the retention is left to wait for, and it must not block the next rebuild.
             step.ledger.claims.release()
             if plan.part:
                 step.ledger.partial_rebuilds.forget()
@@ -71,13 +73,15 @@ def reconcile(context: Context) -> Reconciliation:
         raise FenceLost(in_doubt(swapped))
     if left:
         raise LeftOnOld("\n".join(left))
-    return found
+    return reconciliation
 
 
 def finish_dead(step: Step, is_over: Callable[[str], bool]) -> None:
-    """Brings dead runs of this rebuild to their end that were stopped within or right after their swap.
+    """Finishes dead runs of this rebuild whose worker stopped within or right after their swap.
 
-    Until then the live tables may lack foreign keys, and the retired ones are all that is known of them.
+    Until then the live tables may lack foreign keys, which only the retired tables still show.
+
+    :param is_over: returns whether a run, by its id, has ended
     """
     ledger = step.ledger
     if not ledger.exists():
@@ -87,7 +91,7 @@ def finish_dead(step: Step, is_over: Callable[[str], bool]) -> None:
         run = ledger.of(holder).runs.find()
         if holder == step.run_id or run is None or run.state not in INTERRUPTED_AT_SWITCH or not is_over(holder):
             continue
-        # One that needs the spec as it was is left to a person, who is told of it where its tables are claimed.
+        # A run that needs the spec as it was is left to the operator: the claim of its tables names it.
         if run.rebuild != step.spec.rebuild or step.context.edited(run):
             continue
         plan = run.plan
@@ -97,12 +101,15 @@ def finish_dead(step: Step, is_over: Callable[[str], bool]) -> None:
             try:
                 step.log(reconcile(dead).describe())
             except (FenceLost, LeftOnOld) as error:
-                # It is recorded; if events are missing, this run is what it asks for.
+                # The ledger has it. If events are missing, this run rebuilds the tables, which is the remedy.
                 step.log(str(error))
 
 
-def _put_right(step: Step, plan: Plan) -> list[str]:
-    """Does what could not be done within the swap; what the rows do not allow is a finding, and done by a later call."""
+def _finish_keys(step: Step, plan: Plan) -> list[str]:
+    """Executes the statements that could not be part of the swap, such as foreign keys.
+
+    :returns: a finding for each statement or key that the rows violate; a later call tries those again
+    """
     findings = []
     switched = step.context.switched_sets(plan)
     cutover = step.dialect.cutover
@@ -116,7 +123,7 @@ def _put_right(step: Step, plan: Plan) -> list[str]:
                 f"{trouble.describe() if trouble else 'refused'}, in {statement}: rows have lost their parents since verification. New rows are checked; correct "
                 "the others, then run reconcile again"
             )
-    # Keys that were added without a look at the rows.
+    # Foreign keys that the database added without checking the rows.
     lives = [replace(table, green=table.blue) for table in step.context.table_sets(plan)]
     findings += [
         f"{table.blue} has rows that have lost their parents since verification, by the foreign key {key}. Correct them, then run "
@@ -127,29 +134,36 @@ def _put_right(step: Step, plan: Plan) -> list[str]:
 
 
 def _of_run(context: Context, plan: Plan, counts: Mapping[str, int]) -> int:
-    types = {each for name in plan.projectors for each in context.projector(name).stored_types()}
+    """The number of events that the projectors of the run handle.
+
+    :param counts: the number of events, by event type
+    """
+    types = {event_type for name in plan.projectors for event_type in context.projector(name).stored_types()}
     return sum(count for event_type, count in counts.items() if event_type in types)
 
 
 def _late(context: Context, plan: Plan, run: Run) -> int:
-    """Events up to F that the swap did not see; an append transaction that was open then has projected into the new tables."""
+    """The number of events up to the swap's position that the swap did not see.
+
+    Their append transactions were still open then, and have projected them into the new tables.
+    """
     left, position = run.left_behind, run.swap_result.position
     return _of_run(context, plan, context.store.counts(BEGINNING, position)) - _of_run(context, plan, left.events)
 
 
 def _still_left_on_old(step: Step, plan: Plan, swapped: SwapResult) -> list[str]:
-    """What somebody did to a live table within its swap, as long as nobody has put it right."""
+    """Findings about changes that clients made to a live table within the swap, and that the old table still has."""
     now = step.dialect.left_on_old(step.connection, step.context.switched_sets(plan)) if swapped.left_on_old else []
     return [
-        f"{each}: somebody changed the live table at the very moment of the switch, when nothing could keep him from it. Do the same to the "
+        f"{change}: a client changed the live table at the very moment of the switch, when no lock could prevent it. Do the same to the "
         "table that is live now, and take it off the retired one (or undo it there), then run reconcile again"
-        for each in swapped.left_on_old
-        if each in now
+        for change in swapped.left_on_old
+        if change in now
     ]
 
 
 def in_doubt(swapped: SwapResult) -> str:
-    """What to do when nothing held appends back for a moment of the swap."""
+    """The message about events that may be missing because the fence died within the swap, with the remedy."""
     return (
         f"the connection that held appends back died within the switch. {swapped.in_doubt:,} events above {said(swapped.position)} were "
         "appended around that moment, and some of them may be missing from the new tables: trigger the rebuild of these projectors again"

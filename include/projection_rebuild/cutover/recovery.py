@@ -1,4 +1,4 @@
-"""On which side of its swap a run is, however the worker ended that was at it."""
+"""Finds out whether the swap of a run happened, after its worker may have crashed within it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from projection_rebuild.run.step import Step
 
 
 def switched_already(step: Step, tables: list[TableSet]) -> SwapResult | None:
-    """What an earlier attempt did, if it came past the swap, however it ended."""
+    """The result of an earlier attempt that renamed the tables, even if its worker crashed afterwards.
+
+    It also repairs the ledger: a run whose swap was cut short becomes verified or swapped.
+
+    :param tables: the tables that the run swaps
+    :returns: the result; None: no attempt has renamed the tables
+    :raises SwapNotPossible: another worker of the run is within its swap
+    """
     run = step.ledger.runs.get()
     if run.state.in_doubt:
         run = _find_side(step, tables)
@@ -19,9 +26,9 @@ def switched_already(step: Step, tables: list[TableSet]) -> SwapResult | None:
 
 
 def _find_side(step: Step, tables: list[TableSet]) -> Run:
-    """After a crash within a swap that cannot be rolled back: the tables themselves say on which side it is.
+    """Decides from the tables whether a swap that a crash cut short has happened, and corrects the ledger.
 
-    :raises SwapNotPossible: another worker is still at it
+    :raises SwapNotPossible: another worker is still within the swap
     """
     dialect, ledger = step.dialect, step.ledger
     with dialect.cutover.run_mutex(step.connection, step.run_id, 2 * step.spec.swap.max_pause) as reserved:
@@ -29,11 +36,11 @@ def _find_side(step: Step, tables: list[TableSet]) -> Run:
             raise SwapNotPossible(f"another worker of the run {step.run_id} is within its switch; retry when it has ended")
         run = ledger.runs.get()
         if not run.state.in_doubt:
-            # It was, until now.
+            # The other worker ended its swap before it released the mutex.
             return run
-        left = [table for table in tables if dialect.inspector.table_exists(step.connection, table.schema, table.green)]
+        greens = [table for table in tables if dialect.inspector.table_exists(step.connection, table.schema, table.green)]
         with dialect.transaction(step.connection):
-            if left:
+            if greens:
                 step.log("the last switch did not happen; trying again")
                 ledger.owned_tables.forget_retired([table.old for table in tables])
                 _back_to_settled(step, run)
@@ -44,7 +51,11 @@ def _find_side(step: Step, tables: list[TableSet]) -> Run:
 
 
 def _back_to_settled(step: Step, run: Run) -> None:
-    """Green was drained beyond the settled head, past appends that were still open: those are looked for once more."""
+    """Moves the run back to ``verified``, and its checkpoints back to the high-water mark.
+
+    The attempt drained events above the mark, past appends that were still open. The next attempt reads these positions
+    again, and skips the events that green holds already.
+    """
     left = run.left_behind
     plan = step.context.plan_of(run)
     plan = plan.model_copy(update={"already": sorted({*(plan.already or ()), *left.above})})
@@ -53,8 +64,10 @@ def _back_to_settled(step: Step, run: Run) -> None:
 
 
 def _after_a_crash(step: Step, run: Run) -> SwapResult:
-    """What the ledger announced, with what is in doubt: the fence of the attempt may have died before the tables
-    were renamed."""
+    """The result that the attempt announced, with the number of events that are in doubt.
+
+    Events are in doubt if the fence of the attempt may have died before the tables were renamed.
+    """
     plan = step.context.plan_of(run)
     announced = run.swap_result.model_copy(
         update={"left_on_old": step.dialect.left_on_old(step.connection, step.context.switched_sets(plan))}
@@ -69,9 +82,9 @@ def _after_a_crash(step: Step, run: Run) -> SwapResult:
 
 
 def mark_switched(step: Step, tables: list[TableSet], result: SwapResult | None = None) -> None:
-    """Has the ledger say that the tables are swapped.
+    """Records in the ledger that the tables are swapped.
 
-    :param result: what the swap did; None: as it was announced
+    :param result: what the swap did; None: as the attempt announced it
     """
     changes = RecordChanges() if result is None else RecordChanges(swap=result)
     greens = [table.green for table in tables]
@@ -80,7 +93,7 @@ def mark_switched(step: Step, tables: list[TableSet], result: SwapResult | None 
     step.ledger.owned_tables.forget_retired(greens)
     runs = step.ledger.runs
     if runs.get().state.is_reconciled:
-        # A retry of this step, and then reconcile, came between the renames and here.
+        # A retry of the swap and then reconcile ran between the renames and this call.
         runs.amend(**changes)
     else:
         runs.move(RunState.SWITCHED, **changes)

@@ -1,4 +1,4 @@
-"""The names that blue is about to take: what earlier runs have retired under them, and what this run will retire."""
+"""The ``_old`` names: the retired tables of earlier runs that have them, and the tables that this run will retire."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from projection_rebuild.shadow.retire import drop_retired, drop_within
 
 
 def superseded(step: Step, tables: Sequence[TableSet]) -> list[Retired]:
-    """What earlier runs have retired under the names that blue is about to take, children first.
+    """The tables that earlier runs have retired under the names that blue is about to get, children first.
 
-    :raises StepOrderError: somebody else's table is there
+    :raises StepOrderError: a table that no run has retired has one of these names
     """
-    found = []
+    tables_of_runs = []
     for table in reversed(tables):
         if not step.dialect.inspector.table_exists(step.connection, table.schema, table.old):
             step.ledger.owned_tables.forget_retired([table.old])
@@ -26,14 +26,14 @@ def superseded(step: Step, tables: Sequence[TableSet]) -> list[Retired]:
         known = step.ledger.owned_tables.retired(old=table.old)
         if not known:
             raise ForeignOldTable(foreign_old(table.old))
-        found.append(known[0])
-    return found
+        tables_of_runs.append(known[0])
+    return tables_of_runs
 
 
 def drop_before(step: Step, tables: Sequence[TableSet]) -> None:
-    """Drops what has to go before the first attempt.
+    """Drops the retired tables that the database cannot drop together with the swap, before the first attempt.
 
-    :raises StepOrderError: somebody else's table is there
+    :raises StepOrderError: a table that no run has retired has one of these names
     """
     for retired in step.dialect.cutover.superseded_before(lambda: superseded(step, tables)):
         step.log(f"dropping {retired.old}, retired by the run {retired.run_id}: its name is needed")
@@ -42,9 +42,9 @@ def drop_before(step: Step, tables: Sequence[TableSet]) -> None:
 
 
 def drop_with_swap(step: Step, superseded: Sequence[Retired]) -> None:
-    """Drops what goes in the transaction of the swap.
+    """Drops retired tables in the transaction of the swap.
 
-    :raises StepOrderError: somebody else's table is there
+    :raises StepOrderError: a table that no run has retired has one of these names
     """
     for retired in superseded:
         if not drop_within(step, retired):
@@ -52,13 +52,18 @@ def drop_with_swap(step: Step, superseded: Sequence[Retired]) -> None:
 
 
 def _refuse_foreign(step: Step, retired: Retired) -> None:
-    """One that was not dropped is somebody else's, unless its own run has dropped it meanwhile."""
+    """Refuses a table that could not be dropped because another program owns it.
+
+    If the table no longer exists, its own run has dropped it meanwhile.
+
+    :raises StepOrderError: the table exists
+    """
     if step.dialect.inspector.table_exists(step.connection, step.schema, retired.old):
         raise ForeignOldTable(foreign_old(retired.old))
 
 
 def to_be_retired(step: Step, tables: Sequence[TableSet], run: Run) -> list[Retired]:
-    """The live tables as the run will retire them."""
+    """The entries of the ledger for the live tables that the run will retire."""
     options, now = run.record.options, datetime.now(UTC)
     keep_old = step.spec.retention.keep_old if options.keep_old is None else options.keep_old
     chosen = step.spec.retention.drop_after if options.drop_after is None else options.drop_after

@@ -1,7 +1,7 @@
-"""Taking a swap back: retired tables become green once more, are brought up to date, and are swapped by the same protocol.
+"""The rollback of a swap: retired tables become green again, catch up, and are swapped by the same protocol.
 
-A rollback is a run like any other, only that its green tables are not made but taken back; so it can be killed and retried
-anywhere, and its own swap can be taken back in turn: that is the way forward again.
+A rollback is a run whose green tables are the retired ones. So an operator can kill and retry it at any moment. To go
+forward again, an operator rolls the rollback back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from projection_rebuild.spec.options import RunOptions
 
 
 def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over: Callable[[str], bool], by: str) -> Plan:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.plan_rollback`."""
+    """Plans the rollback of a swap, and claims its tables.
+
+    See :meth:`projection_rebuild.rebuild.Rebuild.plan_rollback`.
+    """
     with open_step(context) as step:
         if not options.dry_run:
             finish_dead(step, is_over)
@@ -39,14 +42,14 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
         if before.forms:
             raise PlanError(
                 f"nothing has been touched; the switch of {target.run_id} cannot be taken back: it gave {', '.join(before.forms)} another "
-                "structure, and what hangs on the tables was made for that. To go back, name the earlier structure in the spec "
-                "(`structure`) and trigger a rebuild: it is made from the events, and is switched in as this one was"
+                "structure, and the objects that depend on the tables fit only that one. To go back, name the earlier structure in the "
+                "spec (`structure`) and trigger a rebuild: it makes the tables from the events, and switches them as this run did"
             )
         left = target.left_behind
         refuse(_refusals(step, before, retired), f"the switch of {target.run_id} cannot be taken back")
         above = {*left.above, *_applied_before(step, target)}
         head = context.store.newest()
-        made = Plan(
+        plan = Plan(
             rebuild=context.spec.rebuild,
             run_id=context.run_id,
             projectors=before.projectors,
@@ -59,23 +62,26 @@ def plan_rollback(context: Context, options: RunOptions, of: str | None, is_over
             already=sorted(above) if context.spec.live_writer.checkpoint is None else [],
         )
         if options.dry_run:
-            return made.model_copy(update={"sql": _statements(step, context.switched_sets(made))})
-        begin(step, made, options, is_over, by)
-    return made
+            return plan.model_copy(update={"sql": _statements(step, context.switched_sets(plan))})
+        begin(step, plan, options, is_over, by)
+    return plan
 
 
 def _statements(step: Step, tables: list[TableSet]) -> list[str]:
-    """The DDL of a rollback. Its foreign keys are made before the renames, which take them along."""
+    """The DDL of a rollback. It adds the foreign keys before the renames, which keep them."""
     dialect, retired = step.dialect, [replace(table, green=table.old) for table in tables]
-    keys = [each for table in retired for each in dialect.shadow.constrain_green(step.connection, table, retired)]
+    keys = [statement for table in retired for statement in dialect.shadow.constrain_green(step.connection, table, retired)]
     back = dialect.restore_names(step.connection, tables)
-    # Both halves may free a name.
-    before = [each for each in dialect.before_swap(step.connection, tables) if each not in back]
+    # Both lists may have the statement that frees a name.
+    before = [statement for statement in dialect.before_swap(step.connection, tables) if statement not in back]
     return printed(step, [*keys, *within(step.context, back), *before, *planned_swap(step, tables)])
 
 
 def _applied_before(step: Step, target: Run) -> list[int]:
-    """What this very run had applied above its checkpoints when it was planned before, in attempts at its swap that were given up."""
+    """The positions above its checkpoints whose events this run already holds, if it was planned before.
+
+    Attempts at its swap that were undone have applied them.
+    """
     before = step.ledger.runs.find() if step.ledger.exists() else None
     if before is None or (plan := before.plan).rolls_back != target.run_id:
         return []
@@ -83,17 +89,21 @@ def _applied_before(step: Step, target: Run) -> list[int]:
 
 
 def _target(step: Step, of: str | None) -> tuple[Run, list[Retired]]:
-    """The run whose swap is to be taken back, and what it retired."""
+    """The run whose swap the rollback takes back, and the tables that it retired.
+
+    :param of: its id; None: the run that has retired tables of this spec last
+    :raises PlanError: no run qualifies
+    """
     ours = {table for projector in step.context.projectors.values() for table in projector.tables()}
-    found = [each for each in step.ledger.owned_tables.retired() if each.table in ours] if step.ledger.exists() else []
-    if of is None and not found:
+    retired = [old for old in step.ledger.owned_tables.retired() if old.table in ours] if step.ledger.exists() else []
+    if of is None and not retired:
         raise PlanError(
             "there is nothing to take back: no switch of these tables has kept its old ones, or they are dropped by now"
         )
-    wanted = of or max(found, key=lambda each: each.retired_at).run_id
+    wanted = of or max(retired, key=lambda old: old.retired_at).run_id
     run = step.ledger.of(wanted).runs.find()
     if run is None:
-        raise PlanError(f"the ledger has no run {wanted}; runs whose old tables are kept: {_names(found)}")
+        raise PlanError(f"the ledger has no run {wanted}; runs whose old tables are kept: {_run_ids(retired)}")
     if wanted == step.run_id:
         raise PlanError("this run has switched already; to go forward again, trigger a new rollback")
     if run.record.left_behind is None or not run.state.has_switched:
@@ -103,13 +113,13 @@ def _target(step: Step, of: str | None) -> tuple[Run, list[Retired]]:
     return run, step.ledger.owned_tables.retired(run_id=wanted)
 
 
-def _names(retired: list[Retired]) -> str:
-    return ", ".join(sorted({each.run_id for each in retired})) or "none"
+def _run_ids(retired: list[Retired]) -> str:
+    return ", ".join(sorted({old.run_id for old in retired})) or "none"
 
 
 def _refusals(step: Step, plan: Plan, retired: list[Retired]) -> list[Finding]:
-    """Why the old tables of a run cannot become live again."""
-    kept = {each.table: each for each in retired}
+    """The reasons why the old tables of a run cannot become live again."""
+    kept = {old.table: old for old in retired}
     refusals: list[Finding] = []
     for table in step.context.switched_sets(plan):
         old = kept.get(table.blue)
@@ -133,16 +143,21 @@ def _refusals(step: Step, plan: Plan, retired: list[Retired]) -> list[Finding]:
 
 
 def _not_the_same(step: Step, old: Retired) -> Iterator[Finding]:
+    """A refusal if the retired table no longer exists, or another table has its name."""
     if not step.dialect.inspector.table_exists(step.connection, step.schema, old.old):
-        yield refusal(old.table, f"there is no table {old.old} any more; somebody has dropped it")
+        yield refusal(old.table, f"there is no table {old.old} any more; another program or a person has dropped it")
     elif old.identity not in (None, step.dialect.inspector.identity(step.connection, step.schema, old.old)):
-        yield refusal(old.table, f"{old.old} is not the table that was retired; somebody has put another one in its place")
+        yield refusal(old.table, f"{old.old} is not the table that was retired; another table has its name now")
 
 
 def _missing_columns(step: Step, plan: Plan, kept: dict[str, Retired]) -> Iterator[Finding]:
+    """Refusals of old tables that lack columns which today's projectors write.
+
+    :param kept: the retired tables, by the name of the live table
+    """
     for kind in [kind for name in plan.projectors for kind in step.context.projector(name).kinds()]:
-        there = step.dialect.inspector.columns(step.connection, step.schema, kept[kind.table].old)
-        if missing := [name for name in kind.columns if name not in there]:
+        columns = step.dialect.inspector.columns(step.connection, step.schema, kept[kind.table].old)
+        if missing := [name for name in kind.columns if name not in columns]:
             yield refusal(
                 kind.table,
                 f"the old table has no column {', '.join(missing)}, which {kind.row_class.__name__} writes; it cannot be brought up to "
@@ -151,11 +166,11 @@ def _missing_columns(step: Step, plan: Plan, kept: dict[str, Retired]) -> Iterat
 
 
 def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) -> Place:
-    """Gives the retired tables green's names, and replays into them what they have missed since they were live.
+    """Renames the retired tables to green, and replays into them the events since they were live.
 
-    :param stopped: asked while a program is at work
-    :returns: the position that they have reached
-    :raises StepOrderError: the run is in the middle of its swap, is no rollback, or the old tables are gone
+    :param stopped: returns whether the worker must stop; called while a program works
+    :returns: the position that the tables have reached
+    :raises StepOrderError: the run is within its swap, is no rollback, or a retired table no longer exists
     :raises ClaimRefused: another run has taken the tables over
     """
     with open_step(context, requires=RunState.PLANNED, migrates=True) as step:
@@ -178,7 +193,7 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
         projectors = CatchUp(step, plan)
         context.log(f"the old tables stand at {said(projectors.position)}")
         projectors.catch_up(stopped)
-        # Where retired tables let go of their foreign keys.
+        # On databases where the swap removes the foreign keys of retired tables.
         for table in tables:
             for statement in context.dialect.shadow.constrain_green(step.connection, table, tables):
                 context.dialect.run(step.connection, statement)
@@ -189,27 +204,30 @@ def bring_back(context: Context, stopped: Callable[[], bool] = lambda: False) ->
 
 
 def _restore(step: Step, plan: Plan, tables: list[TableSet]) -> Plan:
-    """Renames what still has its old name, sets the checkpoints, and takes over from a rollback that stopped half-way.
+    """Renames the tables that still have their old names, and sets the checkpoints.
 
-    :returns: the plan, with what that rollback has projected already
+    If another rollback of the same swap has stopped half-way, this one takes its tables and checkpoints over.
+
+    :returns: the plan, with the positions above the checkpoints whose events that rollback has projected
+    :raises StepOrderError: a retired table no longer exists
     """
     dialect, ledger = step.dialect, step.ledger
-    waiting = [table for table in tables if not _is_back(step, plan, table)]
-    for table in waiting:
+    to_rename = [table for table in tables if not _is_back(step, plan, table)]
+    for table in to_rename:
         if not dialect.inspector.table_exists(step.connection, table.schema, table.old):
             raise OldTableGone(f"{table.old} is gone: it cannot be taken back any more. Blue is live and untouched")
-    for table in reversed(waiting):
+    for table in reversed(to_rename):
         drop_leftover(step, table)
-    for table in waiting:
-        # Before the rename: after a kill, a note without a table says no more than that there is nothing yet.
+    for table in to_rename:
+        # Before the rename: if the worker is killed between the two, an entry without its table does no harm.
         ledger.owned_tables.add_green(table.green)
-    if waiting:
+    if to_rename:
         with dialect.short_lock_wait(step.connection, step.spec.swap.lock_timeout):
-            when_free(step.context, [table.old for table in waiting], lambda: _rename(step, waiting))
+            when_free(step.context, [table.old for table in to_rename], lambda: _rename(step, to_rename))
     with dialect.transaction(step.connection):
         _rename_in_ledger(step, tables)
         plan = plan.model_copy(update={"already": _set_checkpoints(step, plan, tables)})
-        # By the first attempt; a later one does not take another table for the live one.
+        # The first attempt records the live tables, so that a later one does not accept another table as live.
         before = ledger.runs.get().record.live_tables
         live = before or live_tables.identities(step, tables)
         ledger.runs.move(RunState.CLONED, plan=plan, live_tables=live)
@@ -217,13 +235,13 @@ def _restore(step: Step, plan: Plan, tables: list[TableSet]) -> Plan:
 
 
 def _is_back(step: Step, plan: Plan, table: TableSet) -> bool:
-    """Whether the table has green's name already, by this rollback or by another one of the same swap."""
+    """Whether this rollback, or another one of the same swap, has already renamed the table to green."""
     if step.dialect.inspector.table_exists(step.connection, table.schema, table.old):
         return False
     by = step.ledger.owned_tables.run_of_green(table.green)
     run = step.ledger.of(by).runs.find() if by else None
-    there = step.dialect.inspector.table_exists(step.connection, table.schema, table.green)
-    return there and run is not None and run.plan.rolls_back == plan.rolls_back
+    exists = step.dialect.inspector.table_exists(step.connection, table.schema, table.green)
+    return exists and run is not None and run.plan.rolls_back == plan.rolls_back
 
 
 def _rename(step: Step, tables: list[TableSet]) -> None:
@@ -239,14 +257,17 @@ def _rename_in_ledger(step: Step, tables: list[TableSet]) -> None:
 
 
 def _set_checkpoints(step: Step, plan: Plan, tables: list[TableSet]) -> list[int] | None:
-    """Returns the positions above the checkpoints whose events are in the tables already."""
+    """Sets the checkpoints of the rollback: its own, those of an unfinished rollback, or those of the retirement.
+
+    :returns: the positions above the checkpoints whose events the tables already hold
+    """
     ledger = step.ledger
     before = ledger.owned_tables.run_of_green(tables[0].green)
     for table in tables:
         ledger.owned_tables.add_green(table.green)
     if before not in (None, step.run_id) and ledger.of(str(before)).checkpoints.of_projectors():
         ledger.of(str(before)).checkpoints.hand_over(step.run_id)
-        # It may have drained past appends that were still open, and then not swapped.
+        # That rollback may have drained events above the high-water mark, and then not swapped.
         if (dead := ledger.of(str(before)).runs.find()) is not None:
             return dead.plan.already
     elif ledger.checkpoints.of_projectors():
@@ -257,7 +278,11 @@ def _set_checkpoints(step: Step, plan: Plan, tables: list[TableSet]) -> list[int
 
 
 def _start(step: Step, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Place, int]]:
-    """Where the retired tables stood when they were live last: position, and events that they hold, by projector."""
+    """The state of the retired tables when the swap retired them.
+
+    :returns: the position, and the number of events that the tables hold, by projector
+    :raises StepOrderError: the ledger no longer has the run whose swap is taken back
+    """
     target = step.ledger.of(str(plan.rolls_back)).runs.find()
     if target is None:
         raise UnknownRun(f"the ledger no longer has the run {plan.rolls_back}; its switch cannot be taken back")
@@ -265,13 +290,14 @@ def _start(step: Step, plan: Plan, tables: list[TableSet]) -> dict[str, tuple[Pl
     consumers = step.spec.live_writer.checkpoint
     if consumers is None:
         return {name: (left.settled, _handled(step.context, name, left.events)) for name in plan.projectors}
-    # Consumers wrote where they were beside what they wrote.
+    # Consumers wrote their positions in the same transactions as their rows.
     table = sa.table(tables[-1].green, sa.column(consumers.name_column), sa.column(consumers.position_column), schema=step.schema)
-    # A consumer that has NULL there has not begun.
+    # A consumer whose position is NULL has not begun.
     positions = {str(name): None if at is None else int(at) for name, at in step.connection.execute(sa.select(table))}
     started = {name: positions[consumers.names[name]] for name in plan.projectors}
     return {name: (at, _handled(step.context, name, step.context.store.counts(BEGINNING, at))) for name, at in started.items()}
 
 
 def _handled(context: Context, projector: str, events: dict[str, int]) -> int:
-    return sum(events.get(each, 0) for each in context.projector(projector).stored_types())
+    """The number of events that a projector handles, of the given numbers by event type."""
+    return sum(events.get(event_type, 0) for event_type in context.projector(projector).stored_types())

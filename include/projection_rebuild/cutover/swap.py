@@ -1,7 +1,6 @@
-"""The swap: catch up until little is left, hold the writers, drain, rename all tables at once, release; again, as
-long as it helps.
+"""The step ``atomic_swap``: it prepares the cutover, and makes attempts at the swap until one succeeds.
 
-What is held, and in which order, depends on the database; see ``docs/concepts/cutover.md``.
+The database decides what an attempt locks, and in which order; see ``docs/concepts/cutover.md``.
 """
 
 from __future__ import annotations
@@ -28,14 +27,15 @@ from projection_rebuild.verification.fresh_proof import look_before_switch
 
 
 def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
-    """Swaps all tables of the run at once; called again after it has, it says so and does nothing.
+    """Swaps all tables of the run at once. Called again after the swap, it only returns the result.
 
-    :param stopped: asked before each attempt
-    :raises Interrupted: ``stopped`` said so
-    :raises VerificationFailed: events were missed, by the count that is taken while the writers are held; or rows
-        have lost their parents since verification
-    :raises Diverged: green is no longer what the events make
-    :raises SwapNotPossible: not within the attempts and the longest pause; everything is as it was
+    :param stopped: returns whether the worker must stop; called before each attempt, and while a program works
+    :returns: what the swap did, with its pause in seconds
+    :raises Interrupted: ``stopped`` returned True; blue is live and untouched
+    :raises VerificationFailed: green lacks events, by the count within the pause; or rows have lost their parents since
+        the verification
+    :raises Diverged: green no longer matches its events
+    :raises SwapNotPossible: no attempt succeeded within ``swap.attempts`` and ``swap.max_pause``; nothing has changed
     :raises StepOrderError: the run is not verified
     """
     with open_step(context, requires=RunState.VERIFIED, migrates=True) as step:
@@ -46,13 +46,14 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
             return done
         refuse_at_once(step, tables, run)
         retired_names.superseded(step, tables)
-        # Refuses what has been changed, before anybody is held or anything is dropped.
+        # Refuses tables that have changed before the engine holds writers or drops tables.
         readiness = Readiness(step, tables)
         readiness.look()
         try:
             result = _attempt_until_done(step, tables, readiness, stopped)
         except CloneError:
-            # Changed since then. Where DDL commits by itself the ledger says already that the swap has begun.
+            # The tables changed after that. Where DDL commits by itself, the ledger already has the swap as begun, and
+            # this call corrects it.
             switched_already(step, tables)
             raise
     context.log(result.describe())
@@ -60,13 +61,14 @@ def swap(context: Context, stopped: Callable[[], bool]) -> SwapResult:
 
 
 def _finish(step: Step, tables: list[TableSet]) -> None:
-    """What the worker has left to do that swapped these tables and was stopped right after it."""
+    """Executes the statements after the swap for a worker that was stopped between the two."""
     cutover, pause = step.dialect.cutover, Pause(step.spec.swap.max_pause)
     run = partial(cutover.run_at_work, step.connection, tables)
     left_overs.finish_at_once(step, cutover.left_over(step.connection, tables), run, pause.left)
 
 
 def _attempt_until_done(step: Step, tables: list[TableSet], readiness: Readiness, stopped: Callable[[], bool]) -> SwapResult:
+    """Does the long work first, then makes attempts until one succeeds or none can help any more."""
     counted = preparation.count_ahead(step, stopped)
     waits.wait_for_snapshots(step)
     waits.wait_for_maintenance(step, tables, stopped)
@@ -77,13 +79,13 @@ def _attempt_until_done(step: Step, tables: list[TableSet], readiness: Readiness
         stop=stop_after_attempt(step.spec.swap.attempts),
         wait=wait_random_exponential(multiplier=0.05, max=2),
         retry=retry_if_exception(partial(undone.can_be_retried, step.context)),
-        before_sleep=_telling(step.context),
+        before_sleep=_attempt_log(step.context),
     )
     try:
         for attempt in retrying:
             with attempt:
                 step.dialect.renew(step.connection)
-                # The last one may have failed after its swap, where that commits by itself.
+                # Where the swap commits by itself, the previous attempt may have failed after it.
                 if done := switched_already(step, tables):
                     return done
                 if stopped():
@@ -102,33 +104,33 @@ def _attempt_until_done(step: Step, tables: list[TableSet], readiness: Readiness
     raise AssertionError("tenacity ends in a result or an error")
 
 
-TOLD_EVERY = 10
-"""Attempts that failed for the same reason, between two words about it."""
+LOG_EVERY = 10
+"""Every how many attempts the engine logs a reason that stays the same."""
 
 
-def _telling(context: Context) -> Callable[[RetryCallState], None]:
-    """Says why attempts fail: at the first one, where the reason is another one, and now and then."""
+def _attempt_log(context: Context) -> Callable[[RetryCallState], None]:
+    """A callback that logs why an attempt was undone: for a new reason, and at every :data:`LOG_EVERY`-th attempt."""
     last = ""
 
-    def tell(state: RetryCallState) -> None:
+    def log(state: RetryCallState) -> None:
         nonlocal last
         why = undone.reason(context, state.outcome.exception() if state.outcome else None)
-        if why != last or state.attempt_number % TOLD_EVERY == 0:
+        if why != last or state.attempt_number % LOG_EVERY == 0:
             context.log(
                 f"attempt {state.attempt_number} of {context.spec.swap.attempts} at the switch was undone: {why}; trying again"
             )
         last = why
 
-    return tell
+    return log
 
 
 def _given_up(step: Step, tables: list[TableSet], last: BaseException | None) -> BaseException:
-    """What is said when no attempt has succeeded.
+    """The error that the step raises after the last attempt.
 
-    :param last: what the last one ended with
+    :param last: the error that ended the last attempt
     """
     if isinstance(last, TablesChanged) and isinstance(last.__cause__, sa.exc.DBAPIError):
-        # What the database did not find need not be anything that a look sees.
+        # A look at the tables need not show what the database did not find, so its own error explains more.
         return last.__cause__
     why = undone.reason(step.context, last)
     if at_work := waits.maintenance(step, tables):

@@ -1,4 +1,4 @@
-"""Why an attempt at the swap is undone, and whether another one can help."""
+"""The reasons why an attempt at the swap is undone, and whether another attempt can help."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from projection_rebuild.run.context import Context
 
 
 class JobGotIn(Exception):
-    """A job has come to its end while the tables were held against it; this attempt is undone."""
+    """A job has ended although the attempt had locked the tables; the attempt is undone."""
 
 
 class ProgramsBehind(Exception):
-    """A projector that is a program has events left, and cannot be called while the tables are held; this attempt
-    is undone."""
+    """A projector that is a program has events left, and the engine cannot call it while the tables are locked; the
+    attempt is undone."""
 
 
 class JobsLeft(Exception):
-    """Jobs of the application did not end within this attempt; it is undone."""
+    """Jobs of the application did not end within the attempt; the attempt is undone."""
 
 
 class QueueTooLong(Exception):
-    """Jobs of the application are so far behind that the drain would take too long; nobody has been held."""
+    """Jobs of the application are so far behind that the drain would take too long; no writer has waited."""
 
 
 class JobCameBack(Exception):
-    """A job is left for an event that green holds already; this attempt is undone."""
+    """A job is left for an event that green holds already; the attempt is undone."""
 
 
 _REASONS: dict[type[Exception], str] = {
-    JobsLeft: "live_writer.drain_check never gave 0. A queue that is never empty needs live_writer.jobs_left in its place, which tells the "
+    JobsLeft: "live_writer.drain_check never gave 0. A queue that is never empty needs live_writer.jobs_left in its place, which gives the "
     "events of its jobs",
     QueueTooLong: "more than swap.small_backlog events had come since the first one whose job is left (live_writer.jobs_left): look for a job "
     "that hangs, or raise it",
@@ -39,11 +39,14 @@ _REASONS: dict[type[Exception], str] = {
     FenceDied: "the connection that holds appends back was cut",
     TablesChanged: "the tables, or what hangs on them, had been changed since they were looked at",
 }
-"""Why an attempt is undone, but for locks."""
+"""The reason for each error that ends an attempt, except errors about locks and connections."""
 
 
 def can_be_retried(context: Context, error: BaseException) -> bool:
-    """Whether an error ends only this attempt: everything is as it was, or the tables tell on which side they are."""
+    """Whether another attempt may follow an error.
+
+    After these errors nothing has changed, or the tables show whether the swap has happened.
+    """
     return (
         isinstance(error, (*_REASONS, PauseTooLong, TablesBusy))
         or context.dialect.is_lock_timeout(error)
@@ -52,11 +55,14 @@ def can_be_retried(context: Context, error: BaseException) -> bool:
 
 
 def reason(context: Context, cause: BaseException | None) -> str:
-    """Why an attempt has failed."""
+    """Why an attempt was undone, for logs and errors.
+
+    :param cause: the error that ended it
+    """
     if isinstance(cause, PauseTooLong):
         return f"the pause grew too long (ms: {cause})"
     if cause is not None and context.dialect.is_disconnect(cause):
-        return "the connection that held the tables was cut, by the server if nothing was heard of it for swap.max_pause"
+        return "the connection that held the tables was cut; the server cuts one that is silent for swap.max_pause"
     if isinstance(cause, JobsLeft) and context.spec.live_writer.jobs_left is not None:
         return "live_writer.jobs_left gave events, and the tables could not be held against their jobs"
     return next((why for kind, why in _REASONS.items() if isinstance(cause, kind)), "the tables could not be locked in time")

@@ -1,4 +1,4 @@
-"""What a replay is going to cost: the events of each projector, and the time by the rates of the last runs. Reads only."""
+"""Estimates a replay: the events of each projector, and its rate in the last runs. It only reads."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from projection_rebuild.run.context import Context
 from projection_rebuild.run.record import history
 
 RUNS = 20
-"""Runs back in which a projector's rate is looked for."""
+"""How many of the last runs are searched for a projector's rate."""
 
 
 def estimate(context: Context, projectors: Iterable[str], head: Place, shards: Mapping[str, int]) -> list[ReplayEstimate]:
-    """What to expect of each projector's replay, in the given order. Counts the store once.
+    """Estimates the replay of each projector, in the given order. It counts the store once.
 
-    :param head: the position up to which events are counted
-    :param shards: into how many shards a projector is divided; those that are not have no entry
+    :param head: the position up to which the store is counted
+    :param shards: the number of shards by projector; a projector without shards has no entry
     """
     counts, rates = context.store.counts(BEGINNING, head), _rates(context)
     return [
         ReplayEstimate(
             projector=name,
-            events=sum(counts.get(each, 0) for each in context.projector(name).event_types()),
+            events=sum(counts.get(event_type, 0) for event_type in context.projector(name).event_types()),
             events_per_second=rates.get(name),
             shards=shards.get(name, 1),
         )
@@ -32,14 +32,14 @@ def estimate(context: Context, projectors: Iterable[str], head: Place, shards: M
 
 
 def _rates(context: Context) -> dict[str, float]:
-    """Events per second of one worker by projector, each from the last whole run that has replayed it."""
-    found: dict[str, float] = {}
+    """The events per second of one worker, by projector, from the last whole rebuild that replayed it."""
+    rates: dict[str, float] = {}
     for report in history(context, RUNS):
-        # A rollback replays next to nothing, and a part is as fast as its rows are far apart.
+        # A rollback replays too few events, and the rate of a part depends on how far apart its rows are.
         if report.plan.rolls_back or report.plan.part:
             continue
-        for each in report.replays:
-            if each.events and each.seconds:
-                # The time of shards is that of the slowest: the events are those of all.
-                found.setdefault(each.projector, each.rate / report.plan.shards.get(each.projector, 1))
-    return found
+        for replay in report.replays:
+            if replay.events and replay.seconds:
+                # With shards, the seconds are those of the slowest shard, and the events are those of all shards.
+                rates.setdefault(replay.projector, replay.rate / report.plan.shards.get(replay.projector, 1))
+    return rates

@@ -1,4 +1,4 @@
-"""The step `plan`: looks at spec, choices and databases, refuses what cannot be done, and claims the tables."""
+"""The step ``plan``: checks spec, options and databases, refuses a rebuild that cannot work, and claims the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from projection_rebuild.spec.options import RunOptions
 
 
 def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], by: str) -> Plan:
-    """See :meth:`projection_rebuild.rebuild.Rebuild.plan`."""
+    """Plans a rebuild, and claims its tables; see :meth:`projection_rebuild.rebuild.Rebuild.plan`."""
     part = options.part(context.spec.zone)
     with open_step(context) as step:
         if not options.dry_run:
@@ -27,14 +27,14 @@ def plan(context: Context, options: RunOptions, is_over: Callable[[str], bool], 
         planned = PreflightInput(step, options, part)
         findings = preflight(planned)
         refuse(findings)
-        made = _plan_of(planned, findings)
+        plan = _plan_of(planned, findings)
         if options.dry_run:
-            carried = _dependents(step, made)
-            expected = estimate(context, made.projectors, made.head, made.shards)
-            sql = _statements(step, made)
-            return made.model_copy(update={"forecasts": expected, "carried": carried, "sql": sql})
-        begin(step, made, options, is_over, by)
-    return made
+            carried = _dependents(step, plan)
+            estimates = estimate(context, plan.projectors, plan.head, plan.shards)
+            sql = _statements(step, plan)
+            return plan.model_copy(update={"forecasts": estimates, "carried": carried, "sql": sql})
+        begin(step, plan, options, is_over, by)
+    return plan
 
 
 def _plan_of(planned: PreflightInput, findings: list[Finding]) -> Plan:
@@ -62,24 +62,25 @@ STRUCTURAL = {
     "columns", "options", "sequences", "indexes", "constraints", "keys", "checks", "foreign keys", "foreign keys to", "statistics",
     "partitions", "comments",
 }  # fmt: skip
-"""Kinds of what a new structure speaks of, and so does not take over."""
+"""Kinds of dependent objects that a new structure defines itself, so that a run does not carry them over."""
 
 
-def _dependents(step: Step, made: Plan) -> list[Dependents]:
-    hanging = step.dialect.dependents.dependent_objects(step.connection, step.context.switched_sets(made))
-    return [each for each in hanging if each.table not in made.forms or each.kind not in STRUCTURAL]
+def _dependents(step: Step, plan: Plan) -> list[Dependents]:
+    """The dependent objects that the run carries over."""
+    dependents = step.dialect.dependents.dependent_objects(step.connection, step.context.switched_sets(plan))
+    return [objects for objects in dependents if objects.table not in plan.forms or objects.kind not in STRUCTURAL]
 
 
-def _statements(step: Step, made: Plan) -> list[str]:
+def _statements(step: Step, plan: Plan) -> list[str]:
     """The DDL of a run, in the order in which its steps execute it."""
-    dialect, tables = step.dialect, step.context.switched_sets(made)
-    statements = [each for table in tables for each in dialect.shadow.create_green(step.connection, table)]
+    shadow, connection, tables = step.dialect.shadow, step.connection, step.context.switched_sets(plan)
+    statements = [statement for table in tables for statement in shadow.create_green(connection, table)]
     for table in tables:
-        # The indexes that come with the key are part of the statements above.
-        statements += [each for each in dialect.shadow.index_green(step.connection, table) if each not in statements]
-        statements += dialect.shadow.analyze(step.connection, table)
-    statements += [each for table in tables for each in dialect.shadow.constrain_green(step.connection, table, tables)]
-    statements += dialect.before_swap(step.connection, tables)
-    drops = [each for table in reversed(tables) for each in dialect.shadow.drop_table(step.connection, table, table.old)]
-    # What hangs on two tables goes with the first of them.
+        # The statements above already have the indexes that come with the key.
+        statements += [statement for statement in shadow.index_green(connection, table) if statement not in statements]
+        statements += shadow.analyze(connection, table)
+    statements += [statement for table in tables for statement in shadow.constrain_green(connection, table, tables)]
+    statements += step.dialect.before_swap(connection, tables)
+    drops = [statement for table in reversed(tables) for statement in shadow.drop_table(connection, table, table.old)]
+    # An object that depends on two tables is dropped with the first of them, so each statement stands here once.
     return printed(step, [*statements, *planned_swap(step, tables), *dict.fromkeys(drops)])

@@ -1,4 +1,7 @@
-"""All that speaks against a rebuild, or that a person should know before it, in one pass over stores and tables. Touches nothing."""
+"""Runs the checks of a plan in one pass. They only read.
+
+Their findings refuse the rebuild, or say what an operator should know before it.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,30 @@ from projection_rebuild.planning.checks.registry import Scope
 
 
 def preflight(planned: PreflightInput) -> list[Finding]:
-    """Asks every check that can be asked, whatever others have found.
+    """Runs every check whose scope allows it, whatever other checks have found.
 
-    :returns: what they found, each finding once
+    :returns: their findings, each once
     """
     findings: list[Finding] = []
     refused: set[Scope] = set()
     for scope in Scope:
-        if not _can_be_asked(scope, planned, refused):
+        if not _can_run(scope, planned, refused):
             continue
         for check in (check for check in CHECKS if check.scope is scope):
             if check.unless_refused and any(finding.refuses for finding in findings):
                 continue
-            found = check.findings(planned)
-            findings += found
-            if any(finding.refuses for finding in found):
+            new = check.findings(planned)
+            findings += new
+            if any(finding.refuses for finding in new):
                 refused.add(scope)
     return list(dict.fromkeys(findings))
 
 
-def _can_be_asked(scope: Scope, planned: PreflightInput, refused: Collection[Scope]) -> bool:
+def _can_run(scope: Scope, planned: PreflightInput, refused: Collection[Scope]) -> bool:
+    """Whether the checks of a scope can run.
+
+    :param refused: the scopes in which a check has refused the rebuild
+    """
     if scope.needs in refused:
         return False
     return scope is not Scope.EXISTING_TABLES or bool(planned.existing)

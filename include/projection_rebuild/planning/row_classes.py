@@ -1,4 +1,4 @@
-"""Whether a table can hold what a row class writes; for tables that are there, and for those of another structure."""
+"""Checks whether a table, live or of another structure, can hold the rows of a row class."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from projection_rebuild.rows.types import RowType
 
 
 def lacking(kind: RowType, columns: Sequence[str], unique: Sequence[set[str]]) -> Iterator[Finding]:
-    """Columns that a table lacks, or a key that does not tell its rows apart.
+    """Refusals of a table that lacks columns of the row class, or in which the key of the row class is not unique.
 
-    :param columns: those of the table
-    :param unique: the sets of its columns that are unique
+    :param columns: the names of the table's columns
+    :param unique: the sets of column names that a primary key or a unique constraint covers
     """
     if missing := [name for name in kind.columns if name not in columns]:
         problem = f"it has no column {', '.join(missing)}"
@@ -27,9 +27,10 @@ def lacking(kind: RowType, columns: Sequence[str], unique: Sequence[set[str]]) -
 
 
 def spelled_alike(kind: RowType, unique: Iterable[set[str]], shapes: Mapping[str, Shape]) -> Iterator[Finding]:
-    """Columns in which the database takes two texts for one, and must not have both, where a handler takes them for two.
+    """Findings about key columns in which the database considers two texts equal that differ for a handler.
 
-    :param shapes: of the table's columns, by name
+    :param unique: the sets of column names that a primary key or a unique constraint covers
+    :param shapes: the shapes of the table's columns, by name
     """
     in_keys = set(kind.key).union(*unique)
     for column in kind.columns:

@@ -1,4 +1,4 @@
-"""Makes the tables of another structure apart and for a moment, and looks whether everything would work with them."""
+"""Creates the tables of another structure for a moment, in a place of their own, and checks them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from projection_rebuild.run.step import Step
 
 @dataclass
 class SchemaChange:
-    """What was seen of the structure that the spec names.
+    """The result of the trial of another structure.
 
-    :param definitions: by table, as the dialect keeps it; empty where the tables stay as they are
-    :param views: defined anew with it, by name
-    :param difference: from today's structure, a line each
-    :param parents: by table, those that its foreign keys will point to
-    :param findings: what would not work with it, or that a person should know
+    :param definitions: the new definition by table, in the form of the dialect; empty if no table changes
+    :param views: the new definitions of views, by name
+    :param difference: the changes to today's structure, a line each
+    :param parents: by table, the tables to which its foreign keys will refer
+    :param findings: what would not work with the structure, or what an operator should know about it
     """
 
     definitions: dict[str, str] = field(default_factory=dict)
@@ -38,19 +38,19 @@ class SchemaChange:
 
 
 def tried(step: Step, tables: Sequence[TableSet], kinds: Mapping[str, RowType]) -> SchemaChange:
-    """Tries the structure that the spec names.
+    """Creates the structure that the spec names, and checks it. An error about it is a finding.
 
-    :param tables: read models of the run that exist
-    :param kinds: what projectors write, by table
-    :raises sqlalchemy.exc.DBAPIError: an error of the database that may pass
+    :param tables: the read models of the run that exist
+    :param kinds: the row types of the projectors, by table
+    :raises sqlalchemy.exc.DBAPIError: a transient error of the database
     """
     section, change = step.spec.structure, SchemaChange()
     if section is None or not tables:
         return change
     try:
-        made = statements(section, [table.blue for table in tables], step.connection.dialect)
-        with step.dialect.trials.try_schema(step.connection, tables, made, section.views) as trial:
-            for finding in _looked_at(step, trial, kinds, change):
+        ddl = statements(section, [table.blue for table in tables], step.connection.dialect)
+        with step.dialect.trials.try_schema(step.connection, tables, ddl, section.views) as trial:
+            for finding in _findings(step, trial, kinds, change):
                 change.findings.append(finding)
     except RebuildError as error:
         change.findings.append(refusal_of(error))
@@ -58,19 +58,23 @@ def tried(step: Step, tables: Sequence[TableSet], kinds: Mapping[str, RowType]) 
         trouble = trouble_of(error)
         if trouble is None or trouble.kind in MAY_PASS:
             raise
-        # The tables are made apart and are empty: what the database says quotes the author's own words, and no row.
+        # The tables of the trial are empty, so the database's message can quote the spec, but no value of a row.
         problem = f"the database does not take it: {one_line(str(error.orig))}"
         change.findings.append(refusal("structure", problem, "correct the metadata or the file"))
     return change
 
 
-def _looked_at(step: Step, trial: SchemaTrial, kinds: Mapping[str, RowType], change: SchemaChange) -> Iterator[Finding]:
+def _findings(step: Step, trial: SchemaTrial, kinds: Mapping[str, RowType], change: SchemaChange) -> Iterator[Finding]:
+    """The findings about the new tables.
+
+    :param change: gets the definitions, views, parents and differences
+    """
     dialect, changed = step.dialect, [name for name in trial.definitions if name not in trial.unchanged]
     if not trial.definitions:
         problem = f"it makes none of the tables {', '.join(sorted(kinds))}"
         yield refusal("structure", problem, "correct it, or take it out of the spec")
     elif not changed:
-        # Then nothing is done about it, and such a run can be taken back.
+        # The run then changes no structure, and a rollback can take it back.
         yield Finding(about="structure", problem="the tables have it already", remedy="take it out of the spec")
         return
     change.definitions, change.views = {name: trial.definitions[name] for name in changed}, trial.views

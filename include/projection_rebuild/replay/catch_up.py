@@ -1,7 +1,7 @@
-"""The projectors of a run advancing together, to one position at a time.
+"""Replays all projectors of a run together, to one position at a time.
 
-Foreign keys hold between green tables from verification on, so a child never gets ahead of its parent, nor a parent's
-deletes ahead of its children's.
+Foreign keys hold between green tables from verification on. So a child must not get ahead of its parent, nor a
+parent's deletes ahead of its children's.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from projection_rebuild.run.jobs import heads_of
 from projection_rebuild.run.step import Step
 
 MOST_EVENTS = 10_000
-"""Events of the store that the projectors go on by in one transaction: their rows are in memory all at once."""
+"""The most events of the store per transaction: all rows that they change are in memory at once."""
 
 
 class CatchUp:
     """All projectors of a run, in the order of their dependencies.
 
-    :param connection: where rows are loaded and written
-    :raises StepOrderError: one has no checkpoint
+    :param step: rows are loaded and written over its connection
+    :raises StepOrderError: a projector has no checkpoint
     """
 
     def __init__(self, step: Step, plan: Plan) -> None:
@@ -40,7 +40,7 @@ class CatchUp:
         missing = [name for name in plan.projectors if name not in checkpoints]
         if missing:
             raise NotReplayed(f"{', '.join(missing)} has no checkpoint; run clone_tables and the replay again")
-        # Those that are folded in one transaction, and the programs, each of which commits by itself.
+        # Units whose rows one transaction writes, and programs, which commit by themselves.
         together: list[HandlerReplay] = []
         self.programs: list[ExternalReplay] = []
         for name in plan.projectors:
@@ -53,20 +53,20 @@ class CatchUp:
         owners: dict[type, RowOwner] = {row_class: unit for unit in together for row_class in unit.projector.owns}
         for unit in together:
             unit.attach(owners)
-        # Whoever reads another one's rows is folded after it; rows are written parents first.
+        # A projector that reads another's rows is folded after it; rows are written parents first.
         self._to_be_folded = together
         self._together = sorted(together, key=lambda unit: min(plan.tables.index(table) for table in unit.projector.tables()))
         self._units: list[ReplayUnit] = [*self._together, *self.programs]
 
     @property
     def position(self) -> Place:
-        """Up to here every projector has come."""
+        """The position that every projector has reached."""
         return earliest(unit.checkpoint.position for unit in self._units)
 
     def catch_up(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Rounds of settle and replay, each projector to the same head, until the backlog is small.
+        """Finds the high-water mark and replays all projectors up to it, again and again until the backlog is small.
 
-        :param stopped: asked while a program is at work
+        :param stopped: whether the worker has to stop; checked while a program is at work
         """
         for head in heads_of(self._step.context, lambda: self.position):
             self._replay_to(head)
@@ -74,23 +74,23 @@ class CatchUp:
                 program.replay_to(head, FullSpeed(stopped), lambda _: None)
 
     def programs_behind(self, position: Place) -> list[ExternalReplay]:
-        """The programs that have events left up to a position."""
+        """The programs that still have events to handle up to a position."""
         return [program for program in self.programs if program.outstanding(position)]
 
     def miscounted(self, stored: Mapping[str, int]) -> list[str]:
-        """Projectors that have not handled as many events as there are.
+        """A message for each projector that has not handled as many events as the store holds.
 
-        It catches what no settled head can: ids that were handed out long before their INSERT (sequence caches, hi/lo, ids of
-        the application's own) and appear below a position that had been read.
+        This finds events that no high-water mark can exclude. Their ids were assigned long before their INSERT:
+        sequence caches, hi/lo, the application's own ids. So they appear below a position that the replay has read.
 
         :param stored: how many events of each type the store holds up to :attr:`position`
         """
         miscounts = []
         for unit in self._units:
-            there = sum(stored.get(event_type, 0) for event_type in unit.projector.stored_types())
+            existing = sum(stored.get(event_type, 0) for event_type in unit.projector.stored_types())
             checkpoint, letters = unit.checkpoint, unit.dead_letters
-            if there != checkpoint.events + letters:
-                miscounts.append(miscount(unit.projector.name(), checkpoint.events, letters, there, checkpoint.position))
+            if existing != checkpoint.events + letters:
+                miscounts.append(miscount(unit.projector.name(), checkpoint.events, letters, existing, checkpoint.position))
         return miscounts
 
     def dead_letters(self) -> dict[str, int]:
@@ -98,18 +98,18 @@ class CatchUp:
         return {unit.projector.name(): unit.dead_letters for unit in self._units if unit.dead_letters}
 
     def too_many_dead_letters(self) -> list[str]:
-        """Why what has been set aside stands in the way of a switch."""
+        """Why the dead letters forbid a cutover; empty if they are few enough."""
         letters, allowed = self.dead_letters(), self._step.spec.verify.max_dead_letters
         if sum(letters.values()) <= allowed:
             return []
-        said = ", ".join(f"{name} {count:,}" for name, count in letters.items())
+        counts = ", ".join(f"{name} {count:,}" for name, count in letters.items())
         return [
-            f"events have been set aside: {said}; verify.max_dead_letters allows {allowed:,}. They are listed in projection_rebuild_dead_letters. "
-            "Correct the handlers and clear the replay tasks, which drive them again"
+            f"events have been set aside: {counts}; verify.max_dead_letters allows {allowed:,}. They are listed in "
+            "projection_rebuild_dead_letters. Correct the handlers and clear the replay tasks, which retry these events"
         ]
 
     def _replay_to(self, head: Place) -> None:
-        # The projectors may have stopped at different positions; whoever is behind comes up first.
+        # The projectors may have stopped at different positions; those that are behind go first.
         for bound in self._bounds(head):
             folded = self._fold(bound)
             with self._step.dialect.transaction(self._step.connection):
@@ -126,29 +126,32 @@ class CatchUp:
                 return
 
     def drain(self, position: Place, among: Collection[int] | None = None) -> list[int]:
-        """Applies everything up to a place in the caller's transaction.
+        """Applies all events up to a place, in the caller's transaction.
 
         :param among: only the events at these positions
-        :returns: the positions of the events that were applied, in order
+        :returns: the positions of the applied events, in order
         """
         folded = self._fold(position, among)
         self._committed(self._write(folded, position, position, among))
         for program in self.programs:
-            # Whatever it has left has been seen to before.
+            # The caller has made sure that the program has no events left.
             program.pass_over(position, position)
         return sorted({position for positions in folded.values() for position in positions})
 
     def assert_checkpoints_unmoved(self) -> None:
-        """Makes sure, in the caller's transaction, that nobody has moved a checkpoint since this worker did.
+        """Makes sure, in the caller's transaction, that no other worker has moved a checkpoint since this one did.
 
-        :raises FencedOut: another worker of this run has
+        :raises FencedOut: another worker of this run has moved one
         """
         for unit in self._units:
-            at = unit.checkpoint
-            self._step.ledger.checkpoints.advance(at, position=at.position, head=at.head, events=0, seconds=0.0)
+            last = unit.checkpoint
+            self._step.ledger.checkpoints.advance(last, position=last.position, head=last.head, events=0, seconds=0.0)
 
     def _fold(self, bound: Place, among: Collection[int] | None = None) -> dict[HandlerReplay, list[int]]:
-        """Folds each projector's events up to ``bound`` and tells their positions; those that are there already have none."""
+        """Folds each projector's events up to ``bound``.
+
+        :returns: their positions; units that have already reached ``bound`` are left out
+        """
         folded = {unit: unit.fold_to(bound, among) for unit in self._to_be_folded}
         return {unit: positions for unit in self._together if (positions := folded[unit]) is not None}
 
@@ -165,7 +168,7 @@ class CatchUp:
         for unit in folded:
             unit.put_rows(bound, among)
         if folded:
-            # Once for all of them, whose connection is one: one's rows may refer to another's.
+            # Once for all units, which share the connection: rows of one may refer to rows of another.
             next(iter(folded)).pipeline.writer.check()
         return moved
 

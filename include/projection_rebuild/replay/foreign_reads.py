@@ -1,7 +1,8 @@
-"""Tables of other projectors that handlers look at: which table that is, what time it shows, and that nobody changes it.
+"""Lets handlers read tables of other projectors, without changing them.
 
-Green where its owner is in the run, blue otherwise. Never older than the event that is being handled: a replay goes no further than the
-owner's has come, and from verification on the owner always goes first. It may be newer: see ``docs/how-to/read-other-tables.md``.
+A handler reads green if the owner of the table is in the run, and blue otherwise. The rows are never older than the
+event that it handles. A replay goes no further than the owner has come, and from verification on the owner always goes
+first. The rows may be newer: see ``docs/how-to/read-other-tables.md``.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ R = TypeVar("R")
 
 
 class Projects(Protocol):
-    """What a replay asks of a projector."""
+    """The part of a projector that a replay uses."""
 
     def project(self, event: Event, rows: Rows) -> None:
         """Applies an event to the rows."""
 
 
 class RowOwner(Protocol):
-    """Whoever has rows in memory that others look at."""
+    """A replay whose rows in memory other projectors read."""
 
     @property
     def rows(self) -> RowBuffer:
-        """The rows as they are now; another buffer once they were given up."""
+        """The current rows; another buffer after the owner has discarded this one."""
 
 
 class ForeignReads:
-    """The rows of others that one projector's handlers look at.
+    """The rows of other projectors that one projector's handlers read.
 
-    :param source: where it is
+    :param source: loads them
     """
 
     def __init__(self, projector: type[Projector], source: RowSource) -> None:
@@ -52,24 +53,27 @@ class ForeignReads:
         self.renew()
 
     def attach(self, owners: Mapping[type, RowOwner]) -> None:
-        """From here on these classes are looked at as their owners have them in memory, which may not be written yet."""
-        self._owners = {each: owners[each] for each in self._classes if each in owners}
+        """From here on, handlers read rows of these classes from their owners' memory: they may not be written yet."""
+        self._owners = {row_class: owners[row_class] for row_class in self._classes if row_class in owners}
         self.renew()
 
     def renew(self) -> None:
-        """Forgets what was seen: the tables may have gone on."""
-        seen = RowBuffer(self._source)
+        """Forgets the rows that were loaded: the tables may have changed since."""
+        loaded = RowBuffer(self._source)
         self.buffers: dict[type, RowBuffer] = {
-            each: self._owners[each].rows if each in self._owners else seen for each in self._classes
+            row_class: self._owners[row_class].rows if row_class in self._owners else loaded for row_class in self._classes
         }
-        self.recordings = {each: RecordingRows(buffer) for each, buffer in self.buffers.items()}
+        self.recordings = {row_class: RecordingRows(buffer) for row_class, buffer in self.buffers.items()}
 
     def load_wanted(self) -> bool:
-        """Loads what handlers have asked for in a recording run; False if there was nothing."""
+        """Loads the rows that handlers wanted in a recording run.
+
+        :returns: False: they wanted none that is not in memory
+        """
         return any([recording.load_wanted() for recording in self.recordings.values()])
 
     def of(self, projector: Projects) -> Projects:
-        """A projector whose handlers may look at these tables."""
+        """Wraps a projector, so that its handlers may read these tables."""
         return _WithForeignReads(projector, self) if self._classes else projector
 
 
@@ -82,21 +86,22 @@ class _WithForeignReads:
         recording = isinstance(rows, RecordingRows)
         for foreign in self._reads.recordings.values() if recording else ():
             foreign.next_event()
-        given = _OwnAndForeignRows(rows, self._reads.recordings if recording else self._reads.buffers)
-        self._projector.project(event, given)
-        given.refuse_changes()
-        # Others' rows have been given as copies, and are what they were.
+        both = _OwnAndForeignRows(rows, self._reads.recordings if recording else self._reads.buffers)
+        self._projector.project(event, both)
+        both.refuse_changes()
+        # The handler got copies of other projectors' rows, so the rows in the buffers are unchanged.
         for buffer in () if recording else self._reads.buffers.values():
             buffer.end_event()
 
 
 class _OwnAndForeignRows:
-    """Rows in the hands of a handler: its own, and those of others, which it gets as copies."""
+    """The rows that a handler works on: its projector's own, and copies of rows of other projectors."""
 
     def __init__(self, rows: Rows, others: Mapping[type, Rows]) -> None:
         self._rows = rows
         self._others = others
-        self._given: list[tuple[Any, Values]] = []
+        # Each copy with the values that it had.
+        self._copies: list[tuple[Any, Values]] = []
 
     def add(self, row: object) -> None:
         self._own(type(row))
@@ -110,8 +115,8 @@ class _OwnAndForeignRows:
         others = self._others.get(row_class)
         if others is None:
             return self._rows.find(row_class, *key)
-        found = others.find(row_class, *key)
-        return None if found is None else self._copy(found)
+        row = others.find(row_class, *key)
+        return None if row is None else self._copy(row)
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         self._own(row_class)
@@ -125,18 +130,22 @@ class _OwnAndForeignRows:
         others = self._others.get(row_class)
         if others is None:
             return self._rows.where(row_class, **column)
-        return [self._copy(each) for each in others.where(row_class, **column)]
+        return [self._copy(row) for row in others.where(row_class, **column)]
 
     def refuse_changes(self) -> None:
-        for row, before in self._given:
+        """Checks the copies.
+
+        :raises RowError: the handler has changed one
+        """
+        for row, before in self._copies:
             if row_type(type(row)).values(row) != before:
                 self._refuse(type(row))
 
     def _copy(self, row: R) -> R:
         kind = row_type(type(row))
-        made = kind.copy_of(row)
-        self._given.append((made, kind.values(row)))
-        return made
+        copy = kind.copy_of(row)
+        self._copies.append((copy, kind.values(row)))
+        return copy
 
     def _own(self, row_class: type) -> None:
         if row_class in self._others:
@@ -147,7 +156,7 @@ class _OwnAndForeignRows:
 
 
 def foreign_reads_of(step: Step, plan: Plan, projector: type[Projector]) -> ForeignReads:
-    """What a projector looks at in a run."""
+    """The tables of other projectors that a projector reads in a run."""
     in_run = set(plan.tables)
     tables = GreenTables(
         step.dialect,
@@ -159,17 +168,17 @@ def foreign_reads_of(step: Step, plan: Plan, projector: type[Projector]) -> Fore
 
 
 def readable_to(step: Step, plan: Plan, projector: type[Projector]) -> Place:
-    """How far the owners of what a projector reads have come in this run.
+    """The position that all owners of the tables that a projector reads have reached in this run.
 
-    :raises StepOrderError: one of them is not replayed
+    :raises StepOrderError: an owner is not replayed to the end
     """
     checkpoints = step.ledger.checkpoints.of_projectors()
     reached = []
     for name in _owners(step.context, plan, projector):
-        found = checkpoints.get(name)
-        if found is None or found.is_behind or (found.head is None and step.context.store.newest() is not None):
+        owner = checkpoints.get(name)
+        if owner is None or owner.is_behind or (owner.head is None and step.context.store.newest() is not None):
             raise NotReplayed(f"{projector.name()} reads tables of {name}, which is not replayed to the end; replay that first")
-        reached.append(found.position)
+        reached.append(owner.position)
     return earliest(reached)
 
 
@@ -179,5 +188,6 @@ def reads_of_run(context: Context, plan: Plan, projector: type[Projector]) -> bo
 
 
 def _owners(context: Context, plan: Plan, projector: type[Projector]) -> list[str]:
-    tables = {row_type(each).table for each in projector.reads}
+    """The projectors of the run that own tables which a projector reads."""
+    tables = {row_type(row_class).table for row_class in projector.reads}
     return [name for name in plan.projectors if tables & set(context.projector(name).tables())]

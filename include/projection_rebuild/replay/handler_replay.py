@@ -1,4 +1,4 @@
-"""Replays one projector by its handlers."""
+"""Replays one projector through its handlers."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from projection_rebuild.spec.replay import OnError
 class HandlerReplay:
     """One projector on its green tables: the rows in memory, and the checkpoint that they belong to.
 
-    :param connection: where rows are loaded and written; the caller opens the transactions
-    :param applied_above: positions above the checkpoint that green holds all the same; None: green began empty
-    :param scope: which events and rows it works on; None: all
-    :param reads: what its handlers look at beside their own rows; None: green tables of the same names
+    :param connection: loads and writes rows; the caller opens the transactions
+    :param applied_above: positions above the checkpoint whose events green already holds; None: green began empty
+    :param scope: the events and rows that it works on; None: all
+    :param reads: the tables of other projectors that its handlers read; None: green tables of the same names
     """
 
     def __init__(
@@ -78,60 +78,60 @@ class HandlerReplay:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """As this worker has moved it last."""
+        """The checkpoint as this worker has last moved it."""
         return self.pipeline.writer.checkpoint
 
     @property
     def dead_letters(self) -> int:
-        """How many events below the checkpoint, and of those folded since, are dead letters."""
+        """The number of dead letters up to the checkpoint and among the events folded since."""
         return self.pipeline.errors.count
 
     @property
     def rows(self) -> RowBuffer:
-        """The rows in memory, for whoever reads this projector's."""
+        """The rows in memory, for projectors that read this one's tables."""
         return self.pipeline.fold.rows
 
     def attach(self, owners: Mapping[type, RowOwner]) -> None:
-        """From here on its handlers see these rows of others as their owners have them in memory."""
+        """From here on, its handlers read rows of these classes from their owners' memory."""
         self._reads.attach(owners)
 
-    # By itself --------------------------------------------------------------------------------------------------------
+    # Alone ------------------------------------------------------------------------------------------------------------
 
     def begin(self) -> Checkpoint:
         """Retries the dead letters of earlier attempts.
 
-        :returns: the checkpoint before that
+        :returns: the checkpoint before the retries
         """
         first = self.checkpoint
         retry_dead_letters(Step(self._context, self._connection), self.projector, self.pipeline)
         return first
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Around all of its replay."""
+        """The context in which the whole replay runs: without garbage collection, see :func:`collector_off`."""
         return collector_off()
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
-        """Replays up to a settled position: see :meth:`ReplayLoop.run`."""
+        """Replays up to a high-water mark: see :meth:`ReplayLoop.run`."""
         index = partial(index_lookups, Step(self._context, self._connection), self.projector)
         ReplayLoop(self.pipeline, throttle, progress, index).run(head)
 
     def finish(self, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:
-        """Nothing is left to be done after the last head.
+        """Ends the replay after the last head; handlers leave nothing to do.
 
-        :raises Interrupted: the worker is asked to stop before it makes indexes
+        :raises Interrupted: the worker has to stop before it builds indexes
         """
         if stopped():
             raise Interrupted(
-                f"{self.projector.name()} was stopped before its indexes were made; a retry makes those that are left"
+                f"{self.projector.name()} was stopped before its indexes were built; a retry builds those that are missing"
             )
 
-    # Together with others, in the caller's transaction ----------------------------------------------------------------
+    # With other projectors, in the caller's transaction ---------------------------------------------------------------
 
     def fold_to(self, place: Place, among: Collection[int] | None = None) -> list[int] | None:
         """Folds the events up to a place, and writes nothing.
 
         :param among: only the events at these positions
-        :returns: their positions; None: there was nothing to read
+        :returns: their positions; None: the replay had already reached the place
         """
         pages_of_positions = []
         with closing(self.pipeline.pages_to(place)) as pages:
@@ -142,11 +142,11 @@ class HandlerReplay:
         return [*chain.from_iterable(pages_of_positions)] if pages_of_positions else None
 
     def delete_rows(self) -> None:
-        """Deletes the rows that were folded away."""
+        """Deletes the rows that the folded events have removed."""
         self.pipeline.writer.delete(self.pipeline.fold.changes())
 
     def put_rows(self, place: Place, among: Collection[int] | None = None) -> None:
-        """Updates and inserts the rows that were folded up to a place.
+        """Updates and inserts the rows that the events folded up to a place have changed.
 
         :param among: as in :meth:`fold_to`
         """

@@ -1,4 +1,4 @@
-"""Indexes of a projector's green tables: at the end of its replay, or before rows are looked up by them."""
+"""Builds the indexes of a projector's green tables: after its replay, or before handlers look rows up by them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from projection_rebuild.shadow.live_tables import refuse_at_once
 
 
 def index(step: Step, projector: type[Projector], *, statistics: bool = True) -> None:
-    """Builds the indexes that a projector's green tables still lack, and their statistics."""
+    """Builds the indexes that a projector's green tables still lack.
+
+    :param statistics: whether to gather the tables' statistics as well
+    :raises CloneError: a live table is gone or has been replaced
+    """
     run = step.ledger.runs.get()
     plan = step.context.plan_of(run)
     tables = [step.context.table_set(table, plan) for table in projector.tables()]
@@ -21,6 +25,6 @@ def index(step: Step, projector: type[Projector], *, statistics: bool = True) ->
 
 
 def index_lookups(step: Step, projector: type[Projector]) -> None:
-    """The same before rows are looked up in green by other columns than their keys: each time would read the whole table."""
+    """Builds the indexes if handlers look rows up by columns other than keys: without them, a lookup scans the table."""
     if any(kind.lookups for kind in projector.kinds()):
         index(step, projector, statistics=False)

@@ -1,4 +1,4 @@
-"""Projectors inside the application: one event at a time, on blue, in the transaction that appended the event."""
+"""Runs projectors inside the application: one event at a time, on blue, in the transaction that appended the event."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from projection_rebuild.replay.row_tables import BlueTables, GreenTables
 from projection_rebuild.rows.buffer import RowBuffer
 
 CHECKED = "projection_rebuild_session_checked"
-"""In the info of a connection: its session has been looked at."""
+"""Key in a connection's ``info``: its session's settings have been checked."""
 
 
 def project_inline(connection: sa.Connection, projector: type[Projector], event: Event, *, schema: str | None = None) -> None:
-    """Applies one event to the live tables. Commits nothing: event and rows stand or fall together with the caller.
+    """Applies one event to the live tables. Commits nothing: the caller's transaction commits the event with its rows.
 
-    What the database refuses comes as the driver's own error: the application has to tell its transactions that may simply be tried again
-    (a deadlock, a serialization failure) by it, as for its other statements.
+    A refusal of the database is raised as the driver's own error. From it the application recognizes, as for its other
+    statements, transactions that it may retry as they are (a deadlock, a serialization failure).
 
-    The event goes through the projector's upcasters as in a replay. Within the call times mean what they mean in a replay (UTC where a
-    datetime has no offset), whatever the session's time zone; when it ends, and however it ends, the session has its own again.
+    The event goes through the projector's upcasters as in a replay. During the call, times mean what they mean in a
+    replay (UTC if a datetime has no offset), whatever the session's time zone. The call restores the session's time
+    zone when it ends, also after an error.
 
-    :param connection: a connection with the caller's transaction on it
+    :param connection: a connection on which the caller's transaction is open
     :param projector: the class that a rebuild replays as well
     :param event: the event as it was appended, with its position
-    :param schema: the schema of the tables; None: the connection's own
-    :raises PoisonEvent: the event cannot be decoded or brought up to date
-    :raises SessionError: the session has a setting by which rows would not be those of a rebuild (docs/reference/sessions.md); looked at once for
-        each connection of the driver's; nothing has been written
+    :param schema: the schema of the tables; None: the connection's default schema
+    :raises PoisonEvent: the event cannot be decoded or upcast
+    :raises SessionError: a setting of the session would make rows differ from a rebuild's (docs/reference/sessions.md).
+        Checked once per connection of the driver, before anything is written
     """
     if event.type not in projector.stored_types():
         return
@@ -49,9 +50,9 @@ project_live = project_inline
 def _project(dialect: Dialect, connection: sa.Connection, projector: type[Projector], event: Event, schema: str | None) -> None:
     tables = BlueTables(dialect, connection, schema)
     buffer = RowBuffer(tables, classes=projector.owns)
-    # What is only looked at is not locked.
+    # Rows of other projectors are only read, so they are loaded without locks.
     handlers = ForeignReads(projector, GreenTables(dialect, connection, schema, str)).of(projector())
-    for each in projector.upcasters.current(event):
-        handlers.project(each, buffer)
+    for current in projector.upcasters.current(event):
+        handlers.project(current, buffer)
         buffer.end_event()
     tables.write(buffer.changes())

@@ -1,4 +1,4 @@
-"""How much memory the rows of a replay take: measured, never estimated from their number. Knows nothing of rows or databases."""
+"""Measures how much memory the rows of a replay take. It knows nothing of rows or databases."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import psutil
 
 MIB = 1024 * 1024
 PEAK = 0.6
-"""The share of a limit at which what is held is written: writing takes room as well, for a copy of what is written."""
+"""The share of the limit at which rows are written: writing needs memory as well, for a copy of them."""
 
 
 class Memory:
-    """What this process has taken since the object was made, against a limit.
+    """Compares the memory that this process has taken since the object was created with a limit.
 
-    How much a row takes is learned when the limit is reached for the first time. From then on the rows are counted: what they
-    leave is used again by the next ones, but not given back to the system, so that measuring again would tell nothing.
+    When the process reaches the limit for the first time, the number of its rows becomes the limit. Measuring again
+    would show nothing: Python reuses freed memory for the next rows, but does not return it to the system.
 
-    :param limit: in MiB, beyond what the process takes now
+    :param limit: in MiB, beyond the memory that the process takes now
     """
 
     def __init__(self, limit: int) -> None:
@@ -29,7 +29,7 @@ class Memory:
         self._most: int | None = None
 
     def is_full(self, rows: int) -> bool:
-        """Whether so many rows are as many as there may be."""
+        """Whether this number of rows reaches the limit."""
         if self._most is None and rows and self._process.memory_info().rss - self._before >= self._limit:
             self._most = rows
         return self._most is not None and rows >= self._most
@@ -37,10 +37,13 @@ class Memory:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Without Python's search for cycles, which again and again looks at every row in memory; :func:`collect` is for between."""
+    """Switches off Python's garbage collector, which would scan every row in memory again and again.
+
+    Call :func:`collect` from time to time within it.
+    """
     was_on = gc.isenabled()
     gc.disable()
-    # Without a look at it: what is there is the program, a million objects of it in a worker of Airflow.
+    # No collection first: the existing objects are the program itself, a million of them in an Airflow worker.
     gc.freeze()
     try:
         yield
@@ -51,7 +54,10 @@ def collector_off() -> Iterator[None]:
 
 
 def collect() -> None:
-    """Within :func:`collector_off`: finds the cycles among what is new since the last call, and never looks at it again."""
+    """Within :func:`collector_off`: collects cycles among the objects created since the last call.
+
+    No later call scans the remaining ones again.
+    """
     if not gc.isenabled():
         gc.collect()
         gc.freeze()

@@ -1,4 +1,4 @@
-"""What a replay asks between two transactions: whether to stop, and whether to rest."""
+"""Decides between two transactions of a replay whether it has to stop or to rest."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from projection_rebuild.traffic.throttle import Verdict
 
 
 class Pace(Protocol):
-    """What :class:`~projection_rebuild.traffic.throttle.Throttle` is to a replay."""
+    """What a replay uses of :class:`~projection_rebuild.traffic.throttle.Throttle`."""
 
     stopped: Callable[[], bool]
 
     def committed(self, latency: float) -> None:
-        """Told the seconds that a commit has taken."""
+        """Takes note of how many seconds a commit took."""
 
     def is_due(self) -> bool:
-        """Whether it is time for a look."""
+        """Whether it is time to call :meth:`look`."""
 
     def look(self) -> Verdict | None:
-        """Why the replay has to rest; None: go on."""
+        """The reason why the replay has to rest; None: it goes on."""
 
     def rest(self, verdict: Verdict) -> None:
-        """Rests; raises :class:`Interrupted` when the worker is asked to stop."""
+        """Waits until the replay may go on.
+
+        :raises Interrupted: the worker has to stop
+        """
 
 
 class FullSpeed:
-    """Never rests: the replay of the few events before a cutover.
+    """A pace that never rests, for the few events before a cutover.
 
-    :param stopped: whether the worker is asked to stop
+    :param stopped: whether the worker has to stop
     """
 
     def __init__(self, stopped: Callable[[], bool]) -> None:

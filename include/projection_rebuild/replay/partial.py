@@ -1,7 +1,7 @@
-"""Rebuilding a part: which rows and events belong to it, and its replay after the copy.
+"""Rebuilds a part of a projector's rows: which rows and events belong to it, and its replay after the copy.
 
-The rows outside the part are copied first: see :mod:`projection_rebuild.replay.partial_copy`. Those of the part are replayed
-from their first event on.
+The engine first copies the rows outside the part: see :mod:`projection_rebuild.replay.partial_copy`. Then it replays
+the rows of the part from their first event on.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ from projection_rebuild.run.context import Context
 from projection_rebuild.run.step import Step
 
 FEW_STREAMS = 1_000
-"""Up to so many aggregates are asked for by name; beyond, reading every event and passing over those of others is cheaper."""
+"""The most aggregates that a query names; for more, it is cheaper to read all events and skip those of others."""
 
 
 @dataclass(frozen=True)
 class OpenSelection(ReplayScope):
-    """One projector's part, its other rows being copied.
+    """The part of one projector, whose other rows are already copied.
 
-    :param settled: up to here only events of the part are applied, above it all events
-    :param only: what has to be read up to there
+    :param declared: how the projector tells its rows apart
+    :param keys: the aggregates or periods of the part
+    :param settled: the high-water mark after the copy; up to it only the part's events are applied, above it all events
+    :param only: the events to read up to ``settled``
     """
 
     declared: ByAggregate | ByPeriod
@@ -54,6 +56,8 @@ class OpenSelection(ReplayScope):
 
 
 class _WithinSelection:
+    """A projector that gets the part's events up to the high-water mark, and all events above it."""
+
     def __init__(self, projector: Projects, selection: OpenSelection) -> None:
         self._projector = projector
         self._selection = selection
@@ -71,23 +75,23 @@ class _WithinSelection:
 
 
 def look(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
-    """Why a part cannot be rebuilt as it was asked for."""
+    """Findings for a part that cannot be rebuilt as the options select it."""
     timed = selection.since is not None or selection.until is not None
     if timed and (problem := step.context.store.without_times()):
         yield Finding(about="since, until", problem=problem, remedy="or choose aggregates, or rebuild as a whole", refuses=True)
         return
     if step.context.store.newest() is None:
-        problem = "the event store is empty, so that nothing tells what the rows of a part are"
+        problem = "the event store is empty, so the rows of a part cannot be determined"
         yield Finding(about="since, until, aggregates", problem=problem, remedy="rebuild as a whole", refuses=True)
         return
     for name in projectors:
         declared = step.context.projector(name).part
         if declared is None:
-            problem = f"{name} does not declare by what its rows are told apart, so no part of them can be rebuilt"
+            problem = f"{name} does not declare how to tell its rows apart, so no part of them can be rebuilt"
             remedy = "set its `part` (ByAggregate or ByPeriod), leave it out, or rebuild it as a whole"
             yield Finding(about="since, until, aggregates", problem=problem, remedy=remedy, refuses=True)
         elif isinstance(declared, ByPeriod) and selection.aggregates is not None:
-            problem = f"{name} keeps its rows by period, and one period is made of the events of many aggregates"
+            problem = f"{name} keeps its rows by period, and one period holds the events of many aggregates"
             yield Finding(about="aggregates", problem=problem, remedy="leave it out, or choose since and until", refuses=True)
         elif not step.context.projector(name).has_handlers():
             problem = f"{name} has only SQL, and whose an event is, handlers tell"
@@ -99,57 +103,58 @@ def look(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Fi
 
 
 def _has_strays(context: Context, projector: str) -> bool:
-    """Whether any event of a projector has no stream."""
+    """Whether a projector has events without a stream."""
     return context.store.has_strays(context.projector(projector).stored_types())
 
 
 def _nothing_chosen(step: Step, selection: Selection, projectors: list[str]) -> Iterator[Finding]:
-    """A name that the store does not know is a mistake; so is a time in which nothing happened, and about which there is nothing."""
-    types = sorted({each for name in projectors for each in step.context.projector(name).stored_types()})
-    found = step.context.store.streams(BEGINNING, step.context.store.newest(), types, chosen_events(selection))
-    if selection.aggregates is not None and (unknown := sorted(set(selection.aggregates) - found)):
-        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+    """A finding for aggregates that the store does not know, or a time without events and rows: both are mistakes."""
+    types = sorted({event_type for name in projectors for event_type in step.context.projector(name).stored_types()})
+    streams = step.context.store.streams(BEGINNING, step.context.store.newest(), types, chosen_events(selection))
+    if selection.aggregates is not None and (unknown := sorted(set(selection.aggregates) - streams)):
+        examples = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         when = " in this time" if selection.since or selection.until else ""
-        problem = f"the store has no event of these projectors{when} for {len(unknown)} of them: {some}"
+        problem = f"the store has no event of these projectors{when} for {len(unknown)} of them: {examples}"
         yield Finding(about="aggregates", problem=problem, remedy="correct or leave out these names", refuses=True)
-    elif not found and not _has_periods(step, selection, projectors):
+    elif not streams and not _has_periods(step, selection, projectors):
         problem = f"no event of these projectors was recorded ({selection.describe()})"
         yield Finding(about="since, until", problem=problem, remedy="correct the time, or begin earlier", refuses=True)
 
 
 def _has_periods(step: Step, selection: Selection, projectors: list[str]) -> bool:
-    """Whether blue has a row about the time: the events about a period may have been recorded before it."""
+    """Whether blue has a row for the selected time: events about a period may have been recorded before it."""
     for projector in map(step.context.projector, projectors):
         declared = projector.part
         if isinstance(declared, ByPeriod):
             keys = bounds(step.context, declared, selection)
             for table, column in columns_of(step.context, projector, declared):
-                # Without it there is a finding of its own.
-                there = step.dialect.inspector.table_exists(step.connection, table.schema, table.blue)
-                found = step.dialect.partial_copy.distinct(step.connection, table.schema, table.blue, column) if there else ()
-                if any(map(keys.in_range, found)):
+                # Another finding reports a missing table.
+                exists = step.dialect.inspector.table_exists(step.connection, table.schema, table.blue)
+                periods = step.dialect.partial_copy.distinct(step.connection, table.schema, table.blue, column) if exists else ()
+                if any(map(keys.in_range, periods)):
                     return True
     return False
 
 
 def columns_of(context: Context, projector: type[Projector], declared: ByAggregate | ByPeriod) -> Iterator[tuple[TableSet, str]]:
-    """The tables of a projector, each with the column that tells whose row it is."""
+    """The tables of a projector, each with the column that holds a row's aggregate or period."""
     for kind in projector.kinds():
         yield context.table_set(kind.table), kind.column(declared.rows[kind.row_class])
 
 
 def chosen_events(selection: Selection) -> EventFilter:
-    """The events by which a part is chosen."""
+    """The events that determine which aggregates a part has."""
     streams = None if selection.aggregates is None else tuple(selection.aggregates)
     return EventFilter(streams=streams, since=selection.since, until=selection.until)
 
 
 def open_selection(step: Step, plan: Plan, read: Checkpoint) -> OpenSelection | None:
-    """The part that is being replayed; None: there is none.
+    """The part that a run rebuilds of one projector; None: the run rebuilds it whole.
 
-    It stays when all of it is replayed: an event that was set aside may come later.
+    The part still counts once it is replayed: a dead letter may be retried later.
 
-    :raises StepOrderError: its other rows have not been copied
+    :param read: the projector's checkpoint
+    :raises StepOrderError: the rows outside the part have not been copied
     """
     if plan.part is None:
         return None
@@ -168,9 +173,9 @@ def is_copied(step: Step, read: Checkpoint) -> bool:
 
 
 def declaration(projector: type[Projector]) -> ByAggregate | ByPeriod:
-    """What a projector says about parts of its rows.
+    """How a projector tells its rows apart.
 
-    :raises StepOrderError: nothing; a plan refuses it
+    :raises StepOrderError: it no longer declares that; a plan refuses projectors that never did
     """
     if projector.part is None:
         raise StepOrderError(f"{projector.name()} no longer declares its `part`; plan the run anew")
@@ -178,13 +183,13 @@ def declaration(projector: type[Projector]) -> ByAggregate | ByPeriod:
 
 
 def settled_state(step: Step, read: Checkpoint) -> PartialState | None:
-    """How far a partial rebuild is; None: the rows outside the part are not copied."""
+    """The state of a partial rebuild in the ledger; None: the rows outside the part are not copied."""
     state = step.ledger.partial_rebuilds.find(read.projector)
     return state if state is not None and state.token == read.token and state.settled is not None else None
 
 
 def bounds(context: Context, declared: ByAggregate | ByPeriod, selection: Selection) -> SelectedKeys:
-    """The periods of a part by their bounds; aggregates have none."""
+    """The periods of a part, by first and last; a part of aggregates has no bounds."""
     if isinstance(declared, ByAggregate):
         return SelectedKeys(())
     zone = context.spec.zone
@@ -194,6 +199,6 @@ def bounds(context: Context, declared: ByAggregate | ByPeriod, selection: Select
 
 
 def events_of(declared: ByAggregate | ByPeriod, keys: SelectedKeys) -> EventFilter:
-    """The events that have to be read for a part."""
+    """The events that a replay of the part has to read."""
     named = isinstance(declared, ByAggregate) and declared.of is None and len(keys.listed) <= FEW_STREAMS
     return EventFilter(streams=tuple(sorted(keys.listed))) if named else ALL_EVENTS

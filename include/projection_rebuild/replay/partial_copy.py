@@ -1,10 +1,14 @@
-"""The copy that a partial rebuild begins with: all rows but those of the part, from blue.
+"""Copies the rows outside the part from blue to green, at the beginning of a partial rebuild.
 
-Blue is written meanwhile, and a row of blue does not tell which events it holds. So nothing is copied that may have changed
-during the copy: blue holds every event up to a position before it (``held``), all that were seen by it lie at or below the
-head that is settled after it (``settled``), and whatever has events in between becomes part of the part. Every other row
-was the same before, during and after, and the replay goes on above ``settled`` as it does in any rebuild. That needs no
-snapshot, no lock on blue, and the same statements on every database.
+The application writes blue meanwhile, and a row of blue does not show which events it holds. So green must keep no row
+that may have changed during the copy:
+
+* Before the copy, blue holds every event up to a position (``held``).
+* All events that the copied rows can hold lie at or below the high-water mark after the copy (``settled``).
+* An aggregate or period with events in between joins the part, and is replayed.
+
+Every other row was the same before, during and after the copy. The replay goes on above ``settled`` as in any rebuild.
+This needs no snapshot and no lock on blue, and every database runs the same statements.
 """
 
 from __future__ import annotations
@@ -36,8 +40,9 @@ from projection_rebuild.spec.replay import OnError
 def prepare(step: Step, plan: Plan, first: Checkpoint) -> Checkpoint:
     """Copies the rows outside a projector's part, once; does nothing for a whole rebuild.
 
+    :param first: the projector's checkpoint
     :returns: the checkpoint from which the replay goes on
-    :raises FencedOut: another worker does the same
+    :raises FencedOut: another worker copies the same rows
     :raises SettleTimeout: appends, or the jobs that project them, did not end in time
     """
     if plan.part is None or settled_state(step, first) is not None:
@@ -47,7 +52,7 @@ def prepare(step: Step, plan: Plan, first: Checkpoint) -> Checkpoint:
 
 
 class PartialCopy:
-    """The copy for one projector; a kill at any moment leaves what the next one replaces."""
+    """The copy for one projector. After a kill at any moment, the next copy replaces what is there."""
 
     def __init__(self, step: Step, selection: Selection, first: Checkpoint) -> None:
         self._step = step
@@ -59,10 +64,11 @@ class PartialCopy:
         self._types = self._projector.stored_types()
 
     def run(self) -> None:
+        """Copies the rows, and moves the checkpoint's head to the high-water mark after the copy."""
         context, connection, ledger = self._step.context, self._step.connection, self._step.ledger
         began = time.monotonic()
         held = self._held_by_blue()
-        # Before the copy: an event that appears below `held` afterwards is not counted here, and verification notices.
+        # Before the copy: this count misses events that appear below `held` later, so verification finds them.
         count = self._count(BEGINNING, held)
         keys = self._keys(held)
         with context.dialect.transaction(connection):
@@ -78,7 +84,7 @@ class PartialCopy:
         settled = context.store.settled_head()
         if settled is None:
             raise StoreEmpty(
-                f"the event store is empty, so that no part of {self._name} can be rebuilt. The live tables are untouched; "
+                f"the event store is empty, so no part of {self._name} can be rebuilt. The live tables are untouched; "
                 "find out where its events are, then clear plan and what follows"
             )
         count += self._count(held, settled)
@@ -90,7 +96,7 @@ class PartialCopy:
             ledger.partial_rebuilds.add_keys(part_id, sorted(changed))
             for table, column in self._tables() if changed else ():
                 context.dialect.partial_copy.delete_listed(connection, table, column, listed)
-            # The events that the copied rows hold are handled; those of the part are going to be.
+            # The events that the copied rows hold count as handled; the replay will count those of the part.
             ledger.checkpoints.advance(
                 self._first, position=self._first.position, head=settled, events=count, seconds=time.monotonic() - began
             )
@@ -98,7 +104,7 @@ class PartialCopy:
         self._finish_tables()
 
     def _finish_tables(self) -> None:
-        """Now, and not at the end of the replay: rows are looked for among those that were copied."""
+        """Builds indexes and statistics before the replay, which looks rows up among the copied ones."""
         for table, _ in self._tables():
             for statement in self._step.dialect.shadow.index_green(self._step.connection, table):
                 self._step.dialect.run(self._step.connection, statement)
@@ -111,74 +117,78 @@ class PartialCopy:
     def _what(self, keys: SelectedKeys) -> str:
         if isinstance(self._declared, ByAggregate):
             return f"{len(keys.listed):,} aggregates"
-        beside = sum(not keys.in_range(each) for each in keys.listed)
-        return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {beside:,} others" if beside else "")
+        outside = sum(not keys.in_range(period) for period in keys.listed)
+        return f"the periods {keys.first or ''}..{keys.last or ''}" + (f" and {outside:,} others" if outside else "")
 
     def _count(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> int:
         counts = self._step.context.store.counts(after, upto, only)
-        return sum(counts.get(each, 0) for each in self._types)
+        return sum(counts.get(event_type, 0) for event_type in self._types)
 
     # Which rows -----------------------------------------------------------------------------------------------------
 
     def _held_by_blue(self) -> Place:
-        """A place up to which blue holds every event for certain."""
+        """A place up to which blue certainly holds every event."""
         context, writer = self._step.context, self._step.spec.live_writer
         consumers = writer.checkpoint
         if consumers is not None:
             table = sa.table(consumers.table, schema=context.schema)
             position: sa.ColumnClause[int] = sa.column(consumers.position_column, sa.BigInteger)
             name: sa.ColumnClause[str] = sa.column(consumers.name_column, sa.String)
-            mine = sa.select(position).select_from(table).where(name == consumers.names[self._name])
-            # A consumer that has NULL there has not begun.
-            found = self._step.connection.execute(mine).scalar_one()
-            return None if found is None else int(found)
+            own = sa.select(position).select_from(table).where(name == consumers.names[self._name])
+            # NULL: this consumer has not begun.
+            consumed = self._step.connection.execute(own).scalar_one()
+            return None if consumed is None else int(consumed)
         head = jobs.replayable_head(context)
         if writer.drain_check is not None:
             self._wait_for_jobs(PATIENCE)
         return head
 
     def _wait_for_jobs(self, patience: timedelta) -> None:
-        """Once there is none, all events from before have been projected."""
-        deadline, spoken = time.monotonic() + patience.total_seconds(), False
+        """Waits for a moment without jobs: then all events appended before the wait have been projected.
+
+        :raises SettleTimeout: that moment did not come in time
+        """
+        deadline, logged = time.monotonic() + patience.total_seconds(), False
         while jobs.are_left(self._step):
             if time.monotonic() > deadline:
                 raise SettleTimeout(
                     f"live_writer.drain_check did not give 0 within {patience.total_seconds():.0f} s, so it is not known which events the "
-                    f"rows outside the part of {self._name} hold; retry in a quieter moment, or give live_writer.jobs_left in its place, which "
-                    "tells them apart and has nobody wait"
+                    f"rows outside the part of {self._name} hold. Retry in a quieter moment, or set live_writer.jobs_left instead, which "
+                    "gives the position of each job's event, so that no such moment is needed"
                 )
-            if not spoken:
+            if not logged:
                 self._step.log(f"{self._name}: waiting for a moment without jobs (live_writer.drain_check)")
-                spoken = True
+                logged = True
             time.sleep(0.02)
 
     def _keys(self, held: Place) -> SelectedKeys:
+        """The aggregates or periods of the part before the copy."""
         declared = self._declared
         if isinstance(declared, ByPeriod):
             keys = bounds(self._step.context, declared, self._selection)
-            found = {
+            periods = {
                 period
                 for table, column in self._tables()
                 for period in self._step.dialect.partial_copy.distinct(self._step.connection, table.schema, table.blue, column)
             }
-            return replace(keys, listed={each for each in found if keys.in_range(each)})
+            return replace(keys, listed={period for period in periods if keys.in_range(period)})
         named, timed = self._selection.aggregates, self._selection.since or self._selection.until
         if declared.of is None and named is not None and timed is None:
-            # By name alone: also one whose events are gone has its rows replaced.
+            # The names alone decide: the replay also replaces rows of an aggregate whose events are gone.
             return SelectedKeys(set(named))
         return SelectedKeys(self._keys_between(BEGINNING, held, chosen_events(self._selection)))
 
     def _keys_between(self, after: Place, upto: Place, only: EventFilter = ALL_EVENTS) -> set[str]:
         """The aggregates or periods that have events above one place and up to another.
 
-        :raises PartError: an event has no stream, by which its aggregate would be told
+        :raises PartError: an event has no stream, which would identify its aggregate
         """
         declared, store = self._declared, self._step.context.store
         if isinstance(declared, ByAggregate) and declared.of is None:
-            found = store.streams(after, upto, self._types, only)
-            if None in found:
+            streams = store.streams(after, upto, self._types, only)
+            if None in streams:
                 raise without_stream()
-            return {each for each in found if each is not None}
+            return {stream for stream in streams if stream is not None}
         pages = store.pages(
             after,
             upto,
@@ -198,7 +208,7 @@ class PartialCopy:
                 if trouble := trouble_at_event(error, self._name, event.type, event.position):
                     raise trouble from None
                 if self._step.spec.replay.on_error is OnError.DEAD_LETTER:
-                    # The replay meets it again, and sets it aside.
+                    # The replay reads the event again, and makes it a dead letter.
                     continue
                 if isinstance(error, PoisonEvent):
                     raise

@@ -1,7 +1,7 @@
-"""Loads the rows that handlers will ask for, a page of events at a time, in a few statements instead of one for each row.
+"""Loads the rows that handlers will read: for a page of events in a few statements, not with one statement per row.
 
-Handlers run once against rows that only record what they ask for. That costs about as much as handling the events. So the
-prefetcher learns for which types of events a recording round, and a second one, is worth it.
+Handlers run once against rows that only record which rows they read. This recording run costs about as much as handling
+the events. So the prefetcher learns for which event types a first and a second recording round are worth it.
 """
 
 from __future__ import annotations
@@ -20,36 +20,43 @@ from projection_rebuild.rows.buffer import RowBuffer
 from projection_rebuild.rows.recording import RecordingRows, Unknown
 
 ROUNDS = 3
-"""A handler asks for its next row only when the last one is there; what is deeper than this is loaded one by one."""
+"""How many rows deep the prefetcher follows a handler, which reads its next row only after the last one.
+
+The buffer loads deeper rows one by one."""
 
 
 class Depths:
-    """Which types of events ask for rows that are not in memory, by recording round."""
+    """Learns, by recording round, which event types need rows that are not in memory."""
 
     ENOUGH = 200
-    """After so many events of a type without a load, the type counts as one that causes none."""
+    """After this many events of a type without a load, the type counts as one that causes no loads."""
 
     SAMPLE = 50
-    """Of such a type one event in so many is recorded all the same."""
+    """One in this many events of these types is recorded all the same, in case the type changes its behaviour."""
 
     def __init__(self) -> None:
         self._recorded: Counter[tuple[int, str]] = Counter()
-        self._asked: Counter[tuple[int, str]] = Counter()
+        self._loading: Counter[tuple[int, str]] = Counter()
 
-    def learn(self, number: int, recorded: Iterable[Event], asked: Iterable[Event]) -> None:
+    def learn(self, number: int, recorded: Iterable[Event], loading: Iterable[Event]) -> None:
         """Records, per recording round, which event types caused a load.
 
         :param number: the round, from 0
+        :param recorded: the events of the round
+        :param loading: those of them that caused a load
         """
         self._recorded.update((number, event.type) for event in recorded)
-        self._asked.update((number, event.type) for event in asked)
+        self._loading.update((number, event.type) for event in loading)
 
     def worth_recording(self, number: int, events: Sequence[Event]) -> Sequence[Event]:
-        """Those events that may cause a load in a round."""
+        """Selects the events that may cause a load in a round.
+
+        :param number: the round, from 0
+        """
         silent = {
             event_type
             for event_type in {event.type for event in events}
-            if not self._asked[number, event_type] and self._recorded[number, event_type] >= self.ENOUGH
+            if not self._loading[number, event_type] and self._recorded[number, event_type] >= self.ENOUGH
         }
         if not silent:
             return events
@@ -60,8 +67,8 @@ class Depths:
 class Prefetcher:
     """Loads rows for one projector.
 
-    :param projector: whose handlers are run
-    :param reads: what they look at beside their own rows
+    :param projector: its handlers are run
+    :param reads: the rows of other projectors that they read
     """
 
     def __init__(self, projector: Projects, reads: ForeignReads) -> None:
@@ -70,15 +77,16 @@ class Prefetcher:
         self._depths = Depths()
 
     def load(self, events: Sequence[Event], buffer: RowBuffer) -> None:
-        """Brings what these events will ask for into memory, as far as that shows.
+        """Loads the rows that handlers of these events will read, as far as recording runs show them.
 
+        :param buffer: the projector's own rows
         :raises sqlalchemy.exc.DBAPIError: rows could not be loaded
         """
-        rows, wanted = RecordingRows(buffer), events
+        rows, candidates = RecordingRows(buffer), events
         for number in range(ROUNDS):
-            wanted = self._depths.worth_recording(number, wanted)
-            asked = [event for event in wanted if self._asks(event, rows)]
-            self._depths.learn(number, wanted, asked)
+            candidates = self._depths.worth_recording(number, candidates)
+            loading = [event for event in candidates if self._asks(event, rows)]
+            self._depths.learn(number, candidates, loading)
             try:
                 if not any([rows.load_wanted(), self._reads.load_wanted()]):
                     return
@@ -86,18 +94,18 @@ class Prefetcher:
                 trouble = trouble_of(error)
                 if trouble is None or trouble.kind not in (Kind.VALUE, Kind.SQL):
                     raise
-                # Something that is no key to the database; the real pass tells of which event.
+                # A handler uses a value that the database does not accept as a key; the real run names the event.
                 return
-            wanted = asked
+            candidates = loading
 
     def _asks(self, event: Event, rows: RecordingRows) -> bool:
-        """Whether a handler has come to a row that has to be loaded."""
+        """Whether the handler of an event needs a row that is not in memory."""
         rows.next_event()
         try:
             self._projector.project(event, rows)
         except Unknown:
             return True
         except Exception:
-            # A recording run sees rows out of order; the real pass decides what is an error.
+            # A recording run sees rows out of order; the real run decides what is an error.
             return False
         return False

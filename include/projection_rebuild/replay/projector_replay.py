@@ -22,10 +22,13 @@ from projection_rebuild.traffic.throttle import Throttle
 
 
 def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Callable[[], bool] = lambda: False) -> ReplayResult:
-    """Brings one projector's green tables up to the head, from its checkpoint on, and builds their indexes.
+    """Replays one projector from its checkpoint to the head, and builds the indexes of its green tables.
 
-    :param closed: whether its time is over; then it stops, but a program that would have to begin anew only between two calls
-    :raises Interrupted: it has stopped
+    :param name: the projector's
+    :param stopped: whether the worker has to stop
+    :param closed: whether its window has ended; then it stops, but never within a call of a program that would have to
+        begin anew
+    :raises Interrupted: the worker had to stop, or the window has ended; a retry goes on
     :raises StepOrderError: the tables are not cloned
     """
     projector = context.projector(name)
@@ -59,7 +62,10 @@ def replay(context: Context, name: str, stopped: Callable[[], bool], closed: Cal
 
 
 def _heads(step: Step, plan: Plan, unit: ReplayUnit) -> Iterable[Place]:
-    """The heads that a replay comes to; whoever reads tables of the run goes no further than their owners are."""
+    """The heads to which a unit replays, in order.
+
+    A projector that reads tables of the run goes no further than their owners.
+    """
     if not reads_of_run(step.context, plan, unit.projector):
         return heads_of(step.context, lambda: unit.checkpoint.position)
     owners, first = readable_to(step, plan, unit.projector), unit.checkpoint.position

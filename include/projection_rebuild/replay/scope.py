@@ -1,4 +1,4 @@
-"""What of a projector one worker replays: everything, a selection of rows, or a shard of the events."""
+"""What one worker replays of a projector: everything, a part of the rows, or a shard of the events."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from projection_rebuild.rows.buffer import MissLog, RowBuffer
 
 
 class ReplayScope:
-    """Everything: all events, all rows. Its subclasses are a part of the rows, and a shard of the events."""
+    """Everything: all events and all rows. Subclasses limit it to a part of the rows, or to a shard of the events."""
 
     shard: Shard | None = None
-    """The shard whose events are read; None: those of all."""
+    """The shard whose events are read; None: all events."""
 
     seen: set[str] | None = None
-    """Where the event store notes the partitions of the events that it has read; None: nowhere."""
+    """Where the event store records the partitions of the events that it reads; None: nowhere."""
 
     misses: MissLog | None = None
-    """Where the rows note what handlers asked for in vain; None: nowhere."""
+    """Where the row buffer records the rows that handlers did not find; None: nowhere."""
 
     hint: str = ""
-    """What may be behind a handler that fails over a row, as a sentence."""
+    """A possible cause when a handler fails over a row, as a sentence."""
 
     makes_indexes: bool = True
-    """Whether this worker may build indexes of green while it replays; others may be writing the same tables."""
+    """Whether this worker may build green's indexes during the replay; no, if others write the same tables."""
 
     def ranges(self, after: Place, upto: Place) -> Iterable[tuple[Place, Place, EventFilter]]:
-        """The ranges to read above one place and up to another, each with which of its events are read."""
+        """The ranges to read above one place and up to another, each with a filter on its events."""
         return [(after, upto, ALL_EVENTS)]
 
     def of(self, projector: Projects) -> Projects:
-        """A projector as it works within the scope."""
+        """Wraps a projector, so that it works within the scope."""
         return projector
 
     def begin(self) -> None:
-        """What was read is committed, or forgotten."""
+        """Forgets the recorded reads and misses: their events have been committed, or are read again."""
 
     def undo(self) -> None:
-        """What was asked for is taken back; what was read is folded again."""
+        """Forgets the recorded misses: the events are folded again, without being read again."""
 
     def partitions(self) -> frozenset[str]:
         """The partitions of the events that were read since the last commit."""
         return frozenset()
 
     def restore(self, partitions: frozenset[str]) -> None:
-        """Their events are folded again from memory, and not read."""
+        """Records partitions again, before their events are folded again from memory."""
 
     def check(self, rows: RowBuffer) -> list[Asked]:
-        """Makes sure that only rows within the scope have been reached.
+        """Makes sure that handlers have touched only rows within the scope.
 
-        :returns: what was asked for in vain, and may be another worker's all the same
-        :raises ShardError: a row belongs to somebody else
+        :returns: the rows that handlers did not find, and that another worker may have created
+        :raises ShardError: a row belongs to another shard
         """
         return []

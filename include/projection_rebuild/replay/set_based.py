@@ -1,7 +1,7 @@
-"""Projectors that give SQL for a range of events: whether it can be used, over which ranges, and running it.
+"""Replays projectors by their own SQL for a range of events: whether that SQL is eligible, the ranges, and running it.
 
-What a statement sees of the events is one relation that holds each of them exactly once; which events those are (positions, types,
-what green holds already) is decided here and never by the author.
+A statement sees the events as one relation that holds each of them exactly once. The engine, never the author, decides
+which events those are, by position, by type, and by what green already holds.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from projection_rebuild.model.positions import Place, is_before, said
 from projection_rebuild.run.context import Context
 
 FIRST_RANGE = 50_000
-"""Events in the first transaction; how many the next ones hold is learned from what it took."""
+"""Events in the first transaction; the engine sizes the next ones by its duration."""
 
 FEWEST = 1_000
-"""Events of a transaction below which its length is not theirs."""
+"""The fewest events of a transaction from whose duration the engine learns: smaller ones show only fixed costs."""
 
 SHORT = 0.1
-"""Seconds of a transaction where it keeps all other writers waiting."""
+"""The target duration of a transaction, in seconds, on a database where all other writers wait for it."""
 
 
 class SetError(ProjectorError):
-    """A projector's SQL failed on what the events hold; names projector and range, never a value."""
+    """A projector's SQL failed on a value of the events. The message names projector and range, never a value."""
 
     code = "PR-SET-01"
 
 
 def ineligible_because(context: Context, projector: type[Projector]) -> str | None:
-    """Why a projector is not replayed by its SQL; empty: it has none. None: it is."""
+    """Why the engine does not use a projector's SQL; empty: it has none. None: the engine uses it."""
     if not statements_of(projector, context.dialect.database):
         return ""
     if not context.one_database:
@@ -51,20 +51,20 @@ def ineligible_because(context: Context, projector: type[Projector]) -> str | No
 
 
 def statements_of(projector: type[Projector], database: str) -> list[str]:
-    """The SQL of a projector.
+    """The SQL of a projector for a database.
 
-    :raises ProjectorError: it gives something else than texts
+    :raises ProjectorError: its ``statements`` return anything but a list of texts
     """
-    given: object = projector.statements(database)
-    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+    statements: object = projector.statements(database)
+    if not isinstance(statements, (list, tuple)) or not all(isinstance(statement, str) for statement in statements):
         raise ProjectorError(f"{projector.name()}: its `statements` give no list of texts; put even one statement into a list")
-    return list(given)
+    return list(statements)
 
 
 class SetBasedReplay:
-    """The SQL of one projector for one worker, and how large the ranges are for which it runs.
+    """Runs the SQL of one projector in one worker, over ranges whose size it adapts.
 
-    :param applied_above: positions whose events green holds
+    :param applied_above: positions whose events green already holds
     """
 
     def __init__(self, context: Context, projector: type[Projector], applied_above: Collection[int]) -> None:
@@ -74,26 +74,30 @@ class SetBasedReplay:
         self._statements = statements_of(projector, context.dialect.database)
         self._most = context.spec.replay.batch_events
         self._range = min(FIRST_RANGE, self._most)
-        self._wanted = context.spec.replay.commit_every.total_seconds()
+        self._target_seconds = context.spec.replay.commit_every.total_seconds()
         if context.dialect.one_writer:
-            self._wanted = min(self._wanted, SHORT)
+            self._target_seconds = min(self._target_seconds, SHORT)
 
     def next_range(self, after: Place, head: Place) -> tuple[Place, int]:
-        """Up to where the next range goes, and how many events it holds: no more than a transaction has the time for."""
+        """The end of the next range, and how many events it holds: as many as a transaction has time for."""
         return self._context.store.range_of(self._range, after, head, self._projector.stored_types(), self._applied_above)
 
     def took(self, events: int, seconds: float) -> None:
-        """Told how long a range took; the next one is made to take as long as a transaction should, at most twenty times as large."""
+        """Adapts the size of the next range to the target duration, at most by a factor of twenty.
+
+        :param events: of the last range
+        :param seconds: that the last range took
+        """
         if events >= min(FEWEST, self._range):
-            factor = max(0.25, min(20.0, self._wanted / seconds if seconds else 20.0))
+            factor = max(0.25, min(20.0, self._target_seconds / seconds if seconds else 20.0))
             self._range = max(1, min(round(events * factor), self._most))
 
     def run(self, connection: sa.Connection, after: Place, upto: Place, among: Collection[int] | None = None) -> None:
         """Executes the statements for the events above one place and up to another, in the caller's transaction.
 
-        :param among: only those at these positions
-        :raises SetError: the events hold something that the SQL cannot take; nothing is left of it after a roll-back
-        :raises ProjectorError: a statement is none that this database knows, or names what is not there
+        :param among: only the events at these positions
+        :raises SetError: the events hold a value that the SQL cannot process; the caller rolls back
+        :raises ProjectorError: the database cannot execute a statement, or does not find a name in it
         """
         for number, statement in enumerate(self._filled(self._events(after, upto, among)), 1):
             try:
@@ -103,8 +107,8 @@ class SetBasedReplay:
                 if trouble is not None and trouble.kind in (Kind.SQL, Kind.MISSING):
                     raise ProjectorError(
                         f"{self._projector.name()}: {number} of the {len(self._statements)} texts in its `statements` for "
-                        f"{self._context.dialect.database} cannot be executed: {trouble.describe()}. Correct it; or bring back what somebody has "
-                        "taken away from the database"
+                        f"{self._context.dialect.database} cannot be executed: {trouble.describe()}. Correct it, or restore what is missing in "
+                        "the database"
                     ) from None
                 if trouble is None or trouble.kind is not Kind.VALUE:
                     raise
@@ -116,10 +120,11 @@ class SetBasedReplay:
 
     def _events(self, after: Place, upto: Place, among: Collection[int] | None) -> str:
         types = self._projector.stored_types()
-        without = [each for each in self._applied_above if is_before(after, each) and not is_before(upto, each)]
+        without = [position for position in self._applied_above if is_before(after, position) and not is_before(upto, position)]
         return self._context.store.relation(after, upto, types, without=without, among=among)
 
     def _filled(self, events: str) -> Iterable[str]:
+        """The statements, with the relation of events and the green names filled in."""
         names = {table: self._context.table_set(table).green for table in self._projector.tables()}
         for statement in self._statements:
             filled = statement.replace("{events}", events)

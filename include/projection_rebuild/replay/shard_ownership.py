@@ -1,6 +1,6 @@
-"""Whose rows a shard may touch: those of the partitions whose events it has read, and no others.
+"""Checks that a shard touches only rows of the partitions whose events it has read.
 
-Looked at before anything is committed. What cannot be told before all shards are done is left for the ledger.
+The check comes before each commit. Some rows can be checked only when all shards are done; the ledger records them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from projection_rebuild.rows.buffer import MissLog, RowBuffer
 from projection_rebuild.rows.types import Key, RowType, row_type
 
 OF_ANOTHER_SHARD = "In a shard a row that is missing may be another shard's: then replay it without shards, or correct `partition_by` or the `stream` of its rows."
-"""What may be behind a handler that fails over a row."""
+"""A possible cause when a handler fails over a row, as a sentence."""
 
 MOST_ASKED = 10_000
-"""Rows that a transaction may have asked for in vain, without its being known at once whose they would be."""
+"""The most missing rows per transaction whose keys do not show their partition."""
 
 
 class Ownership(ReplayScope):
-    """A shard, and what it has read and asked for since its last commit.
+    """A shard, with the partitions that it has read and the rows that it has missed since its last commit.
 
-    :param label: how the shard is called
+    :param label: the shard's name in messages
     """
 
     hint = OF_ANOTHER_SHARD
@@ -39,7 +39,7 @@ class Ownership(ReplayScope):
     def __init__(self, label: str, shard: Shard, partition: Partition) -> None:
         self.shard = shard
         self.misses = MissLog()
-        # As the event store's database writes them.
+        # In the spelling of the event store's database.
         self.seen = set()
         self._label = label
         self._partition = partition
@@ -61,24 +61,25 @@ class Ownership(ReplayScope):
         for kind, values in rows.touched_values(self._partition.attribute):
             if not self._covers(rows, kind, values):
                 raise self._stray(kind)
-        asked = [*self._missed(rows), *self._looked_up(rows)]
-        if len(asked) > MOST_ASKED:
+        misses = [*self._missed(rows), *self._looked_up(rows)]
+        if len(misses) > MOST_ASKED:
             raise ShardError(
-                f"{self._label} asks for more than {MOST_ASKED:,} rows that are not there, and of which the key does not say whose they "
-                "would be; replay it without shards, or make the partition a part of the key"
+                f"{self._label} asks for more than {MOST_ASKED:,} rows that do not exist, and whose keys do not show their partition; "
+                "replay it without shards, or make the partition a part of the key"
             )
-        return asked
+        return misses
 
     def _covers(self, rows: RowBuffer, kind: RowType, values: Iterable[Any]) -> bool:
-        """Whether all of these are partitions of the events that were read."""
-        found = set(map(str, values))
-        if self.seen.issuperset(found):
+        """Whether all of these partitions belong to events that were read."""
+        partitions = set(map(str, values))
+        if self.seen.issuperset(partitions):
             return True
-        # As the rows' column writes them: the same UUID, say, in small letters.
+        # The rows' column may spell them differently: a UUID in lower case, for example.
         attribute = self._partition.attribute(kind)
-        return {str(each) for each in rows.held(kind, attribute, self.seen)}.issuperset(found - self.seen)
+        return {str(value) for value in rows.held(kind, attribute, self.seen)}.issuperset(partitions - self.seen)
 
     def _missed(self, rows: RowBuffer) -> Iterator[Asked]:
+        """The missing rows whose keys do not show their partition."""
         for row_class, key in self.misses.missed:
             kind = row_type(row_class)
             if rows.holds(row_class, key) or self._tells(rows, kind, kind.key_attributes, key):
@@ -86,21 +87,22 @@ class Ownership(ReplayScope):
             yield Asked(self.shard.number, kind.table, None, key)
 
     def _looked_up(self, rows: RowBuffer) -> Iterator[Asked]:
+        """The lookups by columns that do not show the partition."""
         for row_class, name, value in self.misses.looked_up:
             kind = row_type(row_class)
             if not self._tells(rows, kind, (name,), (value,)):
                 yield Asked(self.shard.number, kind.table, name, (value,))
 
     def _tells(self, rows: RowBuffer, kind: RowType, names: Iterable[str], values: Key) -> bool:
-        """Whether a key says where it belongs.
+        """Whether a key shows its partition.
 
-        :raises ShardError: it does, and elsewhere
+        :raises ShardError: the partition belongs to another shard
         """
-        given = dict(zip(names, values, strict=True))
+        by_name = dict(zip(names, values, strict=True))
         attribute = self._partition.attribute(kind)
-        if attribute in given and not self._covers(rows, kind, [given[attribute]]):
+        if attribute in by_name and not self._covers(rows, kind, [by_name[attribute]]):
             raise self._stray(kind)
-        return attribute in given
+        return attribute in by_name
 
     def _stray(self, kind: RowType) -> ShardError:
         by = self._partition.field or "the stream"

@@ -1,6 +1,6 @@
-"""Replaying a projector in shards: each with a checkpoint of its own, joined into the projector's single one when all are done.
+"""Replays a projector in shards. Each has its own checkpoint; when all are done, the engine joins these into one.
 
-A shard's rows are its own: see :mod:`projection_rebuild.replay.shard_ownership`. Rows are never merged.
+A row belongs to one shard: see :mod:`projection_rebuild.replay.shard_ownership`. The engine never merges rows.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from projection_rebuild.traffic.throttle import Throttle
 
 
 def shard_counts(context: Context, projectors: list[str], options: RunOptions) -> dict[str, int]:
-    """Into how many shards each projector is divided; those that are not have no entry."""
+    """The number of shards of each projector; projectors without shards have no entry."""
     counts = {}
     for name in projectors:
         projector = context.projector(name)
-        wanted = options.shards or context.spec.replay.shards_of(name)
-        if wanted > 1 and why_whole(context, projector) is None:
-            counts[name] = wanted
+        count = options.shards or context.spec.replay.shards_of(name)
+        if count > 1 and why_whole(context, projector) is None:
+            counts[name] = count
     return counts
 
 
 def why_whole(context: Context, projector: type[Projector]) -> str | None:
-    """Why a projector is not divided, whatever is asked for; None: it can be."""
+    """Why a projector cannot be divided into shards; None: it can."""
     partition = projector.partition()
     if partition is None:
-        return "it does not say whose rows its events touch, so that these need their total order"
+        return "it does not say whose rows its events touch, so these need their total order"
     if projector.reads:
-        return "it looks at rows of other projectors, which stand still for no shard"
+        return "it looks at rows of other projectors, which keep changing while a shard is replayed"
     if partition.field is not None and not context.store.divides_by_fields:
         return "its events are stored in a form that SQL of this server cannot look into"
     stage = context.spec.stage_of(projector.name())
@@ -58,11 +58,13 @@ def why_whole(context: Context, projector: type[Projector]) -> str | None:
 
 
 def replay_shard(context: Context, name: str, number: int, stopped: Callable[[], bool]) -> ReplayResult:
-    """Brings one shard of a projector to the position at which all of them are joined, from its checkpoint on.
+    """Replays one shard of a projector from its checkpoint to the position at which the engine joins the shards.
 
-    :raises StepOrderError: the tables are not cloned, or there is no such shard
+    :param number: of the shard, from 0
+    :param stopped: whether the worker has to stop
+    :raises StepOrderError: the tables are not cloned, or the run has no shard with this number
     :raises ShardError: an event reaches rows of another shard
-    :raises WriteError: the database refuses rows; a double one may be another shard's
+    :raises WriteError: the database refuses rows; a duplicate may come from another shard
     """
     projector = context.projector(name)
     with open_step(context, requires=RunState.CLONED, migrates=True) as step:
@@ -104,15 +106,15 @@ def replay_shard(context: Context, name: str, number: int, stopped: Callable[[],
 def replay_all(
     context: Context, name: str, stopped: Callable[[], bool], closed: Callable[[], bool] = lambda: False
 ) -> ReplayResult:
-    """Joins the shards of a projector, if it has any, and replays what comes after them: see :func:`replay`."""
+    """Joins the shards of a projector, if it has any, and replays the events after them: see :func:`replay`."""
     join(context, name, stopped)
     return replay(context, name, stopped, closed)
 
 
 def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
-    """Makes one checkpoint of those of the shards. Shards that are not done are replayed first, one after the other.
+    """Joins the checkpoints of the shards into one. It first replays shards that are not done, one after the other.
 
-    :raises ShardError: a row was reached from two shards
+    :raises ShardError: two shards have reached one row
     """
     with open_step(context, migrates=True) as step:
         shards = step.ledger.shards.checkpoints(name)
@@ -128,38 +130,39 @@ def join(context: Context, name: str, stopped: Callable[[], bool]) -> None:
 
 def _join(step: Step, name: str, whole: Checkpoint) -> None:
     ledger, projector = step.ledger, step.context.projector(name)
-    done = list(ledger.shards.checkpoints(name).values())
-    asked_for = ledger.shards.asked(name)
-    if any(each.column is not None for each in asked_for):
+    shards = list(ledger.shards.checkpoints(name).values())
+    missed = ledger.shards.asked(name)
+    if any(asked.column is not None for asked in missed):
         index_lookups(step, projector)
-    for asked in asked_for:
-        _look_for(step, projector, asked, len(done))
-    head = earliest(each.head for each in done)
+    for asked in missed:
+        _look_for(step, projector, asked, len(shards))
+    head = earliest(shard.head for shard in shards)
+    events, seconds = sum(shard.events for shard in shards), max(shard.seconds for shard in shards)
     with step.dialect.transaction(step.connection):
-        ledger.checkpoints.advance(
-            whole, position=head, head=head, events=sum(each.events for each in done), seconds=max(each.seconds for each in done)
-        )
+        ledger.checkpoints.advance(whole, position=head, head=head, events=events, seconds=seconds)
         ledger.shards.join(name)
-    step.log(f"{name}: {len(done)} shards joined at {said(head)}")
+    step.log(f"{name}: {len(shards)} shards joined at {said(head)}")
 
 
 def _look_for(step: Step, projector: type[Projector], asked: Asked, count: int) -> None:
-    """What a shard did not find must not be there now by another shard's doing.
+    """Checks that no other shard has created a row that a shard did not find.
 
-    :raises ShardError: it is
+    :param asked: the key or the lookup of the missing row
+    :param count: the number of shards
+    :raises ShardError: another shard has created the row
     """
-    kind = next(each for each in map(row_type, projector.owns) if each.table == asked.table)
+    kind = next(owned for owned in map(row_type, projector.owns) if owned.table == asked.table)
     dialect, green = step.dialect, step.context.table_set(kind.table).green
     if asked.column is None:
-        found = dialect.rows.select_rows(step.connection, step.schema, green, kind, [asked.values])
+        rows = dialect.rows.select_rows(step.connection, step.schema, green, kind, [asked.values])
     else:
-        found = dialect.rows.select_where(step.connection, step.schema, green, kind, kind.column(asked.column), asked.values)
+        rows = dialect.rows.select_where(step.connection, step.schema, green, kind, kind.column(asked.column), asked.values)
     partition = projector.partition()
-    at = kind.attributes.index(partition.attribute(kind)) if partition else 0
-    for values in found:
-        # By the event store's database, which has divided the events.
-        if step.context.store.shard_of(str(values[at]), count) != asked.shard:
+    index = kind.attributes.index(partition.attribute(kind)) if partition else 0
+    for row in rows:
+        # The event store's database computes the shard, since it has divided the events.
+        if step.context.store.shard_of(str(row[index]), count) != asked.shard:
             raise ShardError(
-                f"{projector.name()}: a row of {kind.table} was reached from two shards, asked for in vain by the one and made by the other. "
+                f"{projector.name()}: a row of {kind.table} was reached from two shards: the one did not find it, the other made it. "
                 "Replay it without shards, or correct `partition_by`"
             )

@@ -1,4 +1,4 @@
-"""Replays one projector by its own SQL, range by range. What the SQL cannot take is left to the handlers."""
+"""Replays one projector by its own SQL, range by range. If the SQL fails on an event, the handlers go on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from projection_rebuild.run.context import Context
 
 
 class SqlReplay(HandlerReplay):
-    """One projector whose SQL fills its green tables. From verification on its handlers do the work, if it has any.
+    """One projector whose SQL fills its green tables. From verification on, its handlers project, if it has any.
 
     The parameters are those of :class:`HandlerReplay`.
     """
@@ -39,9 +39,9 @@ class SqlReplay(HandlerReplay):
         self._sql: SetBasedReplay | None = SetBasedReplay(context, projector, frozenset(applied_above or ()))
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
-        """Replays up to a settled position, by SQL as far as that goes.
+        """Replays up to a high-water mark; by SQL, until the SQL fails on an event.
 
-        :raises SetError: the SQL cannot take an event, and there are no handlers
+        :raises SetError: the SQL fails on an event, and the projector has no handlers
         """
         if self._sql is not None:
             while self._sql is not None and is_before(self.pipeline.reached, head):
@@ -64,7 +64,7 @@ class SqlReplay(HandlerReplay):
         except (SetError, WriteError) as error:
             if not self.projector.has_handlers():
                 raise
-            # They tell which event it is, or make it a dead letter.
+            # The handlers name the event, or make it a dead letter.
             self._context.log(f"{error.message}; from {said(pipeline.reached)} on, its handlers do the work")
             self._sql = None
         else:
@@ -84,9 +84,9 @@ class SqlReplay(HandlerReplay):
         return context.ledger.over(connection, context.run_id).checkpoints.add_elapsed(moved, seconds)
 
     def put_rows(self, place: Place, among: Collection[int] | None = None) -> None:
-        """See :meth:`HandlerReplay.put_rows`. Without handlers the SQL writes the rows.
+        """See :meth:`HandlerReplay.put_rows`. For a projector without handlers, the SQL writes the rows.
 
-        :raises SetError: the SQL cannot take an event
+        :raises SetError: the SQL fails on an event
         """
         super().put_rows(place, among)
         if self._sql is not None and not self.projector.has_handlers():

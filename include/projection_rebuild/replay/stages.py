@@ -1,7 +1,7 @@
-"""Stages: a rebuild in waves over several nights, each projector replayed within the windows of its stage only.
+"""Replays projectors in stages: a rebuild over several nights, each projector only within the windows of its stage.
 
-A window's end is a stop like any other: what is folded is committed, and the next window goes on at the checkpoint. EventFilter a program
-that would have to begin anew is not cut short by it.
+The end of a window stops a replay as a stop of its worker does. The replay commits the folded events, and goes on at
+its checkpoint in the next window. Only a program that would have to begin anew finishes its call first.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from projection_rebuild.run.step import open_step
 from projection_rebuild.traffic.low_traffic import closing, next_opening
 
 DONE = "stages"
-"""The note of what :func:`replay_stages` has brought to its end: checkpoint tokens by projector."""
+"""The key of the note that records what :func:`replay_stages` has replayed: checkpoint tokens by projector."""
 
 
 @dataclass(frozen=True)
 class Closed:
-    """The windows of a stage are closed, and its projector is not replayed to the end.
+    """The result while a stage is outside its windows and its projector is not replayed to the end.
 
-    :param opens: when one opens next, in UTC
+    :param opens: when the next window opens, in UTC
     """
 
     projector: str
@@ -41,19 +41,22 @@ class Closed:
 
 
 def utc_now() -> datetime:
-    """The time."""
+    """The current time, in UTC."""
     return datetime.now(UTC)
 
 
 def replay_in_stage(
     context: Context, name: str, stopped: Callable[[], bool], now: Callable[[], datetime] = utc_now
 ) -> ReplayResult | Closed:
-    """Replays a projector as :func:`~projection_rebuild.replay.projector_replay.replay` does, while a window of its stage is open.
+    """Replays a projector while a window of its stage is open.
 
-    A projector without a stage, a stage without windows, and a run that is not to wait are replayed at any time.
+    It replays as :func:`~projection_rebuild.replay.projector_replay.replay` does.
+    It does so at any time if the projector has no stage, the stage has no windows, or the run must not wait
+    (``replay_now``).
 
-    :param now: the clock
-    :raises Interrupted: ``stopped`` said so
+    :param name: the projector's
+    :param now: returns the current time
+    :raises Interrupted: ``stopped`` returned true
     """
     stage = context.spec.stage_of(name)
     with open_step(context, requires=RunState.PLANNED) as step:
@@ -78,24 +81,24 @@ def replay_in_stage(
 def replay_stages(context: Context, stopped: Callable[[], bool], now: Callable[[], datetime] = utc_now) -> Closed | None:
     """Replays the projectors of a run, stage after stage, as far as the windows allow; called again, it goes on.
 
-    For those who schedule it themselves: call it when a window opens, and verify once it gives None.
+    Callers with a scheduler of their own call it when a window opens, and verify once it returns None.
 
-    :returns: what is waited for; None: all are replayed
+    :returns: the projector whose window has to open first; None: all projectors are replayed
     :raises StepOrderError: the spec has no stages
-    :raises Interrupted: ``stopped`` said so
+    :raises Interrupted: ``stopped`` returned true
     """
     if not context.spec.stages:
         raise StepOrderError("this spec has no `stages`; replay its projectors one by one")
     for stage in context.spec.stages:
         with open_step(context) as step:
-            chosen = step.plan.projectors
-            tokens = {name: each.token for name, each in step.ledger.checkpoints.of_projectors().items()}
-            noted = step.ledger.signals.all().get(DONE)
-        # By checkpoint: once the tables are cloned anew, nothing is done any more.
-        done = dict(noted.value) if noted else {}
-        # In the order of the plan: by their dependencies.
+            in_order = step.plan.projectors
+            tokens = {name: checkpoint.token for name, checkpoint in step.ledger.checkpoints.of_projectors().items()}
+            note = step.ledger.signals.all().get(DONE)
+        # By token: a new clone gives each projector another checkpoint, so that it counts as not replayed.
+        done = dict(note.value) if note else {}
+        # In the order of the plan, which is that of their dependencies.
         for name in (
-            each for each in chosen if each in stage.projectors and (each not in done or done[each] != tokens.get(each))
+            name for name in in_order if name in stage.projectors and (name not in done or done[name] != tokens.get(name))
         ):
             result = replay_in_stage(context, name, stopped, now)
             if isinstance(result, Closed):

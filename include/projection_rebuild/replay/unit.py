@@ -1,4 +1,4 @@
-"""What is replayed as one: a projector by its handlers, by its SQL, or as a program."""
+"""Defines what replays one projector as a unit: its handlers, its SQL, or a program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from projection_rebuild.run.step import Step
 
 
 class ReplayUnit(Protocol):
-    """One projector's replay, whatever projects its events."""
+    """One projector's replay, whether handlers, SQL or a program project its events."""
 
     @property
     def projector(self) -> type[Projector]:
@@ -33,31 +33,32 @@ class ReplayUnit(Protocol):
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """As this worker has moved it last."""
+        """The checkpoint as this worker has last moved it."""
 
     @property
     def dead_letters(self) -> int:
-        """How many events up to the checkpoint are dead letters."""
+        """The number of dead letters up to the checkpoint."""
 
     def begin(self) -> Checkpoint:
-        """Deals with what earlier attempts have left: dead letters, or a call that was cut short.
+        """Recovers from earlier attempts: retries their dead letters, or recovers from an interrupted call.
 
         :returns: the checkpoint at which this attempt begins
         """
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Around all of its replay."""
+        """The context in which the whole replay runs."""
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
-        """Replays up to a settled position, in transactions of its own.
+        """Replays up to a high-water mark, in transactions of its own.
 
-        :raises Interrupted: the worker was asked to stop; a retry goes on
+        :param progress: called with the checkpoint, to show it
+        :raises Interrupted: the worker had to stop; a retry goes on
         """
 
     def finish(self, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:
-        """Comes to an end after the last head, before indexes are made.
+        """Ends the replay after the last head, before the engine builds indexes.
 
-        :raises Interrupted: the worker was asked to stop; a retry goes on
+        :raises Interrupted: the worker had to stop; a retry goes on
         """
 
 
@@ -68,17 +69,17 @@ def unit_of(
     selection: OpenSelection | None,
     stopped: Callable[[], bool] | None = None,
 ) -> HandlerReplay | ExternalReplay:
-    """The replay of the projector whose checkpoint this is.
+    """Creates the replay of the projector whose checkpoint this is.
 
-    :param selection: the part of its rows that is replayed first; None: all are
+    :param selection: the part of its rows that the run rebuilds; None: all rows
     :param stopped: see :class:`ExternalReplay`
-    :raises ProjectorError: it has only SQL, which cannot be used
+    :raises ProjectorError: the projector has only SQL, and the engine cannot use it
     """
     projector = step.context.projector(checkpoint.projector)
     if issubclass(projector, ExternalProjector):
         return ExternalReplay(step.context, projector, checkpoint, step.connection, stopped)
     reads = foreign_reads_of(step, plan, projector)
-    # A part is a choice among rows, which handlers tell.
+    # Only handlers show which rows an event changes, so a part needs them.
     in_part = selection is not None and is_before(checkpoint.position, selection.settled)
     by_sql = _is_replayed_by_sql(step.context, projector, handlers_tell=in_part)
     return (SqlReplay if by_sql else HandlerReplay)(
@@ -87,20 +88,20 @@ def unit_of(
 
 
 def shard_unit(step: Step, projector: type[Projector], checkpoint: Checkpoint, shard: Ownership) -> HandlerReplay:
-    """The replay of one shard.
+    """Creates the replay of one shard.
 
-    :param checkpoint: the shard's own
-    :raises ProjectorError: it has only SQL; whose an event is, handlers tell
+    :param checkpoint: the shard's
+    :raises ProjectorError: the projector has only SQL; a shard needs handlers, which show the rows of an event
     """
     _is_replayed_by_sql(step.context, projector, handlers_tell=True)
     return HandlerReplay(step.context, projector, checkpoint, step.connection, scope=shard)
 
 
 def _is_replayed_by_sql(context: Context, projector: type[Projector], *, handlers_tell: bool) -> bool:
-    """Whether a projector's SQL is used.
+    """Whether the engine uses a projector's SQL.
 
-    :param handlers_tell: only handlers can tell which rows are replayed
-    :raises ProjectorError: it is not, and there are no handlers
+    :param handlers_tell: whether the replay needs handlers to find the rows that an event changes
+    :raises ProjectorError: the engine cannot use it, and the projector has no handlers
     """
     reason = ineligible_because(context, projector)
     if reason is None and not handlers_tell:

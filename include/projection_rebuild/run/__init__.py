@@ -1,1 +1,1 @@
-"""One run at work: what all its steps share, what operators say to it, its progress, its record and its report."""
+"""A run while it goes on: what its steps share, the signals of operators, its progress, its record and its report."""

@@ -1,7 +1,8 @@
-"""What a run was planned with, and what its later steps find in the spec. A spec that was edited between two steps is told by name.
+"""Detects edits of a spec while a run goes on, and names the edited keys.
 
-Windows, limits, tolerances, retention, who is told, and the code of handlers may change while a run goes on. What says which
-rows are whose, and where they and their events are, may not.
+The plan records what the run relies on, and later steps compare it with the spec. Windows, limits, tolerances,
+retention, notifications and the code of handlers may change. The owners of rows, and the places of rows and events, may
+not.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 from projection_rebuild.spec.structure import StructureSection, load_structure
 
 _FREE = {"mapper", "decoder", "wait_for_holes"}
-"""Keys of the event store that name code, or are a patience."""
+"""Keys of the event store that may change: they name code, or a timeout."""
 
 Projectors = Mapping[str, type[Projector]]
 
 
 def of(spec: RebuildSpec, projectors: Projectors, chosen: Sequence[str]) -> dict[str, Any]:
-    """What a run of these projectors relies on, as JSON.
+    """What a run of these projectors relies on, as JSON values.
 
-    :param projectors: those of the spec
-    :param chosen: those of the run
+    :param projectors: the projectors of the spec
+    :param chosen: the names of the run's projectors
+    :raises SpecError: the file of a new structure cannot be read
     """
     return {
         "projectors": {name: _of_projector(projectors[name]) for name in chosen if name in projectors},
@@ -49,45 +51,49 @@ def _of_projector(projector: type[Projector]) -> dict[str, Any]:
 
 def _of_writer(spec: RebuildSpec, chosen: Sequence[str]) -> dict[str, Any]:
     writer, checkpoint = spec.live_writer, spec.live_writer.checkpoint
-    told = checkpoint.model_dump(mode="json", exclude={"names"}) if checkpoint else {}
+    keys = checkpoint.model_dump(mode="json", exclude={"names"}) if checkpoint else {}
     names = {f"names.{name}": checkpoint.names.get(name) for name in chosen} if checkpoint else {}
-    return {"contract": writer.contract.value, **{f"checkpoint.{key}": value for key, value in {**told, **names}.items()}}
+    return {"contract": writer.contract.value, **{f"checkpoint.{key}": value for key, value in {**keys, **names}.items()}}
 
 
 def _of_structure(structure: StructureSection | None) -> dict[str, Any]:
     if structure is None:
         return {}
-    found: dict[str, Any] = structure.model_dump(mode="json", exclude={"ddl"}, exclude_none=True)
+    section: dict[str, Any] = structure.model_dump(mode="json", exclude={"ddl"}, exclude_none=True)
     if structure.ddl is not None:
-        found |= {
+        section |= {
             "ddl": structure.ddl.name,
             "the content of ddl": hashlib.sha256(str(load_structure(structure)).encode()).hexdigest(),
         }
-    return found
+    return section
 
 
 def edited(spec: RebuildSpec, projectors: Projectors, run: Run) -> list[str]:
-    """What of the spec has been edited since a run was planned, and matters to what it has still to do.
+    """The edits of the spec since a run was planned that matter to the rest of the run, each in words.
 
-    :raises SpecError: the file of a new structure cannot be read any more
+    :raises SpecError: the file of a new structure can no longer be read
     """
     if run.state.is_over:
         return []
     plan = run.plan
     gone = [f"the projector {name} is no longer in it" for name in plan.projectors if name not in projectors]
     before = run.record.agreed
-    there = [name for name in plan.projectors if name in projectors]
+    present = [name for name in plan.projectors if name in projectors]
     if before is None:
-        # An earlier version began the run; the plan is all that is known.
+        # An earlier version of the engine began the run, and recorded the plan only.
         return gone + ([] if gone else [*_other_tables(plan, projectors)])
-    # A rollback has no use for it, nor has a switch that has begun.
+    # A rollback does not use the structure, nor does a run whose swap has begun.
     structured = not run.state.has_begun_switch and plan.rolls_back is None
-    now = of(spec if structured else spec.model_copy(update={"structure": None}), projectors, there)
+    now = of(spec if structured else spec.model_copy(update={"structure": None}), projectors, present)
     sections = ("event_store", "read_models", "live_writer", *(["structure"] if structured else []))
-    found = gone + [each for section in sections for each in _places(before, now, section)]
+    edits = gone + [edit for section in sections for edit in _edits_of_section(before, now, section)]
     if not run.state.has_switched:
-        found += [each for name in there for each in _projector(name, before["projectors"].get(name), now["projectors"][name])]
-    return found
+        edits += [
+            edit
+            for name in present
+            for edit in _edits_of_projector(name, before["projectors"].get(name), now["projectors"][name])
+        ]
+    return edits
 
 
 def _other_tables(plan: Plan, projectors: Projectors) -> Iterator[str]:
@@ -96,50 +102,61 @@ def _other_tables(plan: Plan, projectors: Projectors) -> Iterator[str]:
         yield f"its projectors own the tables {_listed(owned)} now, not {_listed(plan.tables)}"
 
 
-def _places(before: Mapping[str, Any], now: Mapping[str, Any], section: str) -> Iterator[str]:
-    """What is different in a section. A key that either version of the engine does not know says nothing."""
-    was, found = before.get(section, {}), now[section]
-    if bool(was) != bool(found):
-        yield f"{section} has been {'added' if found else 'taken out'}"
+def _edits_of_section(before: Mapping[str, Any], now: Mapping[str, Any], section: str) -> Iterator[str]:
+    """The edits of a section.
+
+    Outside ``structure``, a key that only one of the two records has is no edit: another version of the engine wrote
+    the record.
+    """
+    was, current = before.get(section, {}), now[section]
+    if bool(was) != bool(current):
+        yield f"{section} has been {'added' if current else 'taken out'}"
         return
-    for key in sorted({*was, *found} if section == "structure" else {*was} & {*found}):
-        yield from _place(f"{section}.{key}", was.get(key), found.get(key))
+    for key in sorted({*was, *current} if section == "structure" else {*was} & {*current}):
+        yield from _edits_of_key(f"{section}.{key}", was.get(key), current.get(key))
 
 
-def _place(place: str, was: Any, found: Any) -> Iterator[str]:
-    if isinstance(was, dict) and isinstance(found, dict):
-        for key in sorted({*was, *found}):
-            yield from _place(f"{place}.{key}", was.get(key), found.get(key))
-    elif was != found:
-        # SQL and digests are nothing to read in a message.
+def _edits_of_key(key: str, was: Any, current: Any) -> Iterator[str]:
+    """The edits of a key and of the keys below it.
+
+    :param key: its path in the spec, with dots
+    """
+    if isinstance(was, dict) and isinstance(current, dict):
+        for below in sorted({*was, *current}):
+            yield from _edits_of_key(f"{key}.{below}", was.get(below), current.get(below))
+    elif was != current:
+        # A message does not show SQL and digests.
         brief = all(
-            each is None or isinstance(each, (bool, int)) or (isinstance(each, str) and len(each) < 40) for each in (was, found)
+            value is None or isinstance(value, (bool, int)) or (isinstance(value, str) and len(value) < 40)
+            for value in (was, current)
         )
-        yield f"{place} is {_said(found)} now, not {_said(was)}" if brief else f"{place} has been changed"
+        yield f"{key} is {_in_words(current)} now, not {_in_words(was)}" if brief else f"{key} has been changed"
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return "null" if value is None else shown(value)
 
 
-def _projector(name: str, was: Mapping[str, Any] | None, found: Mapping[str, Any]) -> Iterator[str]:
+def _edits_of_projector(name: str, was: Mapping[str, Any] | None, current: Mapping[str, Any]) -> Iterator[str]:
+    """The edits of a projector's tables, keys, columns and partition.
+
+    :param was: what the run recorded of it; None: nothing
+    """
     if was is None:
         return
-    if {*was["tables"]} != {*found["tables"]}:
-        yield f"{name} owns the tables {_listed(found['tables'])} now, not {_listed(was['tables'])}"
+    if {*was["tables"]} != {*current["tables"]}:
+        yield f"{name} owns the tables {_listed(current['tables'])} now, not {_listed(was['tables'])}"
         return
-    for table, form in was["tables"].items():
-        now = found["tables"][table]
-        if form["key"] != now["key"]:
-            yield f"{name}: the key of {table} is ({', '.join(now['key'])}) now, not ({', '.join(form['key'])})"
-        gained, lost = (
-            [each for each in one if each not in other]
-            for one, other in ((now["columns"], form["columns"]), (form["columns"], now["columns"]))
-        )
+    for table, before in was["tables"].items():
+        now = current["tables"][table]
+        if before["key"] != now["key"]:
+            yield f"{name}: the key of {table} is ({', '.join(now['key'])}) now, not ({', '.join(before['key'])})"
+        gained = [column for column in now["columns"] if column not in before["columns"]]
+        lost = [column for column in before["columns"] if column not in now["columns"]]
         if gained or lost:
             yield f"{name}: its row class of {table} has other columns now:{_changes(gained, lost)}"
-    if was["partition_by"] != found["partition_by"]:
-        yield f"{name} is divided by {found['partition_by']} now, not by {was['partition_by']}"
+    if was["partition_by"] != current["partition_by"]:
+        yield f"{name} is divided by {current['partition_by']} now, not by {was['partition_by']}"
 
 
 def _changes(gained: Sequence[str], lost: Sequence[str]) -> str:
@@ -151,7 +168,10 @@ def _listed(names: Any) -> str:
 
 
 def refusal(run: Run, changed: Sequence[str]) -> SpecError:
-    """What a step says that finds the spec edited."""
+    """The error that a step raises when the spec has been edited, with the remedy for the state of the run.
+
+    :param changed: the edits, each in words
+    """
     remedy = "or clear `plan` and what follows it, so that the run begins anew with the spec as it is now"
     if run.state.has_switched:
         remedy = "and clear `reconcile`; the new tables are live"

@@ -1,4 +1,4 @@
-"""What every step of one run works with: spec, databases, ledger and names."""
+"""The context that all steps of a run share: spec, databases, ledger and names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from projection_rebuild.spec.registry import ProjectorRegistry
 
 @dataclass(frozen=True)
 class Context:
-    """One run at work.
+    """What all steps of a run share.
 
     :param dialect: the read-model database
     :param store: the event store, perhaps in another database
-    :param schema: the schema of read models and ledger
+    :param schema: the schema of read models and ledger; None: a connection has just one
     :param one_database: whether events and read models commit in the same database
-    :param progress: told now and then how far a replay is, with its events per second
+    :param log: gets what a step reports, a line at a time
+    :param progress: gets the checkpoint of a replay from time to time, with its events per second
     """
 
     spec: RebuildSpec
@@ -50,7 +51,10 @@ class Context:
         return self.projectors[name]
 
     def table_set(self, table: str, plan: Plan | None = None) -> TableSet:
-        """The blue, green and old names of a live table, with the structure that a plan gives it."""
+        """The blue, green and old names of a live table.
+
+        :param plan: a plan that may give the table a new structure
+        """
         target_schema = TargetSchema(plan.forms[table], tuple(plan.views.items())) if plan and table in plan.forms else None
         return TableSet.of(table, schema=self.schema, limit=self.dialect.max_identifier, target_schema=target_schema)
 
@@ -59,19 +63,19 @@ class Context:
         return [self.table_set(table, plan) for table in plan.tables]
 
     def switched_sets(self, plan: Plan) -> list[TableSet]:
-        """The names of all tables that the run switches: its read models, and the positions of their consumers."""
+        """The names of all tables that the run swaps: its read models, and the table of their consumers' positions."""
         consumers = self.spec.live_writer.checkpoint
         return self.table_sets(plan) + ([self.table_set(consumers.table)] if consumers else [])
 
     def plan_of(self, run: Run) -> Plan:
-        """The plan as the ledger keeps it, for a step that works by it.
+        """The plan of a run, for a step that works by it.
 
-        :raises SpecError: it is this run's, and the spec has been edited since it was planned; names what
+        :raises SpecError: it is the plan of this run, and the spec has been edited since; names the edits
         """
         if run.run_id == self.run_id and (changed := self.edited(run)):
             raise agreed.refusal(run, changed)
         return run.plan
 
     def edited(self, run: Run) -> list[str]:
-        """What of the spec has been edited since a run was planned, and matters to what it has still to do."""
+        """The edits of the spec since a run was planned that matter to the rest of the run, each in words."""
         return agreed.edited(self.spec, self.projectors, run)

@@ -1,8 +1,9 @@
-"""Which events the application has yet to project, where jobs do that in transactions of their own (``detached``).
+"""Finds the events that jobs of the application have not projected yet (contract ``detached``).
 
-A job leaves the answer of ``live_writer.jobs_left`` in the transaction that commits its rows, and its event came into the answer with the
-append. So an event that is visible, and whose position a later answer lacks, is in blue; every other event is projected later, into
-whatever table has the live name by then. Between the two there is nothing: one job writes an event's rows in all tables of the run. Green holds an event only once its job is done. Hence a queue need never be empty.
+The query ``live_writer.jobs_left`` lists an event from its append on, until its job commits the rows. So a visible
+event that a later query does not list is in blue. A job projects every other event later, into the table that has the
+live name by then. No event is half projected: one job writes its rows in all tables of the run. Green holds an event
+only once its job is done. So the queue need never be empty.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from projection_rebuild.run.context import Context
 from projection_rebuild.run.step import Step, open_step
 
 PATIENCE = timedelta(seconds=60)
-"""How long jobs that are far behind are waited for before it is said, and the step is retried."""
+"""How long a step waits for jobs that are far behind, before it fails and can be retried."""
 
 
 def are_left(
     step: Step,
 ) -> bool:
-    """Whether any job has something left to do; without jobs none has."""
+    """Whether jobs are left, by ``jobs_left`` or else ``drain_check``; False if the spec has neither."""
     writer = step.spec.live_writer
     if writer.jobs_left is not None:
         return bool(positions_left(step))
@@ -38,15 +39,15 @@ def are_left(
 def positions_left(
     step: Step,
 ) -> frozenset[int]:
-    """The positions of the events whose jobs are not done.
+    """The positions of the events whose jobs are not done, by ``live_writer.jobs_left``.
 
-    :raises SpecSqlError: ``live_writer.jobs_left`` cannot be executed, or gives something else than positions, or two jobs of one event
+    :raises SpecSqlError: the database refuses the query, or it does not return positions, or it returns one twice
     """
     sql = step.spec.live_writer.jobs_left
     if sql is None:
         return frozenset()
     try:
-        found = [*_positions(step.connection.execute(sa.text(sql)).scalars())]
+        positions = [*_positions(step.connection.execute(sa.text(sql)).scalars())]
     except (sa.exc.DBAPIError, sa.exc.ResourceClosedError, ValueError) as error:
         trouble = trouble_of(error)
         if trouble is not None and trouble.kind in MAY_PASS:
@@ -56,7 +57,7 @@ def positions_left(
             f"live_writer.jobs_left cannot be asked: {why}; it must be SQL that gives the positions of the events that jobs have yet to "
             "project. The live tables are untouched"
         ) from None
-    if len(left := frozenset(found)) < len(found):
+    if len(left := frozenset(positions)) < len(positions):
         raise SpecSqlError(
             "live_writer.jobs_left gives a position more than once. Once one of two jobs of an event is done, its rows are in the live tables, and "
             "those of the other one are not: neither green nor the job that is left would bring both. Give only the jobs that write the tables "
@@ -66,27 +67,29 @@ def positions_left(
     return left
 
 
-def _positions(found: Iterable[object]) -> Iterable[int]:
-    for each in found:
-        if isinstance(each, bool) or not isinstance(each, (int, Decimal)) or each != int(each):
+def _positions(values: Iterable[object]) -> Iterable[int]:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value != int(value):
             raise ValueError
-        yield int(each)
+        yield int(value)
 
 
 def wait_for_queue(context: Context) -> None:
-    """Waits until no more has come since the first event whose job is left than a switch begins with: what green is compared with holds it.
+    """Waits until at most ``swap.small_backlog`` events have come since the first event whose job is left.
 
-    :raises SettleTimeout: there is more after :data:`PATIENCE`
+    Then blue, with which verification compares green, holds nearly all events.
+
+    :raises SettleTimeout: more events are there after :data:`PATIENCE`
     """
     if context.spec.live_writer.jobs_left is None:
         return
-    deadline, spoken, most = time.monotonic() + PATIENCE.total_seconds(), False, context.spec.swap.small_backlog
+    deadline, logged, most = time.monotonic() + PATIENCE.total_seconds(), False, context.spec.swap.small_backlog
     while context.store.count(reached := replayable_head(context), context.store.newest(), most=most + 1) > most:
-        if not spoken:
+        if not logged:
             context.log(
                 f"waiting for jobs: more than {most:,} events have come since {said(reached)}, above which the first one is left"
             )
-            spoken = True
+            logged = True
         if time.monotonic() > deadline:
             raise SettleTimeout(
                 f"more than {most:,} events (swap.small_backlog) have come since {said(reached)}, above which the first job is left "
@@ -97,16 +100,17 @@ def wait_for_queue(context: Context) -> None:
 
 
 def heads_of(context: Context, place: Callable[[], Place]) -> Iterator[Place]:
-    """The heads that a replay comes to, one after the other; see :meth:`EventStore.heads`."""
+    """Yields the positions up to which a replay reads, one after the other; see :meth:`EventStore.heads`."""
     return context.store.heads(place, context.spec.swap.small_backlog, lambda: replayable_head(context))
 
 
 def replayable_head(context: Context) -> Place:
-    """The highest place up to which green may hold the events: it is settled, and below the first event whose job is not done.
+    """The highest place up to which green may hold the events.
 
-    It never goes back while the contract is kept: what was done stays done.
+    It is the high-water mark, or lies just below the first event whose job is not done. It never decreases while the
+    application keeps the contract: a job that is done stays done.
     """
-    # In this order: an event that was settled before the jobs were asked for is among them, or in blue.
+    # The mark comes first: the later query then lists an event below it, or the event is in blue.
     head = context.store.settled_head()
     if context.spec.live_writer.jobs_left is None:
         return head

@@ -1,4 +1,4 @@
-"""How far a replay has come, for logs: a line now and then, and one at the end."""
+"""Logs how far a replay has come: a line from time to time, and one at the end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from projection_rebuild.model.positions import Place, said, share_done
 from projection_rebuild.run.context import Context
 
 LOG_EVERY = 5.0
-"""Seconds between two lines of progress."""
+"""The least seconds between two lines of progress."""
 
 
 class ProgressLog:
-    """Lines of progress, at most one every few seconds.
+    """Logs the progress of a replay, at most once every :data:`LOG_EVERY` seconds.
 
-    The total is an estimate from the share of positions done, so that nobody has to count a large store.
+    It estimates the total from the share of positions that are done, because counting a large store takes long.
+
+    :param first: the checkpoint at which this attempt began
+    :param name: the name in the lines
     """
 
     def __init__(self, context: Context, first: Checkpoint, name: str) -> None:
@@ -25,24 +28,28 @@ class ProgressLog:
         self._context = context
         self._first = first
         self._lowest = context.store.first()
-        self._started = self._spoken = time.monotonic()
+        self._started = self._logged = time.monotonic()
 
     def __call__(self, now: Checkpoint) -> None:
-        """Says how far the replay is."""
+        """Logs and reports a checkpoint, if a line is due or the replay has ended."""
         moment = time.monotonic()
-        if moment - self._spoken >= LOG_EVERY or not now.is_behind:
-            self._spoken = moment
+        if moment - self._logged >= LOG_EVERY or not now.is_behind:
+            self._logged = moment
             seconds = moment - self._started
             self._context.log(progress_line(self._name, now, self._first, seconds, self._lowest))
-            # By a name that metrics take.
+            # The names of metrics cannot have the separator of a shard.
             shown = replace(now, projector=now.projector.replace(SHARD, "-"))
             self._context.progress(shown, (now.events - self._first.events) / seconds if seconds else 0.0)
 
 
 def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float, lowest: Place) -> str:
-    """``Projector: 42.0 %, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``.
+    """One line of progress.
 
-    :param first: where this attempt began
+    For example: ``P: 42.0%, 21,000 of about 50,000 events, 9,000/s, 0:00:03 left, at position 42,000 of 100,000``.
+
+    :param now: the checkpoint that the replay has reached
+    :param first: the checkpoint at which this attempt began
+    :param seconds: the time since then
     :param lowest: the lowest position of the store
     """
     share = share_done(lowest, now.position, now.head)
@@ -50,7 +57,7 @@ def progress_line(name: str, now: Checkpoint, first: Checkpoint, seconds: float,
     done = now.events - first.events
     rate = done / seconds if seconds else 0.0
     left = timedelta(seconds=round(seconds * (1 - share) / gained)) if gained else None
-    # In a part, the events that the copied rows hold are counted from the start.
+    # In a partial rebuild, the count begins with the events that the copied rows hold.
     total = f"{now.events:,}" if share >= 1 else f"about {round(now.events + done * (1 - share) / gained):,}" if gained else "?"
     head = "" if now.head is None else f" of {now.head:,}"
     return (

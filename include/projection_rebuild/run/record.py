@@ -1,6 +1,6 @@
-"""The record of runs: makes a report of what the ledger holds of a run, keeps it there, and finds the reports of earlier ones.
+"""The record of runs: it builds the report of a run from the ledger, stores it there, and finds stored reports.
 
-A kept report outlives what it was made from: checkpoints of dead runs are removed, and a run may be planned anew.
+A stored report outlives its sources: the engine removes checkpoints of dead runs, and an operator may plan a run anew.
 """
 
 from __future__ import annotations
@@ -16,54 +16,56 @@ from projection_rebuild.run.step import Step, open_step
 
 
 def report(context: Context) -> Report:
-    """What a run has done so far, given up or not.
+    """The report of the run as it is now, even if an operator gave it up.
 
-    :raises StepOrderError: there is no such run
+    :raises StepOrderError: the ledger has no such run
     """
     with open_step(context) as step:
         return made(step, _run(step))
 
 
 def keep(context: Context) -> Report:
-    """Keeps the report of a run as it is now.
+    """Stores the report of the run as it is now.
 
-    :raises StepOrderError: there is no such run
+    :raises StepOrderError: the ledger has no such run
     """
     with open_step(context) as step:
         return keep_run(step, _run(step))
 
 
 def keep_run(step: Step, run: Run) -> Report:
-    """Keeps the report of any run of this ledger as it is now."""
+    """Stores the report of any run of this ledger as it is now."""
     kept = made(step, run)
     step.ledger.reports.keep(run, kept.as_json(), kept.as_markdown())
     return kept
 
 
 def history(context: Context, limit: int) -> list[Report]:
-    """The reports of the spec's last runs, newest first; of a run that goes on, as it is now.
+    """The reports of the spec's last runs, newest first. The report of a run that goes on shows it as it is now.
 
-    Empty where nothing was ever rebuilt.
+    :param limit: the most reports to return
+    :returns: the reports; empty if the spec never had a run
     """
     with open_step(context) as step:
         ledger = step.ledger
         if not ledger.exists():
             return []
         rebuild = context.spec.rebuild
-        kept = [Report.model_validate(each) for each in ledger.reports.latest(rebuild, limit)]
-        known = {(each.run_id, each.started_at): each for each in kept}
+        kept = [Report.model_validate(stored) for stored in ledger.reports.latest(rebuild, limit)]
+        known = {(report.run_id, report.started_at): report for report in kept}
         for run in ledger.runs.latest(rebuild, limit):
             before = known.get((run.run_id, run.started_at))
             if before is None or before.state != run.state:
                 known[run.run_id, run.started_at] = made(step, run)
-    return sorted(known.values(), key=lambda each: each.started_at, reverse=True)[:limit]
+    return sorted(known.values(), key=lambda report: report.started_at, reverse=True)[:limit]
 
 
 def note_code(context: Context, projectors: Iterable[str]) -> None:
-    """Records which code is about to work on the rows of these projectors.
+    """Records the version and the source hash of the code that is about to write these projectors' rows.
 
-    :raises StepOrderError: there is no such run, or it was given up
-    :raises SpecError: the spec has been edited since it was planned
+    :param projectors: names of projectors
+    :raises StepOrderError: the ledger has no such run, or an operator gave it up
+    :raises SpecError: the spec has been edited since the run was planned
     """
     with open_step(context) as step:
         context.plan_of(step.ledger.runs.get())

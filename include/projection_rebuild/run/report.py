@@ -1,4 +1,4 @@
-"""What a run did, as a record for people (Markdown) and programs (JSON); made from the ledger alone."""
+"""The report of a run, for people (Markdown) and programs (JSON). Its data comes from the ledger alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from projection_rebuild.model.results import Reconciliation, SwapResult, Verific
 
 
 class ReplayRecord(BaseModel):
-    """One projector's replay in all attempts together."""
+    """The replay of one projector, over all its attempts.
+
+    :param seconds: how long the attempts took; with shards, the slowest shard
+    """
 
     projector: str
     events: int
@@ -29,7 +32,11 @@ class ReplayRecord(BaseModel):
 
 
 class CodeRecord(BaseModel):
-    """Code that has replayed a projector: what its author calls it, and a hash of its source."""
+    """Code that has replayed a projector.
+
+    :param version: the version that its author gave it; empty: none
+    :param source: a hash of its source
+    """
 
     projector: str
     version: str
@@ -37,7 +44,7 @@ class CodeRecord(BaseModel):
 
 
 class Said(BaseModel):
-    """What was said about the run while it went on; see :class:`projection_rebuild.ledger.Note`."""
+    """A note about the run, such as an operator's signal; see :class:`projection_rebuild.ledger.Note`."""
 
     name: str
     value: dict[str, Any]
@@ -52,16 +59,18 @@ PHASES = {
     "reconciliation": (RunState.SWITCHED, RunState.RECONCILED),
     "retention and drop": (RunState.RECONCILED, RunState.FINISHED),
 }
-"""What happens between two states of a run."""
+"""The phases of a run: each lies between the times at which the run came to two states."""
 
 
 class Report(BaseModel):
-    """One run, as far as it has come; parts that have not happened are None or empty.
+    """One run, as far as it has come. Parts that have not happened yet are None or empty.
 
-    :param by: who started it; empty: its schedule, or nobody who is known
+    :param by: the person who started it; empty: its schedule, or an unknown person
     :param moved: when it came to each of its states
-    :param notes: what was said about it while it went on
-    :param code: the code that made the rows
+    :param replays: in the order of the plan
+    :param code: the code that wrote the rows
+    :param notes: the notes about it, such as signals of operators
+    :param dropped: the names of the old tables that it dropped
     """
 
     rebuild: str
@@ -84,7 +93,12 @@ class Report(BaseModel):
     def of(
         cls, run: Run, checkpoints: Mapping[str, Checkpoint], code: Sequence[Code] = (), notes: Mapping[str, Note] | None = None
     ) -> Report:
-        """From a run's record and what else the ledger has of it."""
+        """Builds the report from the run's record and the other data of the ledger.
+
+        :param checkpoints: the checkpoints of the run, by projector
+        :param code: the code that replayed its projectors
+        :param notes: the notes of the run, by name
+        """
         record = run.record
         return cls(
             rebuild=run.rebuild,
@@ -96,12 +110,12 @@ class Report(BaseModel):
             moved={state.value: at for state, at in record.moved.items()},
             plan=run.plan,
             replays=[
-                ReplayRecord(projector=name, events=each.events, position=each.position, seconds=each.seconds)
+                ReplayRecord(projector=name, events=checkpoint.events, position=checkpoint.position, seconds=checkpoint.seconds)
                 for name in run.plan.projectors
-                if (each := checkpoints.get(name))
+                if (checkpoint := checkpoints.get(name))
             ],
-            code=[CodeRecord(projector=each.projector, version=each.version, source=each.source) for each in code],
-            notes=[Said(name=each.name, value=each.value, by=each.by, at=each.at) for each in (notes or {}).values()],
+            code=[CodeRecord(projector=entry.projector, version=entry.version, source=entry.source) for entry in code],
+            notes=[Said(name=note.name, value=note.value, by=note.by, at=note.at) for note in (notes or {}).values()],
             verification=record.verification,
             swap=record.swap,
             reconciliation=record.reconciliation,
@@ -110,7 +124,7 @@ class Report(BaseModel):
 
     @property
     def durations(self) -> dict[str, timedelta]:
-        """How long each phase took that has come to its end, waiting for a worker included; see :data:`PHASES`."""
+        """How long each finished phase took, including the wait for a worker; see :data:`PHASES`."""
         return {
             name: self.moved[ended] - self.moved[began]
             for name, (began, ended) in PHASES.items()
@@ -122,7 +136,7 @@ class Report(BaseModel):
         return self.model_dump(mode="json")
 
     def as_markdown(self) -> str:
-        """The report as a person reads it."""
+        """The report as Markdown, for people."""
         by = f" by {self.by}" if self.by else ""
         what = "Rollback" if self.plan.rolls_back else "Rebuild"
         lines = [
@@ -137,7 +151,7 @@ class Report(BaseModel):
         if self.plan.part:
             lines += ["", f"Only a part: {self.plan.part.describe()}; all other rows were copied."]
         if self.plan.difference:
-            lines += ["", "The tables get another structure:", "", *(f"- {each}" for each in self.plan.difference)]
+            lines += ["", "The tables get another structure:", "", *(f"- {line}" for line in self.plan.difference)]
         lines += self._replays() + self._tables() + self._differences()
         if self.swap:
             lines += ["", f"Switch: {self.swap.describe()}."]
@@ -145,17 +159,17 @@ class Report(BaseModel):
             lines += ["", f"After the switch: {self.reconciliation.describe()}."]
         if self.dropped:
             lines += ["", f"Dropped: {', '.join(self.dropped)}."]
-        lines += self._said() + self._durations() + self._code()
+        lines += self._signals() + self._durations() + self._code()
         return "\n".join(lines)
 
     def _replays(self) -> list[str]:
         if not self.replays:
             return []
-        # A rollback has nearly all events from the tables that it brings back: a rate would say nothing.
-        rates = ["" if self.plan.rolls_back else f"{each.rate:,.0f}" for each in self.replays]
+        # The old tables of a rollback already hold nearly all events, so a rate would mean nothing.
+        rates = ["" if self.plan.rolls_back else f"{replay.rate:,.0f}" for replay in self.replays]
         rows = [
-            f"| {each.projector} | {each.events:,} | {each.seconds:.1f} | {rate} |"
-            for each, rate in zip(self.replays, rates, strict=True)
+            f"| {replay.projector} | {replay.events:,} | {replay.seconds:.1f} | {rate} |"
+            for replay, rate in zip(self.replays, rates, strict=True)
         ]
         return ["", "| projector | events | seconds | events/s |", "| --- | ---: | ---: | ---: |", *rows]
 
@@ -163,46 +177,46 @@ class Report(BaseModel):
         if not self.verification:
             return []
         rows = [
-            f"| {each.table} | {each.blue_rows:,} | {each.green_rows:,} | {each.identical:,} | {each.differing:,} | "
-            f"{each.only_blue:,} | {each.only_green:,} |"
-            for each in self.verification.tables
+            f"| {table.table} | {table.blue_rows:,} | {table.green_rows:,} | {table.identical:,} | {table.differing:,} | "
+            f"{table.only_blue:,} | {table.only_green:,} |"
+            for table in self.verification.tables
         ]
         head = "| table | rows before | rows after | identical | differ | only before | only after |"
-        failures = [f"- **failed:** {each}" for each in self.verification.failures]
+        failures = [f"- **failed:** {failure}" for failure in self.verification.failures]
         new = [
-            f"- {each.table}: new and not compared: {', '.join(each.not_compared)}"
-            for each in self.verification.tables
-            if each.not_compared
+            f"- {table.table}: new and not compared: {', '.join(table.not_compared)}"
+            for table in self.verification.tables
+            if table.not_compared
         ]
-        aside = [f"- {name} has set {count:,} events aside" for name, count in self.verification.dead_letters.items()]
-        return ["", head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *rows, *new, *aside, *failures]
+        dead_letters = [f"- {name} has set {count:,} events aside" for name, count in self.verification.dead_letters.items()]
+        return ["", head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *rows, *new, *dead_letters, *failures]
 
     def _differences(self) -> list[str]:
-        """Keys of some rows that are not the same, never their contents."""
+        """The keys of some rows that differ, never their contents."""
         tables = self.verification.tables if self.verification else []
         words = {"differing": "differ", "only_blue": "only before", "only_green": "only after"}
-        found = [
-            f"- {each.table}, {words[what]}: {', '.join(f'`{key}`' for key in keys)}"
-            for each in tables
-            for what, keys in each.samples.items()
+        lines = [
+            f"- {table.table}, {words[what]}: {', '.join(f'`{key}`' for key in keys)}"
+            for table in tables
+            for what, keys in table.samples.items()
         ]
-        return ["", "Some of the rows that are not the same, by their keys:", "", *found] if found else []
+        return ["", "Some of the rows that are not the same, by their keys:", "", *lines] if lines else []
 
-    def _said(self) -> list[str]:
-        people = [each for each in self.notes if each.by]
-        found = [f"- {each.name.replace('_', ' ')}, {each.by}, {each.at:%Y-%m-%d %H:%M:%S} UTC{_why(each)}" for each in people]
-        ended = [f"Ended without its switch: {each.value['reason']}." for each in self.notes if each.name == "stood_down"]
-        return (["", "What people decided:", "", *found] if found else []) + (["", *ended] if ended else [])
+    def _signals(self) -> list[str]:
+        by_people = [note for note in self.notes if note.by]
+        lines = [f"- {note.name.replace('_', ' ')}, {note.by}, {note.at:%Y-%m-%d %H:%M:%S} UTC{_why(note)}" for note in by_people]
+        ended = [f"Ended without its switch: {note.value['reason']}." for note in self.notes if note.name == "stood_down"]
+        return (["", "What people decided:", "", *lines] if lines else []) + (["", *ended] if ended else [])
 
     def _durations(self) -> list[str]:
-        said = [f"{name} {timedelta(seconds=round(took.total_seconds()))}" for name, took in self.durations.items()]
-        return ["", f"Durations: {', '.join(said)}."] if said else []
+        phases = [f"{name} {timedelta(seconds=round(took.total_seconds()))}" for name, took in self.durations.items()]
+        return ["", f"Durations: {', '.join(phases)}."] if phases else []
 
     def _code(self) -> list[str]:
-        said = [f"{each.projector} {each.version + ' ' if each.version else ''}({each.source})" for each in self.code]
-        return ["", f"Code of the projectors: {', '.join(said)}."] if said else []
+        entries = [f"{entry.projector} {entry.version + ' ' if entry.version else ''}({entry.source})" for entry in self.code]
+        return ["", f"Code of the projectors: {', '.join(entries)}."] if entries else []
 
 
-def _why(said: Said) -> str:
-    reason = said.value.get("reason", "")
+def _why(note: Said) -> str:
+    reason = note.value.get("reason", "")
     return f": {reason}" if reason else ""

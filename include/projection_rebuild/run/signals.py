@@ -1,8 +1,13 @@
-"""What a person says to a run while it goes on, and giving it up. Each word is a note in the ledger that the next step looks at.
+"""Signals: what an operator sends to a run while it goes on. Each is a note in the ledger, which the next step reads.
 
-Notes by name: ``swap_now`` (do not wait for low traffic), ``approval`` (whether the switch may happen, for one verification),
-``traffic`` (the last look of the gate, by the gate itself), ``stood_down`` (why it ends without a switch), ``pause`` (replays stand
-still as long as it is there), ``throttle`` (limits that count instead of the spec's).
+The notes, by name:
+
+* ``swap_now``: do not wait for low traffic
+* ``approval``: whether the swap may happen, for one verification
+* ``traffic``: the last look of the low-traffic gate; the gate itself writes it
+* ``stood_down``: why the run ends without a swap
+* ``pause``: replays wait while this note exists
+* ``throttle``: limits that replace those of the spec
 """
 
 from __future__ import annotations
@@ -22,11 +27,11 @@ PAUSE, THROTTLE = "pause", "throttle"
 
 
 def swap_now(context: Context, by: str, reason: str) -> None:
-    """The switch no longer waits for low traffic; counts at any time before it, also while it is being waited for.
+    """Lets the cutover begin without low traffic. The signal counts at any time before it, even during the wait.
 
-    :param by: who says so
-    :raises SpecError: the reason cannot be kept
-    :raises StepOrderError: there is no such run, or it has switched, or it was given up
+    :param by: the name of the operator
+    :raises SpecError: the reason is beyond :mod:`projection_rebuild.model.limits`
+    :raises StepOrderError: the ledger has no such run, its cutover has begun, or an operator gave it up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with open_step(context) as step:
@@ -36,11 +41,11 @@ def swap_now(context: Context, by: str, reason: str) -> None:
 
 
 def pause(context: Context, by: str, reason: str) -> None:
-    """All replays of the run commit what they have, and wait; also those that begin later.
+    """Makes all replays of the run commit their work and wait, even replays that begin later.
 
-    :param by: who says so
-    :raises SpecError: the reason cannot be kept
-    :raises StepOrderError: there is no such run, or it has switched, or it was given up
+    :param by: the name of the operator
+    :raises SpecError: the reason is beyond :mod:`projection_rebuild.model.limits`
+    :raises StepOrderError: the ledger has no such run, its cutover has begun, or an operator gave it up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with open_step(context) as step:
@@ -50,10 +55,10 @@ def pause(context: Context, by: str, reason: str) -> None:
 
 
 def resume(context: Context, by: str) -> None:
-    """Replays that were paused go on.
+    """Lets paused replays continue.
 
-    :param by: who says so
-    :raises StepOrderError: there is no such run, or it was given up
+    :param by: the name of the operator
+    :raises StepOrderError: the ledger has no such run, or an operator gave it up
     """
     by = limits.shown(by, limits.NAME)
     with open_step(context, requires=RunState.PLANNED) as step:
@@ -62,13 +67,14 @@ def resume(context: Context, by: str) -> None:
 
 
 def set_limits(context: Context, given: Mapping[str, Any] | None, by: str) -> ThrottleSection:
-    """Other limits for the replays of this run, from their next look on.
+    """Replaces the limits of the run's replays, from their next check of the limits on.
 
-    :param given: keys of the spec's section ``throttle``; what is left out stays as the spec says. None: all as the spec says
-    :param by: who says so
-    :returns: what counts now
-    :raises SpecError: names the key that cannot be used
-    :raises StepOrderError: there is no such run, or it has switched, or it was given up
+    :param given: keys of the spec's section ``throttle`` with their values; the spec decides the others. None: the spec
+        decides all
+    :param by: the name of the operator
+    :returns: the limits that count now
+    :raises SpecError: a value is not allowed; names its key
+    :raises StepOrderError: the ledger has no such run, its cutover has begun, or an operator gave it up
     """
     by = limits.shown(by, limits.NAME)
     if given is not None and not isinstance(given, Mapping):
@@ -87,11 +93,12 @@ def set_limits(context: Context, given: Mapping[str, Any] | None, by: str) -> Th
 
 
 def decide(context: Context, approved: bool, by: str, reason: str) -> None:
-    """Approves or rejects the switch, for what the last verification found and for no later one.
+    """Approves or rejects the swap. The decision counts for the last verification and for no later one.
 
-    :param by: who says so
-    :raises SpecError: the reason cannot be kept
-    :raises StepOrderError: there is no such run, it is not verified, has switched, or was given up
+    :param by: the name of the operator
+    :raises SpecError: the reason is beyond :mod:`projection_rebuild.model.limits`
+    :raises StepOrderError: the ledger has no such run, the run is not verified, its cutover has begun, or an operator
+        gave it up
     """
     by, reason = limits.shown(by, limits.NAME), limits.word(reason, "the reason")
     with open_step(context) as step:
@@ -104,13 +111,16 @@ def decide(context: Context, approved: bool, by: str, reason: str) -> None:
 
 
 def decision(run: Run, notes: dict[str, Note]) -> Note | None:
-    """What was decided about a run's last verification; None: nothing yet, whatever was said about an earlier one."""
-    said = notes.get(APPROVAL)
-    return said if said and said.value.get("verification") == run.record.verification_id else None
+    """The decision about a run's last verification; None: no operator has decided about that one.
+
+    :param notes: the notes of the run, by name
+    """
+    note = notes.get(APPROVAL)
+    return note if note and note.value.get("verification") == run.record.verification_id else None
 
 
 def approval_needed(context: Context) -> bool:
-    """Whether a person has to approve the switch of this run, by its own choice or else by its spec.
+    """Whether an operator must approve the swap of this run, by the run's options or else by its spec.
 
     :raises StepOrderError: the run is not verified
     """
@@ -120,16 +130,21 @@ def approval_needed(context: Context) -> bool:
 
 
 def decided(context: Context) -> Note | None:
-    """What was decided about the run's last verification, if anything was: its value has ``approved`` and ``reason``."""
+    """The decision about the run's last verification; None: no operator has decided yet.
+
+    The value of the note has ``approved`` and ``reason``.
+
+    :raises StepOrderError: the run is not verified
+    """
     with open_step(context, requires=RunState.VERIFIED) as step:
         run = step.run
         return decision(run, step.ledger.signals.all())
 
 
 def abandon(context: Context) -> None:
-    """Gives up a run that will not go on: its claims are free again, its green tables stay for inspection.
+    """Gives up a run. Releases its claims; its green tables stay for inspection.
 
-    :raises StepOrderError: there is no such run, or it has come to its switch, or was given up already
+    :raises StepOrderError: the ledger has no such run, its cutover has begun, or an operator gave it up before
     """
     with open_step(context) as step, context.dialect.transaction(step.connection):
         step.ledger.runs.move(RunState.ABANDONED)
@@ -138,22 +153,29 @@ def abandon(context: Context) -> None:
 
 
 def stand_down(context: Context, reason: str) -> None:
-    """Gives up a run that is to end without its switch, by a rule or a decision; blue stays live, green stays for inspection.
+    """Gives up a run that must end without its swap, by a rule or a decision, and records the reason.
 
-    :raises StepOrderError: there is no such run, it has switched, or it was given up already
+    Blue stays live; green stays for inspection.
+
+    :raises StepOrderError: the ledger has no such run, its cutover has begun, or an operator gave it up before
     """
     with open_step(context) as step:
         _before_its_switch(step)
-        # It may name a person, in whatever characters.
-        said = {"reason": limits.shown(reason, limits.REASON)}
-        step.ledger.signals.send(STOOD_DOWN, said)
+        # The reason may have a person's name in any characters.
+        step.ledger.signals.send(STOOD_DOWN, {"reason": limits.shown(reason, limits.REASON)})
     abandon(context)
 
 
 def _before_its_switch(
     step: Step,
 ) -> Run:
+    """The run, if its swap has not begun.
+
+    :raises CutoverBegun: the swap has begun
+    """
     run = step.ledger.runs.get()
     if run.state.has_begun_switch:
-        raise CutoverBegun(f"the run {step.run_id} is {run.state}: its switch has begun, there is nothing left to say about it")
+        raise CutoverBegun(
+            f"the run {step.run_id} is {run.state}: its switch has begun, so that no signal can change it any more"
+        )
     return run

@@ -1,8 +1,8 @@
-"""One step of a run at work: the run over one connection, as the ledger had it when the step began.
+"""One step of a run: the run over one connection, as the ledger had it when the step began.
 
-A step writes what belongs to a batch or to the swap over this connection, in the transaction that is open on it. It reads
-the run's record once and keeps it. A step that has to see what others have written since asks the ledger again, by
-``step.ledger.runs.get()``.
+A step writes the rows and records of a batch or of the swap over this connection, in the transaction that is open on
+it. It reads the run's record once and keeps it. To see what other workers have written since, a step reads the ledger
+again, by ``step.ledger.runs.get()``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from projection_rebuild.spec.rebuild import RebuildSpec
 class Step:
     """One run over one connection.
 
-    :param context: what every step of the run works with
-    :param connection: to the read-model database
+    :param context: what all steps of the run share
+    :param connection: a connection to the read-model database
     :param requires: the state that the run must have reached, for :attr:`run`
     """
 
@@ -37,9 +37,10 @@ class Step:
 
     @cached_property
     def run(self) -> Run:
-        """The run as the ledger had it when the step first asked for it.
+        """The run as the ledger had it when the step first read it.
 
-        :raises StepOrderError: there is no such run, it was given up, or it has not come as far as the step requires
+        :raises StepOrderError: the ledger has no such run, an operator gave it up, or it has not reached the state that
+            the step requires
         """
         return self.ledger.runs.get(requires=self._requires)
 
@@ -47,7 +48,7 @@ class Step:
     def plan(self) -> Plan:
         """The plan of the run.
 
-        :raises SpecError: somebody has edited the spec since the run was planned
+        :raises SpecError: the spec has been edited since the run was planned
         """
         return self.context.plan_of(self.run)
 
@@ -58,7 +59,7 @@ class Step:
 
     @property
     def switched_tables(self) -> list[TableSet]:
-        """The names of all tables that the run swaps, see :meth:`Context.switched_sets`."""
+        """The names of all tables that the run swaps; see :meth:`Context.switched_sets`."""
         return self.context.switched_sets(self.plan)
 
     @property
@@ -83,7 +84,7 @@ class Step:
 
     @property
     def log(self) -> Callable[[str], None]:
-        """Where the step reports what it does, a line at a time."""
+        """The function that gets what the step reports, a line at a time."""
         return self.context.log
 
 
@@ -91,9 +92,9 @@ class Step:
 def open_step(context: Context, *, requires: RunState | None = None, migrates: bool = False) -> Iterator[Step]:
     """Opens a step of the run over a connection of its own.
 
-    :param requires: the state that the run must have reached; None: the step asks for the run when it needs it
-    :param migrates: the step gives the ledger the tables that an earlier version did not make
-    :raises StepOrderError: there is no such run, it was given up, or it has not come as far
+    :param requires: the state that the run must have reached; None: the step reads the run when it needs it
+    :param migrates: the step first creates the ledger's tables that an earlier version did not have
+    :raises StepOrderError: the ledger has no such run, an operator gave it up, or it has not reached that state
     """
     with context.dialect.connect() as connection:
         step = Step(context, connection, requires=requires or RunState.PLANNED)

@@ -1,1 +1,1 @@
-"""Making green tables like the live ones, and dropping retired ones."""
+"""Makes green tables like the live ones, and drops retired ones."""

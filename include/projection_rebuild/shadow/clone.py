@@ -1,4 +1,4 @@
-"""Making the green tables: empty, like blue, and known to the ledger before they exist. Starts over each time."""
+"""Creates the green tables: empty, like blue, and known to the ledger before they exist. Each attempt starts over."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from projection_rebuild.shadow import live_tables
 
 
 def clone_tables(context: Context) -> list[str]:
-    """Drops what an earlier attempt left of the run's green tables, makes them anew, and resets the checkpoints.
+    """Drops the green tables of an earlier attempt, creates new ones, and resets the checkpoints.
 
     :returns: the green names
-    :raises StepOrderError: the run is in the middle of its switch
+    :raises StepOrderError: the run is in the middle of its cutover
     :raises ClaimRefused: another run has taken the tables over
     """
     with open_step(context, requires=RunState.PLANNED, migrates=True) as step:
         run = step.run
         refuse_within_switch(run)
         plan = step.plan
-        # First of all, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
+        # First, workers of an earlier attempt lose their checkpoints: from here on they cannot write.
         program_at_work = step.ledger.external_calls.is_open()
         with context.dialect.transaction(step.connection):
             step.ledger.runs.move(RunState.PLANNED)
@@ -41,26 +41,26 @@ def clone_tables(context: Context) -> list[str]:
         if program_at_work:
             wait_for_programs(step, tables)
         step.ledger.claims.claim([table.blue for table in tables])
-        # Before green is made: what takes a live table's place meanwhile is another one.
+        # Before green is created: a table that takes a live table's place in between has another identity.
         live = live_tables.identities(step, tables)
         remake(step, tables)
         if context.spec.live_writer.checkpoint:
-            # Small, and filled within the switch: it has all of its indexes from the start.
+            # The consumers' table is small, and the cutover fills it: it has all of its indexes from the start.
             for statement in context.dialect.shadow.index_green(step.connection, tables[-1]):
                 context.dialect.run(step.connection, statement)
-        # Where the shards of all projectors end, so that each one's can be joined.
+        # All shards end at one position, so that a projector's shards can be joined.
         head = replayable_head(context) if plan.shards else BEGINNING
         with context.dialect.transaction(step.connection):
             step.ledger.checkpoints.begin(dict.fromkeys(plan.projectors, (BEGINNING, 0)))
             step.ledger.shards.begin(plan.shards, head)
-            # An empty green has nothing of what an attempt at the switch had drained into the last one.
+            # The new green is empty: it lacks the events that an attempt of the cutover drained into the last one.
             fresh = plan.model_copy(update={"already": [] if plan.part else None})
             step.ledger.runs.move(RunState.CLONED, plan=fresh, live_tables=live, replaced_tables={})
     return [table.green for table in tables]
 
 
 def remake(step: Step, tables: Sequence[TableSet]) -> None:
-    """Puts empty green tables in the place of those that are there."""
+    """Replaces the green tables by empty ones."""
     for table in reversed(tables):
         drop_leftover(step, table)
     for table in tables:
@@ -68,30 +68,30 @@ def remake(step: Step, tables: Sequence[TableSet]) -> None:
 
 
 def drop_leftover(step: Step, table: TableSet) -> None:
-    """Frees green's name from what an earlier attempt, or a run that is over, has left.
+    """Drops the table under a green name if an earlier attempt, or a run that is over, has left it.
 
-    :raises CloneError: no run has made that table
+    :raises CloneError: no run has created that table
     """
     if not step.dialect.inspector.table_exists(step.connection, table.schema, table.green):
         return
-    made_by = step.ledger.owned_tables.run_of_green(table.green)
-    if made_by is None:
+    owner = step.ledger.owned_tables.run_of_green(table.green)
+    if owner is None:
         raise CloneError(foreign_green(table))
-    if made_by != step.run_id and step.ledger.of(made_by).external_calls.is_open():
-        # It is over, but a worker of it may live, and ends its program when it sees that.
-        step.ledger.of(made_by).checkpoints.fence()
+    if owner != step.run_id and step.ledger.of(owner).external_calls.is_open():
+        # That run is over, but a worker of it may still live; the worker ends its program when it sees the fence.
+        step.ledger.of(owner).checkpoints.fence()
         wait_for_programs(step, [table])
     step.log(f"dropping {table.green}, left by an earlier attempt")
     for statement in step.dialect.shadow.drop_table(step.connection, table, table.green):
         step.dialect.run(step.connection, statement)
-    # It may have been an old table that a rollback was about to take back.
+    # The table may be an old one that a rollback was about to take back.
     step.ledger.owned_tables.forget_retired([table.green])
 
 
 def wait_for_programs(step: Step, tables: Sequence[TableSet]) -> None:
-    """Returns once nothing of a program whose worker has just lost its checkpoint appears in green tables any more.
+    """Waits until a program whose worker has just lost its checkpoint can write nothing more to green tables.
 
-    :raises SettleTimeout: somebody still writes one of them
+    :raises SettleTimeout: a session still writes one of them
     """
     time.sleep(external.take_over())
     for table in tables:
@@ -100,7 +100,7 @@ def wait_for_programs(step: Step, tables: Sequence[TableSet]) -> None:
 
 
 def _wait_for_writers(context: Context, table: TableSet) -> None:
-    """A statement outlives the client that has sent it: until it has ended, what it writes may still appear."""
+    """Waits until no session writes a table. A statement outlives the client that has sent it, and may still commit."""
     dialect, deadline = context.dialect, time.monotonic() + PATIENCE.total_seconds()
     while True:
         try:
@@ -117,7 +117,7 @@ def _wait_for_writers(context: Context, table: TableSet) -> None:
 
 
 def _create(step: Step, table: TableSet) -> None:
-    # Known to be ours before it exists: a kill between the two leaves a note without a table, never the reverse.
+    # The ledger first: a kill between the two leaves an entry without a table, never a table without an entry.
     step.ledger.owned_tables.add_green(table.green)
     for statement in step.dialect.shadow.create_green(step.connection, table):
         step.dialect.run(step.connection, statement)

@@ -1,8 +1,8 @@
-"""Whether the live tables, and what hangs on them, are still as green was made like them.
+"""Checks that the live tables, and the objects that depend on them, are still those that green was created like.
 
-A dropped or renamed table whose name is given to a new one looks the same to whoever goes by names. So the run records each live
-table's identity when green is made, and the swap compares it. What the plan refuses, the swap refuses too: it asks the same
-question before anybody is held, and compares a fingerprint of the answer while the tables are held.
+A new table under the name of a dropped or renamed one looks the same by name. So the run records each live table's
+identity when it creates green, and the cutover compares it. The cutover also refuses what the plan refuses. It runs the
+same checks before writers wait, and compares a fingerprint of the dependent objects while the tables are locked.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from projection_rebuild.run.step import Step
 
 
 def identities(step: Step, tables: Sequence[TableSet]) -> Identities:
-    """The identity of each live table now, by name; None: the database does not tell us."""
-    found: Identities = step.dialect.inspector.identities(step.connection, step.schema, [table.blue for table in tables])
-    return found
+    """The identity of each live table now, by name; None: the database does not report it to this account."""
+    names = [table.blue for table in tables]
+    current: Identities = step.dialect.inspector.identities(step.connection, step.schema, names)
+    return current
 
 
 def refuse_replaced(step: Step, tables: Sequence[TableSet], run: Run) -> None:
-    """Refuses to swap where a live table is not the one that green was made like.
+    """Refuses the cutover if a live table is not the one that green was created like.
 
     :raises CloneError: names the tables, and what to do
     """
@@ -38,32 +39,36 @@ def refuse_replaced(step: Step, tables: Sequence[TableSet], run: Run) -> None:
 
 
 def _replaced(step: Step, tables: Sequence[TableSet], run: Run) -> dict[str, str]:
-    """The live tables that are not those that green was made like, with their identities now."""
-    now = identities(step, tables)
+    """The live tables that are not those that green was created like, by name, with their identities now.
+
+    :raises CloneError: a live table is gone
+    """
+    current = identities(step, tables)
     known = run.record.live_tables or {}
-    replaced = {name: each for name, each in now.items() if known.get(name) is not None and each != known[name]}
-    refuse_gone(step, sorted(name for name, each in replaced.items() if each is None))
-    # Where only the privilege to see it has gone, that says nothing.
-    return {name: each for name, each in replaced.items() if each is not None}
+    changed = {name: identity for name, identity in current.items() if known.get(name) not in (None, identity)}
+    refuse_gone(step, sorted(name for name, identity in changed.items() if identity is None))
+    # A table that exists without an identity proves nothing: this account may just have lost the privilege to see it.
+    return {name: identity for name, identity in changed.items() if identity is not None}
 
 
 def refuse_gone(step: Step, names: Sequence[str]) -> None:
-    """Refuses to go on without a live table.
+    """Refuses to go on if a live table is gone.
 
-    :raises CloneError: names them, and what to do
+    :raises CloneError: names the tables, and what to do
     """
     gone = [name for name in names if not step.dialect.inspector.table_exists(step.connection, step.schema, name)]
     if gone:
         raise CloneError(
-            f"the live table {', '.join(gone)} is gone: somebody has renamed or dropped it since green was made like it. Nothing has been "
+            f"the live table {', '.join(gone)} is gone: it was renamed or dropped since green was made like it. Nothing has been "
             "switched, green stays. Put it back, then retry"
         )
 
 
 def refuse_at_once(step: Step, tables: Sequence[TableSet], run: Run) -> None:
-    """The same before green is given what blue has: of another table it could not be completed.
+    """Refuses gone and replaced live tables before a step completes green like blue.
 
-    Where a table gets another identity by some statements and is the same one all the same, this is left to the swap.
+    Green cannot be completed from another table. On databases where some statements give the same table another
+    identity, only gone tables are refused here; the cutover compares the identities.
 
     :raises CloneError: see :func:`refuse_replaced`
     """
@@ -73,15 +78,15 @@ def refuse_at_once(step: Step, tables: Sequence[TableSet], run: Run) -> None:
 
 
 LOOKS = 2
-"""How often is looked for what blue has been given: what comes between green's completion and the look is given to it as well."""
+"""How often the engine completes green: the second time covers objects that blue got between completion and check."""
 
 
 MISSING = 3
-"""How many attempts may end with a name that the database does not find: it need not be one of the live tables'."""
+"""How many attempts may end with a name that the database does not find: it need not be a live table's name."""
 
 
 class Readiness:
-    """Whether the tables can be swapped as they are: looked at before anybody is held, and once more while they are held."""
+    """Checks whether the tables can be swapped as they are: before writers wait, and again under the tables' locks."""
 
     def __init__(self, step: Step, tables: Sequence[TableSet]) -> None:
         self._step = step
@@ -90,9 +95,9 @@ class Readiness:
         self._missing = 0
 
     def look(self) -> None:
-        """Gives green what blue has been given since it was made, and refuses what cannot be carried over. Nobody is held.
+        """Gives green the objects that blue got since, and refuses those that cannot be carried over. No writer waits.
 
-        :raises CloneError: names what has been changed, and what to do
+        :raises CloneError: names what has changed, and what to do
         """
         dialect = self._step.dialect
         if self._seen is not None and dialect.dependents.hanging(self._step.connection, self._tables) == self._seen:
@@ -102,7 +107,7 @@ class Readiness:
         for again in reversed(range(LOOKS)):
             for statement in dialect.before_swap(self._step.connection, self._tables):
                 dialect.run(self._step.connection, statement)
-            # Before it is looked at: what comes later than this makes a difference.
+            # The fingerprint comes before the checks: a later change then makes a difference to it.
             self._seen = dialect.dependents.hanging(self._step.connection, self._tables)
             refuse_uncarried(self._step, self._tables)
             try:
@@ -111,23 +116,27 @@ class Readiness:
             except ChangedSince as error:
                 if not again:
                     raise self._altered(run, error) from None
-        # After it: what has been altered is told as that, though some databases make another table of it.
+        # Last: an altered table is reported as altered, though on some databases it has another identity too.
         refuse_replaced(self._step, self._tables, run)
 
     def _altered(self, run: Run, error: ChangedSince) -> ChangedSince:
-        """The refusal of an altered table, with what is to be done where the database has made another table of it."""
+        """The refusal of an altered table; it adds what to do if the table's identity has changed as well."""
         replaced = _replaced(self._step, self._tables, run)
         if not replaced:
             return error
         self._step.ledger.runs.amend(replaced_tables=replaced)
         return ChangedSince(
-            f"{error.message}. In the second case clear `verify_counts` and what follows it then, since the change has made another table of "
-            f"{', '.join(sorted(replaced))}: green is compared with this one. If somebody has put another table in its place, put the former one back instead"
+            f"{error.message}. In the second case clear `verify_counts` and what follows it, since the change has made another table of "
+            f"{', '.join(sorted(replaced))}: green is then compared with this one. If another table was put in its place, put the former one "
+            "back instead"
         )
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within it a change is no error: the attempt is undone, and the next one begins with a look."""
+        """Turns a change of the tables into :class:`TablesChanged`: the next attempt then begins with a look.
+
+        :raises TablesChanged: a table, or an object that depends on one, has changed; the attempt is undone
+        """
         try:
             yield
         except sa.exc.DBAPIError as error:
@@ -141,19 +150,19 @@ class Readiness:
             raise TablesChanged from error
 
     def confirm(self, fingerprint: str) -> None:
-        """Looks once more, while the tables are held.
+        """Compares the fingerprint while the tables are locked.
 
-        :param fingerprint: what hangs on the tables now, as :meth:`HeldTables.fingerprint` tells it
-        :raises TablesChanged: something was done to the tables since :meth:`look`
+        :param fingerprint: of the dependent objects now, from :meth:`HeldTables.fingerprint`
+        :raises TablesChanged: the tables have changed since :meth:`look`
         """
         if fingerprint != self._seen:
             raise TablesChanged
 
 
 def refuse_uncarried(step: Step, tables: Sequence[TableSet]) -> None:
-    """Refuses to swap what a plan would refuse.
+    """Refuses the cutover if the tables have dependent objects that a plan would refuse.
 
-    :raises ChangedSince: names each object, and what to do
+    :raises ChangedSince: names the objects, and what to do
     """
     if findings := step.dialect.dependents.unsupported_objects(step.connection, tables):
         raise ChangedSince(
@@ -163,6 +172,7 @@ def refuse_uncarried(step: Step, tables: Sequence[TableSet]) -> None:
 
 
 def _another(context: Context, run: Run, names: list[str]) -> str:
+    """The message for live tables that have been replaced."""
     if run.plan.rolls_back:
         remedy = "or trigger the rollback anew"
     elif context.dialect.inspector.identity_lost_by is None:
@@ -179,22 +189,25 @@ def _another(context: Context, run: Run, names: list[str]) -> str:
 
 
 def taken_over(step: Step, tables: Sequence[TableSet], run: Run) -> Identities:
-    """The identities that count after a verification: a table for which a switch was refused is the live one, once a person has been
-    told so and has had it compared with green."""
+    """The identities that count after a verification, by table name.
+
+    A cutover that refuses a replaced table names it, and an operator may then verify again. That verification compares
+    the new table with green, so it counts as the live one.
+    """
     known, replaced = run.record.live_tables or {}, run.record.replaced_tables
     if not replaced or step.dialect.inspector.identity_lost_by is None:
         return known
-    now = identities(step, tables)
-    return known | {name: each for name, each in replaced.items() if now.get(name) == each}
+    current = identities(step, tables)
+    return known | {name: identity for name, identity in replaced.items() if current.get(name) == identity}
 
 
 def untold(step: Step, tables: Sequence[TableSet]) -> Iterator[Finding]:
-    """Live tables whose identity this account is not told."""
-    names = sorted(name for name, each in identities(step, tables).items() if each is None)
+    """A finding for the live tables whose identity the database does not report to this account."""
+    names = sorted(name for name, identity in identities(step, tables).items() if identity is None)
     if names:
         yield Finding(
             about="live tables",
-            problem=f"{step.dialect.inspector.identity_untold} which table {', '.join(names)} is, so that it goes unnoticed if somebody puts another "
-            "table in its place before the switch",
-            remedy="see to it that nobody does",
+            problem=f"{step.dialect.inspector.identity_untold} which table {', '.join(names)} is, so the engine does not notice if another table "
+            "takes its place before the switch",
+            remedy="make sure that none does",
         )

@@ -1,4 +1,4 @@
-"""Dropping retired tables: only what this run retired, only if it is still that table, one table at a time."""
+"""Drops the tables that a run has retired, one at a time, each only if it is still the same table."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ from projection_rebuild.run.context import Context
 from projection_rebuild.run.step import Step, open_step
 
 LOCK_WAIT = timedelta(milliseconds=500)
+"""How long one attempt waits for the lock of a table: readers queue behind it meanwhile."""
+
 PATIENCE = timedelta(minutes=2)
+"""For how long :func:`when_free` makes attempts."""
+
 LOOK_AGAIN = timedelta(minutes=1)
-"""The time between two looks whether a rollback is over."""
+"""The time between two checks whether a rollback is over."""
 
 
 def drop_due(context: Context, is_over: Callable[[str], bool]) -> datetime:
-    """When the tables that this run retired may go, in UTC; now if there are none.
+    """When the tables that this run retired may be dropped, in UTC; now if it has none.
 
-    :raises StepOrderError: the run has not switched
+    :param is_over: whether the run with this id is over
+    :raises StepOrderError: the run has not swapped
     """
     with open_step(context, requires=RunState.SWITCHED) as step:
         retired = step.ledger.owned_tables.retired(run_id=context.run_id)
         held = _rollback_at_work(step, retired, is_over)
     now = datetime.now(UTC)
-    return max([each.drop_after for each in retired] + ([now + LOOK_AGAIN] if held else []), default=now)
+    return max([table.drop_after for table in retired] + ([now + LOOK_AGAIN] if held else []), default=now)
 
 
 def _rollback_at_work(step: Step, retired: list[Retired], is_over: Callable[[str], bool]) -> str | None:
-    """The run that is about to make this run's old tables live again."""
-    for each in retired:
-        holder = step.ledger.claims.holder(each.table)
+    """The run that is about to make this run's old tables live again; None: no run is."""
+    for table in retired:
+        holder = step.ledger.claims.holder(table.table)
         run = step.ledger.of(holder).runs.find() if holder and not is_over(holder) else None
         if run is not None and run.plan.rolls_back == step.run_id:
             return holder
@@ -45,11 +50,11 @@ def _rollback_at_work(step: Step, retired: list[Retired], is_over: Callable[[str
 def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
     """Drops the tables that this run retired.
 
-    What a later run has retired under the same names in the meantime is not this run's and stays.
+    Tables that a later run has retired under the same names are not this run's, and stay.
 
-    :param is_over: whether another run has ended that holds the tables
+    :param is_over: whether the run with this id, which has claimed the tables, is over
     :returns: the names that were dropped
-    :raises StepOrderError: the run has not switched
+    :raises StepOrderError: the run has not swapped
     :raises HeldByRollback: a rollback is making these tables live again
     """
     with open_step(context, requires=RunState.SWITCHED) as step:
@@ -58,26 +63,27 @@ def drop_old(context: Context, is_over: Callable[[str], bool]) -> list[str]:
         if holder := _rollback_at_work(step, retired, is_over):
             raise HeldByRollback(f"the rollback {holder} is taking these tables back; they stay until it is over")
         order = run.plan.tables
-        # Children first: a parent cannot go while a foreign key points to it.
-        retired.sort(key=lambda each: order.index(each.table) if each.table in order else -1, reverse=True)
-        dropped = [each.old for each in retired if drop_retired(step, each)]
+        # Children first: the database drops no parent while a foreign key points to it.
+        retired.sort(key=lambda table: order.index(table.table) if table.table in order else -1, reverse=True)
+        dropped = [table.old for table in retired if drop_retired(step, table)]
         with context.dialect.transaction(step.connection):
             step.ledger.runs.move(RunState.FINISHED, dropped=dropped)
     return dropped
 
 
 def drop_retired(step: Step, retired: Retired) -> bool:
-    """Drops one retired table if it is still the one that was retired.
+    """Drops one retired table if it is still the table that was retired.
 
-    :returns: whether it was dropped; False: it was gone, or another table has taken its name and stays
+    :returns: whether it was dropped; False: it was gone, or another table has its name and stays
+    :raises LockNotHad: see :func:`when_free`
     """
     dialect = step.dialect
-    there = dialect.inspector.table_exists(step.connection, step.schema, retired.old)
-    if there:
+    exists = dialect.inspector.table_exists(step.connection, step.schema, retired.old)
+    if exists:
         same = [False]
 
         def attempt() -> None:
-            # Looked at for each attempt: while it waits, the table may become live again, and another one take its name.
+            # Before each attempt: meanwhile the table may have become live again, and another one may have its name.
             same[0] = _is_the_same(step, retired)
             if same[0]:
                 with dialect.short_lock_wait(step.connection, LOCK_WAIT):
@@ -89,11 +95,14 @@ def drop_retired(step: Step, retired: Retired) -> bool:
             step.log(f"{retired.old} is not the table that was retired as such; it stays. Drop it yourself if nobody needs it")
             return False
     step.ledger.owned_tables.forget_retired([retired.old])
-    return there
+    return exists
 
 
 def drop_within(step: Step, retired: Retired) -> bool:
-    """As :func:`drop_retired`, at once and in the caller's transaction; the ledger is left to the caller."""
+    """Drops one retired table as :func:`drop_retired` does, at once and in the caller's transaction.
+
+    The caller removes it from the ledger.
+    """
     same = _is_the_same(step, retired)
     if same:
         _drop(step, retired)
@@ -110,10 +119,13 @@ def _drop(step: Step, retired: Retired) -> None:
 
 
 def when_free(context: Context, tables: Sequence[str], action: Callable[[], None]) -> None:
-    """Does something to tables once nobody uses them: in short waits, so that no reader queues behind it.
+    """Repeats an action on tables until it gets their locks.
+
+    Each attempt waits briefly, so that no reader queues behind it.
 
     :param tables: their names, for the message
-    :raises LockNotHad: somebody has used them for too long
+    :param action: one attempt, which limits its lock wait itself
+    :raises LockNotHad: other sessions have used the tables for :data:`PATIENCE`
     """
     refused = context.dialect.is_lock_timeout
     retrying = Retrying(

@@ -1,1 +1,1 @@
-"""Operators: each reads what it was given, calls one verb of the engine, and pushes a small XCom."""
+"""Operators: each reads its params, calls one verb of the engine, and pushes a small XCom."""

@@ -1,4 +1,7 @@
-"""Asks a person before the swap, with the comparison in the question; only if the run or its spec wants that."""
+"""Waits for a person's approval before the swap, if the run or its spec requires it.
+
+The question has the comparison.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,21 @@ from projection_rebuild_airflow.operators.rebuild import airflow_errors
 from projection_rebuild_airflow.runs import open_rebuild
 
 ASKED = "asked"
-"""The key in the task's store for the verification that the question is about. It lives as long as the question."""
+"""The key in the task's store for the verification that the question is about.
+
+Airflow keeps it as long as the question.
+"""
 
 
 class ApproveSwapOperator(ApprovalOperator):
-    """Passes at once if nobody has to be asked. Otherwise it waits for an answer, and holds no worker.
+    """Passes at once if no approval is required. Otherwise it waits for an answer, and holds no worker.
 
-    An answer counts only for the verification that was shown with its question. When the task is cleared, Airflow keeps
-    its question with the old text. So the operator refuses to ask about a second verification under the comparison of
-    the first one.
+    An answer counts only for the verification whose comparison the question shows. When the task is cleared, Airflow
+    keeps its question with the old text. So the operator refuses to ask about a second verification under the
+    comparison of the first one.
 
     :param spec_path: the spec file
-    :param on_question: called when a person has to decide, with the task's context and a message
+    :param on_question: the operator calls it when a person has to decide, with the task's context and a message
     """
 
     template_fields: Sequence[str] = ("spec_path",)
@@ -37,15 +43,15 @@ class ApproveSwapOperator(ApprovalOperator):
         self.on_question = on_question
 
     def execute(self, context: Context) -> Any:
-        """Asks, unless nobody has to be asked or somebody has decided already."""
+        """Asks for approval, unless none is required or a person has decided already."""
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
             if not rebuild.approval_needed():
-                self.log.info("nobody has to be asked: neither the run nor its spec (swap.approval) wants that")
+                self.log.info("no approval is required, neither by the run nor by its spec (swap.approval)")
                 return None
             rebuild.look_again()
-            if decided := rebuild.decided():
-                self.log.info("%s has decided already", decided.by)
-                return self._follow(rebuild, context, bool(decided.value["approved"]), decided.by)
+            if decision := rebuild.decided():
+                self.log.info("%s has decided already", decision.by)
+                return self._follow(rebuild, context, bool(decision.value["approved"]), decision.by)
             report = rebuild.report()
         self._remember_question(context, report)
         self.subject = f"Switch {len(report.plan.tables)} tables of {report.rebuild} to what was rebuilt?"
@@ -62,9 +68,9 @@ class ApproveSwapOperator(ApprovalOperator):
             return "Approve or reject it in Airflow, under the required actions"
 
     def _remember_question(self, context: Context, report: Report) -> None:
-        """Notes which verification the question is about.
+        """Stores which verification the question is about.
 
-        :raises AirflowFailException: Airflow cannot ask about this one
+        :raises AirflowFailException: Airflow cannot ask about this verification
         """
         verification = _verification_of(report)
         store = context.get("task_state_store")
@@ -74,18 +80,22 @@ class ApproveSwapOperator(ApprovalOperator):
                 "Airflow 3.2 cannot ask: it does not keep which verification a question is about. Read the comparison above; then approve or "
                 "reject the switch on the rebuild's page (or as Rebuild.decide(...)) and clear this task. Blue is live and untouched"
             )
-        asked = store.get(ASKED)
-        if asked not in (None, verification):
+        earlier = store.get(ASKED)
+        if earlier not in (None, verification):
             self.log.info(report.as_markdown())
             raise AirflowFailException(
                 "Airflow keeps the first question of this task, and would show the comparison of an earlier verification "
-                f"({asked}) for the one of {verification}. Read that one above; then approve or reject the switch on the rebuild's page (or "
+                f"({earlier}) for the one of {verification}. Read that one above; then approve or reject the switch on the rebuild's page (or "
                 "as Rebuild.decide(...)) and clear this task, or trigger a new run. Blue is live and untouched"
             )
         store.set(ASKED, verification)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Goes on with the answer."""
+        """Continues with the answer.
+
+        :param event: Airflow's event: the chosen options and who responded, or a timeout
+        :raises AirflowFailException: no answer came in time, or the answer is about another verification
+        """
         if event.get("error_type") == "timeout":
             raise AirflowFailException(
                 f"nobody has answered within {self.response_timeout} (swap.approval_timeout). Blue is live and untouched, green stays: "
@@ -97,7 +107,7 @@ class ApproveSwapOperator(ApprovalOperator):
                 raise AirflowFailException(
                     f"the answer is about another verification than the last one ({verification}); it does not count. Clear this task"
                 )
-            # While Airflow waited for the answer, nothing of ours looked at the tables.
+            # While Airflow waited for the answer, the engine did not look at the tables.
             rebuild.look_again()
             user = event.get("responded_by_user") or {}
             approved, by = event["chosen_options"] == [self.APPROVE], user.get("name") or "somebody"
@@ -105,9 +115,10 @@ class ApproveSwapOperator(ApprovalOperator):
             return self._follow(rebuild, context, approved, by)
 
     def _follow(self, rebuild: Rebuild, context: Context, approved: bool, by: str) -> str:
-        """Lets the run go on, or ends it without a swap.
+        """Lets the run continue, or ends it without a swap.
 
-        :returns: who has decided
+        :param by: the person who decided
+        :returns: the same
         """
         if approved:
             self.log.info("approved by %s", by)
@@ -119,6 +130,6 @@ class ApproveSwapOperator(ApprovalOperator):
 
 
 def _verification_of(report: Report) -> str:
-    """Which verification a report has: the moment at which it ended."""
+    """The id of a report's last verification: the moment at which it ended; empty: there is none."""
     at = report.verification.at if report.verification else None
     return at.isoformat() if at else ""

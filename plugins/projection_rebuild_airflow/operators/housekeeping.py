@@ -1,4 +1,4 @@
-"""Removes what dead runs have left, by the rules of the spec, and says what stays and why."""
+"""Removes the leftovers of dead runs by the rules of the spec, and lists what stays and why."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from projection_rebuild_airflow.specs import read_specs
 
 
 class HousekeepingOperator(SpecOperator):
-    """Keeps house in the read models' database of one spec. A run is dead when its DAG run is neither queued nor running."""
+    """Housekeeping in the read models' database of one spec.
+
+    A run is dead when its DAG run is neither queued nor running.
+    """
 
     def execute(self, context: Context) -> dict[str, list[str]]:
-        """Removes what dead runs have left, or only lists it if the param ``only_list`` says so.
+        """Removes the leftovers of dead runs; with the param ``only_list`` it only lists them.
 
-        :returns: what is gone and what stays, each in words
+        :returns: descriptions of the leftovers, under ``removed`` and ``kept``
         """
         is_over = is_over_by(context)
         rebuilds = [spec.rebuild for spec in read_specs().usable.values()]
 
         with airflow_errors(), open_spec(load_spec(Path(self.spec_path)), ledger_run(context)) as rebuild, self.at_work(rebuild):
             if context["params"][ONLY_LIST]:
-                done = Housekeeping(removed=[], kept=rebuild.survey(is_over=is_over, rebuilds=rebuilds))
-                self.log.info(done.describe())
+                result = Housekeeping(removed=[], kept=rebuild.survey(is_over=is_over, rebuilds=rebuilds))
+                self.log.info(result.describe())
             else:
-                done = rebuild.keep_house(is_over=is_over, rebuilds=rebuilds)
-        return {"removed": [left.describe() for left in done.removed], "kept": [left.describe() for left in done.kept]}
+                result = rebuild.keep_house(is_over=is_over, rebuilds=rebuilds)
+        return {
+            "removed": [leftover.describe() for leftover in result.removed],
+            "kept": [leftover.describe() for leftover in result.kept],
+        }

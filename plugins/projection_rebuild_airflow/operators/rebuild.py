@@ -24,19 +24,19 @@ from projection_rebuild_airflow.runs import is_over_by, open_rebuild, started_by
 from projection_rebuild_airflow.signals import heard_at_once
 
 PROGRESS = "progress"
-"""The key in the task's store that says how far a replay is, with the values that :func:`metrics.of_replay` gives."""
+"""The key in the task's store for the progress of a replay; its values are those of :func:`metrics.of_replay`."""
 
 
 MAP_INDEX_LABEL = "map_index_label"
 """The key in a shard's context that holds its name in Airflow's UI."""
 
 DRY_RUN = "dry_run"
-"""The XCom of a dry run's plan."""
+"""The key of the XCom that holds a dry run's plan."""
 
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """What a retry cannot repair fails the task at once; everything else is left to the task's retries.
+    """Fails the task at once for an error that no retry can repair. Other errors pass, and Airflow retries the task.
 
     :raises AirflowFailException: in place of an engine error that is not retryable
     """
@@ -49,7 +49,9 @@ def airflow_errors() -> Iterator[None]:
 
 
 class SpecOperator(BaseOperator):
-    """Calls the engine for a spec. When the task is ended, it ends the statement that the engine executes on a server.
+    """Calls the engine for a spec.
+
+    When Airflow ends the task, it cancels the statement that the engine runs on a server.
 
     :param spec_path: the spec file
     """
@@ -65,11 +67,11 @@ class SpecOperator(BaseOperator):
 
     @contextmanager
     def at_work(self, rebuild: Rebuild) -> Iterator[None]:
-        """Within it, a signal that ends the task ends the engine's work.
+        """Within it, a signal that ends the task stops the engine's work.
 
-        It raises then, since Airflow takes a return for a success.
+        It raises afterwards, because Airflow takes a return for a success.
 
-        :raises Interrupted: the task was asked to stop
+        :raises Interrupted: Airflow has ended the task
         """
         self._rebuild = rebuild
         try:
@@ -81,26 +83,26 @@ class SpecOperator(BaseOperator):
             raise Interrupted("the task was asked to stop; a retry goes on from what is committed")
 
     def is_killed(self) -> bool:
-        """Whether the task has been ended. The engine asks this between batches."""
+        """Whether Airflow has ended the task. The engine checks this between batches."""
         return self._killed
 
     def on_kill(self) -> None:
-        """Asks the step to stop, and ends its statement on the server, which would outlive its client."""
+        """Stops the step, and cancels its statement on the server, which would outlive its client."""
         self._killed = True
-        # Read once: the step may end just now, in another thread.
+        # Read once: the step may end at this moment, in another thread.
         rebuild = self._rebuild
         if rebuild is not None:
             rebuild.cancel_query()
 
     def _end_statement(self) -> None:
-        """Does what Airflow does at a signal.
+        """Calls :meth:`on_kill` in place of Airflow's signal handler.
 
-        Airflow cannot do it while the driver waits in C, and sends SIGKILL seconds later.
+        The handler cannot run while the driver waits in C, and Airflow sends SIGKILL seconds later.
         """
         try:
             self.on_kill()
         except RebuildError as error:
-            self.log.warning("what the step executes on the server cannot be ended: %s", error)
+            self.log.warning("the step's statement on the server cannot be cancelled: %s", error)
 
 
 class RebuildOperator(SpecOperator):
@@ -109,7 +111,7 @@ class RebuildOperator(SpecOperator):
     def execute(self, context: Context, event: Any = None) -> Any:
         """Runs the step.
 
-        :param event: of the trigger, if the task has waited for one
+        :param event: the event of the trigger that the task waited for; None: it has not waited
         """
         with (
             airflow_errors(),
@@ -120,24 +122,31 @@ class RebuildOperator(SpecOperator):
 
     @abstractmethod
     def step(self, rebuild: Rebuild, context: Context) -> Any:
-        """Calls the engine; returns what is pushed as XCom."""
+        """Calls the engine.
+
+        :returns: the XCom of the task
+        """
 
     def progress(self, context: Context, now: Checkpoint, rate: float) -> None:
-        """Sends how far a replay is to Airflow's metrics, and to the task's store, which Airflow has from 3.3 on."""
-        shown = metrics.of_replay(context["dag"].dag_id, now, rate)
+        """Sends the progress of a replay to Airflow's metrics and to the task's store, which Airflow has from 3.3 on.
+
+        :param rate: events per second
+        """
+        values = metrics.of_replay(context["dag"].dag_id, now, rate)
         store = context.get("task_state_store")
         if store is None:
             return
         try:
-            store.set(PROGRESS, shown)
+            store.set(PROGRESS, values)
         except (AirflowException, AirflowRuntimeError) as error:
-            # A replay does not end because Airflow could not store its progress.
+            # A replay must not fail because Airflow could not store its progress.
             self.log.warning("the progress cannot be shown: %s", error)
 
     def answer(self, plan: Plan, context: Context) -> dict[str, Any]:
-        """Logs a plan. Ends the run if it is a dry run, whose whole plan becomes the XCom :data:`DRY_RUN`.
+        """Logs a plan. A dry run pushes the whole plan as the XCom :data:`DRY_RUN`, and ends here.
 
-        :returns: the gist of the plan, as XCom
+        :returns: a summary of the plan, as XCom
+        :raises DownstreamTasksSkipped: it is a dry run
         """
         self.log.info(plan.describe())
         if plan.dry_run:
@@ -147,7 +156,7 @@ class RebuildOperator(SpecOperator):
 
 
 class PlanOperator(RebuildOperator):
-    """Decides what is rebuilt, refuses what cannot be, and claims the tables; a dry run ends here."""
+    """Plans a rebuild: checks that it is possible, and claims the tables. A dry run ends here."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options = options_from(context["params"])
@@ -156,7 +165,10 @@ class PlanOperator(RebuildOperator):
 
 
 class RollbackPlanOperator(RebuildOperator):
-    """Decides which swap is taken back, refuses what cannot be, and claims the tables; a dry run ends here."""
+    """Plans a rollback: selects the swap, checks that it can be taken back, and claims the tables.
+
+    A dry run ends here.
+    """
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, Any]:
         options, of = rollback_options_from(context["params"])
@@ -165,14 +177,17 @@ class RollbackPlanOperator(RebuildOperator):
 
 
 class BringBackOperator(RebuildOperator):
-    """Brings retired tables up to date."""
+    """Projects the events since the swap into the retired tables, so that they can become live again."""
 
     def step(self, rebuild: Rebuild, context: Context) -> int | None:
         return rebuild.bring_back(stopped=self.is_killed)
 
 
 class CloneTablesOperator(RebuildOperator):
-    """Makes the green tables. Airflow maps the task of the shards over its XCom: projector and number of each shard."""
+    """Creates the green tables.
+
+    Airflow maps the task of the shards over its XCom: projector and number of each shard.
+    """
 
     def step(self, rebuild: Rebuild, context: Context) -> list[dict[str, Any]]:
         rebuild.clone_tables()
@@ -180,11 +195,12 @@ class CloneTablesOperator(RebuildOperator):
 
 
 class ReplayOperator(RebuildOperator):
-    """Replays one projector, or what its shards have left. It is skipped if the run did not choose the projector.
+    """Replays one projector, or the events that its shards have left.
 
-    Between the windows of its stage it waits, and holds no worker.
+    It is skipped if the run did not choose the projector. Between the windows of its stage it waits, and holds no
+    worker.
 
-    :param projector: its name
+    :param projector: the projector's name
     """
 
     template_fields: Sequence[str] = (*RebuildOperator.template_fields, "projector")
@@ -204,18 +220,18 @@ class ReplayOperator(RebuildOperator):
         return self.gist(result)
 
     def gist(self, result: ReplayResult) -> dict[str, Any]:
-        """Logs what a replay did.
+        """Logs the result of a replay.
 
-        :returns: the gist of it, as XCom
+        :returns: a summary of it, as XCom
         """
         self.log.info(result.describe())
         return {"events": result.events, "position": result.position, "events_per_second": round(result.rate)}
 
 
 class ReplayShardOperator(ReplayOperator):
-    """Replays one shard of a projector; mapped over all shards of the run.
+    """Replays one shard of a projector. Airflow maps it over all shards of the run.
 
-    :param shard: its number, from 0
+    :param shard: the number of the shard, from 0
     """
 
     def __init__(self, *, shard: int, **kwargs: Any) -> None:
@@ -241,7 +257,7 @@ def _green_rows(verification: Verification) -> dict[str, int]:
 
 
 def table_asset(rebuild: str, table: str) -> Asset:
-    """The asset that a read model is to other DAGs; ``dags/example_after_rebuild.py`` is scheduled by one."""
+    """The asset of a read model, on which other DAGs can be scheduled, as ``dags/example_after_rebuild.py`` is."""
     return Asset(name=f"{rebuild}.{table}", uri=f"projection://{rebuild}/{table}")
 
 
@@ -274,7 +290,7 @@ class AtomicSwapOperator(RebuildOperator):
 
 
 class ReconcileOperator(RebuildOperator):
-    """Puts right what could wait until after the swap, gives up the claims, and logs the report."""
+    """Does the repairs that could wait until after the swap, releases the claims, and logs the report."""
 
     def step(self, rebuild: Rebuild, context: Context) -> dict[str, int]:
         reconciliation = rebuild.reconcile()
@@ -284,7 +300,7 @@ class ReconcileOperator(RebuildOperator):
 
 
 class DropOldTablesOperator(RebuildOperator):
-    """Drops the tables that this run retired, and no others."""
+    """Drops the tables that this run retired, and no other tables."""
 
     def step(self, rebuild: Rebuild, context: Context) -> list[str]:
         return rebuild.drop_old(is_over=is_over_by(context))

@@ -1,1 +1,1 @@
-"""The page "Projection rebuilds" in Airflow's UI: thin routes, a pure view model, and the files that the browser gets."""
+"""The page "Projection rebuilds" in Airflow's UI: thin routes, a pure view model, and the files for the browser."""

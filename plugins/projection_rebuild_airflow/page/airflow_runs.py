@@ -1,4 +1,7 @@
-"""What Airflow itself says of DAG runs. Works in the API server, which alone may ask Airflow's own database."""
+"""Reads the states of DAG runs and tasks.
+
+It works only in the API server, which alone may read Airflow's own database.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,18 @@ from projection_rebuild_airflow.page.views.task_states import most_urgent
 
 
 def dag_runs_of(ledger_runs: Iterable[str]) -> dict[str, DagRunSeen]:
-    """The DAG runs behind runs of the ledger, by their names there; those that Airflow does not know (any more) are left out."""
-    found = {}
+    """The DAG runs behind runs of the ledger, by their names in the ledger.
+
+    It leaves out runs that Airflow does not know (any more).
+    """
+    dag_runs = {}
     with create_session() as session:
         for name in ledger_runs:
             dag_run_id = dag_run_of(name)
             dag_run = _dag_run(session, dag_run_id) if dag_run_id else None
             if dag_run is not None:
-                found[name] = dag_run
-    return found
+                dag_runs[name] = dag_run
+    return dag_runs
 
 
 def _dag_run(session: Session, dag_run_id: DagRunId) -> DagRunSeen | None:
@@ -37,8 +43,8 @@ def _dag_run(session: Session, dag_run_id: DagRunId) -> DagRunSeen | None:
 
 
 def _state_by_task(task_instances: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """One state for each task: of a mapped task the most urgent one."""
-    states: dict[str, list[str]] = {}
+    """One state for each task; for a mapped task, the most urgent state of its instances."""
+    states_by_task: dict[str, list[str]] = {}
     for task_id, state in task_instances:
-        states.setdefault(task_id, []).append(state)
-    return {task_id: most_urgent(of_task) for task_id, of_task in states.items()}
+        states_by_task.setdefault(task_id, []).append(state)
+    return {task_id: most_urgent(states) for task_id, states in states_by_task.items()}

@@ -1,4 +1,7 @@
-"""The routes of the page. Each asks Airflow who is asking and what they may; none changes anything on GET."""
+"""The routes of the page.
+
+Each authenticates the user through Airflow and checks their rights; no GET changes anything.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from projection_rebuild_airflow.runs import open_spec
 ASSETS = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 GUARDS = {
-    # Nothing from elsewhere, nothing inline; shown in frames of Airflow only.
+    # The browser loads nothing from other hosts, runs nothing inline, and shows the page in frames of Airflow only.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'self'"
@@ -44,36 +47,36 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 
-# Without the generated documentation: its routes would ask nobody who they are.
+# Without FastAPI's generated documentation: its routes would not authenticate anyone.
 app = FastAPI(title="Projection rebuilds", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
 
 
 @app.exception_handler(RequestValidationError)
 def _unusable(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Without what was sent: it may be long, or hold what cannot be sent back."""
-    found = error.errors()[: limits.MOST_PROBLEMS]
-    problems = [f"{limits.at(problem['loc'])}: {limits.shown(problem['msg'], 200)}" for problem in found]
+    """Answers a malformed request without quoting its body, which may be long or not serialisable."""
+    errors = error.errors()[: limits.MOST_PROBLEMS]
+    problems = [f"{limits.at(problem['loc'])}: {limits.shown(problem['msg'], 200)}" for problem in errors]
     return JSONResponse({"detail": "this request cannot be used. " + " | ".join(problems)}, 422)
 
 
 def _from_our_page(x_projection_rebuilds: Annotated[str, Header()] = "") -> None:
-    """A browser lets no other site send this header along with a reader's cookie."""
+    """Requires a header that no browser lets another site send along with a user's cookie."""
     if not x_projection_rebuilds:
-        raise HTTPException(403, "only the page itself asks for this; send the header X-Projection-Rebuilds")
+        raise HTTPException(403, "only the page itself may send this request; send the header X-Projection-Rebuilds")
 
 
 LOOKING = [
     Depends(requires_access_dag("GET", DagAccessEntity.RUN)),
     Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
 ]
-"""Asks for the right to see runs and tasks of the DAG that the path names."""
+"""Requires the right to see runs and tasks of the DAG that the path names."""
 
 ACTING = [*LOOKING, Depends(requires_access_dag("PUT", DagAccessEntity.RUN)), Depends(_from_our_page)]
-"""Asks for the right to change runs of that DAG, and for our own page as the one that asks."""
+"""Requires the right to change runs of that DAG, and a request from our own page."""
 
 
 class Which(BaseModel):
-    """The body of what is done to a run: which one."""
+    """The body of a request that acts on a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,12 +84,13 @@ class Which(BaseModel):
 
 
 def _may(user: Any, method: Any, dag_id: str) -> bool:
+    """Whether a user has a right on the runs of a DAG: to read them (``GET``) or to change them (``PUT``)."""
     details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
     return get_auth_manager().is_authorized_dag(method=method, access_entity=DagAccessEntity.RUN, details=details, user=user)
 
 
 def _sees_broken(user: Any) -> bool:
-    """Whether somebody may see specs that cannot be used, which are nobody's DAG: as Airflow shows files that it cannot import."""
+    """Whether a user may see broken specs. They belong to no DAG, so the rights on Airflow's import errors decide."""
     manager = get_auth_manager()
     return manager.is_authorized_view(access_view=AccessView.IMPORT_ERRORS, user=user) and manager.is_authorized_dag(
         method="GET", user=user
@@ -94,7 +98,10 @@ def _sees_broken(user: Any) -> bool:
 
 
 def _watcher(dag_id: str) -> Watcher:
-    """By the DAG of a rebuild or of its rollback."""
+    """The watcher of a spec, by the DAG of its rebuild or of its rollback.
+
+    :raises HTTPException: 404, no usable spec has this DAG
+    """
     for name, watcher in WATCHERS.all().items():
         if dag_id in ids.dag_ids(name):
             return watcher
@@ -103,7 +110,7 @@ def _watcher(dag_id: str) -> Watcher:
 
 @app.get("/", response_class=HTMLResponse)
 def page(user: GetUserDep, dag_id: str = "", run_id: str = "") -> HTMLResponse:
-    """The page with all rebuilds that the reader may see, or with the one of a DAG run."""
+    """The page with all rebuilds that the user may see, or with the rebuild of one DAG run."""
     readable = [name for name in WATCHERS.all() if _may(user, "GET", ids.rebuild_dag_id(name))]
     if dag_id:
         readable = [name for name in readable if dag_id in ids.dag_ids(name)]
@@ -120,7 +127,7 @@ def page(user: GetUserDep, dag_id: str = "", run_id: str = "") -> HTMLResponse:
 
 @app.get("/assets/{name}")
 def asset(name: str) -> Response:
-    """A file that the page needs; there are no others."""
+    """A file that the page needs."""
     if name not in ASSETS:
         raise HTTPException(404, "there is no such file")
     content = files("projection_rebuild_airflow.page").joinpath("assets", name).read_bytes()
@@ -129,22 +136,24 @@ def asset(name: str) -> Response:
 
 @app.get("/dags/{dag_id}/now", dependencies=LOOKING)
 def now(dag_id: str, user: GetUserDep, run_id: str = "") -> dict[str, Any]:
-    """What is going on with a rebuild, as parts of the page, and in how many seconds to ask again.
+    """The current state of a rebuild.
 
-    :param run_id: only this DAG run
+    :param run_id: only this DAG run; empty: all
+    :returns: ``parts`` of the page as HTML by name, ``problem`` (empty: none), and ``again_in``, the seconds until the
+        next request
     """
     watcher = _watcher(dag_id)
     try:
-        shown = rebuild_view(
+        view = rebuild_view(
             watcher.see(), lambda dag_id: _may(user, "PUT", dag_id), only=ids.ledger_id(dag_id, run_id) if run_id else ""
         )
     except Unseen as error:
         return {"problem": str(error), "parts": {}, "again_in": 5.0}
     parts = {
-        part: _templates.get_template(f"{part}.html").render(view=shown, links=links)
+        part: _templates.get_template(f"{part}.html").render(view=view, links=links)
         for part in ("status", "runs", "traffic", "tables", "history")
     }
-    return {"problem": "", "parts": parts, "again_in": shown.again_in}
+    return {"problem": "", "parts": parts, "again_in": view.again_in}
 
 
 @app.get("/dags/{dag_id}/report", dependencies=LOOKING)
@@ -152,13 +161,13 @@ def report(dag_id: str, run_id: str) -> Response:
     """The report of one run, as Markdown."""
     with _run(dag_id, run_id) as rebuild:
         text = rebuild.report().as_markdown()
-    named = {"Content-Disposition": f'attachment; filename="report-{dag_id}.md"'}
-    return Response(text, media_type="text/markdown; charset=utf-8", headers=GUARDS | named)
+    download = {"Content-Disposition": f'attachment; filename="report-{dag_id}.md"'}
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=GUARDS | download)
 
 
 @app.post("/dags/{dag_id}/pause", dependencies=ACTING)
 def pause(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
-    """The replays of a run stand still until they are resumed."""
+    """Pauses the replays of a run until a user resumes them."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.pause(by=user.get_name())
     return {"said": "Each replay commits what it has and waits."}
@@ -166,7 +175,7 @@ def pause(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 
 @app.post("/dags/{dag_id}/resume", dependencies=ACTING)
 def resume(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
-    """The replays of a run go on."""
+    """Resumes the replays of a run."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.resume(by=user.get_name())
     return {"said": "The replays go on within seconds."}
@@ -174,7 +183,7 @@ def resume(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 
 @app.post("/dags/{dag_id}/swap-now", dependencies=ACTING)
 def swap_now(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
-    """The switch of a run no longer waits for low traffic."""
+    """Lets the swap of a run go ahead without waiting for low traffic."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.swap_now(by=user.get_name())
     return {"said": "The switch no longer waits for low traffic; the gate sees this at its next look."}
@@ -182,7 +191,7 @@ def swap_now(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 
 @app.post("/dags/{dag_id}/approve", dependencies=ACTING)
 def approve(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
-    """The switch is approved, for the last verification."""
+    """Approves the swap of a run, for its last verification."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.decide(True, by=user.get_name())
     return {"said": f"Approved. Clear the task {task_ids.APPROVE_SWAP}, and the run goes on."}
@@ -190,7 +199,7 @@ def approve(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 
 @app.post("/dags/{dag_id}/reject", dependencies=ACTING)
 def reject(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
-    """The switch is rejected, for the last verification."""
+    """Rejects the swap of a run, for its last verification."""
     with _run(dag_id, which.run_id) as rebuild:
         rebuild.decide(False, by=user.get_name())
     return {"said": f"Rejected. Clear the task {task_ids.APPROVE_SWAP}, and the run ends without a switch."}
@@ -198,7 +207,11 @@ def reject(dag_id: str, which: Which, user: GetUserDep) -> dict[str, str]:
 
 @contextmanager
 def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
-    """A run, by its names in Airflow; what the engine refuses becomes an answer."""
+    """A run, by its names in Airflow. Errors of the engine become HTTP errors.
+
+    :raises HTTPException: 404, no usable spec has this DAG; 409, the engine refuses; 422, the spec is broken; 503, no
+        database
+    """
     spec = _watcher(dag_id).spec
     try:
         with open_spec(spec, ids.ledger_id(dag_id, run_id)) as rebuild:
@@ -206,7 +219,7 @@ def _run(dag_id: str, run_id: str) -> Iterator[Rebuild]:
     except SpecError as error:
         raise HTTPException(422, str(error)) from error
     except Troubled as error:
-        # Not all that it says: a database's own words may hold host names and accounts.
+        # Only the gist: a database's own message may hold host names and accounts.
         raise HTTPException(503, f"{spec.read_models.conn_id} cannot be asked: {error.gist}") from error
     except RebuildError as error:
         raise HTTPException(409, str(error)) from error

@@ -1,4 +1,4 @@
-"""Small bar charts as numbers for inline SVG. Pure."""
+"""Geometry of small bar charts for inline SVG. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ BAR, GAP, HEIGHT = 12, 4, 40
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar; ``title`` is what it says under the mouse, ``kind`` its class."""
+    """One bar, in pixels.
+
+    :param title: the text that the browser shows under the mouse
+    :param kind: its class in the style sheet
+    """
 
     x: int
     y: float
@@ -24,7 +28,7 @@ class Bar:
 class Chart:
     """Bars from the oldest to the newest, on a common scale.
 
-    :param label: what is shown
+    :param label: the measure that the chart shows
     :param latest: the newest value, in words
     """
 
@@ -39,7 +43,8 @@ class Chart:
 class Value:
     """One value of a chart; None leaves its place empty.
 
-    :param text: the value in words, and whose it is
+    :param text: the value in words, and its run
+    :param kind: the class of its bar in the style sheet
     """
 
     value: float | None
@@ -48,7 +53,7 @@ class Value:
 
 
 def chart(label: str, values: Sequence[Value], latest: str) -> Chart:
-    """A bar for each value, the tallest as high as the chart; the smallest can still be seen."""
+    """A bar for each value. The tallest is as high as the chart, and each is at least 2 pixels high."""
     largest = max((value.value for value in values if value.value is not None), default=0.0)
     bars = []
     for place, value in enumerate(values):

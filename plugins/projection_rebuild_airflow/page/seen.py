@@ -1,4 +1,4 @@
-"""What one look at a rebuild has found, before anything of it is put into words. Pure."""
+"""The raw data of one look at a rebuild, before the views put it into words. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projection_rebuild_airflow.ids import DagRunId
 
 @dataclass(frozen=True)
 class DagRunSeen:
-    """A DAG run as Airflow has it.
+    """The state of a DAG run in Airflow's database.
 
     :param state: the state of the DAG run as a whole
     :param tasks: the state of each task by its id; a mapped task has one state for all of its parts
@@ -24,13 +24,13 @@ class DagRunSeen:
 
     @property
     def goes_on(self) -> bool:
-        """Whether Airflow runs it, or is about to."""
+        """Whether Airflow runs it, or has queued it."""
         return self.state in ("running", "queued")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """All that was seen of one rebuild at one moment.
+    """The state of one rebuild at one moment.
 
     :param past: the reports of the last runs, the newest first
     :param earlier: the traffic at an earlier look, from which appends and reads are counted; None: there was none
@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def at(self) -> datetime:
-        """The moment."""
+        """The moment of the look."""
         return self.look.traffic.at
 
     def dag_run(self, run: RunSeen) -> DagRunSeen | None:

@@ -1,4 +1,4 @@
-"""Looks at rebuilds for everybody who watches the page: few looks however many watch, and none that hangs the page."""
+"""Reads the state of rebuilds for all users of the page: few reads however many users, and none can hang the page."""
 
 from __future__ import annotations
 
@@ -30,27 +30,28 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at a database."""
 
 SLOWLY = 4.0
-"""Seconds between two looks at the sizes of its tables and at earlier runs; more, where such a look takes long."""
+"""Seconds between two looks at the sizes of its tables and at earlier runs; more if one such look takes long."""
 
 PATIENCE = 10.0
-"""Seconds after which a reader is told that the database does not answer."""
+"""Seconds after which the page reports that the database does not answer."""
 
 COUNTED_OVER = timedelta(minutes=1)
 """The time over which appends and reads are counted."""
 
 
 class Unseen(RebuildError):
-    """A rebuild cannot be shown now; says why."""
+    """The page cannot show a rebuild now; the message gives the reason."""
 
     code = "PR-PAGE-01"
 
 
 @dataclass
 class Watcher:
-    """Looks at one rebuild; one look at a time, for all who ask.
+    """Looks at one rebuild, one look at a time, and serves all users from it.
 
-    :param spec: what is watched
-    :param path: its file
+    :param spec: the rebuild's spec
+    :param path: the spec's file
+    :param clock: seconds, monotonic
     """
 
     spec: RebuildSpec
@@ -65,12 +66,12 @@ class Watcher:
     _traffic: deque[Traffic] = field(default_factory=deque)
 
     def see(self) -> Seen:
-        """What is going on now, or was a second ago.
+        """The state of the rebuild, at most a second old.
 
-        :raises Unseen: the database cannot be asked, or does not answer in time
+        :raises Unseen: the database cannot be read, or does not answer in time
         """
         latest = self._seen
-        # While another reader looks, the last look is good enough; a database that hangs holds up one thread, not all.
+        # While another thread looks, the last look is good enough. A database that hangs blocks one thread, not all.
         if not self._busy.acquire(timeout=PATIENCE if latest is None else 0):
             if latest is None or self.clock() - self._looked > PATIENCE:
                 raise Unseen(f"the database {self.spec.read_models.conn_id} does not answer")
@@ -83,23 +84,25 @@ class Watcher:
             self._busy.release()
 
     def _look(self) -> Seen:
-        why = ""
+        reason = ""
         try:
             with open_spec(self.spec, run_id="") as rebuild:
                 look = rebuild.look(self._traffic[-1] if self._traffic else None)
                 if self.clock() >= self._slow_due:
                     self._look_slowly(rebuild)
         except ConnectionRefused as error:
-            # It says what to do, and holds no host name and no account.
+            # Its message holds the remedy, and no host name and no account.
             raise Unseen(f"{error.code}, {error.message}") from error
         except Exception as error:
-            # Not all that it says: a database's own words may hold host names and accounts; who can log in need not be told those.
-            why = error.gist if isinstance(error, Troubled) else type(error).__name__
-        if why:
-            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {why}")
+            # Only the gist: a database's own message may hold host names and accounts, which users of the page need not
+            # see.
+            reason = error.gist if isinstance(error, Troubled) else type(error).__name__
+        if reason:
+            # Outside the handler, so that the error has no chain.
+            raise Unseen(f"{self.spec.read_models.conn_id} cannot be asked: {reason}")
         self._looked = self.clock()
         earlier = self._earlier(look.traffic)
-        # Each look counts from the one before it; the page shows what was appended since the earliest.
+        # Each look counts the appends since the look before it; the page shows the appends since the earliest.
         appended = sum(traffic.appended or 0 for traffic in list(self._traffic)[1:]) if earlier else None
         look = look.model_copy(update={"traffic": replace(look.traffic, appended=appended)})
         return Seen(self.spec, look, self._tables, self._past, earlier, _dag_runs(look))
@@ -107,11 +110,11 @@ class Watcher:
     def _look_slowly(self, rebuild: Rebuild) -> None:
         began = self.clock()
         self._tables, self._past = rebuild.tables(), rebuild.history(20)
-        took = self.clock() - began
-        self._slow_due = self.clock() + max(SLOWLY, 20 * took)
+        duration = self.clock() - began
+        self._slow_due = self.clock() + max(SLOWLY, 20 * duration)
 
     def _earlier(self, latest: Traffic) -> Traffic | None:
-        """The oldest look of the last minute, from which appends and reads are counted; None: there was none."""
+        """The oldest look of the last minute, from which the page counts appends and reads; None: the first look."""
         while len(self._traffic) > 1 and latest.at - self._traffic[0].at > COUNTED_OVER:
             self._traffic.popleft()
         self._traffic.append(latest)
@@ -123,7 +126,7 @@ def _dag_runs(look: Look) -> dict[str, DagRunSeen]:
 
 
 class Watchers:
-    """The watchers of all specs; made anew when a spec file changes."""
+    """The watchers of all specs. A changed spec gets a new watcher."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -132,13 +135,13 @@ class Watchers:
         self._by_rebuild: dict[str, Watcher] = {}
 
     def all(self) -> dict[str, Watcher]:
-        """By the name of the rebuild."""
+        """The watchers of all usable specs, by the name of the rebuild."""
         with self._lock:
             self._refresh()
             return dict(self._by_rebuild)
 
     def problems(self) -> list[str]:
-        """What is wrong with specs that cannot be used."""
+        """The problems of all broken specs."""
         with self._lock:
             self._refresh()
             return list(self._specs.broken.values())
@@ -148,16 +151,20 @@ class Watchers:
         if changes == self._changes:
             return
         self._specs = read_specs()
-        self._by_rebuild = {spec.rebuild: self._kept(spec, path) for path, spec in self._specs.usable.items()}
+        self._by_rebuild = {spec.rebuild: self._watcher(spec, path) for path, spec in self._specs.usable.items()}
         self._changes = changes
 
-    def _kept(self, spec: RebuildSpec, path: Path) -> Watcher:
-        known = self._by_rebuild.get(spec.rebuild)
-        return known if known is not None and known.spec == spec else Watcher(spec, path)
+    def _watcher(self, spec: RebuildSpec, path: Path) -> Watcher:
+        """The watcher that the rebuild already has if its spec is unchanged, else a new one."""
+        current = self._by_rebuild.get(spec.rebuild)
+        return current if current is not None and current.spec == spec else Watcher(spec, path)
 
 
 def _changes(folder: Path) -> list[tuple[Path, int | None]]:
-    """Each spec file of a folder with the time of its last change, in nanoseconds; None: it cannot be looked at, as a link to nothing."""
+    """Each spec file of a folder with the time of its last change, in nanoseconds.
+
+    The time is None if the file cannot be examined, such as a broken symbolic link.
+    """
     try:
         paths = spec_files(folder)
     except OSError:
@@ -173,4 +180,4 @@ def _changed(path: Path) -> int | None:
 
 
 WATCHERS = Watchers()
-"""Those of this process."""
+"""The watchers of this process."""

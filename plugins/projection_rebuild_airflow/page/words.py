@@ -1,4 +1,4 @@
-"""Numbers, sizes, spans and moments as people read them. Pure."""
+"""Formats numbers, sizes, durations and moments for people. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 
 def count(number: float) -> str:
-    """``12,345``."""
+    """A whole number with separators, such as ``12,345``."""
     return f"{number:,.0f}"
 
 
 def size(number: float) -> str:
-    """Bytes as ``12.3 MiB``."""
+    """A number of bytes, such as ``12.3 MiB``."""
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     power = 0
     while number >= 1024 and power < len(units) - 1:
@@ -21,7 +21,7 @@ def size(number: float) -> str:
 
 
 def span(length: timedelta) -> str:
-    """A length of time in its two largest units: ``3 d 4 h``, ``12 s``, ``40 ms``."""
+    """A duration in its two largest units, such as ``3 d 4 h``, ``12 s`` or ``40 ms``."""
     seconds = length.total_seconds()
     if seconds < 0:
         return span(-length)
@@ -39,12 +39,12 @@ def span(length: timedelta) -> str:
 
 
 def moment(at: datetime, zone: ZoneInfo) -> str:
-    """``Wed 25 Nov 16:05:30`` by the clock of a time zone."""
+    """A moment in a time zone, such as ``Wed 25 Nov 16:05:30``."""
     return f"{at.astimezone(zone):%a %-d %b %H:%M:%S}"
 
 
 def away(at: datetime, now: datetime) -> str:
-    """``in 3 d 4 h``, ``5 min ago`` or ``now``."""
+    """A moment relative to ``now``: ``in 3 d 4 h``, ``5 min ago`` or ``now``."""
     if abs(at - now) < timedelta(seconds=1):
         return "now"
     return f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"

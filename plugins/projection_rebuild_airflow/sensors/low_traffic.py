@@ -1,4 +1,4 @@
-"""Holds the swap back until a quiet moment. A worker takes the first look, the triggerer all later ones."""
+"""Delays the swap until a quiet moment. A worker takes the first look, the triggerer all later ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class LowTrafficSensor(BaseSensorOperator):
     """Passes when the application is quiet within the spec's low-traffic window, or at once on "swap now".
 
     :param spec_path: the spec file
-    :param on_long_wait: called when the wait is longer than ``low_traffic.warn_after``, with the task's context and what
-        it waits for
+    :param on_long_wait: the sensor calls it once the wait is longer than ``low_traffic.warn_after``, with the task's
+        context and the reason for the wait
     """
 
     template_fields = ("spec_path",)
@@ -31,7 +31,7 @@ class LowTrafficSensor(BaseSensorOperator):
         self.on_long_wait = on_long_wait
 
     def execute(self, context: Context) -> None:
-        """Looks for the first time."""
+        """Takes the first look; defers to the trigger if the swap has to wait."""
         now = datetime.now(UTC)
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
             verdict = rebuild.look_at_traffic(Waiting(now))
@@ -41,7 +41,7 @@ class LowTrafficSensor(BaseSensorOperator):
         self._end(context, verdict.outcome, verdict.message)
 
     def resume(self, context: Context, event: dict[str, Any]) -> None:
-        """Goes on with what the trigger has found.
+        """Continues with the event of the trigger.
 
         :param event: see :class:`LowTrafficTrigger`
         """

@@ -1,4 +1,4 @@
-"""Waits until the retired tables may go, holding no worker."""
+"""Waits until the retired tables may be dropped, and holds no worker."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class RetentionSensor(BaseSensorOperator):
         self.spec_path = spec_path
 
     def execute(self, context: Context, event: Any = None) -> None:
-        """Ends if they are due; otherwise waits until then, or until the next look.
+        """Ends if the tables are due; otherwise waits until then, or until the next look.
 
-        :param event: of the trigger, if the task has waited already
+        :param event: the event of the trigger; None: the task has not waited yet
         """
         with airflow_errors(), open_rebuild(self.spec_path, context) as rebuild:
             due = rebuild.drop_due(is_over=is_over_by(context))

@@ -1,1 +1,1 @@
-"""Triggers wait without a worker, in Airflow's triggerer. They see what a worker sees, except the DAG files."""
+"""Triggers wait without a worker, in Airflow's triggerer. They can read all that a worker can, except the DAG files."""

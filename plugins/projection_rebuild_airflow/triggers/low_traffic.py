@@ -1,4 +1,4 @@
-"""Looks for a quiet moment again and again, in the triggerer; each look runs in a thread, so that no other trigger waits for it."""
+"""Polls for a quiet moment in the triggerer. Each look runs in a thread, so that it does not block other triggers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from projection_rebuild.api import Outcome, RebuildError, RebuildSpec, Verdict, 
 from projection_rebuild_airflow.runs import open_spec
 
 LONG, ERROR = "long", "error"
-"""What an event says besides the outcomes of the gate: the wait takes long and goes on, or a retry would not help."""
+"""Outcomes besides those of the gate: the wait takes long and continues; or an error that no retry repairs."""
 
 
 class LowTrafficTrigger(BaseTrigger):
-    """Fires when the gate lets the swap pass, when it gives up, and once when it has waited for ``warn_after``.
+    """Fires when the gate lets the swap pass, when the gate gives up, and once when the wait exceeds ``warn_after``.
 
-    Its event has ``outcome``, ``message``, and ``arguments`` for the trigger that goes on waiting.
+    Its event has ``outcome``, ``message``, and ``arguments`` for the trigger that continues the wait.
 
-    :param spec_path: the spec file, read anew at each look
+    :param spec_path: the spec file; it is read again at each look
     :param ledger_run: the run's name in the ledger
-    :param since: when the waiting began, ISO 8601
-    :param quiet_since: since when it has been quiet, ISO 8601
-    :param warned: whether it has fired already because it takes long
+    :param since: when the wait began, ISO 8601
+    :param quiet_since: since when the application has been quiet, ISO 8601; None: it is not
+    :param warned: whether it has already fired because of a long wait
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class LowTrafficTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the trigger that goes on waiting."""
+        """The arguments of the trigger that continues the wait."""
         names = ("spec_path", "ledger_run", "since", "quiet_since", "warned")
         return {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Looks until there is something that a worker has to know."""
+        """Looks until a worker has to act, and yields one event for it."""
         waiting = Waiting(
             datetime.fromisoformat(self.since), datetime.fromisoformat(self.quiet_since) if self.quiet_since else None
         )
-        told = ""
+        logged = ""
         while True:
             spec = await asyncio.to_thread(load_spec, Path(self.spec_path))
             try:
@@ -62,18 +62,18 @@ class LowTrafficTrigger(BaseTrigger):
                 if not error.retryable:
                     yield self._event(ERROR, str(error), waiting)
                     return
-                # A database that is away for a moment must not end a wait of hours.
+                # A short outage of the database must not end a wait of hours.
                 verdict = _without_answer(spec, waiting, str(error))
             waiting = verdict.waiting
-            if verdict.opens is None or verdict.message != told:
-                told = verdict.message
-                self.log.info(told)
+            if verdict.opens is None or verdict.message != logged:
+                logged = verdict.message
+                self.log.info(logged)
             if verdict.outcome is not Outcome.WAIT:
-                yield self._event(verdict.outcome, told, waiting)
+                yield self._event(verdict.outcome, logged, waiting)
                 return
             if not self.warned and datetime.now(UTC) - waiting.since >= spec.low_traffic.warn_after:
                 self.warned = True
-                yield self._event(LONG, told, waiting)
+                yield self._event(LONG, logged, waiting)
                 return
             await asyncio.sleep(_pause(spec, verdict).total_seconds())
 
@@ -88,13 +88,19 @@ class LowTrafficTrigger(BaseTrigger):
 
 
 def _without_answer(spec: RebuildSpec, waiting: Waiting, why: str) -> Verdict:
-    """The verdict where the database gave no answer: wait, or give up."""
+    """The verdict when the database gave no answer: wait, or give up.
+
+    :param why: the error's message
+    """
     late = datetime.now(UTC) - waiting.since >= spec.low_traffic.give_up_after
     return Verdict(Outcome.FAIL if late else Outcome.WAIT, why, Waiting(waiting.since))
 
 
 def _pause(spec: RebuildSpec, verdict: Verdict) -> timedelta:
-    """The time until the next look: short even far from the window, as somebody may say "swap now" at any time."""
+    """The time until the next look.
+
+    It is short even far from the window, because a user may send "swap now" at any time.
+    """
     every = spec.low_traffic.look_every
     if verdict.opens is None:
         return every

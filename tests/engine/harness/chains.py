@@ -1,4 +1,7 @@
-"""Tables in chains of foreign keys, six, twelve or thirty of them, and no events: what counts is their schema."""
+"""Six, twelve or thirty tables in chains of foreign keys.
+
+They have no events, because tests look at their schema only.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def _projector(count: int) -> type[Projector]:
 
         @handles("Counted")
         def counted(self, event: Event, rows: Rows) -> None:
-            """There are no events: what is looked at is the schema."""
+            """Never runs: the event store is empty."""
 
     return Parts
 
@@ -37,7 +40,10 @@ Six, Dozen, Thirty = (_projector(count) for count in (6, 12, 30))
 
 
 def create(engine: sa.Engine, count: int) -> None:
-    """Tables in chains of three, that refer to tables beside the run, and to themselves; others refer to them where that can be done."""
+    """Creates tables in chains of three. They refer to tables outside the run and to themselves.
+
+    On SQLite and PostgreSQL, other tables refer to them as well.
+    """
     shop.stored_events.create(engine)
     metadata = sa.MetaData()
     options: Any = {"mysql_engine": "InnoDB", "sqlite_autoincrement": True}
@@ -65,7 +71,7 @@ def create(engine: sa.Engine, count: int) -> None:
 
 
 def _hang(engine: sa.Engine) -> None:
-    """What may hang on the tables there: a table beside the run, a view, and a trigger on SQLite."""
+    """Creates dependent objects of the tables: a table outside the run, a view, and on SQLite a trigger."""
     statements = [
         'CREATE TABLE notes (id INTEGER PRIMARY KEY, part INTEGER REFERENCES "part 1" (number))',
         'CREATE VIEW seen AS SELECT a.id, b.seen FROM "part 0" a JOIN "part 1" b ON b.before = a.number',
@@ -87,7 +93,7 @@ def run_of(engine: sa.Engine, name: str, run_id: str, max_pause: str = "60s") ->
         "read_models": {"conn_id": "db"},
         "projectors": [f"{__name__}:{name}"],
         "live_writer": "transactional",
-        # By default all that a run does at its switch is done while writers wait, on a slow machine too.
+        # By default the pause is long enough for all work of a cutover, even on a slow machine.
         "swap": {"max_pause": max_pause},
     }
     return Rebuild(RebuildSpec.model_validate(body), run_id=run_id, event_store=engine, read_models=engine)
@@ -96,5 +102,5 @@ def run_of(engine: sa.Engine, name: str, run_id: str, max_pause: str = "60s") ->
 def schema_of(engine: sa.Engine) -> dict[str, str]:
     dialect = dialect_for(engine)
     with dialect.connect() as connection:
-        found = dialect.dependents.definitions(connection, dialect.inspector.default_schema(connection))
-    return {name: said for name, said in found.items() if "sqlite_sequence" not in name}
+        definitions = dialect.dependents.definitions(connection, dialect.inspector.default_schema(connection))
+    return {name: definition for name, definition in definitions.items() if "sqlite_sequence" not in name}

@@ -1,4 +1,4 @@
-"""What somebody may do to live tables while they are rebuilt: each kind of object and change, and what a switch makes of it."""
+"""Changes of live tables during a rebuild: each kind of object and change, and how the cutover treats it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the shop's tables, and of ``kinds`` and ``notes`` beside them.
+    """One change of the shop's tables, or of ``kinds`` and ``notes`` beside them.
 
-    :param kind: what it is, in people's words
-    :param statements: what makes it
-    :param undo: what takes it back; where it is refused, that is the remedy
-    :param refused: words of the refusal, the object's name among them; empty: it is carried over
-    :param there: a query for a true value once it is on the live table
-    :param plan: the kind that the plan refuses it as; empty: a plan has nothing against it
-    :param alone: whether it hides other refusals, so that it is tried by itself
-    :param unseen: whether the last look need not see it: it goes by the table's name, or a statement of the switch fails on it
+    :param kind: its name
+    :param statements: the SQL that makes it
+    :param undo: the SQL that takes it back, which is the remedy if the engine refuses the change
+    :param refused: a part of the refusal's message, with the object's name; empty: the cutover carries the change over
+    :param there: a query that returns a true value once the change is on the live table
+    :param plan: the kind of finding by which a plan refuses it; empty: a plan allows it
+    :param alone: whether it hides other refusals, so that a test must try it separately
+    :param unseen: whether the last check before the swap may miss it: the object goes with the table's name, or a
+        statement of the cutover fails on it
     """
 
     kind: str
@@ -152,12 +153,12 @@ SQLITE = [
 CHANGES = {"postgres": POSTGRES, "mysql": MYSQL, "mariadb": MARIADB, "sqlite": SQLITE}
 
 UNTRIED = {
-    # What a live table cannot become: it would be another table, which is told by its identity.
+    # A live table cannot become these: it would be another table, which the engine recognises by its identity.
     *("partitioned table", "foreign table", "virtual table"),
-    # What needs a provider, another server, or a role of its own; no object that somebody gives a table.
+    # These need a provider, another server, or a separate role; they are no objects of a table.
     *("security label", "subscription", "forced row security", "grantor", "publication's owner", "owner without CREATE", "owner"),
     *("temporary view", "parent that we may not lock", "defensive mode"),
-    # Only asked where the structure changes.
+    # The plan checks this only if the structure changes.
     "taken name of a new foreign key",
 }
-"""Kinds that the plan refuses, and that nobody can bring about within a run of the tests."""
+"""Kinds that the plan refuses, but that the tests cannot bring about during a run."""

@@ -1,4 +1,4 @@
-"""The shop's application beside a rebuild: a client that must be able to work at any time, and tables that must be right."""
+"""The shop's application beside a rebuild: its client must always be able to work, and its tables must be correct."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.engine.harness.shop import TABLES, actual, events, expected, tables
 from tests.engine.harness.specs import spec
 
 PROJECTORS = (shop.OrderProjector, shop.OrderLineProjector, shop.CustomerTotalProjector)
-# One of them by SQL, as long as it is not the tail.
+# One of the projectors replays by SQL, except for the tail.
 BY_BOTH_FORMS = [
     "tests.engine.harness.shop:OrderProjector",
     "tests.engine.harness.shop:OrderLineProjector",
     "tests.engine.harness.shop_sets:CustomerTotalProjector",
 ]
 IN_SHARDS = {"batch_events": 100, "max_rows_in_memory": 20, "shards": {"OrderLineProjector": 2}}
-# Whoever still holds a lock is found out soon.
+# Short lock time-outs, so that a test soon fails on a lock that was not released.
 IMPATIENT: dict[str, dict[str, Any]] = {
     "postgresql": {"options": "-c lock_timeout=5s"},
     "mysql": {"init_command": "SET lock_wait_timeout = 5, innodb_lock_wait_timeout = 5"},
@@ -41,7 +41,7 @@ class LiveShop:
     """An application that appends and projects in one transaction.
 
     :param url: an empty database
-    :ivar stored: every event that it has committed, in their order
+    :ivar stored: all events that it has committed, in their order
     """
 
     def __init__(self, url: sa.URL) -> None:
@@ -53,7 +53,7 @@ class LiveShop:
         shop.metadata.create_all(self.engine)
         with self.engine.begin() as connection:
             connection.execute(shop.stored_events.insert(), self.stored)
-        # From here on blue is right, and has to stay so.
+        # From here on blue is correct, and must stay so.
         first = self.open_run("first")
         run_to(first, "drop")
         first.close()
@@ -62,16 +62,16 @@ class LiveShop:
     def open_run(self, run_id: str, engine: sa.Engine | None = None, **changes: Any) -> Rebuild:
         """A run of the shop's spec in small batches, on connections of its own.
 
-        :param engine: how it connects; None: as the application does
+        :param engine: the engine for its connections; None: one to the application's database
         """
-        # Few are refolded: each of a sample's statements is struck, and they are all alike.
+        # A small sample: the sweeps strike each of its statements, and all of them are alike.
         usual = {"replay": IN_SHARDS, "projectors": BY_BOTH_FORMS, "verify": {"sample": 2}}
         small = spec(**(usual | changes))
         at = engine or self.workers
         return Rebuild(small, run_id=run_id, event_store=at, read_models=at, log=lambda _: None)
 
     def visit(self) -> None:
-        """Appends and projects one event: in turn a new order, and its line."""
+        """Appends and projects one event: alternately a new order and a line of it."""
         order = {"customer": 3, "on": "2026-03-01"}
         line = {"customer": 3, "line": 1, "product": "p", "price": "2.50", "options": {}}
         number, is_line = divmod(self.visits, 2)
@@ -87,30 +87,30 @@ class LiveShop:
         self.stored.append(made)
 
     def check(self) -> None:
-        """The application works: nobody holds it up, nothing is lost, nothing is doubled."""
+        """Asserts that the application can work, no event is lost or doubled, and no transaction stays open."""
         self.visit()
         assert actual(self.engine) == expected(self.stored)
         if open_ones := IN_TRANSACTION.get(self.engine.dialect.name):
             until(lambda: self.value(open_ones) == 0)
 
     def check_nothing_is_left(self) -> None:
-        """After a whole run there are the live tables, and no others."""
+        """Asserts that only the live tables exist, as after a whole run."""
         assert tables(self.engine) == {"stored_events", *TABLES}
 
     def value(self, query: str) -> Any:
-        """The one value of a query."""
+        """The single value of a query; None: it has no row."""
         with self.engine.connect() as connection:
             return connection.exec_driver_sql(query).scalar_one_or_none()
 
     def state(self, run_id: str) -> str | None:
-        """How far a run has come, by its ledger; None: no such run."""
+        """The state of a run in the ledger; None: the ledger has no such run."""
         if not sa.inspect(self.engine).has_table("projection_rebuild_runs"):
             return None
         found: str | None = self.value(f"SELECT state FROM projection_rebuild_runs WHERE run_id = '{run_id}'")
         return found
 
     def forget_all_runs(self) -> None:
-        """Drops the ledger, as before the first day."""
+        """Drops the ledger, so that the next run is the first one."""
         with self.engine.begin() as connection:
             for name in sa.inspect(connection).get_table_names():
                 if name.startswith("projection_rebuild"):
@@ -118,7 +118,7 @@ class LiveShop:
 
 
 def project(connection: sa.Connection, position: int, stored: dict[str, Any]) -> None:
-    """What the application does in the transaction that appends."""
+    """Projects an event inline, within the transaction that appends it."""
     event = Event(
         position=position,
         stream=stored["aggregate_uuid"],
@@ -133,8 +133,8 @@ def project(connection: sa.Connection, position: int, stored: dict[str, Any]) ->
 
 
 def append(engine: sa.Engine, stored: list[dict[str, Any]]) -> None:
-    """The application appends events and projects them, each in a transaction."""
-    for each in stored:
+    """Appends and projects events as the application does, each in a transaction."""
+    for event in stored:
         with unit_of_work(engine) as connection:
-            made = connection.execute(shop.stored_events.insert().values(**each))
-            project(connection, made.inserted_primary_key[0], each)  # type: ignore[index]
+            inserted = connection.execute(shop.stored_events.insert().values(**event))
+            project(connection, inserted.inserted_primary_key[0], event)  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Clocks that take the place of the module :mod:`time` in a module of the engine."""
+"""Clocks that replace the module :mod:`time` in a module of the engine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 class StandingClock:
-    """Stands still, or goes on by a jump at each look; whoever sleeps on it moves it on.
+    """A clock that stands still between calls. Each reading advances it by ``jump``, and each sleep by its length.
 
     :param jump: seconds
-    :ivar now: its time
+    :ivar now: its current time, in seconds
     """
 
     def __init__(self, jump: float = 0) -> None:
@@ -17,28 +17,28 @@ class StandingClock:
         self._jump = jump
 
     def monotonic(self) -> float:
-        """As :func:`time.monotonic`."""
+        """Replaces :func:`time.monotonic`."""
         self.now += self._jump
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """As :func:`time.sleep`, without the wait."""
+        """Replaces :func:`time.sleep`, without the wait."""
         self.now += seconds
 
 
 class ShiftedClock:
-    """The real time, which can be put forward.
+    """The real time plus an offset.
 
-    :ivar ahead: by how many seconds
+    :ivar ahead: the offset, in seconds
     """
 
     def __init__(self) -> None:
         self.ahead = 0.0
 
     def monotonic(self) -> float:
-        """As :func:`time.monotonic`."""
+        """Replaces :func:`time.monotonic`."""
         return time.monotonic() + self.ahead
 
     def sleep(self, seconds: float) -> None:
-        """As :func:`time.sleep`."""
+        """Replaces :func:`time.sleep`."""
         time.sleep(seconds)

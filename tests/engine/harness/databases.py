@@ -1,4 +1,4 @@
-"""Databases as tests name them, and statements that a test sends to one."""
+"""The kinds of databases for ``parametrize``, and statements that a test sends to a database."""
 
 from __future__ import annotations
 
@@ -21,45 +21,48 @@ DIALECTS: dict[str, type[Dialect]] = {
     "mariadb": MariaDBDialect,
     "mysql": MySQLDialect,
 }
-"""The kinds of databases. A new one is added here and to ``tests/conftest.py``, and inherits the tests of all that it has: those that ask
-for ``engine`` or ``dialect``, and those for :func:`having`."""
+"""The dialect of each kind of database.
+
+A new kind must be added here and to ``tests/conftest.py``. Then all tests run on it that use the fixtures ``engine`` or
+``dialect``, or :func:`having` with a declaration that holds for it.
+"""
 
 
 def of_mariadb(engine: sa.Engine) -> bool:
-    """Whether the server is a MariaDB; SQLAlchemy learns it at the first connection."""
+    """Whether the server is a MariaDB. It connects once, because SQLAlchemy detects this at the first connection."""
     with engine.connect():
         return bool(getattr(engine.dialect, "is_mariadb", False))
 
 
 def execute(engine: sa.Engine, *statements: str) -> None:
-    """Statements on one connection, each of which commits by itself."""
+    """Executes statements on one connection, each in its own transaction."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in statements:
             connection.exec_driver_sql(statement)
 
 
 def marked(*kinds: str) -> list[Any]:
-    """Databases to be named in ``parametrize``, each with the mark of its server."""
+    """Kinds of databases for ``parametrize``, each with the mark of its server."""
     return [pytest.param(kind, marks=[getattr(pytest.mark, kind)] if kind in SERVERS else []) for kind in kinds]
 
 
 def having(**declared: bool) -> list[Any]:
-    """The kinds of databases whose dialects declare this, to be named in ``parametrize``: ``having(one_writer=False)``."""
+    """Kinds of databases for ``parametrize`` whose dialects declare these values: ``having(one_writer=False)``."""
     return marked(
         *(kind for kind, each in DIALECTS.items() if all(getattr(each, name) is value for name, value in declared.items()))
     )
 
 
 def on(*kinds: str, among: Sequence[str] = DATABASES) -> list[Any]:
-    """Databases to be named in ``parametrize(..., indirect=True)``.
+    """Kinds of databases for a fault test's ``parametrize(..., indirect=True)``.
 
-    :param kinds: where a fault is tried always; between them, all faults of a kind meet all code
-    :param among: where it can be tried
+    :param kinds: the kinds that always run; together, the tests of a fault cover all code with them
+    :param among: all kinds that can run the test; they run if ``EVERY_STATEMENT`` is set
     """
     chosen = among if EVERY_STATEMENT else kinds
     return marked(*chosen)
 
 
 def flavour(engine: sa.Engine) -> str:
-    """The database's kind, MariaDB told from MySQL."""
+    """The database's kind, which unlike SQLAlchemy's name distinguishes MariaDB from MySQL."""
     return "mariadb" if of_mariadb(engine) else engine.dialect.name

@@ -1,4 +1,4 @@
-"""Decoders of payloads as an application would write them, each with what encodes."""
+"""Decoders of payloads as an application would write them, and the matching encoders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a run, one after the other, as a DAG's tasks would have them."""
+"""Runs the steps of a run in the order of a DAG's tasks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from projection_rebuild.spec.options import RunOptions
 
 
 def run_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
-    """All steps of a rebuild up to and including one."""
+    """Runs all steps of a rebuild up to and including ``last``."""
     _go(
         last,
         {
@@ -29,7 +29,7 @@ def run_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
 
 
 def roll_back_to(made: Rebuild, last: str, options: RunOptions | None = None) -> None:
-    """All steps of a rollback up to and including one."""
+    """Runs all steps of a rollback up to and including ``last``."""
     _go(
         last,
         {
@@ -51,7 +51,7 @@ def _go(last: str, steps: dict[str, Callable[[], object]]) -> None:
 
 
 def run_to_end(made: Rebuild, names: list[str]) -> None:
-    """What is left of a run that has its green tables: replays of these projectors, and all that follows but the drop."""
+    """Finishes a run that has its green tables: replays these projectors, and runs all later steps except the drop."""
     for name in names:
         made.replay(name)
     made.verify()
@@ -60,15 +60,15 @@ def run_to_end(made: Rebuild, names: list[str]) -> None:
 
 
 def state_of(made: Rebuild) -> RunState:
-    """How far the run has come, by its ledger."""
+    """The state of the run with the id ``run``, from the ledger."""
     with made._context.dialect.connect() as connection:
         return made._context.ledger.over(connection, "run").runs.get().state
 
 
 def failures_of(made: Rebuild) -> str:
-    """The failures of a verification."""
+    """Runs a verification that must fail, and returns its failures as lines."""
     with pytest.raises(VerificationFailed):
         made.verify()
-    found = made.report().verification
-    assert found is not None
-    return "\n".join(found.failures)
+    verification = made.report().verification
+    assert verification is not None
+    return "\n".join(verification.failures)

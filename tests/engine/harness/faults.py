@@ -1,4 +1,4 @@
-"""Faults for crash tests: something happens right before or right after the n-th statement of a run's connections."""
+"""Faults for crash tests: an action right before or right after the n-th statement of a run's connections."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from projection_rebuild.rebuild import Rebuild
 from projection_rebuild.spec.options import RunOptions
 
 Strike = Callable[[Any], None]
-"""What happens to the driver's connection; a statement ends with the error that a strike raises."""
+"""An action on the driver's connection. If it raises an error, the statement fails with it."""
 
 EVERYTHING = re.compile("")
 WRITES = re.compile(
     r"\s*(INSERT|UPDATE|DELETE|COPY|CREATE|ALTER|DROP|RENAME|LOCK|FLUSH|UNLOCK|ANALYZE|VACUUM|BEGIN|START|COMMIT|SET autocommit|SET CONSTRAINTS"
-    # What is sent in one go with PostgreSQL's locks.
+    # The engine sends these together with PostgreSQL's locks.
     r"|SET LOCAL (idle_in_transaction|lock_timeout)|SELECT pg_catalog.setval)",
     re.IGNORECASE,
 )
@@ -37,11 +37,11 @@ WRITES = re.compile(
 class Fault:
     """Strikes once, at the ``at``-th statement.
 
-    :param at: counted from 1, over all connections
-    :param strike: what happens
-    :param after: once the statement has been executed; if the strike raises, its answer is lost
-    :param only: the statements that are counted
-    :ivar struck: the statement that was struck; None: there were not so many
+    :param at: the number of the statement, from 1, over all connections
+    :param strike: the action
+    :param after: strikes after the statement has been executed; if the strike raises, the client loses the answer
+    :param only: counts only statements that match
+    :ivar struck: the statement at which it struck; None: the run had fewer statements
     """
 
     def __init__(self, at: int, strike: Strike, *, after: bool = False, only: re.Pattern[str] = EVERYTHING) -> None:
@@ -51,7 +51,7 @@ class Fault:
 
     @contextmanager
     def on(self, made: Rebuild) -> Iterator[None]:
-        """Within it the statements of a run's connections are counted, COPY among them."""
+        """Counts the statements of a run's connections within it, including COPY, and strikes."""
         engine = made._context.dialect.engine
         moment = "after_cursor_execute" if self._after else "before_cursor_execute"
 
@@ -69,7 +69,7 @@ class Fault:
         finally:
             sa.event.remove(engine, moment, reached)
 
-    # The drivers copy and read past SQLAlchemy's events.
+    # SQLAlchemy's events do not report the copies and reads of the drivers.
 
     def _copies(self, copy: Callable[..., None]) -> Callable[..., None]:
         def counted(
@@ -103,10 +103,9 @@ class Fault:
 
 
 def refusals(backend: str) -> list[Strike]:
-    """Errors that a statement may end with although nothing is wrong with it: no room, no memory, cancelled by an operator.
+    """Strikes with errors of a correct statement: no disk space, no memory, cancelled by an operator.
 
-    The servers raise them themselves, so that their transactions are afterwards in the state in which such an error leaves
-    them.
+    The server itself raises each error, so that the transaction is afterwards in the state that a real error leaves.
     """
     match backend:
         case "postgresql":
@@ -128,7 +127,7 @@ def _said(statement: str) -> Strike:
 
 def _sqlite(name: str) -> Strike:
     def strike(driver: sqlite3.Connection) -> None:
-        # As SQLite itself does at these errors, at its choice.
+        # At these errors SQLite itself may roll back the transaction.
         if driver.in_transaction:
             driver.rollback()
         error = sqlite3.OperationalError(name)
@@ -139,7 +138,7 @@ def _sqlite(name: str) -> Strike:
 
 
 def cut(url: sa.URL) -> Callable[[Any], None]:
-    """Ends the connection on the server's side, from a session of its own."""
+    """A strike that ends the connection on the server, from another session."""
     others = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
 
     postgres = others.dialect.name == "postgresql"
@@ -148,14 +147,14 @@ def cut(url: sa.URL) -> Callable[[Any], None]:
         end = f"SELECT pg_terminate_backend({driver.info.backend_pid})" if postgres else f"KILL {driver.thread_id()}"
         with others.connect() as connection:
             connection.exec_driver_sql(end)
-        # The server hangs up, perhaps with a last word.
+        # Wait until the server has closed the connection, perhaps with a last message.
         assert select.select([driver.fileno()], [], [], 300)[0], "the connection is still open"
 
     return strike
 
 
 def answerless(strike: Strike) -> Strike:
-    """The strike, for use after a statement: its client then finds its connection dead instead of an answer."""
+    """A strike for use after a statement: its client finds a dead connection in place of the answer."""
 
     def struck(driver: Any) -> None:
         strike(driver)
@@ -166,7 +165,10 @@ def answerless(strike: Strike) -> Strike:
 
 
 def until(holds: Callable[[], object], seconds: float = 300) -> None:
-    """Waits for something that is about to become true."""
+    """Waits until a condition holds.
+
+    :raises AssertionError: it does not hold within so many seconds
+    """
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never became true"
@@ -174,14 +176,16 @@ def until(holds: Callable[[], object], seconds: float = 300) -> None:
 
 
 class Stopped(RebuildError):
-    """The worker has been stopped between two statements."""
+    """The test has stopped the worker between two statements."""
 
 
 def stopped_between_statements(run: Rebuild, monkeypatch: pytest.MonkeyPatch, every: int) -> int:
-    """A whole run, each step of which is stopped before one of its statements and begun again, each time some statements later.
+    """Does a whole run, and stops each step before one of its statements.
 
-    :param every: how many statements later
-    :returns: how often it was stopped
+    It then begins the step again, and stops it some statements later.
+
+    :param every: by how many statements the next stop is later
+    :returns: the number of stops
     """
     dialect = type(run._context.dialect)
     original: Callable[[Dialect, sa.Connection, str], None] = dialect.run

@@ -1,4 +1,4 @@
-"""Read models with names of every kind, projectors on them, and an application that reads and writes all the time."""
+"""Read models with names of every kind, their projectors, and an application that reads and writes all the time."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ class TotalProjector(Projector):
 
 PROJECTORS: list[type[Projector]] = [CustomerProjector, OrderProjector, LineProjector, TotalProjector]
 FILLED = 200
-"""Events that are there, projected, before anything else begins."""
+"""The number of events that the application has stored and projected before a test begins."""
 
 
 class Application:
-    """A writer that appends and projects an event a transaction, and a reader, each with its errors.
+    """A writer that appends and projects one event in each transaction, and a reader. It records the errors of both.
 
-    :param beside: statements that the writer executes in each of its transactions
-    :param queries: what the reader reads, over and over
+    :param beside: further statements that the writer executes in each of its transactions
+    :param queries: the queries that the reader repeats
     """
 
     def __init__(self, engine: sa.Engine, beside: Sequence[str], queries: Sequence[str]) -> None:
@@ -123,17 +123,17 @@ class Application:
         self._threads = [threading.Thread(target=self._write), threading.Thread(target=self._read)]
 
     def __enter__(self) -> Application:
-        for each in self._threads:
-            each.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        for each in self._threads:
-            each.join()
+        for thread in self._threads:
+            thread.join()
 
     def append(self, connection: sa.Connection) -> None:
-        """The next event, with its projections."""
+        """Appends and projects the next event."""
         stored = self.events[self.appended]
         made = connection.execute(shop.stored_events.insert().values(**stored))
         event = Event(
@@ -146,14 +146,14 @@ class Application:
             project_live(connection, projector, event)
 
     def fill(self) -> None:
-        """The events that everything begins with."""
+        """Appends and projects the first :data:`FILLED` events."""
         with unit_of_work(self.engine) as connection:
             for _ in range(FILLED):
                 self.append(connection)
                 self.appended += 1
 
     def lines_added(self) -> int:
-        """How many lines have been inserted live."""
+        """The number of order lines that the application has inserted."""
         return sum(each["event_class"] == "LineAdded" for each in self.events[: self.appended])
 
     def _write(self) -> None:
@@ -194,15 +194,15 @@ def run_of(engine: sa.Engine, run_id: str) -> Rebuild:
 
 
 def rebuild_once(engine: sa.Engine, run_id: str, projectors: Sequence[type[Projector]] = PROJECTORS) -> None:
-    """From the plan to the drop; what is counted while clients write may differ by what they write."""
+    """Does a whole rebuild; the row counts may differ, because clients write at the same time."""
     options = RunOptions(projectors=[each.__name__ for each in projectors], max_count_drift_percent=50)
     run_to(run_of(engine, run_id), "drop", options)
 
 
 def assert_right(engine: sa.Engine) -> None:
-    """The live tables are what the events say; nobody writes meanwhile."""
-    made = run_of(engine, "check")
-    run_to(made, "verify")
-    for each in made.verify().tables:
-        assert (each.differing, each.only_blue, each.only_green) == (0, 0, 0), each.describe()
-    made.abandon()
+    """Asserts that the live tables follow from the events; no client may write meanwhile."""
+    run = run_of(engine, "check")
+    run_to(run, "verify")
+    for table in run.verify().tables:
+        assert (table.differing, table.only_blue, table.only_green) == (0, 0, 0), table.describe()
+    run.abandon()

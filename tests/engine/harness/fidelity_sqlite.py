@@ -1,4 +1,4 @@
-"""The application of :mod:`.fidelity` on SQLite, with all that may hang on its tables."""
+"""The application of :mod:`.fidelity` on SQLite, with dependent objects of every kind on its tables."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ QUERIES = ["SELECT count(*), sum(total) FROM totals", "SELECT * FROM sales LIMIT
 
 
 def enforcing(connection: object, _record: object) -> None:
-    """As a careful application connects: with foreign keys, and ready to wait."""
+    """Configures a connection as a careful application does: it enforces foreign keys and waits for locks."""
     connection.execute("PRAGMA foreign_keys = 1")  # type: ignore[attr-defined]
     connection.execute("PRAGMA busy_timeout = 10000")  # type: ignore[attr-defined]
 
@@ -68,7 +68,7 @@ def schema_of(engine: sa.Engine) -> list[tuple[str, ...]]:
 
 
 def create(engine: sa.Engine) -> None:
-    """The event store and the tables, with all that hangs on them."""
+    """Creates the event store and the tables with their dependent objects."""
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     shop.stored_events.create(engine)

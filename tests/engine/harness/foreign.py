@@ -1,7 +1,7 @@
-"""Event stores of other people's making: their tables, and how each is written to.
+"""Event stores of other libraries: their tables, and functions that append to each.
 
-pyeventsourcing and Emmett write by their own libraries. Spatie's, message-db's and Marten's tables, and the ways in which these
-append, are made here after what they publish.
+pyeventsourcing and Emmett append through their own libraries. The tables of Spatie, message-db and Marten, and their
+ways to append, are reproduced here from their published code.
 """
 
 from __future__ import annotations
@@ -70,16 +70,16 @@ CREATE UNIQUE INDEX pk_mt_events_stream_and_version ON mt_events (stream_id, ver
 
 
 def stream_id(name: str) -> str:
-    """What stores with UUIDs call an aggregate."""
+    """The id of an aggregate in stores that use UUIDs."""
     return str(uuid5(NAMESPACE_URL, name))
 
 
 Clients = sa.Engine | sa.Connection
-"""Of an engine each append is a transaction; on a connection all are one."""
+"""On an engine, each append is a transaction; on a connection, all appends belong to its transaction."""
 
 
 def spatie(clients: Clients, event: Stored) -> None:
-    """As an Eloquent model is stored: one INSERT."""
+    """Appends by one INSERT, as Spatie's Eloquent model does."""
     statement = """INSERT INTO stored_events (aggregate_uuid, aggregate_version, event_class, event_properties, meta_data, created_at)
         SELECT :stream, coalesce(max(aggregate_version), 0) + 1, :type, :data, '{}', '2026-01-01 00:00:00'
           FROM stored_events WHERE aggregate_uuid = :stream"""
@@ -91,7 +91,7 @@ def spatie(clients: Clients, event: Stored) -> None:
 
 
 def message_db(clients: Clients, event: Stored) -> None:
-    """By the store's function, as every client does."""
+    """Appends by the store's function, as all of its clients do."""
     statement = (
         "SELECT message_store.write_message(:id, 'order-' || :stream, :type, CAST(:data AS jsonb), CAST('{\"n\": 1}' AS jsonb))"
     )
@@ -99,9 +99,9 @@ def message_db(clients: Clients, event: Stored) -> None:
 
 
 def marten(clients: Clients, event: Stored, pause: float = 0.0) -> None:
-    """In Marten's way of appending that reads ahead: the number first, and then, in another transaction, the event.
+    """Appends as Marten does when it reads ahead: it takes the number, then stores the event in a new transaction.
 
-    :param pause: how long the number waits for its event
+    :param pause: seconds between the two transactions
     """
     with _transaction(clients) as connection:
         number = connection.exec_driver_sql("SELECT nextval('mt_events_sequence')").scalar_one()
@@ -141,7 +141,7 @@ def _pg(clients: Clients) -> bool:
 
 
 def python_application(url: sa.URL) -> pyshop.Shop:
-    """The library's own application on PostgreSQL, which makes its own table."""
+    """The library's own application on PostgreSQL, which creates its own table."""
     return pyshop.compressed(
         {
             "PERSISTENCE_MODULE": "eventsourcing.postgres",
@@ -160,7 +160,7 @@ APPEND = Path(__file__).parents[2] / "emmett" / "append.mjs"
 
 
 def emmett(url: sa.URL, events: Sequence[Stored]) -> None:
-    """Appends by Emmett's own library, which makes its own tables."""
+    """Appends through Emmett's own library, which creates its own tables."""
     streams: dict[str, list[Any]] = {}
     for event in events:
         said = {"type": event["event_class"], "data": event["event_properties"]}
@@ -172,7 +172,7 @@ def emmett(url: sa.URL, events: Sequence[Stored]) -> None:
 
 
 def through_emmetts_function(engine: sa.Engine, event: Stored) -> None:
-    """One new stream, by the function in the database through which the library appends."""
+    """Appends to a new stream by the database function that the library uses."""
     statement = """SELECT emt_append_to_stream(ARRAY[CAST(gen_random_uuid() AS text)], ARRAY[CAST('{}' AS jsonb)], ARRAY[CAST('{}' AS jsonb)],
         ARRAY['1'], ARRAY['OrderPlaced'], ARRAY['E'], :stream, 'order', NULL, 'emt:default')"""
     with engine.begin() as connection:
@@ -183,7 +183,7 @@ Append = Callable[[sa.Engine, Stored], None]
 
 
 def make_tables(engine: sa.Engine, preset: str) -> None:
-    """The store's tables as their owners make them."""
+    """Creates a store's tables as its library does; nothing for a store whose library creates them itself."""
     scripts = {"spatie": foreign.SPATIE.get(engine.dialect.name, ""), "message_db": foreign.MESSAGE_DB, "marten": foreign.MARTEN}
     with engine.begin() as connection:
         connection.exec_driver_sql(scripts.get(preset) or "SELECT 1")

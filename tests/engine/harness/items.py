@@ -1,4 +1,4 @@
-"""Rows without a database: plain dictionaries stand for the table."""
+"""Rows without a database: plain dictionaries take the place of the tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class Total:
 
 
 class Stored:
-    """A source over plain dictionaries that counts what it is asked."""
+    """A source of rows over plain dictionaries.
+
+    :ivar loads: how often it was read
+    """
 
     def __init__(self, *rows: Any) -> None:
         self.rows = {(type(each), row_type(type(each)).key_of(each)): row_type(type(each)).values(each) for each in rows}
@@ -43,4 +46,4 @@ class Stored:
         return [found for (cls, _), found in self.rows.items() if cls is kind.row_class and found[at] in wanted]
 
     def create(self, kind: RowType, values: Values) -> None:
-        """As on green: nothing."""
+        """Does nothing, as the source of green does."""

@@ -1,4 +1,4 @@
-"""An application whose events, keys and rows are full of one mark, which must be found in no message, log or record."""
+"""An application whose events, keys and rows contain a secret mark, which must appear in no message, log or record."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class KeeperProjector(Projector):
 
 
 class ThingProjector(Projector):
-    """Does what an event says, and fails as it says.
+    """Adds a thing for each event, and fails at events that a test selects.
 
-    :cvar fails: what its handler does at an event ``ThingBroken``
+    :cvar fails: its handler calls this at an event ``ThingBroken``
     """
 
     owns = (Thing,)
@@ -85,7 +85,7 @@ CAST = {
     "mariadb": "e.stream",
     "sqlite": "json(e.stream)",
 }
-"""What makes a number of a stream's name, and quotes it when it cannot."""
+"""An expression that converts a stream's name to a number; the database's error quotes the name."""
 
 
 def _statements(database: str) -> Sequence[str]:
@@ -93,7 +93,7 @@ def _statements(database: str) -> Sequence[str]:
 
 
 class CountProjector(Projector):
-    """By SQL alone. Its only event is one that its SQL cannot take."""
+    """A projector by SQL alone. Its SQL fails at its only event."""
 
     owns = (Count,)
     reads_events: ClassVar[tuple[str, ...]] = ("ThingCounted",)
@@ -104,7 +104,7 @@ class CountProjector(Projector):
 
 
 class CountByBoth(Projector):
-    """By handlers as well, which do what its SQL cannot."""
+    """A projector by SQL and by handlers. The handlers accept the event at which the SQL fails."""
 
     owns = (Count,)
 
@@ -124,7 +124,7 @@ stored_events = sa.Table(
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("aggregate_uuid", sa.String(60)),
     sa.Column("event_class", sa.String(60), nullable=False, index=True),
-    # As text, so that it may hold what is no JSON.
+    # A text column, which can hold a payload that is no JSON.
     sa.Column("event_properties", sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb"), nullable=False),
     sa.Column("meta_data", sa.Text),
     mysql_engine="InnoDB",
@@ -163,7 +163,7 @@ SPEC: dict[str, Any] = {
 
 
 def thing(number: int, **changed: Any) -> dict[str, Any]:
-    """A thing, as an event and as a row."""
+    """The columns of a thing, which are also the payload of its event."""
     said: dict[str, Any] = {
         "id": f"{MARK}-{number}",
         "keeper": f"{MARK}-keeper",
@@ -176,12 +176,15 @@ def thing(number: int, **changed: Any) -> dict[str, Any]:
 
 
 def added(number: int, **changed: Any) -> dict[str, Any]:
-    """The event of a thing, as it is stored."""
+    """The stored form of a thing's event."""
     return event("ThingAdded", thing(number, **changed))
 
 
 def event(event_class: str, said: object) -> dict[str, Any]:
-    """An event, as it is stored."""
+    """The stored form of an event.
+
+    :param said: its payload, as JSON text or as an object
+    """
     payload = said if isinstance(said, str) else json.dumps(said)
     return {
         "aggregate_uuid": f"{MARK}-stream",
@@ -195,8 +198,8 @@ class Marked:
     """The application, with a few things that a first run has projected.
 
     :param url: an empty database
-    :ivar log: what runs have logged
-    :ivar events: how many events the first run has projected
+    :ivar log: the log lines of all runs
+    :ivar events: the number of events that the first run has projected
     """
 
     def __init__(self, url: sa.URL) -> None:
@@ -223,44 +226,47 @@ class Marked:
             connection.execute(stored_events.insert(), list(events))
 
     def forget(self) -> None:
-        """Takes back what was stored since the first run."""
+        """Deletes the events that were stored since the first run."""
         self.execute(f"DELETE FROM stored_events WHERE id > {self.events}")
 
     def begin(self, run_id: str, **changes: Any) -> Rebuild:
-        """A run that is planned and cloned; whatever other run there was is over."""
+        """Plans and clones a new run. It treats all other runs as over."""
         made = self.open_run(run_id, **changes)
         made.plan(RunOptions(), is_over=lambda other: True)
         made.clone_tables()
         return made
 
     def execute(self, statement: str) -> None:
-        """As the application's owner."""
+        """Executes a statement as the application's owner."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql(statement)
 
     def open_run(self, run_id: str, engine: sa.Engine | None = None, **changes: Any) -> Rebuild:
-        """A run of the spec."""
+        """A run of the spec.
+
+        :param engine: the engine for its connections; None: the application's own
+        """
         at = engine or self.engine
         spec = RebuildSpec.model_validate(SPEC | changes)
         return Rebuild(spec, run_id=run_id, event_store=at, read_models=at, log=self.log.append)
 
     def records(self) -> str:
-        """All that is written down of any run: the ledger, the reports, and what the page shows."""
-        found: list[object] = []
+        """All records of all runs, as text: the ledger, the reports, and the content of the page."""
+        records: list[object] = []
         with self.engine.connect() as connection:
             for name in sa.inspect(connection).get_table_names():
                 if name.startswith("projection_rebuild"):
-                    found += [tuple(each) for each in connection.exec_driver_sql(f"SELECT * FROM {name}")]
+                    records += [tuple(row) for row in connection.exec_driver_sql(f"SELECT * FROM {name}")]
         look = self.open_run("")
         seen = Seen(RebuildSpec.model_validate(SPEC), look.look(), look.tables(), look.history(), None, {})
         look.close()
-        return f"{found!r} {rebuild_view(seen, lambda _: True)!r} {[each.as_markdown() for each in seen.past]!r}"
+        return f"{records!r} {rebuild_view(seen, lambda _: True)!r} {[report.as_markdown() for report in seen.past]!r}"
 
 
-# What must be found nowhere ----------------------------------------------------------------------------------------
+# Secrets that must not leak ----------------------------------------------------------------------------------------
 
 _DRIVERS = (psycopg.errors, psycopg, MySQLdb, sqlite3, sa.exc)
-# Some have names of Python's own errors, and one is a word of ours.
+# Without those that share their name with Python's own errors, and one that is a word of ours.
 CLASSES = {
     name
     for module in _DRIVERS
@@ -270,16 +276,16 @@ CLASSES = {
 """The names of all errors of all drivers."""
 
 _render = structlog.tracebacks.ExceptionDictTransformer(use_rich=False, show_locals=False)
-"""As Airflow logs an error (``airflow.sdk._shared.logging.structlog``)."""
+"""Renders an error as Airflow's log does (``airflow.sdk._shared.logging.structlog``)."""
 
 
 def strangers(text: str) -> set[str]:
-    """What of a text is the mark, or a class of a driver."""
+    """The secrets in a text: the mark, and names of drivers' error classes."""
     return ({MARK} if MARK in text else set()) | CLASSES & {*re.findall(r"\w+", text)}
 
 
 def leaks(error: BaseException) -> set[str]:
-    """What of an error, and of all that is logged with it, nobody may see."""
+    """The secrets in an error and in its rendered traceback."""
     stacks = _render((type(error), error, error.__traceback__))
     said = " ".join(f"{each['exc_type']} {each['exc_value']} {each.get('exc_notes', '')}" for each in stacks)
     everything = json.dumps(stacks, default=repr)
@@ -287,21 +293,24 @@ def leaks(error: BaseException) -> set[str]:
 
 
 class Listener(logging.Handler):
-    """Hears every log record, as it would be printed."""
+    """Collects the messages of all log records, and the leaks of their errors.
+
+    :ivar heard: the collected texts
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.heard: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps it, with the error that it carries."""
+        """Stores the record's message, and the leaks of its error."""
         self.heard.append(record.getMessage())
         if record.exc_info and record.exc_info[1] is not None:
             self.heard += sorted(leaks(record.exc_info[1]))
 
 
 def listening() -> Iterator[Listener]:
-    """Hears what is logged at INFO and above, but by the application's own use of SQLAlchemy."""
+    """Collects log records at INFO and above while a test runs."""
     listener, root = Listener(), logging.getLogger()
     before = root.level
     root.addHandler(listener)

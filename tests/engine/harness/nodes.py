@@ -1,4 +1,4 @@
-"""Rows that are looked up by NULL."""
+"""A tree of rows, whose projector looks up rows by NULL."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Node:
 
 
 class NodeProjector(Projector):
-    """Counts at each root how many nodes have come after it."""
+    """Counts at each node how many later nodes have the same parent."""
 
     owns = (Node,)
 
     @handles("Grown")
     def grown(self, event: Event, rows: Rows) -> None:
-        for each in rows.where(Node, parent=event["parent"]):
-            each.children += 1
+        for sibling in rows.where(Node, parent=event["parent"]):
+            sibling.children += 1
         rows.add(Node(event.stream, event["parent"]))
 
 

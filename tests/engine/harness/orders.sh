@@ -1,6 +1,6 @@
 #!/bin/sh
-# A projector that is no Python: keeps orders, the number of orders per customer, or what users spend by month, in SQL, some positions per
-# transaction.
+# A projector that is not Python. It projects orders, the number of orders per customer, or the expenses of users by month, by SQL,
+# some positions per transaction.
 set -eu
 [ "$PROGRAM_FAILS" = no ] || { echo "a secret"; exit "$PROGRAM_FAILS"; }
 at=$1 to=$2 suffix=$3
@@ -42,7 +42,7 @@ INSERT INTO monthly_summaries$suffix (user_id, month, expenses, total_cents)
   SELECT $user, $month, count(*), sum($cents) $some = 'ExpenseRecorded' GROUP BY 1, 2 $more;
 SQL
   else
-    # The same event twice would count twice.
+    # This statement is not idempotent: an event that is projected twice counts twice.
     execute <<SQL
 INSERT INTO customer_totals$suffix (customer, orders, spent)
   SELECT $customer, count(*), 0 $some = 'OrderPlaced' GROUP BY 1 $add;
@@ -50,7 +50,7 @@ SQL
   fi
   at=$next
   echo "position $at"
-  # Stands still where a test wants it to.
+  # Pauses at the position that a test has written into the file.
   while [ -e "$PROGRAM_WAITS" ] && [ "$at" -ge "$(cat "$PROGRAM_WAITS")" ]; do sleep 0.05; done
 done
 [ -z "$PROGRAM_SAYS" ] || echo "$PROGRAM_SAYS"

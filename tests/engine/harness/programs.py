@@ -1,4 +1,4 @@
-"""Projectors that are programs: the script, its keys in a spec, and what its tables hold."""
+"""Projectors that are external programs: the script, its keys in a spec, and the content of its tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ OURS = {
 
 
 def look_often(patch: pytest.MonkeyPatch, patience: float) -> None:
-    """Programs are looked at every 0.2 seconds, and ended when they do not heed an end for so many."""
+    """Lets the engine check programs every 0.2 seconds.
+
+    :param patience: seconds after which the engine kills a program that does not end when asked to
+    """
     patch.setattr(external, "LOOK_EVERY", 0.2)
     patch.setattr(external, "PATIENCE", patience)
     patch.setattr(external, "MARGIN", 0.2)
@@ -34,9 +37,9 @@ def look_often(patch: pytest.MonkeyPatch, patience: float) -> None:
 def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str, Any]:
     """The script as an entry of a spec's projectors.
 
-    :param waits: a file that holds the position at which it stands still
-    :param keeps: which tables: ``orders``, ``totals`` or ``months``
-    :param keys: of the entry, where they are otherwise
+    :param waits: a file with the position at which the script pauses
+    :param keeps: the tables that it writes: ``orders``, ``totals`` or ``months``
+    :param keys: changed keys of the entry
     """
     said = {
         "PROGRAM_KEEPS": keeps,
@@ -60,7 +63,10 @@ def program(engine: sa.Engine, waits: Path, keeps: str, **keys: Any) -> dict[str
 
 
 def held(engine: sa.Engine, suffix: str = "") -> tuple[dict[str, Any], dict[int, int]]:
-    """Orders, and how many each customer has."""
+    """The content of the tables: the orders, and the number of orders by customer.
+
+    :param suffix: ``_rebuild`` or ``_old`` to read those tables; empty: the live ones
+    """
     with engine.connect() as connection:
         orders = {
             row[0]: tuple(row[1:]) for row in connection.exec_driver_sql(f"SELECT id, customer, status FROM orders{suffix}")
@@ -70,20 +76,20 @@ def held(engine: sa.Engine, suffix: str = "") -> tuple[dict[str, Any], dict[int,
 
 
 def right(stored: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[int, int]]:
-    """What :func:`held` has to find."""
+    """The content that :func:`held` must return, computed from the events."""
     made = expected(stored)
     return made["orders"], {customer: row[0] for customer, row in made["customer_totals"].items() if row[0]}
 
 
 def running() -> list[str]:
-    """The scripts at work that this test process has asked for, in whatever way."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        # Any of them may end while it is looked at.
+    """The ids of all running scripts that this test process has started, directly or not."""
+    ids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # The process may end at any moment.
         with suppress(OSError):
-            words = (each / "cmdline").read_bytes().split(b"\0")
+            words = (process / "cmdline").read_bytes().split(b"\0")
             if str(SCRIPT).encode() in words and b"sh" in words[:1]:
-                environment = (each / "environ").read_bytes()
+                environment = (process / "environ").read_bytes()
                 if f"TEST={os.getpid()}".encode() in environment.split(b"\0"):
-                    found.append(each.name)
-    return found
+                    ids.append(process.name)
+    return ids

@@ -1,4 +1,4 @@
-"""The shop as somebody has it who uses the Python library `eventsourcing`: aggregates, an application, and today's projectors."""
+"""The shop with the Python library `eventsourcing`: aggregates, an application, and projectors with upcasters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engine.harness import shop
 
 
 class DateAsText(Transcoding):
-    """What an application adds to the library's own transcodings."""
+    """A transcoding that an application adds to those of the library."""
 
     type = date
     name = "day"
@@ -40,15 +40,15 @@ class Order(Aggregate):
 
     @event("LineAdded")
     def add(self, customer: int, line: int, product: str, price: Decimal, options: dict[str, Any], gift: bool) -> None:
-        """Notes a line."""
+        """Adds a line; the event holds all data."""
 
     @event("Ended")
     def end(self, cancelled: bool, at: str) -> None:
-        """Ships or cancels it."""
+        """Ships or cancels the order."""
 
 
 class Shop(Application):
-    """Its table is shop_events."""
+    """The application; the library names its table ``shop_events``."""
 
     def register_transcodings(self, transcoder: Transcoder) -> None:
         super().register_transcodings(transcoder)
@@ -56,7 +56,7 @@ class Shop(Application):
 
 
 def compressed(env: dict[str, str] | None = None) -> Shop:
-    """The application as it is configured to compress what it stores."""
+    """The application, configured to compress its payloads."""
     return Shop(env={"COMPRESSOR_TOPIC": "zlib"} | (env or {}))
 
 
@@ -94,7 +94,7 @@ class CustomerTotalProjector(shop.CustomerTotalProjector):
 
 
 def append(application: Shop, stored: dict[str, Any]) -> None:
-    """One of the shop's events, through the application."""
+    """Appends one of the shop's events through the application."""
     said = stored["event_properties"]
     match stored["event_class"]:
         case "OrderPlaced":
@@ -109,5 +109,5 @@ def append(application: Shop, stored: dict[str, Any]) -> None:
 
 
 def place(application: Shop, name: str) -> None:
-    """A new order."""
+    """Places a new order."""
     application.save(Order(name=name, customer=1, on=date(2026, 1, 1)))

@@ -1,7 +1,7 @@
-"""Moments within a step at which a test does something, and measures that a test leaves out.
+"""Seams: moments within a step at which a test can act, and measures of the engine that a test can switch off.
 
-Tests patch private names of the engine here and in :mod:`.faults`, and nowhere else: what the engine renames is followed in one
-place. Each seam lasts as long as the ``MonkeyPatch`` that it is given.
+Tests patch private names of the engine only here and in :mod:`.faults`, so that a renaming in the engine changes one
+place. Each seam lasts as long as its ``MonkeyPatch``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Action = Callable[[], object]
 
 
 def before_the_drain(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something at each attempt of the swap, once it has found no job left and holds what it holds."""
+    """Calls ``action`` at each attempt of the cutover, right before it drains: it has its locks, and no job is left."""
     apply = Drain.apply
 
     def drained(drain: Drain, *given: Any) -> Any:
@@ -45,7 +45,7 @@ def before_the_drain(patch: pytest.MonkeyPatch, action: Action) -> None:
 
 
 def around_the_drain(patch: pytest.MonkeyPatch, within: Callable[[], AbstractContextManager[object]]) -> None:
-    """As :func:`before_the_drain`, up to its end."""
+    """Enters a context around each drain; see :func:`before_the_drain`."""
     apply = Drain.apply
 
     def drained(drain: Drain, *given: Any) -> Any:
@@ -56,12 +56,12 @@ def around_the_drain(patch: pytest.MonkeyPatch, within: Callable[[], AbstractCon
 
 
 def before_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something right before an attempt of the swap takes its locks."""
+    """Calls ``action`` right before an attempt of the cutover takes its locks."""
     _around_the_hold(patch, before=action)
 
 
 def after_the_hold(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something right after an attempt of the swap has its locks."""
+    """Calls ``action`` right after an attempt of the cutover has taken its locks."""
     _around_the_hold(patch, after=action)
 
 
@@ -70,40 +70,40 @@ def _around_the_hold(patch: pytest.MonkeyPatch, before: Action = lambda: None, a
 
     def held(attempt: Attempt, *given: Any) -> Any:
         before()
-        found = hold(attempt, *given)
+        held_locks = hold(attempt, *given)
         after()
-        return found
+        return held_locks
 
     patch.setattr(Attempt, "_hold", held)
 
 
 def instead_of_waiting_for_snapshots(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Somebody does something in the last moment before a swap takes its locks, where it would wait for open snapshots."""
+    """Calls ``action`` in place of the wait for open snapshots, right before the cutover takes its locks."""
     patch.setattr(waits, "wait_for_snapshots", lambda *_: action())
 
 
 def instead_of_finishing_the_switch(patch: pytest.MonkeyPatch, action: Action) -> None:
-    """Tables have been renamed, and what is left to do at once is not done."""
+    """Calls ``action`` in place of the work right after the rename."""
     patch.setattr(left_overs, "finish_at_once", lambda *_: action())
 
 
 def without_the_last_look_for_orphans(patch: pytest.MonkeyPatch) -> None:
-    """A swap does not look for rows that have lost their parents since verification."""
+    """Switches off the cutover's last check for rows that violate a foreign key since the verification."""
     patch.setattr(preparation, "refuse_orphans", lambda *_: None)
 
 
 def without_folding(patch: pytest.MonkeyPatch) -> None:
-    """What a catch-up reads for green is not applied."""
+    """Lets a catch-up read events without applying them to green."""
     patch.setattr(catch_up.CatchUp, "_fold", lambda self, bound, among=None: {})
 
 
 def without_carrying_counters_on(patch: pytest.MonkeyPatch) -> None:
-    """MySQL: generated ids do not go on by the statement that was worked out before the switch."""
+    """MySQL: switches off the statement by which green continues blue's generated ids."""
     patch.setattr(MySQLFamily, "_counter", lambda *_: "SELECT 1")
 
 
 def old_tables_are_dropped_by(patch: pytest.MonkeyPatch, drop: Callable[..., object]) -> None:
-    """Something else than a drop happens to a retired table."""
+    """Calls ``drop`` in place of the engine's own drop of a retired table."""
     patch.setattr(retire, "_drop", drop)
 
 
@@ -113,7 +113,11 @@ def old_tables_are_dropped_by(patch: pytest.MonkeyPatch, drop: Callable[..., obj
 def just_before(
     patch: pytest.MonkeyPatch, engine: sa.Engine, verb: str, *statements: str, late: list[dict[str, Any]] | None = None
 ) -> None:
-    """Somebody executes something, and appends, right before the dialect, or its way of cutting over, is first asked to do something."""
+    """Appends events and executes statements right before the first call of a method of the dialect or of its cutover.
+
+    :param verb: the name of the method
+    :param late: the events to append
+    """
     made = dialect_for(engine)
     owner = type(made) if hasattr(made, verb) else type(made.cutover)
     original, done = getattr(owner, verb), []
@@ -131,7 +135,7 @@ def just_before(
 
 
 def before_each_statement(patch: pytest.MonkeyPatch, dialect: Dialect, action: Callable[[str], object]) -> None:
-    """Somebody does something before each statement that one dialect executes with values."""
+    """Calls ``action`` with each statement that one dialect executes with values, before it does."""
     execute = dialect._execute
 
     def late(connection: sa.Connection, statement: str, *values: Any) -> Any:
@@ -142,12 +146,12 @@ def before_each_statement(patch: pytest.MonkeyPatch, dialect: Dialect, action: C
 
 
 def server_lists_no_locks(patch: pytest.MonkeyPatch) -> None:
-    """MySQL: as on a server whose locks we may not see."""
+    """MySQL: simulates an account that may not see the server's locks."""
     patch.setattr(mysql, "_LISTS_LOCKS", "SELECT 0")
 
 
 def second_session_is_waited_for(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """PostgreSQL: how long the question for a pooler waits for a session of its own."""
+    """PostgreSQL: sets for how many seconds the check for a pooler waits for a second session."""
     patch.setattr(postgres_connection._Session.ask, "__defaults__", (seconds,))
 
 
@@ -155,16 +159,20 @@ def second_session_is_waited_for(patch: pytest.MonkeyPatch, seconds: float) -> N
 
 
 def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], object]) -> None:
-    """Somebody comes after blue's position is known (``held``), before and after each table's copy (``before the copy``,
-    ``after the copy``), once all is copied (``copied``), and when the copies have settled (``settled``)."""
+    """Calls ``visit`` with the name of each moment of a copy.
+
+    The moments are: after the engine knows blue's position (``held``), before and after each table's copy (``before the
+    copy``, ``after the copy``), after all copies (``copied``), and after the high-water mark was found again
+    (``settled``).
+    """
     held, copy, settled = partial_copy.PartialCopy._held_by_blue, Dialect.copy_others, EventStore.settled_head
     copying = threading.local()
 
     def held_by_blue(self: Any) -> Any:
-        found = held(self)
+        position = held(self)
         visit("held")
         copying.on = True
-        return found
+        return position
 
     def copy_others(self: Dialect, *given: Any) -> None:
         if self.one_writer:
@@ -178,9 +186,9 @@ def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], o
         if getattr(copying, "on", False):
             copying.on = False
             visit("copied")
-            found = settled(self, *given)
+            mark = settled(self, *given)
             visit("settled")
-            return found
+            return mark
         return settled(self, *given)
 
     patch.setattr(partial_copy.PartialCopy, "_held_by_blue", held_by_blue)
@@ -189,7 +197,7 @@ def at_each_moment_of_a_copy(patch: pytest.MonkeyPatch, visit: Callable[[str], o
 
 
 def without_what_changed_during_the_copy(patch: pytest.MonkeyPatch) -> None:
-    """A part's copy does not look for rows that changed while it was made."""
+    """Lets the copy of a part ignore rows that changed during the copy."""
     between = partial_copy.PartialCopy._keys_between
     patch.setattr(
         partial_copy.PartialCopy, "_keys_between", lambda self, after, *given: set() if after else between(self, after, *given)
@@ -200,5 +208,5 @@ def without_what_changed_during_the_copy(patch: pytest.MonkeyPatch) -> None:
 
 
 def command_does(patch: pytest.MonkeyPatch, action: Callable[[object], Any]) -> None:
-    """The command does something else than it is told."""
+    """Lets the command call ``action`` in place of its own work."""
     patch.setattr(command, "_do", action)

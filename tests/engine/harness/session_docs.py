@@ -1,4 +1,4 @@
-"""docs/reference/sessions.md as tables: what is set, and what is said of each other variable of a server."""
+"""Reads docs/reference/sessions.md: the settings that the engine sets, and all other variables of a server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SETS: dict[str, Sequence[Setting]] = {
     "MariaDB alone": mysql_session.MARIADB,
     "SQLite": sqlite_session.SETTINGS,
 }
-"""What the code declares, by the heading of its table."""
+"""The settings that the code declares, by the heading of their table."""
 
 SPECIAL = {"sql_mode": "see below", "old_mode": "see below", "timestamp": "`DEFAULT`"}
 
 
 def rendered(settings: Sequence[Setting]) -> str:
-    """The table of what is set, as the page has it."""
+    """The table of settings in the form of the page."""
     lines = ["| setting | our value | with another one |", "| --- | --- | --- |"]
     for each in settings:
         value = SPECIAL.get(each.name) or (f"`{each.value}`" if each.value else "empty")
@@ -52,6 +52,6 @@ def patterns(heading: str) -> list[str]:
 
 
 def unclassified(heading: str, names: Sequence[str]) -> list[str]:
-    """Those of which the page says nothing."""
+    """Those of the names that a section of the page does not mention."""
     known = [each.lower() for each in patterns(heading)]
     return [name for name in names if not any(fnmatchcase(name.lower(), each) for each in known)]

@@ -1,4 +1,4 @@
-"""A small application for engine tests: orders, their lines, and totals per customer that many events touch."""
+"""A small application for engine tests: orders, their lines, and totals per customer, which many events change."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class CustomerTotalProjector(Projector):
 
 
 class Rival(Projector):
-    """Claims a table that has an owner."""
+    """Claims a table that already has an owner."""
 
     owns = (Order,)
 
@@ -153,7 +153,7 @@ TABLES = ["orders", "customer_totals", "order_lines"]
 
 
 def events(count: int) -> list[dict[str, Any]]:
-    """``count`` events of orders that are placed, filled, and shipped or cancelled."""
+    """Generates ``count`` events of orders that are placed, filled, and shipped or cancelled."""
     pick, made, open_orders = random.Random(3), [], []
     for number in range(count):
         kind = pick.random()
@@ -173,7 +173,7 @@ def events(count: int) -> list[dict[str, Any]]:
 
 
 def expected(stored: list[dict[str, Any]]) -> dict[str, Any]:
-    """Orders, lines and totals by code of its own."""
+    """Computes orders, lines and totals from stored events, without the projectors' code."""
     orders: dict[str, tuple[int, str]] = {}
     lines: dict[tuple[str, int], tuple[str, Decimal]] = {}
     totals: dict[int, list[Any]] = defaultdict(lambda: [0, Decimal(0)])
@@ -195,9 +195,9 @@ def expected(stored: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def actual(engine: sa.Engine, suffix: str = "") -> dict[str, Any]:
-    """What the tables hold, in the form of :func:`expected`.
+    """Reads the tables, in the form of :func:`expected`.
 
-    :param suffix: of other tables than the live ones: ``_rebuild``, ``_old``
+    :param suffix: ``_rebuild`` or ``_old`` to read those tables; empty: the live ones
     """
     with engine.connect() as connection:
 
@@ -219,22 +219,25 @@ def actual(engine: sa.Engine, suffix: str = "") -> dict[str, Any]:
 
 
 def tables(engine: sa.Engine) -> set[str]:
-    """The names of all tables but the ledger's."""
+    """The names of all tables except those of the ledger."""
     return {name for name in sa.inspect(engine).get_table_names() if not name.startswith("projection_rebuild")}
 
 
 def event_of(customer: int, kind: str, stream: str = "x", **said: Any) -> dict[str, Any]:
-    """One event about a customer."""
+    """The stored form of one event about a customer.
+
+    :param said: further fields of its payload
+    """
     return {"aggregate_uuid": stream, "event_class": kind, "event_properties": {"customer": customer} | said}
 
 
 def create(engine: sa.Engine, *names: str) -> None:
-    """Makes some of the shop's tables."""
+    """Creates some of the shop's tables."""
     metadata.create_all(engine, tables=[metadata.tables[name] for name in names])
 
 
 def fill(engine: sa.Engine, stored: list[dict[str, Any]]) -> sa.Engine:
-    """Makes the shop's tables, and appends events that nobody has projected."""
+    """Creates the shop's tables, and stores events without projecting them."""
     metadata.create_all(engine)
     with engine.begin() as connection:
         connection.execute(stored_events.insert(), stored)

@@ -1,4 +1,4 @@
-"""The shop's totals by SQL: the same projector, to the letter of its name."""
+"""The shop's totals by SQL: a projector with the same name as the shop's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _statements(database: str) -> Sequence[str]:
         return [f"{insert} ON DUPLICATE KEY UPDATE orders = {t}.orders + VALUES(orders), spent = {t}.spent + VALUES(spent)"]
     spent = "t.spent + excluded.spent"
     if database == "sqlite":
-        # It has no decimals, and adds up floats.
+        # SQLite has no decimals, and adds floats.
         insert, spent = insert.replace("d.spent FROM", "round(d.spent, 2) FROM"), f"round({spent}, 2)"
     update = f"UPDATE SET orders = t.orders + excluded.orders, spent = {spent}"
     insert = insert.replace("{customer_totals} (", "{customer_totals} AS t (")
@@ -37,7 +37,7 @@ def _statements(database: str) -> Sequence[str]:
 
 
 class CustomerTotalProjector(shop.CustomerTotalProjector):
-    """With both forms: the handlers for the tail and the switch."""
+    """A projector with both forms: SQL, and handlers for the tail and the cutover."""
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:
@@ -45,7 +45,7 @@ class CustomerTotalProjector(shop.CustomerTotalProjector):
 
 
 class TotalsBySqlAlone(Projector):
-    """Without handlers."""
+    """A projector without handlers."""
 
     owns = (shop.CustomerTotal,)
     reads_events: ClassVar[tuple[str, ...]] = ("OrderPlaced", "LineAdded")
@@ -56,7 +56,7 @@ class TotalsBySqlAlone(Projector):
 
 
 class ForOneDatabase(TotalsBySqlAlone):
-    """Its author knows PostgreSQL only."""
+    """A projector with SQL for PostgreSQL only."""
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:

@@ -27,18 +27,25 @@ SPEC: dict[str, Any] = {
 def spec(**changes: Any) -> RebuildSpec:
     """The shop's spec.
 
-    :param changes: keys that are otherwise, each as a whole
+    :param changes: new values of top-level keys; each replaces the whole value
     """
     return RebuildSpec.model_validate(SPEC | changes)
 
 
 def rebuild(engine: sa.Engine, run_id: str = "run", log: Callable[[str], None] = lambda _: None, **changes: Any) -> Rebuild:
-    """A run of the shop's spec whose event store and read models are in one database; see :func:`spec`."""
+    """A run of the shop's spec, with event store and read models in one database.
+
+    :param changes: see :func:`spec`
+    """
     return Rebuild(spec(**changes), run_id=run_id, event_store=engine, read_models=engine, log=log)
 
 
 def projectors_of(rebuild: Rebuild, **instead: type[Projector] | None) -> Rebuild:
-    """The same run with other code: each projector that is named is another class, or none."""
+    """Changes the code of a run.
+
+    :param instead: new classes of projectors, by name; None removes the projector
+    :returns: the same run
+    """
     known = dict(rebuild._context.projectors)
     for name, projector in instead.items():
         known.pop(name)
@@ -55,7 +62,7 @@ read_models: {conn_id: db}
 projectors: ["tests.engine.harness.shop:OrderProjector"]
 live_writer: transactional
 """
-"""A spec of one projector, as a file has it."""
+"""The text of a spec file with one projector."""
 
-ALONE = {"projectors": [each for each in SPEC["projectors"] if "Line" not in each]}
-"""For :func:`spec`: the projectors whose tables no other table refers to."""
+ALONE = {"projectors": [projector for projector in SPEC["projectors"] if "Line" not in projector]}
+"""A change for :func:`spec`: only projectors whose tables have no foreign keys to each other."""

@@ -1,4 +1,4 @@
-"""The steps of a run, each struck at its 1st, 2nd, 3rd ... statement and simply run again, over as many runs as it takes."""
+"""Strikes each step of a run at its 1st, 2nd, 3rd ... statement and runs it again, over as many runs as that takes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ REBUILD = ("plan", "clone_tables", *PROJECTORS, "verify_counts", "atomic_swap", 
 ROLLBACK = ("plan_rollback", "bring_back", "atomic_swap", "reconcile", "drop_old_tables")
 
 STARTS_OVER = {"plan", "clone_tables", "verify_counts", "atomic_swap", "plan_rollback"}
-"""Steps that begin again as long as the run's state is what it was, and can be struck several times in one run."""
+"""Steps that start over while the run's state is unchanged, so that one run can strike them several times."""
 
 STRIKES = 5
 ALIKE = 8
-"""A replay's transactions are all alike: from this statement on, every fourth stands for them."""
+"""All transactions of a replay are alike, so from this statement on the sweep strikes only every fourth."""
 MOST = 400
-"""No step has more statements than this; beyond it a step is not getting anywhere."""
+"""The most statements of a step; a step with more makes no progress."""
 
 Attempt = Callable[[str, str, int], bool]
-"""Runs a step (run id, name) that is struck at its n-th statement; whether it had so many."""
+"""Runs a step (run id, name) and strikes it at its n-th statement; returns whether it had so many statements."""
 
 
 def sweep(
@@ -50,14 +50,15 @@ def sweep(
     steps: Sequence[str] = REBUILD,
     struck: Collection[str] | None = None,
 ) -> dict[str, int]:
-    """Strikes the steps of run after run until each has been struck at all of its statements (of a replay: see :data:`ALIKE`).
+    """Strikes the steps of many runs until each was struck at all of its statements (for a replay, see :data:`ALIKE`).
 
-    After every strike the application must work; the retry must finish the step, and the run leave nothing but right tables.
+    After every strike the application must work. The retry must finish the step, and the run must leave only correct
+    tables.
 
     :param retry: runs a step (run id, name) to its end
-    :param steps: those of a rebuild, or of a rollback, before which there is a rebuild
-    :param struck: the ones that are struck; None: all
-    :returns: at how many statements each step was struck
+    :param steps: the steps of a rebuild, or of a rollback, which the sweep does after a rebuild
+    :param struck: the steps to strike; None: all
+    :returns: the number of statements at which each step was struck
     """
     left = set(struck or steps)
     strikes, at = dict.fromkeys(left, 0), dict.fromkeys(left, 1)
@@ -88,31 +89,36 @@ def sweep(
 
 
 class Worker:
-    """A process that lives on after its faults, and keeps its connections until its next step: what they hold would show."""
+    """A worker that survives its faults.
+
+    It keeps its connections until its next step, so that tests notice locks that are left on them.
+
+    :ivar made: the run that it has opened last
+    """
 
     def __init__(self, shop: LiveShop) -> None:
         self.made: Rebuild | None = None
         self._shop = shop
 
     def open(self, run_id: str) -> Rebuild:
-        """The run, as a task opens it."""
+        """Opens a run as a task does."""
         self.close()
         self.made = self._shop.open_run(run_id)
         return self.made
 
     def close(self) -> None:
-        """Ends its connections."""
+        """Closes its connections."""
         if self.made is not None:
             self.made.close()
 
     def retry(self, run_id: str, name: str) -> None:
-        """Runs a step as it is run again after a failure."""
+        """Runs a step on new connections, as after a failure."""
         STEPS[name](self.open(run_id))
 
     def struck_by(self, fault: Callable[[int], Fault]) -> Attempt:
-        """Attempts that are struck.
+        """An attempt that a fault strikes.
 
-        :param fault: what strikes at the n-th statement
+        :param fault: builds the fault at the n-th statement
         """
 
         def attempt(run_id: str, name: str, at: int) -> bool:
@@ -126,13 +132,16 @@ class Worker:
 
 
 def error_of(step: Callable[[], object]) -> Exception | None:
-    """The error that a step ends with, if it is one that a retry can help against; any other one is raised."""
+    """The error of a step, if a retry may repair it; None: the step succeeds.
+
+    :raises Exception: any other error
+    """
     try:
         step()
     except RebuildError as error:
         if not error.retryable:
             raise
-        # What somebody prints of it is ours alone.
+        # The chain must hold our own errors only, so that no traceback shows a driver's error.
         came_from = error.__cause__ or error.__context__
         assert came_from is None or isinstance(came_from, RebuildError), repr(came_from)
         return error
@@ -140,7 +149,7 @@ def error_of(step: Callable[[], object]) -> Exception | None:
 
 
 def assert_within_the_work(strikes: dict[str, int]) -> None:
-    """Each step was really struck, and not beside its work."""
+    """Asserts that each step was struck, and during its main work."""
     assert min(strikes.values()) >= 4 and strikes["atomic_swap"] >= 10, strikes
 
 
@@ -155,12 +164,12 @@ def _work(shop: LiveShop, run_id: str, step: str, deadly: int) -> None:
     made = shop.open_run(run_id)
     with Fault(deadly, _die, after=True, only=WRITES).on(made):
         STEPS[step](made)
-    # Straight out: what a worker does at its end is not what is tested here.
+    # Without a worker's clean-up, which is not under test.
     os._exit(0)
 
 
 def killed(shop: LiveShop) -> Attempt:
-    """Attempts in processes of their own, which are killed."""
+    """An attempt in a process of its own, which the fault kills."""
 
     def attempt(run_id: str, step: str, deadly: int) -> bool:
         doomed = _fork.Process(target=_work, args=(shop, run_id, step, deadly))

@@ -1,4 +1,4 @@
-"""An application whose event store can have any types: each event adds to the tally of its stream."""
+"""An application whose event store can have columns of any types. Each event adds to the tally of its stream."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tally:
 
 
 class TallyProjector(Projector):
-    """How many events a stream has, and the position of its last one."""
+    """Counts the events of each stream, and keeps the position of the last one."""
 
     owns = (Tally,)
     part = ByAggregate({Tally: "stream"})
@@ -40,7 +40,7 @@ class TallyProjector(Projector):
 
 
 class StreamProjector(TallyProjector):
-    """The same by the bare stream, so that it can be divided and rebuilt in parts."""
+    """The same with the stream's id as key, so that shards and partial rebuilds are possible."""
 
     @handles("made")
     def made(self, event: Event, rows: Rows) -> None:
@@ -50,7 +50,7 @@ class StreamProjector(TallyProjector):
 
 
 class SetProjector(StreamProjector):
-    """The same by SQL as well."""
+    """The same with SQL in addition."""
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:
@@ -73,7 +73,7 @@ class Payload:
 
 
 class PayloadProjector(Projector):
-    """What payloads hold."""
+    """Stores the payload of each event."""
 
     owns = (Payload,)
 
@@ -98,7 +98,7 @@ class Customer:
 
 
 class CustomerProjector(Projector):
-    """By a field of the payload, so that shards need the database to look into it."""
+    """Counts events by a field of the payload, so that shards need the database to read the payload."""
 
     owns = (Customer,)
     partition_by = "customer"
@@ -115,7 +115,7 @@ class Day:
 
 
 class DayProjector(Projector):
-    """By the day on which events were recorded."""
+    """Counts events by the day of their recording."""
 
     owns = (Day,)
     part = ByPeriod({Day: "day"}, of=lambda event: event.recorded_time.strftime("%Y-%m-%d"), at=lambda at: f"{at:%Y-%m-%d}")
@@ -154,9 +154,10 @@ TYPES: dict[str, dict[str, str]] = {
 
 @dataclass
 class Store:
-    """An event store's table, ``stored_events``, with columns of any type, beside empty read models.
+    """An event store, the table ``stored_events`` with columns of any type, beside empty read models.
 
-    :param columns: SQL types of columns, where they are not the usual ones
+    :param columns: SQL types of columns that differ from the usual ones
+    :param key: the definition of the primary key; empty: none
     """
 
     engine: sa.Engine
@@ -182,7 +183,7 @@ class Store:
                 connection.exec_driver_sql(f"CREATE TABLE {name} ({definition.format_map(known)}){options}")
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Appends events, each given by its columns; what is left out is NULL, but the type, which is ``made``."""
+        """Appends events, each given by its columns. Missing columns are NULL, except the type, which is ``made``."""
         rows = [{"type": "made", "stream": None, "data": "{}", "at": None} | dict(each) for each in events]
         names = ["id", "stream", "type", "data", "at"]
         statement = sa.text(
@@ -199,7 +200,7 @@ class Store:
     def rebuild(self, *projectors: type[Projector], run_id: str = "run", log: Any = lambda _: None, **changes: Any) -> Rebuild:
         """A run of a spec for this store.
 
-        :param changes: keys of the spec; ``store`` is added to its event store
+        :param changes: changed keys of the spec; ``store`` has changed keys of its event store
         """
         store = {
             "conn_id": "db",
@@ -231,10 +232,10 @@ class Store:
 
 
 def moment(text: str) -> datetime:
-    """An aware time."""
+    """Parses an aware time."""
     return datetime.fromisoformat(text)
 
 
 def tallied(store: Store) -> list[tuple[str, int]]:
-    """How many events each stream has, by the read model."""
+    """The streams with their numbers of events, from the read model."""
     return sorted((stream, count) for stream, count, _ in store.rows())

@@ -1,4 +1,4 @@
-"""Rows with a value of each type that a row class may have, awkward ones among them."""
+"""Rows with a value of each type that a row class may have, including awkward values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = [
 ]
 
 MOMENT = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-"""The type of a time to the microsecond."""
+"""The type of a time with microseconds."""
 
 
 @row("things", key="id")
@@ -44,7 +44,7 @@ class Thing:
 
 
 def columns() -> list[sa.Column[Any]]:
-    """The columns of a table for them."""
+    """The columns of the table of things."""
     return [
         sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("words", sa.String(100)),
@@ -60,7 +60,7 @@ def columns() -> list[sa.Column[Any]]:
 
 
 def thing(number: int, raw: bytes | None = None) -> Thing:
-    """The row of this number; each seventh one is empty but for its words."""
+    """The row with this number; each seventh row has only its id and its words."""
     words = WORDS[number % len(WORDS)]
     if number % 7 == 0:
         return Thing(number, words, None, None, None, None, None, None, None)

@@ -1,4 +1,7 @@
-"""A read model with a value of each kind whose meaning may depend on a session: written, read back by a handler, and told again."""
+"""A read model with values whose meaning may depend on the session.
+
+A handler reads them back and writes them as text.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class KeptProjector(Projector):
 
 
 def _in_utc(moment: datetime) -> str:
-    """The same for a time that a handler has just made and one that comes from a column."""
+    """The same text for a time that a handler has just written and for one that comes from a column."""
     return f"{(moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
@@ -87,7 +90,7 @@ ID = 1_000_000
 
 
 def create(engine: sa.Engine) -> None:
-    """The table and the event store."""
+    """Creates the table and the event store."""
     text, number, raw, plain, zoned, json = TYPES[engine.dialect.name]
     options = " ENGINE=InnoDB DEFAULT CHARSET=utf8mb4" if engine.dialect.name == "mysql" else ""
     shop.stored_events.create(engine)
@@ -100,7 +103,7 @@ def create(engine: sa.Engine) -> None:
 
 
 def kept_events(count: int) -> list[dict[str, Any]]:
-    """``count`` values, all of them kept and then all of them seen."""
+    """The events of ``count`` values: an event that stores each value, then an event that reads each back."""
     kept = []
     for number in range(count):
         said = {
@@ -114,13 +117,13 @@ def kept_events(count: int) -> list[dict[str, Any]]:
             "aware": f"2026-03-{number % 12 + 1:02}T23:30:15.000250-05:00",
         }
         kept.append(("ValueKept", said))
-    # When the last one has come, the first ones are in memory no more.
+    # After the last value, the first ones are no longer in memory.
     made = [*kept, *(("ValueSeen", {"id": said["id"]}) for _, said in kept)]
     return [{"aggregate_uuid": f"value-{said['id']}", "event_class": kind, "event_properties": said} for kind, said in made]
 
 
 def append(connection: sa.Connection, stored: Sequence[dict[str, Any]], *, project: bool) -> None:
-    """Stores events, and projects them in the application's session."""
+    """Stores events, and projects them in the application's session if ``project`` is set."""
     for each in stored:
         made = connection.execute(shop.stored_events.insert().values(**each))
         event = Event(
@@ -134,14 +137,14 @@ def append(connection: sa.Connection, stored: Sequence[dict[str, Any]], *, proje
 
 
 def project_all(engine: sa.Engine, count: int) -> None:
-    """The application at work: each event in a transaction."""
+    """Appends and projects all events as the application does, each in a transaction."""
     for each in kept_events(count):
         with unit_of_work(engine) as connection:
             append(connection, [each], project=True)
 
 
 def rebuild_of(engine: sa.Engine, run_id: str = "values", **changes: Any) -> Rebuild:
-    """A rebuild of the table, in batches so small that rows are read back."""
+    """A rebuild of the table, in small batches, so that the engine must read rows back."""
     own = {
         "projectors": ["tests.engine.harness.values_shop:KeptProjector"],
         "replay": {"batch_events": 7, "max_rows_in_memory": 3},
@@ -171,16 +174,16 @@ USUAL = {
         "autocommit": True,
     },
 }
-"""By driver's arguments, a session that has nothing of the server's."""
+"""Arguments of the drivers for a session that does not depend on the server's defaults."""
 
 
 def usual(url: sa.URL) -> sa.Engine:
-    """An engine whose sessions are as usual, whatever the server has been told."""
+    """An engine with the usual session settings, whatever the server's defaults are."""
     return sa.create_engine(url, connect_args=USUAL[url.get_backend_name()], poolclass=sa.NullPool)
 
 
 def table(url: sa.URL) -> list[tuple[Any, ...]]:
-    """All that the table holds, in an unambiguous form."""
+    """The rows of the table, in an unambiguous form."""
     engine = usual(url)
     with engine.connect() as connection:
         if engine.dialect.name == "mysql":
@@ -189,7 +192,7 @@ def table(url: sa.URL) -> list[tuple[Any, ...]]:
 
 
 def wanted(backend: str, count: int, *, empty: str | None = "") -> list[tuple[Any, ...]]:
-    """What the table has to hold, made from the events by other code than the projector's."""
+    """The rows that the table must have, computed without the projector's code."""
     return [_wanted_row(backend, number, empty) for number in range(count)]
 
 
@@ -226,7 +229,7 @@ MANY = 600
 
 
 def filled(url: sa.URL, *, kept: int = KEPT, project: bool = False) -> None:
-    """The tables of both shops and their events, made in sessions that are as usual."""
+    """Creates the tables of both shops and stores their events, in sessions with the usual settings."""
     engine = usual(url)
     values_shop.create(engine)
     shop.metadata.create_all(engine)
@@ -236,5 +239,5 @@ def filled(url: sa.URL, *, kept: int = KEPT, project: bool = False) -> None:
 
 
 def fresh(url: sa.URL, **arguments: Any) -> sa.Engine:
-    """An engine that opens a session for each use."""
+    """An engine that opens a new session for each use."""
     return sa.create_engine(url, poolclass=sa.NullPool, **arguments)

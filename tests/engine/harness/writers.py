@@ -44,7 +44,7 @@ TOLD_APART = {"contract": "detached", "jobs_left": "SELECT position FROM jobs"}
 
 
 BACKLOG = 5
-"""Events that are yet to be projected."""
+"""The appender waits while more events than this are not projected yet."""
 
 
 class Application:
@@ -83,7 +83,7 @@ class Application:
         while not self._stop.is_set():
             self._guard(self.append_next)
             time.sleep(0.015)
-            # A queue that only grows, on a busy machine, leaves the switch no moment.
+            # On a busy machine the queue would only grow, and the cutover would never find it empty.
             while self.appended - self.projected > BACKLOG and not self._stop.is_set():
                 time.sleep(0.005)
 
@@ -109,7 +109,10 @@ class Application:
 
 
 def consume(application: Application) -> int:
-    """A consumer that keeps its position in a table, in the transaction of its rows."""
+    """Projects events as a consumer that stores its position in the transaction of its rows.
+
+    :returns: the number of events
+    """
     lock = "" if application.engine.dialect.name == "sqlite" else " FOR UPDATE"
     with unit_of_work(application.engine) as connection:
         position = connection.exec_driver_sql(f"SELECT position FROM consumers WHERE name = 'shop'{lock}").scalar_one()
@@ -123,7 +126,10 @@ def consume(application: Application) -> int:
 
 
 def project_a_job(application: Application) -> int:
-    """A queue worker: one job, one event, one transaction."""
+    """Does one job as a queue worker: one event in one transaction.
+
+    :returns: the number of jobs
+    """
     with unit_of_work(application.engine) as connection:
         position = connection.exec_driver_sql("SELECT min(position) FROM jobs").scalar()
         if position is None:
@@ -136,7 +142,7 @@ def project_a_job(application: Application) -> int:
 
 
 def prepare(engine: sa.Engine) -> sa.Engine:
-    """Makes the tables of the application, of its consumer and of its queue."""
+    """Creates the tables of the application, of its consumer and of its queue."""
     if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")

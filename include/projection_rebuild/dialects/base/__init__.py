@@ -1,7 +1,7 @@
-"""What the engine asks of a database, verb by verb; one subclass per database, the verbs in the same order.
+"""The interface of a database: one class for each subject, and :class:`Dialect`, which joins them.
 
-Methods that return statements do not execute them: a step runs them one by one (and a dry run prints them). They read
-the catalogs each time, so that after a crash they return just what is still missing.
+Methods that return statements do not execute them: a step executes them one by one, and a dry run prints them. They
+read the catalogs on each call, so after a crash they return exactly the statements that are still missing.
 """
 
 from __future__ import annotations
@@ -44,62 +44,65 @@ class Dialect(
     EventLog,
     EventExpressions,
 ):
-    """All that a database does for a rebuild. Sessions and statements are its own; all else is asked of a subject."""
+    """All that a database does for a rebuild.
+
+    It has the methods for sessions and statements itself; callers reach all others through the property of a subject.
+    """
 
     @property
     def inspector(self) -> Inspector:
-        """What there is: tables, columns, keys, sizes."""
+        """Reads what tables are: their columns, keys and sizes."""
         return self
 
     @property
     def dependents(self) -> DependentObjects:
-        """What hangs on a table, and whether it can be carried over."""
+        """Reads what hangs on a table, and whether a rebuild can carry it over."""
         return self
 
     @property
     def shadow(self) -> ShadowTables:
-        """Making, completing and dropping green tables."""
+        """Creates, completes and drops green tables."""
         return self
 
     @property
     def trials(self) -> TablesApart:
-        """Tables in a place of their own, for trials and checks."""
+        """Creates tables in a schema of their own, for trials and checks."""
         return self
 
     @property
     def rows(self) -> Comparing:
-        """Reading, writing and comparing rows."""
+        """Reads, writes and compares rows."""
         return self
 
     @property
     def partial_copy(self) -> PartialCopy:
-        """Copying the rows that a partial rebuild keeps."""
+        """Copies the rows that a partial rebuild keeps."""
         return self
 
     @property
     def events(self) -> EventLog:
-        """The event store's table: high-water mark and fence."""
+        """Finds the event store's high-water mark, and fences the store."""
         return self
 
     @property
     def expressions(self) -> EventExpressions:
-        """SQL expressions over the event store's columns."""
+        """Builds SQL expressions over the event store's columns."""
         return self
 
     @property
     def probe(self) -> PreflightProbe:
-        """What a plan asks the server."""
+        """Checks settings, privileges and tables for a plan."""
         return self
 
     @property
     def traffic(self) -> TrafficProbe:
-        """How busy the server is."""
+        """Measures how busy the server is."""
         return self
 
     @property
     @abstractmethod
     def cutover(self) -> Cutover:
-        """The way in which this database cuts over."""
+        """The strategy by which this database cuts over."""
 
 
 __all__ = [

@@ -1,9 +1,8 @@
-"""How a database cuts over: one strategy for each way, which the engine's attempts are made by.
+"""Cutover strategies: one class for each way in which a database swaps its tables.
 
-The engine does what is the same everywhere: it catches up, drains, counts, writes the ledger, and tries again. A
-strategy decides what differs: whether appends need a fence, what is locked and by what, which statements share a
-transaction, and what can be believed after a crash. What an attempt has to remember between two calls is an object
-of that attempt alone.
+The engine does what is the same for all databases: it catches up, drains, counts, writes the ledger, and retries. A
+strategy decides the rest: whether appends need a fence, which locks an attempt takes and how, which statements share a
+transaction, and what the engine can trust after a crash. An attempt keeps its own state in :class:`HeldTables`.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ if TYPE_CHECKING:
 Superseded = TypeVar("Superseded")
 
 ATTEMPTS_PER_QUEUE = 5
-"""Tables that are always being read never have a free moment. So one attempt of so many waits in the queue for its
-locks."""
+"""One attempt of this many waits in the queue for its locks: tables that clients read all the time never have a free
+moment."""
 
 
 class LockOrder(Enum):
-    """In which order an attempt takes the fence at the event store and the locks on the tables."""
+    """The order in which an attempt takes the fence on the event store and the locks on the tables."""
 
-    TABLES_ONLY = "no fence is needed"
-    FENCE_FIRST = "the last jobs can end behind the fence; clients that have read the tables wait there with them"
-    TABLES_FIRST = "clients that have read the tables come to their end; no job does"
+    TABLES_ONLY = "the attempt needs no fence"
+    FENCE_FIRST = "the last jobs can end behind the fence; clients that have read the tables wait there too"
+    TABLES_FIRST = "clients that have read the tables can end their transactions; no job can end"
 
 
 class HeldBack(Enum):
-    """Whom an attempt has to keep from writing to the live tables until they are swapped."""
+    """The writers that an attempt has to keep from the live tables until the swap."""
 
-    NOBODY = "old and new tables each have a consumer's position of their own"
-    PROJECTIONS = "whoever appends also projects, in the same transaction"
+    NOBODY = "old and new tables each have a consumer position of their own"
+    PROJECTIONS = "a client that appends also projects, in the same transaction"
     JOBS = "jobs that are left project into the new tables, and none may end before these are live"
-    APPENDS = "what is appended could be projected at any later time"
+    APPENDS = "a client could project an appended event at any later time"
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,17 @@ class LockPolicy:
     """How one attempt takes its locks.
 
     :param timeout: the longest wait for a lock
-    :param nowait: look for a moment in which nobody uses the tables, so that nobody ever queues behind the
-        attempt; otherwise wait in the queue, which gets through where readers never leave a gap
-    :param lock_order: what is taken first
-    :param fence: what holds the appends back meanwhile, if something has to
-    :param longest: for how long the tables may be held; past it the server should give them up by itself
-    :param looked_at: other live tables, at which handlers look meanwhile
-    :param confirm: asked when nobody comes to the tables any more, where they cannot be held until they are
-        renamed; raises if somebody has come to them since they were taken, and from another thread. None: that
-        does no harm
-    :param begins: called when the look is over, and somebody may wait from now on
-    :param left: the seconds for which the writers may still be held
+    :param nowait: look for a moment in which no client uses the tables, so that no client ever queues behind the
+        attempt; False: wait in the queue, which succeeds even if readers never leave a gap
+    :param lock_order: whether the attempt takes the fence or the tables first
+    :param fence: the fence that makes appends wait meanwhile, if the attempt needs one
+    :param longest: how long the attempt may hold the tables; past it the server should release them by itself
+    :param looked_at: other live tables, which handlers read meanwhile
+    :param confirm: where the attempt cannot lock the tables until the rename: called from another thread as soon as
+        no client can reach the tables; raises if a client has reached them since the attempt took them. None: such a
+        client does no harm
+    :param begins: called when the attempt has its moment, and clients may have to wait from then on
+    :param left: returns the seconds for which the attempt may still hold the writers
     """
 
     timeout: timedelta
@@ -81,19 +80,19 @@ class LockPolicy:
 
     @property
     def rest(self) -> timedelta:
-        """As ``left``, for a server's own clock: never nothing, and never without an end."""
+        """The time that is left, as a time-out for the server: at least 1 ms, at most ``longest``."""
         return timedelta(seconds=max(0.001, min(self.left(), self.longest.total_seconds())))
 
     def stay_in_time(self) -> None:
-        """Looks at the clock.
+        """Checks the clock.
 
-        :raises PauseTooLong: the time is up
+        :raises PauseTooLong: no time is left
         """
         if self.left() <= 0:
             raise PauseTooLong
 
     def stay_fenced(self) -> None:
-        """Asks the fence, if there is one.
+        """Checks that the fence still holds, if the attempt has one.
 
         :raises FenceDied: the connection that holds it is gone
         """
@@ -102,20 +101,22 @@ class LockPolicy:
 
     @property
     def look(self) -> float:
-        """Seconds for which an attempt looks for a moment: whoever waits at the fence and has read the tables does
-        not let go of them."""
+        """Seconds for which an attempt looks for a moment.
+
+        Behind a fence it looks for less time: a client that has read the tables and waits at the fence keeps its locks.
+        """
         fenced_already = self.lock_order is LockOrder.FENCE_FIRST
         return self.timeout.total_seconds() / 5 if fenced_already else self.longest.total_seconds() / 4
 
 
 class HeldTables(ABC):
-    """The live tables of one attempt, as long as it holds them.
+    """The live tables of one attempt, while it holds them.
 
-    :param connection: the one that holds them
+    :param connection: the connection that holds them
     """
 
     keep_others_out = True
-    """Whether nobody but us comes to the live tables until they are swapped, so that no job can end meanwhile."""
+    """Whether no other client reaches the live tables until the swap, so that no job can end meanwhile."""
 
     def __init__(self, dialect: Dialect, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
         self._dialect = dialect
@@ -124,8 +125,10 @@ class HeldTables(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
-        """The transaction of the drain and of what the ledger announces. No other one is opened on the connection that
-        holds the tables: on MySQL it would give them up."""
+        """The transaction of the drain and of the ledger's announcement.
+
+        The engine opens no other one on the connection that holds the tables: on MySQL it would release them.
+        """
 
     def fingerprint(self) -> str:
         """See :meth:`DependentObjects.hanging`."""
@@ -137,41 +140,39 @@ class HeldTables(ABC):
 
     @abstractmethod
     def planned_after(self, swap: PreparedSwap, policy: LockPolicy) -> list[str] | None:
-        """What follows the swap, as far as it can be worked out before it; None: it has to be read from the tables
-        afterwards."""
+        """The statements that follow the swap, computed before it; None: only the tables after the swap can tell."""
 
     @abstractmethod
     def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
-        """Executes the statements of a swap, and looks at the clock between them.
+        """Executes the statements of a swap, and checks the clock between them.
 
-        :returns: whether the fence held until the tables were swapped; False: it may have died just before
-        :raises TablesBusy: nothing has changed; as after an error that :meth:`Statements.is_lock_timeout` knows
+        :returns: whether the fence held until the swap; False: it may have died just before
+        :raises TablesBusy: nothing has changed; so it is after an error that :meth:`Statements.is_lock_timeout` knows
         :raises FenceDied: nothing has changed
-        :raises PauseTooLong: nothing has changed, or the transaction around it has to be rolled back
+        :raises PauseTooLong: nothing has changed, or the caller has to roll back the transaction around it
         """
 
     def run_at_work(self, statement: str, timeout: timedelta) -> None:
-        """Executes a statement that follows the swap while the writers are still held, as
-        :meth:`Cutover.run_at_work`."""
+        """Executes a statement that follows the swap while writers still wait, as :meth:`Cutover.run_at_work` does."""
         self._dialect.cutover.run_at_work(self._connection, self._tables, statement, timeout)
 
 
 class Cutover(ABC):
-    """One way of cutting over.
+    """A strategy for the cutover.
 
-    :param dialect: the database whose tables are swapped
+    :param dialect: the database whose tables it swaps
     """
 
     sql_reads_no_events: ClassVar[str | None] = None
-    """Why no SQL can read events while the tables are held, so that none can drain them; None: it can."""
+    """Why SQL cannot read events while the attempt holds the tables, so that it cannot drain them; None: it can."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
 
-    # Before anybody is held -------------------------------------------------------------------------------------
+    # Before any writer waits ------------------------------------------------------------------------------------
 
     def needs_fence(self, held_back: HeldBack, *, one_database: bool) -> bool:
-        """Whether appends have to wait at the event store, beyond what the locks on the live tables do.
+        """Whether appends have to wait at a fence, because the locks on the live tables do not suffice.
 
         :param one_database: whether an append and its projection commit in the same database
         """
@@ -184,19 +185,20 @@ class Cutover(ABC):
                 return True
 
     def nowait(self, attempt: int) -> bool:
-        """Whether an attempt only looks for a moment in which nobody uses the tables.
+        """Whether an attempt only looks for a moment in which no client uses the tables.
 
         :param attempt: its number, from 1
         """
         return attempt % ATTEMPTS_PER_QUEUE != 0
 
     def lock_order(self, attempt: int, *, fenced: bool, jobs_left: bool) -> LockOrder:
-        """What an attempt takes first. Either order has clients that it never comes past, so attempts take turns.
+        """Whether an attempt takes the fence or the tables first.
+
+        Attempts take turns, since some clients block each order every time.
 
         :param attempt: its number, from 1
         :param fenced: whether it needs a fence
-        :param jobs_left: whether jobs may be left while the tables are swapped; then the first attempt begins with
-            the tables
+        :param jobs_left: whether jobs may be left at the swap; then the first attempt begins with the tables
         """
         if not fenced:
             return LockOrder.TABLES_ONLY
@@ -204,27 +206,28 @@ class Cutover(ABC):
 
     @abstractmethod
     def prepared_ahead(self, connection: sa.Connection, tables: Sequence[TableSet]) -> PreparedSwap | None:
-        """The swap, where it can be worked out before anybody is held and what is changed after it makes it fail;
-        otherwise None."""
+        """The swap, if this database can compute it before any writer waits, and a later change of a table makes it
+        fail; otherwise None."""
 
-    # What the name of a retired table is needed for -------------------------------------------------------------
+    # Retired tables whose names the swap needs ------------------------------------------------------------------
 
     def superseded_before(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
-        """The retired tables of earlier runs that are to be dropped before the first attempt, as late as can be: a
-        cutover that is refused before it costs nobody his rollback.
+        """The retired tables of earlier runs that the engine drops right before the first attempt.
 
-        :param look: finds all those whose names are needed
+        It drops them no earlier, so that after a refused cutover these runs can still be rolled back.
+
+        :param look: finds all retired tables whose names the swap needs
         """
         return look()
 
     def superseded_within(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
-        """Those that are to be dropped in the transaction of the swap, so that they stay if it fails.
+        """The retired tables that the engine drops in the transaction of the swap, so that they stay if it fails.
 
-        Elsewhere a drop commits by itself, or all writers would wait for it, and a large table takes long.
+        By default none: the drop would commit by itself, or all writers would wait while it drops a large table.
         """
         return []
 
-    # While they are held ----------------------------------------------------------------------------------------
+    # While writers wait -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def lock_tables(
@@ -232,41 +235,46 @@ class Cutover(ABC):
     ) -> AbstractContextManager[HeldTables]:
         """Holds the live tables for the swap, in one transaction where DDL can be rolled back; commits at the end.
 
-        :param beside: our own tables in the same schema, which are written meanwhile
+        :param beside: the engine's own tables in the same schema, which the attempt writes meanwhile
         :raises TablesBusy: as an error that :meth:`Statements.is_lock_timeout` knows
         """
 
     @contextmanager
     def run_mutex(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
-        """Keeps other workers of a run from its swap, and from judging what has come of it, where a transaction
-        does not: from the moment when the ledger says that it begins until its tables are renamed.
+        """Lets one worker of a run at a time swap, or find out whether a swap has happened.
+
+        It is necessary where no transaction does that, from the ledger's announcement of the swap until the rename.
 
         :param name: the run's
-        :param patience: how long another one is waited for
-        :returns: whether nobody else is at it
+        :param patience: how long to wait for another worker
+        :returns: whether no other worker has the mutex
         """
         yield True
 
     @abstractmethod
     def record_with_swap(self, record: Callable[[], None]) -> None:
-        """Has the ledger say in the transaction of the renames that the tables are swapped, where there is one."""
+        """Records the swap in the ledger, if the renames are in a transaction; then in that transaction.
+
+        :param record: writes the record
+        """
 
     # Afterwards -------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def left_over(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """What is done right after the swap, while the writers are still held; what is not, reconcile does."""
+        """The statements to execute right after the swap, while writers still wait; reconcile executes the rest."""
 
     def run_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        """Executes a statement of :meth:`SwapStatements.after_swap`. Others may queue behind it, so it takes no
-        longer than ``timeout``.
+        """Executes a statement of :meth:`SwapStatements.after_swap`, on tables that clients use.
 
-        :raises TablesBusy: as after an error that :meth:`Statements.is_lock_timeout` knows, trying again can help
+        Clients may queue behind it, so it waits no longer than ``timeout``.
+
+        :raises TablesBusy: as after an error that :meth:`Statements.is_lock_timeout` knows, a retry can help
         """
         self._dialect.run(connection, statement)
 
     def may_have_lost_fence(self, attempt: int, *, jobs_left: bool) -> bool:
-        """Whether the fence of an attempt that crashed at its swap may have died before the tables were renamed.
+        """Whether the fence of an attempt that crashed in its swap may have died before the rename.
 
         :param attempt: the attempt's number, from 1; it had a fence
         :param jobs_left: as for :meth:`lock_order`
@@ -274,16 +282,17 @@ class Cutover(ABC):
         return False
 
     def unvalidated_orphans(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[TableSet, str]]:
-        """The foreign keys of the new live tables for which rows have no parents, where nothing that follows the
-        swap validates them.
+        """The foreign keys of the new live tables that some rows violate.
 
-        :param tables: the live ones, as green ones of their own
+        A database that validates these keys after the swap returns none.
+
+        :param tables: the live tables, in the place of green
         """
         return [(table, key) for table in tables for key in self._dialect.orphans(connection, table, tables)]
 
 
 class CutoverInTransaction(Cutover):
-    """DDL can be rolled back: drain, renames and ledger are one transaction, so whatever is committed is all of it."""
+    """For databases that can roll DDL back: drain, renames and ledger commit together, in one transaction."""
 
     def prepared_ahead(self, connection: sa.Connection, tables: Sequence[TableSet]) -> PreparedSwap:
         return self._dialect.swap_statements(connection, tables)
@@ -296,7 +305,7 @@ class CutoverInTransaction(Cutover):
 
 
 class HeldInTransaction(HeldTables):
-    """Held by a transaction, which the drain and the ledger are part of."""
+    """Tables that a transaction holds; the drain and the ledger's records are part of it."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Looking at tables, and at what hangs on them."""
+"""Inspects tables, and what hangs on them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from projection_rebuild.rows.shapes import Shape
 
 @dataclass(frozen=True)
 class TableSize:
-    """About how large a table is.
+    """The approximate size of a table.
 
-    :param rows: its rows
+    :param rows: its number of rows
     :param size: its bytes, indexes included
     """
 
@@ -29,16 +29,16 @@ class TableSize:
 
 
 class Inspector(Sessions):
-    """What a table is: its columns, keys, size and identity."""
+    """Reads what a table is: its columns, keys, size and identity."""
 
     has_schemas: ClassVar[bool] = True
     """Whether a table's name may have a schema."""
 
     fixes_types: ClassVar[bool] = True
-    """Whether the type of a column says of which kind its values are."""
+    """Whether the type of a column determines the kind of its values."""
 
     def table_exists(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
-        """Whether there is a table (not a view) of this name."""
+        """Whether a table (not a view) of this name exists."""
         return sa.inspect(connection).has_table(table, schema=schema) and table not in self._views(connection, schema)
 
     def _views(self, connection: sa.Connection, schema: str | None) -> list[str]:
@@ -46,30 +46,30 @@ class Inspector(Sessions):
 
     @abstractmethod
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        """What a name stands for: ``table``, or what else the database calls it, such as ``view``; None: nothing."""
+        """The kind of object that has a name: ``table``, or the database's own word, like ``view``; None: no object."""
 
     def default_schema(self, connection: sa.Connection) -> str | None:
-        """The schema that a spec without one means; None where a connection has just one."""
+        """The schema of tables for which the spec names none; None: a connection has only one schema."""
         return None
 
     def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
         """The column names of a table, in their order."""
-        return [each["name"] for each in sa.inspect(connection).get_columns(table, schema=schema)]
+        return [column["name"] for column in sa.inspect(connection).get_columns(table, schema=schema)]
 
     @abstractmethod
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
-        """The types of a table's columns, by name; empty for a table that is not there."""
+        """The types of a table's columns, by name; empty for a table that does not exist."""
 
     def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[ColumnKind] | None:
-        """What a column's values are, NULL left out. None: they are what the column's type says, as in most databases."""
+        """The kinds of a column's values, without NULL. None: the column's type decides, as in most databases."""
         return None
 
     @abstractmethod
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
-        """What the columns of a table can hold in this session, by name; empty for a table that is not there."""
+        """What the columns of a table can hold in this session, by name; empty for a table that does not exist."""
 
     def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
-        """What the driver tells of a table's columns with a result: cheap, and another one when their types change."""
+        """The driver's description of a table's columns: cheap to read, and it changes with their types."""
         result = self._execute(connection, f"SELECT * FROM {self.qualified(schema, table)} WHERE 1 = 0")
         cursor: Any = result.cursor
         described = tuple(map(tuple, cursor.description)), getattr(cursor, "description_flags", None)
@@ -81,15 +81,15 @@ class Inspector(Sessions):
     ) -> list[set[str]]:
         """The sets of columns that are unique in a table: its primary key, unique constraints and whole unique indexes.
 
-        :param among_some: also those of indexes over some of the rows
+        :param among_some: include partial indexes, which cover only some rows
         """
         inspector = sa.inspect(connection)
         primary = set(inspector.get_pk_constraint(table, schema=schema)["constrained_columns"])
-        constraints = [set(each["column_names"]) for each in inspector.get_unique_constraints(table, schema=schema)]
+        constraints = [set(constraint["column_names"]) for constraint in inspector.get_unique_constraints(table, schema=schema)]
         indexes = [
-            {str(name) for name in each["column_names"]}
-            for each in inspector.get_indexes(table, schema=schema)
-            if each["unique"] and (among_some or not any("where" in option for option in each.get("dialect_options", {})))
+            {str(name) for name in index["column_names"]}
+            for index in inspector.get_indexes(table, schema=schema)
+            if index["unique"] and (among_some or not any("where" in option for option in index.get("dialect_options", {})))
         ]
         return [primary, *constraints, *indexes]
 
@@ -98,48 +98,48 @@ class Inspector(Sessions):
         return int(self._execute(connection, f"SELECT count(*) FROM {self.qualified(schema, table)}").scalar_one())
 
     def has_rows(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
-        """Whether there is any row."""
+        """Whether a table has at least one row."""
         return bool(self._execute(connection, f"SELECT EXISTS (SELECT 1 FROM {self.qualified(schema, table)})").scalar_one())
 
     @abstractmethod
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
-        """About how many rows there are, from statistics, without reading the table."""
+        """The approximate number of rows, from statistics, without reading the table."""
 
     @abstractmethod
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
-        """About how many bytes a table takes with its indexes."""
+        """The approximate size of a table with its indexes, in bytes."""
 
     def table_size(self, connection: sa.Connection, schema: str | None, table: str) -> TableSize | None:
-        """About how large a table is now, from statistics, also while it is being filled; None if there is no such table."""
+        """The approximate size of a table, from statistics, also during a replay; None: the table does not exist."""
         if not self.table_exists(connection, schema, table):
             return None
         return TableSize(self.row_estimate(connection, schema, table), self.table_bytes(connection, schema, table))
 
     @abstractmethod
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        """What stays the same when a table is renamed, and differs for a new table of its name.
+        """A value that stays when a table is renamed, and differs for a new table of the same name.
 
-        None if there is no such table, or where we may not know; the ledger's word alone counts then.
+        None if the table does not exist, or this account may not see the value; then only the ledger identifies it.
         """
 
     identity_lost_by: ClassVar[str | None] = None
-    """Statements that give a table another identity though it is the same one to its users; None: there are none."""
+    """Statements that give a table another identity although its users see the same table; None: no statement does."""
 
     identity_untold: ClassVar[str] = "this account is not told"
-    """Why :meth:`identities` does not know a table, as the beginning of a sentence."""
+    """Why :meth:`identities` does not know a table; messages begin with it."""
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        """What tells several tables from others of their names, by name, also when they are altered; as :meth:`identity`."""
+        """The identities of several tables, by name; unlike :meth:`identity`, they do not depend on definitions."""
         return {table: self.identity(connection, schema, table) for table in tables}
 
 
 class DependentObjects(Sessions):
-    """What hangs on tables: what a rebuild carries over, and what it cannot."""
+    """Reads what hangs on tables: what a rebuild carries over, and what it cannot."""
 
     @property
     @abstractmethod
     def refuses(self) -> tuple[str, ...]:
-        """The kinds of objects that :meth:`unsupported_objects` speaks of."""
+        """The kinds of objects that :meth:`unsupported_objects` reports."""
 
     @abstractmethod
     def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
@@ -147,20 +147,23 @@ class DependentObjects(Sessions):
 
     @abstractmethod
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
-        """A fingerprint of what hangs on blue and green, from the catalogs in a few questions: writers may be waiting.
+        """The fingerprint of what hangs on blue and green, by few queries of the catalogs: writers may be waiting.
 
-        It differs as soon as anything differs that :meth:`unsupported_objects` or :meth:`before_swap` looks at, except what
-        :meth:`swap_statements` compares by itself.
+        It changes with everything that :meth:`unsupported_objects` or :meth:`before_swap` reads, except what
+        :meth:`swap_statements` compares itself.
         """
 
     @abstractmethod
     def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
-        """What hangs on the blue tables, by name; all of it will be there after a rebuild as it was before."""
+        """The objects that hang on the blue tables and that a rebuild carries over unchanged, by name."""
 
     @abstractmethod
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        """The tables that foreign keys of this table point to, itself left out."""
+        """The tables to which foreign keys of this table point, without the table itself."""
 
     @abstractmethod
     def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
-        """The whole schema in the database's own words, object by object, without the ledger: what a rebuild must not change."""
+        """The definition of each object of a schema, as the database writes it, without the ledger.
+
+        A rebuild must not change any of them.
+        """

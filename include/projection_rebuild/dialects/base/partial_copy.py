@@ -1,4 +1,4 @@
-"""Rebuilding some rows: the others are copied."""
+"""Copies to green the rows that a partial rebuild keeps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from projection_rebuild.model.names import TableSet
 
 @dataclass(frozen=True)
 class KeyList:
-    """Keys in a table of the ledger, ``part_id`` and ``part_key``.
+    """A list of keys in a table of the ledger, which has the columns ``part_id`` and ``part_key``.
 
-    :param part_id: which of them
+    :param part_id: selects the list within the table
     """
 
     schema: str | None
@@ -28,7 +28,10 @@ class PartialCopy(Sessions):
     """Copies and deletes rows by lists of keys."""
 
     def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
-        """Copies every row of blue whose column is not listed to green, with all of its columns, in the caller's transaction."""
+        """Copies to green, with all columns, each row of blue whose ``column`` is not in the list.
+
+        It works in the caller's transaction.
+        """
         columns = self._list(self._stored_columns(connection, table))
         blue, green = self.qualified(table.schema, table.blue), self.qualified(table.schema, table.green)
         self._execute(
@@ -41,15 +44,15 @@ class PartialCopy(Sessions):
     overriding: ClassVar[str] = ""
 
     def delete_listed(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
-        """Deletes the rows of green whose column is listed, in the caller's transaction."""
+        """Deletes the rows of green whose ``column`` is in the list, in the caller's transaction."""
         green = self.qualified(table.schema, table.green)
         self._execute(connection, f"DELETE FROM {green} WHERE " + self._is_listed(green, column, listed), listed.part_id)
 
     def distinct(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> set[str]:
-        """The values of a column, as text."""
+        """The distinct values of a column, as text, without NULL."""
         text = self.as_text(self.quote(column))
-        found = self._execute(connection, f"SELECT DISTINCT {text} FROM {self.qualified(schema, table)}").scalars()
-        return {str(value) for value in found if value is not None}
+        values = self._execute(connection, f"SELECT DISTINCT {text} FROM {self.qualified(schema, table)}").scalars()
+        return {str(value) for value in values if value is not None}
 
     def _is_listed(self, row: str, column: str, listed: KeyList) -> str:
         keys = self.qualified(listed.schema, listed.table)
@@ -58,8 +61,8 @@ class PartialCopy(Sessions):
 
     @abstractmethod
     def as_text(self, expression: str) -> str:
-        """A column as the text that Python makes of its value, for the types ``str``, ``int``, ``date`` and ``UUID``."""
+        """A column as the text of Python's ``str(value)``, for the types ``str``, ``int``, ``date`` and ``UUID``."""
 
     @abstractmethod
     def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Blue's columns without those that the database works out from others."""
+        """Blue's columns without generated columns."""

@@ -1,4 +1,4 @@
-"""What may be in the way of a rebuild."""
+"""Checks the server, the account's privileges and the tables before a rebuild."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from projection_rebuild.model.names import TableSet
 
 @dataclass(frozen=True)
 class RunTables:
-    """What a preflight looks at.
+    """The tables that a preflight checks.
 
-    :param schema: that of the tables and of the ledger
-    :param tables: those of the run that exist
-    :param ledger: the names of our own tables, which may not exist yet
+    :param schema: the schema of the tables and of the ledger
+    :param tables: the run's existing tables
+    :param ledger: the names of the ledger's tables, which may not exist yet
     """
 
     schema: str | None
@@ -28,31 +28,34 @@ class RunTables:
 
 
 class PreflightProbe(Sessions):
-    """Looks at the server, our rights and the tables before anything is done."""
+    """Checks the server, the account's privileges and the tables before the engine changes anything."""
 
     def too_old(self, connection: sa.Connection) -> list[Finding]:
-        """Whether the server lacks what the other verbs need; nothing else can be asked of it then."""
+        """Refuses a server that is too old for the other methods; callers then call no other one."""
         oldest, version = self._oldest(), tuple(connection.dialect.server_version_info or ())
         if version >= oldest:
             return []
-        said, needed = (".".join(map(str, each)) for each in (version, oldest))
-        problem = f"this is version {said}; rebuilds need {needed} or a newer one"
+        actual, needed = (".".join(map(str, numbers)) for numbers in (version, oldest))
+        problem = f"this is version {actual}; rebuilds need {needed} or a newer one"
         return [Finding(about="server", problem=problem, remedy="upgrade it", refuses=True)]
 
     @abstractmethod
     def _oldest(self) -> tuple[int, ...]:
-        """The first server version that has all that is used."""
+        """The first server version that has all that the engine uses."""
 
     @abstractmethod
     def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
-        """What of the server's settings, our rights and the tables' keys is in the way of a rebuild, or weakens it."""
+        """Settings of the server, missing privileges and properties of the tables that prevent or weaken a rebuild."""
 
     @abstractmethod
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        """Rights that reading, settling and fencing the event store need, and that we do not have."""
+        """What prevents the engine from reading and fencing the event store and finding its high-water mark.
+
+        Among them are the privileges that the account lacks.
+        """
 
     def free_bytes(self, connection: sa.Connection) -> int | None:
-        """How many bytes the database can still grow by; None where the server does not tell."""
+        """The number of bytes by which the database can still grow; None: the server does not report it."""
         return None

@@ -1,4 +1,4 @@
-"""Connections to a database, set up for our work."""
+"""Opens connections to a database, checks their sessions, and sets them up for the engine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from projection_rebuild.dialects.base.statements import Statements
 from projection_rebuild.errors import ConnectionRefused
 
 CHECKED = "projection_rebuild_checked"
-"""In a connection's ``info``: its session has been checked, and is ours alone."""
+"""A key of a connection's ``info``: the engine has checked that the server session belongs to this connection alone."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a connection cannot be had, or cannot be worked with.
+    """Why the engine cannot open a connection, or cannot work with it.
 
     :param reason: one clause, without addresses, accounts or values
-    :param remedy: what a person can do
+    :param remedy: what an operator can do
     :param retryable: whether the same connection may work later
     """
 
@@ -35,13 +35,13 @@ class Refusal:
 
 
 class Sessions(Statements):
-    """Opens connections, looks whether their sessions are ours alone, and sets them up."""
+    """Opens connections, checks that each has a server session to itself, and sets them up."""
 
     @contextmanager
     def connect(self) -> Iterator[sa.Connection]:
-        """A connection set up for our work: READ COMMITTED, UTC, each statement committed unless in a transaction.
+        """A connection that is set up for the engine: READ COMMITTED, UTC, autocommit.
 
-        :raises ConnectionRefused: it cannot be had, or its session is not ours alone, or it is less safe than it was configured
+        :raises ConnectionRefused: the connection fails, shares its session with others, or is less safe than configured
         """
         with self._open().execution_options(isolation_level="AUTOCOMMIT") as connection, _closed_at_error(connection):
             self._sign_on(connection)
@@ -51,7 +51,7 @@ class Sessions(Statements):
                 self._sessions.pop(connection, None)
 
     def reach(self) -> None:
-        """Connects for a moment and sets nothing, so that SQLAlchemy knows the server.
+        """Connects and disconnects without setting anything, so that SQLAlchemy knows the server.
 
         :raises ConnectionRefused: as :meth:`connect`
         """
@@ -59,7 +59,7 @@ class Sessions(Statements):
             self._check_session(connection)
 
     def renew(self, connection: sa.Connection) -> None:
-        """If the server has ended this connection, another one takes its place."""
+        """Connects again if the server has ended this connection."""
         if connection.invalidated:
             connection.rollback()
             self._sign_on(connection)
@@ -75,17 +75,17 @@ class Sessions(Statements):
 
     @abstractmethod
     def why_not_connected(self, error: BaseException) -> Refusal:
-        """What the driver means by the error with which a connection could not be made."""
+        """Explains the driver's error with which a connection failed."""
 
     @abstractmethod
     def why_not_ours(self, connection: sa.Connection) -> Refusal | None:
-        """Why nothing may be set on a new connection, such as a pooler that shares sessions; None: it is as it was configured.
+        """Why the engine may set nothing on a new connection, like a pooler that shares sessions; None: it may.
 
-        It only looks: what it does leaves nothing on the session that another client could meet.
+        It changes nothing of the session, which another client may share.
         """
 
     def _check_session(self, connection: sa.Connection) -> None:
-        """Once for each connection to the server, before anything is set on it."""
+        """Checks a connection once, before the engine sets anything on it."""
         if connection.info.get(CHECKED):
             return
         try:
@@ -104,25 +104,28 @@ class Sessions(Statements):
 
     @abstractmethod
     def set_up(self, connection: sa.Connection) -> None:
-        """Session settings of a new connection: those that the module beside the dialect's own lists, and docs/reference/sessions.md shows."""
+        """Sets the session settings of a new connection; docs/reference/sessions.md shows the declared lists."""
 
     @abstractmethod
     def session(self, connection: sa.Connection) -> list[str]:
-        """Statements that make the same settings in a shell, as they stand."""
+        """Statements that set the same settings in a shell, complete as they are."""
 
     @staticmethod
     def on_connect(driver: Any) -> None:
-        """Settings of a driver's new connection that SQLAlchemy's own first questions need."""
+        """Sets what SQLAlchemy's own first queries need on a driver's new connection."""
 
     def check_live(self, connection: sa.Connection) -> None:
-        """Whether the application's session writes and reads rows as ours do, for the moment of :meth:`times_in_utc`.
+        """Checks that the application's session writes and reads rows as the engine's do, within :meth:`times_in_utc`.
 
-        :raises SessionError: a setting of it that would change rows; nothing has been written
+        :raises SessionError: a setting of the session would change rows; nothing has been written
         """
 
     @contextmanager
     def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
-        """Within it the application's session has its times in UTC, as ours have; then it has its own time zone again, also after an error."""
+        """Sets the application's session to UTC, like the engine's sessions, while the context lasts.
+
+        Afterwards the session has its own time zone again, also after an error.
+        """
         yield
 
     @contextmanager
@@ -131,10 +134,10 @@ class Sessions(Statements):
         self._execute(connection, self.begin)
         try:
             yield
-            # Within: where it is refused (SQLite, for a reader's sake), the transaction is still open.
+            # Within the try block: if the database refuses it (SQLite, because of a reader), the transaction is open.
             self._execute(connection, "COMMIT")
         except BaseException:
-            # On a lost connection the server has rolled back by itself; the error that matters is the first one.
+            # On a lost connection the server has rolled back by itself; the caller needs the first error.
             with suppress(sa.exc.SQLAlchemyError):
                 self._execute(connection, "ROLLBACK")
             raise
@@ -143,16 +146,18 @@ class Sessions(Statements):
 
     @contextmanager
     def ddl_transaction(self, connection: sa.Connection) -> Iterator[None]:
-        """As :meth:`transaction`, around DDL; where each statement of it commits by itself, there is nothing to be around it."""
+        """As :meth:`transaction`, around DDL; without effect if each DDL statement commits by itself."""
         with nullcontext() if self.ddl_commits else self.transaction(connection):
             yield
 
     def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
-        """A query's rows as the driver makes them, so many at a time.
+        """Pages of a query's rows, as the driver returns them.
 
-        Where the database can, it makes the next ones while the caller works on some.
+        Some databases prepare the next page while the caller works on one.
+
+        :param size: rows per page
         """
-        # All at once, and past SQLAlchemy's rows: a statement that stays open would be in the way of a writer in the same file.
+        # Fetched at once, and without SQLAlchemy's rows: an open statement would block a writer in the same file.
         with connection.execute(query) as result:
             cursor: Any = result.cursor
             rows = cursor.fetchall()
@@ -161,49 +166,49 @@ class Sessions(Statements):
 
     @abstractmethod
     def session_id(self, connection: sa.Connection) -> int | None:
-        """What :meth:`cancel` needs to know of a connection; None where a statement cannot be cancelled."""
+        """The number by which :meth:`cancel` identifies a connection; None: the database cannot cancel statements."""
 
     @abstractmethod
     def cancel(self, session_id: int) -> None:
-        """Ends the statement that another connection of ours is executing."""
+        """Ends the statement that another connection of the engine is executing."""
 
     def cancel_all(self) -> None:
-        """Ends every statement that connections of this object are executing; callable from another thread."""
-        # One at a time, or each would end the statement by which the other ends one.
+        """Ends every statement that connections of this object are executing; safe to call from another thread."""
+        # One call at a time: two calls would end each other's cancelling statements.
         with self._cancelling:
             for session in list(self._sessions.values()):
                 self.cancel(session)
 
 
 class LockWaits(Sessions):
-    """Bounds what a statement takes of the server."""
+    """Bounds how long a statement waits for locks, and how much memory it takes."""
 
     @abstractmethod
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
-        """The longest wait for a table lock from here on; databases round it up to what they can."""
+        """Sets the longest wait for a table lock from now on; databases round it up to their own unit."""
 
     @abstractmethod
     def usual_lock_wait(self, connection: sa.Connection) -> None:
-        """From here on the longest wait for a table lock is that of our sessions' settings."""
+        """Sets the longest wait for a table lock back to the value of the session settings."""
 
     @contextmanager
     def short_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
-        """Waits no longer than this for a table lock; after it, as long as usual."""
+        """Limits each wait for a table lock while the context lasts; then the usual limit applies again."""
         self.limit_lock_wait(connection, timeout)
         try:
             yield
         finally:
-            # A connection that was cut has no settings any more.
+            # A lost connection has no settings any more.
             with suppress(sa.exc.SQLAlchemyError):
                 self.usual_lock_wait(connection)
 
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
-        """Lets each sort and hash of the transaction take so much memory of the server, where that can be said."""
+        """Lets each sort and hash of the transaction use ``mib`` MiB of memory, if the database has such a limit."""
 
 
 @contextmanager
 def _closed_at_error(connection: sa.Connection) -> Iterator[None]:
-    """A connection whose work failed does not go back to the pool: what it may still hold (a lock, a setting) ends with it."""
+    """Closes a connection after an error, so that no lock or setting that it may still hold returns to the pool."""
     try:
         yield
     except BaseException:
@@ -212,9 +217,9 @@ def _closed_at_error(connection: sa.Connection) -> Iterator[None]:
 
 
 def own_port(descriptor: int) -> str | None:
-    """The port that this end of a connection has; None: it is no internet socket.
+    """The port of this end of a connection; None: it is no internet socket.
 
-    :param descriptor: the connection's
+    :param descriptor: the file descriptor of the connection
     """
     with socket.socket(fileno=os.dup(descriptor)) as copy:
         name = copy.getsockname()

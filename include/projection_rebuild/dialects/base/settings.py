@@ -1,4 +1,7 @@
-"""What a session of ours is like: one declared list of settings per database, made on each connection, and shown in docs/reference/sessions.md."""
+"""Session settings. Each database declares one list, and sets it on each connection.
+
+The page docs/reference/sessions.md shows the lists.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that every connection of the engine makes.
+    """A setting that the engine sets on each of its connections.
 
-    :param name: as the server's own list of variables has it
-    :param value: as the server's own list shows it once it is made
+    :param name: its name in the server's list of variables
+    :param value: its value, as the server's list shows it afterwards
     :param why: what another value would change; for the docs
-    :param since: the first version of the server that has it; empty: all that are supported
-    :param restricted: whether an account needs a right of its own to change it; then it is changed where that can be done, and the plan
-        refuses a server on which it still has another value
+    :param since: the first version of the server that has it; empty: all supported versions
+    :param restricted: whether an account needs a special privilege to change it; then the engine changes it if it can,
+        and the plan refuses a server on which it still has another value
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Making green tables, and tables apart from all that is live."""
+"""Creates green tables, and tables in a schema of their own apart from the live ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SchemaTrial:
-    """Tables of a new structure, made empty and apart from the live ones, under their live names.
+    """Empty tables of a new structure, apart from the live ones but under their live names.
 
-    :param connection: where they are; may be another database than that of the live ones
+    :param connection: to the database that holds them; it may be another database than that of the live tables
     :param schema: the schema that holds them
-    :param definitions: what the dialect needs to make each of them once more, by name; only tables of the run
-    :param unchanged: those of them that are like the live ones in every word
-    :param views: the views that are defined anew, by name, in the dialect's own words
+    :param definitions: what the dialect needs to create each table again, by name; only tables of the run
+    :param unchanged: the tables whose definition equals that of the live table
+    :param views: the new definitions of views, by name, as the database writes them
     :param refusals: what hangs on the live tables and would not work with the new ones, each with its remedy
-    :param elsewhere: begins the names of the schemas whose tables stand for those of other schemas, there with the rest of that name
+    :param elsewhere: the prefix of schemas that stand for other schemas; the rest of each name is the other's name
     """
 
     connection: sa.Connection
@@ -43,13 +43,14 @@ class SchemaTrial:
 
 
 PATIENCE = 120.0
-"""Seconds for which somebody else is waited for who has the same place apart."""
+"""Seconds to wait for another process that has reserved the same schema."""
 
 
 def wait_for(reserved: Callable[[], bool]) -> None:
-    """Returns once a place is ours.
+    """Waits until a schema is reserved for this process.
 
-    :raises TablesBusy: it was not in time
+    :param reserved: tries to reserve it, and returns whether it has
+    :raises TablesBusy: another process still has it after :data:`PATIENCE` seconds
     """
     deadline = time.monotonic() + PATIENCE
     while not reserved():
@@ -60,10 +61,11 @@ def wait_for(reserved: Callable[[], bool]) -> None:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Where tables are made apart from all that is live, and under the live names.
+    """An empty place for tables under live names, apart from the live tables.
 
     :param dialect: the database
-    :param schema: the schema (on MySQL and MariaDB: the database) that holds them, and nothing else; None: all of the database is theirs
+    :param schema: the schema (on MySQL and MariaDB: the database) that holds nothing but them; None: the whole database
+        does
     """
 
     dialect: Dialect
@@ -71,25 +73,25 @@ class Scratch:
 
 
 class ShadowTables(Sessions):
-    """Returns the statements that make green tables; a step runs them one by one."""
+    """Returns the statements that create, complete and drop green tables; a step executes them one by one."""
 
     @abstractmethod
     def create_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statements that make an empty green table like blue, or of its target schema.
+        """Statements that create an empty green table like blue, or of its target schema.
 
-        It has its key, and neither secondary indexes nor foreign keys.
+        It has its keys, but neither secondary indexes nor foreign keys.
         """
 
     @abstractmethod
     def index_green(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statements that give green the indexes it still lacks, under names of its own, and take away those that blue has no more."""
+        """Statements that give green its missing indexes, under its own names, and drop those that blue has lost."""
 
     @abstractmethod
     def constrain_green(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
-        """Statements that give green the foreign keys it still lacks, to the green tables of the run where there are."""
+        """Statements that give green its missing foreign keys; keys to tables of the run point to their green tables."""
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
-        """Foreign keys that rows of green violate, where the database does not say so by itself in :meth:`constrain_green`."""
+        """Foreign keys that rows of green violate; empty if the statements of :meth:`constrain_green` fail on these."""
         return []
 
     @abstractmethod
@@ -97,42 +99,46 @@ class ShadowTables(Sessions):
         """Statements that give green fresh statistics, of the kinds that blue has."""
 
     def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
-        """Statements that drop a table with what a rebuild has hung on it, and nothing of anybody else.
+        """Statements that drop a table and what the rebuild has attached to it, and no other object.
 
-        :param name: green's or old's
+        :param name: the name of the green or the old table
         """
         return [f"DROP TABLE {self.qualified(table.schema, name)}"]
 
 
 class TablesApart(Sessions):
-    """Makes tables where nobody else looks."""
+    """Creates tables in places that no other client uses."""
 
     @abstractmethod
     def try_schema(
         self, connection: sa.Connection, tables: Sequence[TableSet], statements: Sequence[str], views: Mapping[str, str]
     ) -> AbstractContextManager[SchemaTrial]:
-        """Executes what makes a new structure, apart from everything that is live, and forgets it with the context.
+        """Executes the statements of a new structure apart from the live tables, and drops the result with the context.
 
-        :param statements: with live names, to be executed as they stand
-        :param views: new queries for views over the tables
+        :param statements: use live names; the engine executes them unchanged
+        :param views: new queries for views over the tables, by name
         """
 
     @abstractmethod
     def scratch(self, name: str) -> AbstractContextManager[Scratch]:
-        """An empty place for tables of our own; it goes with the context, whatever ends that. What one that was killed has left goes first.
+        """An empty place for the engine's own tables, which it drops with the context, also after an error.
 
-        :param name: of the place; nobody else has one of this name, and who comes second waits
-        :raises TablesBusy: the first one has not come to its end
+        First it drops what a killed process has left under this name.
+
+        :param name: the name of the place; a second process that needs the same name waits
+        :raises TablesBusy: the first process has not finished in time
         """
 
     @contextmanager
     def _schema_apart(self, name: str, reserve: str, make: str, drop: str) -> Iterator[None]:
-        """A place that is a schema.
+        """Creates a schema, and drops it with the context.
 
-        :param reserve: a query by which a session takes a name until its end; 1 or true if it has it
+        :param reserve: a query that reserves a name for the session until its end; returns 1 or true if it has
+        :param make: the statement that creates the schema
+        :param drop: the statement that drops it, if it exists
         """
         with self.connect() as connection:
-            # Else the pool would keep the session, and with it the name.
+            # The pool would keep the session, and with it the name.
             connection.detach()
             wait_for(lambda: bool(self._execute(connection, reserve, name).scalar_one()))
             try:
@@ -144,12 +150,18 @@ class TablesApart(Sessions):
                 self.run(connection, drop)
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
-        """From here on a table without a schema is one of the place, until this connection is closed for good."""
+        """Makes table names without a schema refer to the place, until this connection closes for good."""
 
     def bring(self, scratch: Scratch, table: str, position: str, upto: int) -> None:
-        """Sees to it that SQL in a place of this database finds a live table, up to a position; nothing to do where it finds it anyway."""
+        """Makes a live table visible, up to a position, for SQL in the place; without effect if it is visible anyway.
+
+        :param position: the name of the column of positions
+        """
 
     @abstractmethod
     def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
-        """Statements that make an empty table like a live one in another place, maybe of another server: with its columns, checks and unique
-        keys, under its name; without foreign keys and triggers, and with counters of its own."""
+        """Statements that create an empty table like a live one, under its name, in a place, maybe of another server.
+
+        It has the live table's columns, checks and unique keys; it has no foreign keys or triggers, and counters of its
+        own.
+        """

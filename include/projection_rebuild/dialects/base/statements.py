@@ -1,4 +1,4 @@
-"""Statements: how names are written in them, how they are executed, and what their errors mean."""
+"""Writes names into statements, executes statements, and classifies their errors."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from projection_rebuild.errors.outcomes import TablesBusy
 from projection_rebuild.errors.trouble import Kind
 
 DENIALS = frozenset({Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.SQL})
-"""How statements end that fail again as long as nobody changes something."""
+"""The kinds of errors that a retry cannot help until an operator has changed something."""
 
 _TOKENS = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|%s|%""")
-"""Quoted texts and names, marks, and other percent signs. A quote that is doubled ends one quoted text and begins the next."""
+"""Quoted texts and names, marks, and other percent signs. A doubled quote ends one quoted text and begins the next."""
 
 
 class Statements(ABC):
     """Writes and executes statements.
 
     :param engine: the SQLAlchemy engine of the database
-    :param known_as: how people know the connection, in messages: its id
+    :param known_as: the name of the connection in messages: its id
     """
 
     max_identifier: ClassVar[int]
-    """Bytes (MySQL: characters) in a name."""
+    """The longest name, in bytes (MySQL: characters)."""
 
     ddl_commits: ClassVar[bool]
-    """True where each DDL statement commits by itself, so that a swap cannot be rolled back."""
+    """Whether each DDL statement commits by itself, so that a swap cannot be rolled back."""
 
     one_writer: ClassVar[bool] = False
-    """True where a transaction that writes keeps all others from writing."""
+    """Whether a transaction that writes keeps all others from writing."""
 
     database: ClassVar[str]
-    """Which SQL it takes: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
+    """The dialect of SQL: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``."""
 
     def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         self.engine = engine
@@ -50,11 +50,11 @@ class Statements(ABC):
 
     @property
     def mark(self) -> str:
-        """What stands for a bound value in a statement of this driver."""
+        """The placeholder of a bound value in a statement for this driver."""
         return self._mark
 
     def quote(self, name: str) -> str:
-        """An identifier, quoted always."""
+        """An identifier, always quoted."""
         return '"' + name.replace('"', '""') + '"'
 
     def qualified(self, schema: str | None, table: str) -> str:
@@ -65,67 +65,69 @@ class Statements(ABC):
         return ", ".join(self.quote(name) for name in names)
 
     def run(self, connection: sa.Connection, statement: str) -> None:
-        """Executes one of the statements that the verbs below return."""
+        """Executes one of the statements that other methods return."""
         self._execute(connection, statement)
 
     def execute(self, connection: sa.Connection, statement: str, values: Sequence[Any] = ()) -> sa.CursorResult[*tuple[Any, ...]]:
-        """Executes a statement, written as a shell takes it but for the marks of its bound values."""
+        """Executes a statement, which is written as for a shell, except for the marks of its bound values."""
         if not values:
-            # Then the driver formats nothing.
+            # Without values the driver must not format the statement.
             return connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         return connection.exec_driver_sql(self._for_driver(statement, len(values)), tuple(values))
 
     def execute_many(
         self, connection: sa.Connection, statement: str, rows: Sequence[Sequence[Any]]
     ) -> sa.CursorResult[*tuple[Any, ...]]:
-        """The same once for each row of bound values; there is one row at least."""
+        """Executes a statement once for each row of bound values; ``rows`` has at least one."""
         return connection.exec_driver_sql(self._for_driver(statement, len(rows[0])), list(rows))
 
     def _for_driver(self, statement: str, marks: int) -> str:
-        """A statement with bound values as its driver takes it: one that formats statements wants all other percent signs doubled.
+        """A statement with bound values as its driver takes it.
 
-        :param marks: how many marks the statement has
+        A driver that formats statements needs all other percent signs doubled.
+
+        :param marks: the number of marks in the statement
         """
         if self._mark == "?" or statement.count("%") == marks:
             return statement
-        return _TOKENS.sub(lambda found: found[0] if found[0] == self._mark else found[0].replace("%", "%%"), statement)
+        return _TOKENS.sub(lambda token: token[0] if token[0] == self._mark else token[0].replace("%", "%%"), statement)
 
     def _execute(self, connection: sa.Connection, statement: str, *values: Any) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.execute(connection, statement, values)
 
     def _version(self, connection: sa.Connection) -> tuple[int, ...]:
-        """The server's."""
-        return tuple(each for each in connection.dialect.server_version_info or () if isinstance(each, int))
+        """The server's version."""
+        return tuple(part for part in connection.dialect.server_version_info or () if isinstance(part, int))
 
     @staticmethod
     def kind_of(error: BaseException | None) -> Kind | None:
-        """What kind of trouble of a database an error is; None: it is no such error."""
+        """The kind of a database's error; None: it is no error of a database."""
         trouble = None if error is None else trouble_of(error)
         return None if trouble is None else trouble.kind
 
     refusals: ClassVar[frozenset[Kind]] = frozenset({Kind.BUSY})
-    """How statements end that were not given a lock."""
+    """The kinds of errors of statements that could not get a lock."""
 
     def is_lock_timeout(self, error: BaseException | None) -> bool:
-        """Whether a statement failed only because a lock could not be had in time, so that trying again can help."""
+        """Whether a statement failed only because it could not get a lock in time, so that a retry can help."""
         return isinstance(error, TablesBusy) or self.kind_of(error) in self.refusals
 
     def is_disconnect(self, error: BaseException) -> bool:
-        """Whether a connection has ended, and with it all that it had not committed, so that another one can try again.
+        """Whether a connection has ended with all that it had not committed, so that another one can retry.
 
-        Never where DDL commits by itself: what a connection has left there may still be waiting to be done.
+        False where DDL commits by itself: the server may still execute a statement of the lost connection.
         """
         return not self.ddl_commits and died(error)
 
     def names_changed(self, error: BaseException | None) -> bool:
-        """Whether a statement failed because a name that it speaks of has gone, or has been taken, since it was written."""
+        """Whether a statement failed because another client has dropped or taken a name in it meanwhile."""
         return self.kind_of(error) is Kind.MISSING
 
     def is_permission_error(self, error: BaseException) -> bool:
-        """Whether a statement failed because something does not exist or may not be done, so that it would fail again."""
+        """Whether a statement failed because an object or a privilege is missing, so that it would fail again."""
         return self.kind_of(error) in DENIALS
 
 
 def died(error: BaseException) -> bool:
-    """Whether a connection that was there has ended: one of ours, or one to the event store."""
+    """Whether an open connection has ended: one of the engine, or one to the event store."""
     return isinstance(error, ConnectionLost) or (isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated)

@@ -1,4 +1,4 @@
-"""The statements of a swap: those that rename the tables, and what comes before and after them."""
+"""The statements that rename the tables in a swap, and those before and after them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from projection_rebuild.model.names import TableSet
 
 @dataclass(frozen=True)
 class PreparedSwap:
-    """A swap, worked out before it is executed.
+    """The statements of a swap, computed before the engine executes it.
 
-    :param statements: rename blue to old and green to blue, all tables at once, with what hangs on their names
-    :param after: works out, before the tables have been swapped, what :meth:`SwapStatements.after_swap` will
-        return
+    :param statements: rename blue to old and green to blue, for all tables at once, with the objects named after them
+    :param after: computes, before the swap, what :meth:`SwapStatements.after_swap` will return after it
     """
 
     statements: list[str]
@@ -26,60 +25,56 @@ class PreparedSwap:
 
 
 class SwapStatements(Sessions):
-    """Gives the statements of a swap, and tells who or what is in its way."""
+    """Returns the statements of a swap, and finds the clients and rows that obstruct it."""
 
     def estimate_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
-        """Seconds that the part of a swap will take that cannot be given up once it has begun; None: it can, or
-        takes no time."""
+        """Seconds for the part of a swap that the engine cannot interrupt; None: no such part, or it takes no time."""
         return None
 
     def before_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Statements that take long and are done while nobody waits: the last of what green needs to take blue's
-        place."""
+        """Statements that complete green for the swap; they may take long, so they run while no writer waits."""
         return []
 
     @abstractmethod
     def swap_statements(self, connection: sa.Connection, tables: Sequence[TableSet], *, planned: bool = False) -> PreparedSwap:
-        """The renames of all tables, and what follows them.
+        """The renames of all tables, and the statements that follow them.
 
-        :param planned: for a plan: green may be missing, or be another run's in the making
-        :raises CloneError: blue has been changed since green was made like it
+        :param planned: for a plan: green may be missing, or be the unfinished green table of another run
+        :raises CloneError: blue has changed since the engine created green like it
         """
 
     @abstractmethod
     def after_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Statements that put right what could not be renamed within the swap; those that are left, after a crash.
+        """Statements that correct what the swap could not rename; after a crash, those that are still necessary.
 
-        Where DDL commits by itself they are first tried while the writers are still held.
+        Where DDL commits by itself, the engine first tries them while writers still wait.
         """
 
     @abstractmethod
     def restore_names(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Statements that give retired tables, and what hangs on their names, the names of green ones: a swap's
-        other half."""
+        """Statements that give retired tables, and the objects named after them, the names of green tables.
+
+        A rollback swaps these green tables.
+        """
 
     @abstractmethod
     def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
-        """Open transactions of others that go on reading from one snapshot: how each is told from later ones, and
-        its description.
+        """Open transactions of other clients that read from one snapshot: an identity of each, and its description.
 
-        Empty where such a transaction keeps seeing the tables of its time, or where we may not know.
+        Empty if such a transaction keeps seeing the tables as of its snapshot, or this account may not see them.
         """
 
     def maintenance(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> list[str]:
-        """Who holds a lock on these tables that lasts as long as some maintenance does, and is in a swap's way;
-        described."""
+        """Describes the maintenance operations that hold long locks on these tables and so block a swap."""
         return []
 
     def rows_orphaned_by_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """Rows of tables outside the run that would lose their parents by the swap, once all is drained, each kind
-        with its remedy.
+        """Rows of tables outside the run that would lose their parents by the swap, after the drain; with remedies.
 
-        EventFilter where nothing else holds their foreign keys against green.
+        Empty if the database itself validates their foreign keys against green.
         """
         return []
 
     def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        """What is on a retired table and not on the live one, since somebody came in between the last look and the
-        swap."""
+        """Objects on a retired table that the live one lacks, because a client added them right before the swap."""
         return []

@@ -1,4 +1,4 @@
-"""Who uses the database now."""
+"""Measures how busy the database is."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from projection_rebuild.model.names import TableSet
 
 
 class TrafficProbe(Sessions):
-    """Tells how busy the database is; none of it where nobody counts."""
+    """Measures how busy the database is; None where the server does not count."""
 
     @abstractmethod
     def active_sessions(self, connection: sa.Connection) -> int | None:
-        """Sessions of this database that are executing a statement, ours left out; None where nobody counts them."""
+        """Other sessions of this database that are executing a statement; None: the server does not count them."""
 
     def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
-        """How often the blue tables have been read since the server began to count; None where nobody counts.
+        """Reads of the blue tables since the server began to count; None: the server does not count them.
 
-        What is counted differs: scans on PostgreSQL, rows on MySQL and MariaDB.
+        The unit differs: scans on PostgreSQL, rows on MySQL and MariaDB.
         """
         return None
 
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
-        """Seconds since the oldest query or transaction of others began that has touched a blue table; 0: there is none.
+        """The age in seconds of the oldest query or transaction of other clients on a blue table; 0: none is open.
 
-        None where nobody knows.
+        None: the server does not report it.
         """
         return None
 
     def replica_lag(self, connection: sa.Connection) -> float | None:
-        """Seconds by which the slowest replica of this server is behind; 0: there is none. None where nobody knows."""
+        """Seconds by which the slowest replica lags; 0: no replica is attached; None: the server does not know."""
         return None

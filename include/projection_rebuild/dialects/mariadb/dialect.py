@@ -1,4 +1,4 @@
-"""MariaDB: it renames no table that it has locked, so a swap is a RENAME behind a fence, and behind sentries."""
+"""MariaDB: it renames no locked tables, so a swap is a RENAME behind a fence, or behind sentries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds
 
-# READ COMMITTED takes a new snapshot for each statement, and a statement by itself cannot come to another table later.
+# READ COMMITTED takes a new snapshot for each statement, and a single statement reads no further table later.
 _SNAPSHOTS = """
 SELECT t.trx_mysql_thread_id, t.trx_started FROM information_schema.INNODB_TRX t
   JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id AND (p.DB = DATABASE() OR p.DB IS NULL)
@@ -39,7 +39,7 @@ class MariaDBDialect(MySQLFamily):
     own_settings = ours.MARIADB
     column_holds = HOLDS | {"json": Holds.JSON}
     innodb_tables = "INNODB_SYS_TABLES"
-    # Here it counts with `userstat` on, and in the first place only with a performance schema.
+    # The first view counts only with a performance schema, the second one with `userstat` on.
     read_counters = (
         """SELECT SUM(COUNT_READ) FROM performance_schema.table_io_waits_summary_by_table
  WHERE OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND OBJECT_NAME IN ({marks})""",
@@ -49,7 +49,7 @@ class MariaDBDialect(MySQLFamily):
     open_snapshots = _SNAPSHOTS
     preflights = preflight.MariaDBPreflight
 
-    # Looking at tables ------------------------------------------------------------------------------------------
+    # Inspecting tables ------------------------------------------------------------------------------------------
 
     def _cuts_fractions(self, modes: Collection[str]) -> bool:
         return "TIME_ROUND_FRACTIONAL" not in modes
@@ -68,22 +68,22 @@ class MariaDBDialect(MySQLFamily):
         return "information_schema.PROCESSLIST"
 
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
-        # Nobody tells here who has touched which table; so it is the oldest transaction of the database.
+        # MariaDB does not report which transaction uses which table, so this is the oldest one of the database.
         query = f"""{OLDEST_TRANSACTION} JOIN information_schema.PROCESSLIST p ON p.ID = x.trx_mysql_thread_id
                     WHERE p.DB = COALESCE(%s, DATABASE()) AND p.ID <> CONNECTION_ID()"""
-        found = self._if_allowed(connection, query, tables[0].schema)
-        return None if found is None else float(found)
+        seconds = self._if_allowed(connection, query, tables[0].schema)
+        return None if seconds is None else float(seconds)
 
     def _oldest(self) -> tuple[int, ...]:
         return preflight.OLDEST
 
-    # Making green -----------------------------------------------------------------------------------------------
+    # Creating green ---------------------------------------------------------------------------------------------
 
     def _rows_as_written(self, wanted: text.Definition) -> Iterable[str]:
         return wanted.rows()
 
     def _name_on_green(self, check: str, table: TableSet) -> str:
-        # The name of a CHECK is its table's.
+        # The name of a CHECK is unique only in its table.
         return check
 
     def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
@@ -91,11 +91,11 @@ class MariaDBDialect(MySQLFamily):
         return [f"ANALYZE TABLE {green}{' PERSISTENT FOR ALL' if self._persistent(connection, table, table.blue) else ''}"]
 
     def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        kept, made = (self._persistent(connection, table, name) for name in (table.blue, table.green))
-        return self.analyze(connection, table) if kept and not made else []
+        on_blue, on_green = (self._persistent(connection, table, name) for name in (table.blue, table.green))
+        return self.analyze(connection, table) if on_blue and not on_green else []
 
     def _persistent(self, connection: sa.Connection, table: TableSet, name: str) -> bool:
-        """Whether there are statistics that the server itself keeps beside those of the storage engine."""
+        """Whether a table has statistics of the server itself, beside those of the storage engine."""
         query = "SELECT COUNT(*) FROM mysql.column_stats WHERE db_name = COALESCE(%s, DATABASE()) AND table_name = %s"
         return any(count for (count,) in self._all_if_allowed(connection, query, table.schema, name))
 
@@ -106,38 +106,38 @@ class MariaDBDialect(MySQLFamily):
         return FencedRenameCutover(self)
 
     def is_disconnect(self, error: BaseException) -> bool:
-        # Whatever it has left is waited for by the mutex of its run, before anybody tries again.
+        # The lost connection may still execute a statement; the mutex of its run makes the next attempt wait for it.
         return died(error) or super().is_disconnect(error)
 
     def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        return [each for table in tables for each in self._left_on_old(connection, table)]
+        return [problem for table in tables for problem in self._left_on_old(connection, table)]
 
     def _left_on_old(self, connection: sa.Connection, table: TableSet) -> Iterator[str]:
         live, old = (self._definition(connection, table.schema, name) for name in (table.blue, table.old))
-        for each in different(old, live, {}) if table.target_schema is None else []:
-            yield f"{each} is not the same on {table.blue} and {table.old}"
+        for part in different(old, live, {}) if table.target_schema is None else []:
+            yield f"{part} is not the same on {table.blue} and {table.old}"
         for (name,) in self._execute(connection, TRIGGERS_OF, table.schema, table.old):
             yield f"trigger {name} is on {table.old}"
         for beside, schema, child, name in self._execute(connection, CHILDREN, table.schema, table.old):
             yield f"foreign key {name} of {child if beside else f'{schema}.{child}'} refers to {table.old}"
 
-    # The second opinion, and the event store --------------------------------------------------------------------
+    # The sample, and the event store ----------------------------------------------------------------------------
 
     def _last_in_text(self, text: str, path: str) -> str:
-        # It gives the first one to a single path, and all of them to two.
-        each = f"JSON_EXTRACT({text}, '{path}', '{path}')"
-        return f"JSON_EXTRACT({each}, CONCAT('$[', JSON_LENGTH({each}) - 1, ']'))"
+        # See _last.
+        all_values = f"JSON_EXTRACT({text}, '{path}', '{path}')"
+        return f"JSON_EXTRACT({all_values}, CONCAT('$[', JSON_LENGTH({all_values}) - 1, ']'))"
 
     def _last(self, text: sa.ColumnElement[Any], path: str) -> sa.ColumnElement[Any]:
-        # Of a field that a payload has twice it gives the first to one path, and all of them to two.
-        all_of_them = sa.func.json_extract(text, path, path)
-        return sa.func.json_extract(all_of_them, sa.func.concat("$[", sa.func.json_length(all_of_them) - 1, "]"))
+        # If a payload has a field twice, JSON_EXTRACT returns the first value for one path, all values for two paths.
+        all_values = sa.func.json_extract(text, path, path)
+        return sa.func.json_extract(all_values, sa.func.concat("$[", sa.func.json_length(all_values) - 1, "]"))
 
     def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
         began = time.monotonic()
         with self.connect() as connection:
             highest = self.newest_position(connection, schema, table, position_column)
-        # Nobody keeps a list of the transactions that may append.
+        # MariaDB does not list the transactions that may append.
         self._wait_at_the_fence(schema, table, began, patience)
         return highest
 

@@ -1,5 +1,4 @@
-"""MariaDB's way of cutting over: it renames no table that it has locked, so a swap is a RENAME behind a fence, and
-behind sentries."""
+"""MariaDB's cutover strategy: it renames no locked tables, so a swap is a RENAME behind a fence, or behind sentries."""
 
 from __future__ import annotations
 
@@ -20,22 +19,28 @@ from projection_rebuild.errors import ConnectionRefused
 from projection_rebuild.model.names import TableSet
 
 NO_SENTRIES = frozenset({1040, 1203, 1226, 1044, 1142})
-"""The server gives no more connections, or we may not lock the tables: then there is the fence alone."""
+"""Errors with which a server denies sentries: no free connection, or no LOCK TABLES; other attempts need no sentries."""
 
 
 class FencedRenameCutover(CutoverByRename):
-    """The statement of the swap waits by itself, and goes on even if its process, and the fence with it, has died."""
+    """A cutover by a RENAME that waits for its tables itself.
+
+    The RENAME may go on even if its process has died, and the fence with it.
+    """
 
     def needs_fence(self, held_back: HeldBack, *, one_database: bool) -> bool:
-        # No lock of ours keeps anybody from the tables until they are renamed.
+        # No lock of the engine keeps clients from the tables until the rename.
         return held_back is not HeldBack.NOBODY
 
     @contextmanager
     def lock_tables(
         self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy, beside: Sequence[str]
     ) -> Iterator[HeldTables]:
-        """The fence has to keep the writers from the tables. They may be held besides, to have a moment in which
-        nobody uses them, but neither with a promise, nor against the statement of the swap itself."""
+        """Holds the tables by sentries if the attempt begins with the tables; otherwise only the fence keeps writers out.
+
+        Sentries give the rename a moment in which no client uses the tables. They may go early, so they guarantee
+        nothing; and they let the rename itself through.
+        """
         self._dialect.limit_lock_wait(connection, policy.timeout)
         self._dialect.limit_silence(connection, policy.longest)
         with ending(lambda: self._dialect.limit_silence(connection, None)), self._held(connection, tables, policy) as held:
@@ -45,14 +50,17 @@ class FencedRenameCutover(CutoverByRename):
         self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy
     ) -> AbstractContextManager[HeldTables]:
         last = max(table.blue.encode() for table in tables)
-        # Sentries would come to their own table before they have such a one.
+        # A sentry would wait at the sentry table before it has a table whose name sorts after it.
         if policy.lock_order is not LockOrder.TABLES_FIRST or last > SENTRY_TABLE.encode():
             return nullcontext(FencedTables(self._dialect, connection, tables))
         return self._with_sentries(connection, tables, policy)
 
     @contextmanager
     def _with_sentries(self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy) -> Iterator[HeldTables]:
-        """Sentries at the live tables, from a moment on in which nobody used them."""
+        """Places sentries at the live tables, in a moment in which no client uses them.
+
+        :raises TablesBusy: the server denies connections or locks, or no moment came
+        """
         dialect, schema, names = self._dialect, tables[0].schema, sorted((table.blue for table in tables), key=str.encode)
         sentry_table, blues = dialect.qualified(schema, SENTRY_TABLE), [dialect.qualified(schema, name) for name in names]
         with ExitStack() as stack:
@@ -70,21 +78,21 @@ class FencedRenameCutover(CutoverByRename):
                 if cause is None or number_of(cause) not in NO_SENTRIES:
                     raise
                 raise TablesBusy from error
-            # Nobody can change them any more; and past a sentry nobody can look at them, not even we.
-            prepared, seen = dialect.swap_statements(connection, tables), dialect.hanging(connection, tables)
+            # No client can change the tables now. Behind sentries no connection can read them, not even the engine's.
+            prepared, fingerprint = dialect.swap_statements(connection, tables), dialect.hanging(connection, tables)
             sentries = Sentries(dialect, watcher, locker, last)
             stack.callback(sentries.dismiss)
             for sentry_connection, blue in zip(sentry_connections, blues, strict=True):
-                # At the sentry table they wait until they are sent away, however long the drain takes.
+                # Sentries wait at the sentry table until the engine dismisses them, however long the drain takes.
                 dialect.limit_lock_wait(sentry_connection, 2 * policy.longest)
                 sentries.place(sentry_connection, blue, sentry_table)
             sentries.wait_until_placed(time.monotonic() + policy.timeout.total_seconds())
             dialect.run(watcher, "UNLOCK TABLES")
-            yield SentriedTables(dialect, connection, tables, sentries, prepared, seen)
+            yield SentriedTables(dialect, connection, tables, sentries, prepared, fingerprint)
 
     @contextmanager
     def _connect_apart(self, policy: LockPolicy) -> Iterator[sa.Connection]:
-        """A connection that the pool does not count: there is one for each table."""
+        """A connection that the pool does not count, since sentries take one for each table."""
         with self._dialect.connect() as connection:
             connection.detach()
             self._dialect.limit_lock_wait(connection, policy.timeout)
@@ -93,13 +101,13 @@ class FencedRenameCutover(CutoverByRename):
 
     @contextmanager
     def run_mutex(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
-        # It goes with the session, so not before what that is executing, even if its client is gone.
+        # The lock ends with its session, so not before the session's statement ends, even if its client is gone.
         with self._dialect.named_lock(connection, name, patience) as reserved:
             yield reserved
 
     def may_have_lost_fence(self, attempt: int, *, jobs_left: bool) -> bool:
-        # A RENAME that waits may go on when its client is gone, while the fence ends. Only one that does not wait
-        # tells by itself that it was fenced.
+        # A RENAME that waits may go on after its client is gone, while the fence ends. Only a RENAME that does not wait
+        # has certainly happened behind the fence.
         order = self.lock_order(attempt, fenced=True, jobs_left=jobs_left)
         return not (self.nowait(attempt) and order is LockOrder.FENCE_FIRST)
 
@@ -114,7 +122,7 @@ class FencedRenameCutover(CutoverByRename):
 
 
 class FencedTables(HeldTables):
-    """Held by nothing but the fence, where there is one; the RENAME looks for its own moment."""
+    """Tables that only the fence protects, if the attempt has one; the RENAME looks for its own moment."""
 
     _dialect: MySQLFamily
 
@@ -124,7 +132,7 @@ class FencedTables(HeldTables):
         return self._dialect.transaction(self._connection)
 
     def planned_after(self, swap: PreparedSwap, policy: LockPolicy) -> list[str] | None:
-        # Where nobody is held, keys and counters may still be changed until the tables are renamed.
+        # Without a fence clients may still change keys and counters until the rename.
         return None if policy.fence is None else swap.after()
 
     def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
@@ -140,25 +148,27 @@ class FencedTables(HeldTables):
         return policy.fence is None or policy.fence.holds()
 
     def _rename(self, rename: str, policy: LockPolicy) -> bool:
-        """Returns whether nobody can have come to the tables meanwhile, fence apart."""
+        """Executes the RENAME.
+
+        :returns: whether no client can have reached the tables meanwhile, apart from the fence
+        """
         dialect, connection = self._dialect, self._connection
         if not policy.nowait:
             wait_in_the_queue(dialect, connection, rename, min(policy.timeout, policy.rest))
         elif policy.fence:
             without_waiting(dialect, connection, rename, policy.look)
         else:
-            # Nobody is held meanwhile, and there is time to look for the moment, and whether an ALTER has come
-            # before it.
+            # No writer waits meanwhile, so it can look for a moment for longer, and check for an ALTER at each retry.
             seconds = policy.longest.total_seconds() / 4
             without_waiting(dialect, connection, rename, seconds, again=self.swap_statements)
         return True
 
 
 class SentriedTables(FencedTables):
-    """Held by sentries: nobody else comes to the tables, and nobody can look past a sentry, not even we.
+    """Tables that sentries hold: no client reaches them, and no connection can read them, not even the engine's.
 
-    :param prepared: the swap, as it was before nobody could look past the sentries
-    :param seen: the fingerprint of that moment
+    :param prepared: the swap, computed before the sentries held the tables
+    :param fingerprint: the tables' fingerprint at that time
     """
 
     keep_others_out = True
@@ -170,15 +180,15 @@ class SentriedTables(FencedTables):
         tables: Sequence[TableSet],
         sentries: Sentries,
         prepared: PreparedSwap,
-        seen: str,
+        fingerprint: str,
     ) -> None:
         super().__init__(dialect, connection, tables)
         self._sentries = sentries
         self._prepared = prepared
-        self._seen = seen
+        self._fingerprint = fingerprint
 
     def fingerprint(self) -> str:
-        return self._seen
+        return self._fingerprint
 
     def swap_statements(self) -> PreparedSwap:
         return self._prepared
@@ -186,7 +196,7 @@ class SentriedTables(FencedTables):
     def _rename(self, rename: str, policy: LockPolicy) -> bool:
         seconds, rest = policy.timeout.total_seconds() + 10 * STEP * len(self._tables), policy.rest.total_seconds()
         if policy.confirm is not None:
-            # The answer takes a while on a busy machine, and the tables are held already.
+            # On a busy machine the check may take long, and writers wait already.
             seconds = max(seconds, rest / 2)
         seconds = min(seconds, rest)
         sentries = self._sentries
@@ -194,5 +204,5 @@ class SentriedTables(FencedTables):
         session = self._dialect.session_id(self._connection)
         with sentries.making_way(session, time.monotonic() + seconds, policy.confirm):
             self._dialect.run(self._connection, f"SET STATEMENT max_statement_time = {seconds:.3f} FOR {rename}")
-        # Otherwise the last sentry table was free since the connection that had locked it ended.
+        # False: the last sentry table was free only because the connection that had locked it has ended.
         return sentries.confirmed

@@ -1,11 +1,11 @@
-"""What may be in a rebuild's way on MariaDB alone."""
+"""MariaDB's own checks before a rebuild."""
 
 from __future__ import annotations
 
 from projection_rebuild.dialects.mysql.preflight import Preflight
 
 OLDEST = (10, 6)
-"""The first whose RENAME of several tables is done wholly or not at all, whenever it is killed."""
+"""The first version whose RENAME of several tables is atomic, whenever it is killed."""
 
 
 class MariaDBPreflight(Preflight):
@@ -15,5 +15,5 @@ class MariaDBPreflight(Preflight):
     unseen = "; older snapshots are not waited for"
 
     def _show_grants(self) -> str:
-        # It shows the active role's rights by itself.
+        # It includes the privileges of the active role.
         return "SHOW GRANTS"

@@ -1,14 +1,14 @@
-"""Keeps everybody from MariaDB's tables until a RENAME has them, one after the other.
+"""Keeps clients from MariaDB's tables until a RENAME has taken them, one after the other.
 
-MariaDB has no RENAME of locked tables. What LOCK TABLES holds is let go of all at once, so that whoever waits for
-a later table has it before the RENAME comes to it; and tables cannot be locked one by one, as the children of
-foreign keys are locked with their parent. So each table has a sentry: a connection whose statement has the name of
-the table to itself and waits for the sentry table, which another connection has locked. Should that lock end (our
-process has died), the statement finds that neither is a view, and ends.
+MariaDB does not rename locked tables. LOCK TABLES releases all its tables at once, so a client that waits for a later
+table would have it before the RENAME. Nor can connections lock the tables one by one, since a lock on a parent includes
+the children of its foreign keys. So each table has a sentry: a connection whose statement holds the name of the table
+and waits for the sentry table, which another connection has locked. If that lock ends because the engine's process has
+died, the statement finds that neither name is a view, and ends.
 
-A sentry can go too early: it is killed, or a slow machine lets the RENAME come late to the next table. Where that
-would do harm, the RENAME comes last to another table of ours that is locked as well, the last sentry table. Who
-waits there has all tables before; so it is then that somebody looks whether anybody came between.
+A sentry can go too early: an operator kills it, or a slow machine delays the RENAME at the next table. Where that would
+do harm, the RENAME takes one more locked table of the engine at the end, the last sentry table. While it waits there it
+has all other tables. Only then the engine checks whether a client came between.
 """
 
 from __future__ import annotations
@@ -25,37 +25,40 @@ from projection_rebuild.dialects.base import Sessions, TablesBusy
 from projection_rebuild.errors import ConnectionRefused
 
 SENTRY_TABLE = "~projection_rebuild_gate"
-"""A table that nobody needs, there for as long as a swap takes. Locks are taken in the order of names: a sentry
-has its table before it comes to this one."""
+"""An empty table that exists during a swap. Servers take locks in the order of names: a sentry has its table before it
+waits for this one."""
 
 STEP = 0.002
-"""Seconds that a RENAME has to wake up and come to the next table."""
+"""Seconds for a RENAME to wake up and reach the next table."""
 
 WAITING = "Waiting for table metadata lock"
+"""The state of a session that waits for a table, in the server's list of sessions."""
 
 
 def last_sentry_table(table: str) -> str:
-    """The name of the last sentry table of the run that has a table. Locks are taken in the order of names: it
-    comes after all tables with sentries.
+    """The name of the last sentry table of a run.
 
-    A run that was killed may leave it behind; the next one with this table uses it.
+    Servers take locks in the order of names; this name sorts after all tables with sentries. A killed run may leave the
+    table behind; the next run with the same first table uses it.
+
+    :param table: the run's first table
     """
     return f"~projection_rebuild_out_{hashlib.sha256(table.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
 def locked(dialect: Sessions, locker: sa.Connection, *sentry_tables: str) -> Iterator[None]:
-    """Makes sentry tables, keeps them locked, and removes each if no other run is at it.
+    """Creates sentry tables, locks them while the context lasts, and then drops each that no other run uses.
 
-    :param locker: the connection that holds them
+    :param locker: the connection that holds the locks
     :param sentry_tables: their quoted names
-    :raises TablesBusy: another run removed one again and again
+    :raises TablesBusy: another run has dropped one each time
     """
     _lock(dialect, locker, sentry_tables)
     try:
         yield
     finally:
-        # If it stays there, the next one uses it.
+        # If a table stays, the next run uses it.
         with suppress(sa.exc.SQLAlchemyError):
             dialect.run(locker, "UNLOCK TABLES")
             dialect.run(locker, "SET SESSION lock_wait_timeout = 0")
@@ -67,7 +70,7 @@ def _lock(dialect: Sessions, locker: sa.Connection, sentry_tables: Sequence[str]
     for _ in range(3):
         for table in sentry_tables:
             dialect.run(locker, f"CREATE TABLE IF NOT EXISTS {table} (nothing INT PRIMARY KEY)")
-        # No such table: another run has removed it since.
+        # The error means that another run has dropped a table meanwhile.
         with suppress(sa.exc.ProgrammingError):
             dialect.run(locker, f"LOCK TABLES {', '.join(f'{table} READ' for table in sentry_tables)}")
             return
@@ -77,9 +80,9 @@ def _lock(dialect: Sessions, locker: sa.Connection, sentry_tables: Sequence[str]
 class Sentries:
     """The sentries at all tables of a swap.
 
-    :param watcher: a connection from which they are watched and sent away
+    :param watcher: the connection that watches and dismisses them
     :param locker: the connection that holds the sentry tables
-    :param last_table: the last sentry table's quoted name; None: nobody does harm by coming between
+    :param last_table: the last sentry table's quoted name; None: a client that comes between does no harm
     """
 
     def __init__(self, dialect: Sessions, watcher: sa.Connection, locker: sa.Connection, last_table: str | None) -> None:
@@ -89,14 +92,15 @@ class Sentries:
         self._last_table = last_table
         self._sentries: list[tuple[int, threading.Thread]] = []
         self.confirmed = last_table is None
-        """Whether nobody can have come between."""
+        """Whether no client can have come between."""
         self._refusal: Exception | None = None
 
     def place(self, connection: sa.Connection, table: str, sentry_table: str) -> None:
-        """Sends a sentry to a table, in the order in which a RENAME takes them.
+        """Starts the sentry at a table. Call it for the tables in the order in which a RENAME takes them.
 
-        :param connection: the sentry's own
-        :param table: its quoted name, as the sentry table's
+        :param connection: the sentry's own connection
+        :param table: the quoted name of the table
+        :param sentry_table: the quoted name of the sentry table
         """
         session = int(connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one())
         arguments = [connection, table, sentry_table]
@@ -105,15 +109,15 @@ class Sentries:
         sentry.start()
 
     def _stand(self, connection: sa.Connection, table: str, sentry_table: str) -> None:
-        # Ends by being killed, or with an error, should the sentry table become free.
+        # A kill ends it; or an error does, if the sentry table becomes free.
         with suppress(sa.exc.SQLAlchemyError):
             self._dialect.run(connection, f"DROP VIEW {table}, {sentry_table}")
 
     def wait_until_placed(self, until: float) -> None:
-        """Until each sentry waits, for its table or at the sentry table.
+        """Returns once each sentry waits, for its table or at the sentry table.
 
-        :param until: by the monotonic clock
-        :raises TablesBusy: that took too long
+        :param until: the latest time, by the monotonic clock
+        :raises TablesBusy: a sentry does not wait by then
         """
         while not self._are_waiting([session for session, _ in self._sentries]):
             if time.monotonic() > until:
@@ -126,7 +130,7 @@ class Sentries:
         return len(sessions) == int(self._watcher.execute(bound, {"ids": sessions, "waiting": WAITING}).scalar_one())
 
     def with_last_table(self, rename: str) -> str:
-        """The RENAME, which then comes to the last sentry table in the end, and leaves it as it is."""
+        """The RENAME, extended by the last sentry table, which keeps its name."""
         if self._last_table is None:
             return rename
         aside = f"{self._last_table[:-1]}_{self._last_table[-1]}"
@@ -134,13 +138,14 @@ class Sentries:
 
     @contextmanager
     def making_way(self, session: int, until: float, confirm: Callable[[], None] | None) -> Iterator[None]:
-        """Within it a RENAME takes the tables: a sentry goes when the RENAME waits for it, and already has the
-        tables before.
+        """Dismisses the sentries one by one while the caller executes a RENAME within the context.
 
-        :param session: the RENAME's
-        :param until: by the monotonic clock, when all have gone at the latest
-        :param confirm: asked when the RENAME has all tables, and waits at the last sentry table; what it raises is
-            raised here, and nothing is renamed
+        Each sentry goes when the RENAME waits for its table, and has all tables before it.
+
+        :param session: the RENAME's session
+        :param until: the latest time for the last sentry to go, by the monotonic clock
+        :param confirm: called when the RENAME has all tables, and waits at the last sentry table; if it raises, the
+            context raises the same error, and the RENAME has renamed nothing
         """
         done = threading.Event()
         arguments = [session, until, done, confirm]
@@ -159,12 +164,12 @@ class Sentries:
             dismisser.join()
 
     def _make_way(self, session: int, until: float, done: threading.Event, confirm: Callable[[], None] | None) -> None:
-        # Who has lost his watcher makes no more way: the RENAME runs into its time-out, and the sentries are dismissed.
+        # Without its watcher it dismisses no sentry: the RENAME reaches its time-out, and dismiss() ends the sentries.
         with suppress(sa.exc.SQLAlchemyError):
             while self._sentries:
                 while not (done.is_set() or self._are_waiting([session]) or time.monotonic() > until):
                     time.sleep(STEP / 4)
-                self._send_away(*self._sentries.pop(0))
+                self._dismiss_one(*self._sentries.pop(0))
                 time.sleep(STEP)
             while self._last_table is not None and not self._is_wanted(self._last_table):
                 if done.is_set():
@@ -174,7 +179,7 @@ class Sentries:
                 self._let_through(session, confirm)
 
     def _is_wanted(self, last_table: str) -> bool:
-        """Whether the RENAME waits for the last sentry table: whoever comes to read there would wait behind it."""
+        """Whether the RENAME waits for the last sentry table: then a reader of that table would wait behind it."""
         self._dialect.run(self._watcher, "SET SESSION lock_wait_timeout = 0")
         try:
             self._dialect.run(self._watcher, f"SELECT 1 FROM {last_table} LIMIT 0")
@@ -195,17 +200,17 @@ class Sentries:
         self.confirmed = True
         self._dialect.run(self._locker, "UNLOCK TABLES")
 
-    def _send_away(self, session: int, sentry: threading.Thread) -> None:
+    def _dismiss_one(self, session: int, sentry: threading.Thread) -> None:
         while sentry.is_alive():
             try:
                 self._dialect.run(self._watcher, f"KILL QUERY {session}")
             except sa.exc.SQLAlchemyError:
                 with suppress(sa.exc.SQLAlchemyError, ConnectionRefused):
                     self._dialect.cancel(session)
-            # Again, if the statement had not begun when it was struck.
+            # The loop repeats the kill if it came before the statement began.
             sentry.join(STEP)
 
     def dismiss(self) -> None:
-        """Sends all away that are left, whatever has happened."""
+        """Dismisses all sentries that are left, also after an error."""
         while self._sentries:
-            self._send_away(*self._sentries.pop(0))
+            self._dismiss_one(*self._sentries.pop(0))

@@ -1,4 +1,4 @@
-"""Taking tables on MariaDB without making anybody the victim of a deadlock."""
+"""Takes tables on MariaDB without making a client the victim of a deadlock."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from projection_rebuild.dialects.mysql.base import ACCESS_DENIED, number_of
 
 
 def wait_in_the_queue(dialect: LockWaits, connection: sa.Connection, statement: str, timeout: timedelta) -> None:
-    """For tables that are always being read, which never have a free moment.
+    """Executes a statement that waits in the queue for its tables, since clients read them all the time.
 
-    :raises TablesBusy: a transaction is open, and might be the victim of a deadlock; or nobody may say that none
-        is
+    :param timeout: the longest wait
+    :raises TablesBusy: an open transaction might become the victim of a deadlock, or the account cannot see whether one
+        is open
     """
     dialect.limit_lock_wait(connection, timeout)
     time.sleep(moment.STALE)
@@ -37,9 +38,10 @@ def wait_in_the_queue(dialect: LockWaits, connection: sa.Connection, statement: 
 def without_waiting(
     dialect: LockWaits, connection: sa.Connection, statement: str, seconds: float, again: Callable[[], object] = lambda: None
 ) -> None:
-    """Again and again, until it gets its locks at once. A second is the shortest wait here but none at all.
+    """Retries a statement until it gets its locks at once, since MariaDB's shortest wait but none is one second.
 
-    :param again: called before each further try
+    :param seconds: how long to retry; then it raises the last error
+    :param again: called before each retry
     """
     deadline = time.monotonic() + seconds
     dialect.run(connection, "SET SESSION lock_wait_timeout = 0")

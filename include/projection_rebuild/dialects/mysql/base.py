@@ -33,40 +33,40 @@ _BACKTICKS = (
     f"SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = {ours.sql_mode(without=['ANSI_QUOTES'])}",
     "SET SESSION sql_mode = @projection_rebuild_mode",
 )
-"""What stands around a statement that is to show names in backticks, whatever the server's mode says."""
+"""Before and after a statement that has to show names in backticks, whatever the server's mode."""
 
 _IN_UTC = (
     f"SET @projection_rebuild_zone = @@SESSION.time_zone, SESSION time_zone = '{ours.ZONE}'",
     "SET SESSION time_zone = @projection_rebuild_zone",
 )
-"""What stands around the work in a session of the application."""
+"""Before and after the engine's work in a session of the application."""
 
 
 class MySQLBase(LockWaits):
-    """What every subject needs on both servers."""
+    """The methods that every subject needs on both servers."""
 
-    # Where the server has no time limit for a lock, a watchdog of ours cancels the statement that waits.
+    # If the server has no time limit for a lock, a watchdog of the engine cancels the statement that waits.
     refusals = frozenset({Kind.BUSY, Kind.CANCELLED})
     max_identifier = text.LONGEST_NAME
     ddl_commits = True
     begin = "START TRANSACTION"
 
     own_settings: ClassVar[Sequence[Setting]]
-    """The settings of our sessions that the other server does not know."""
+    """The settings of the engine's sessions that only this server has."""
 
     def __init__(self, engine: sa.Engine, known_as: str = "the database") -> None:
         super().__init__(engine, known_as)
         self._own_sessions = connecting.OwnSessions(engine)
         self._takes_files = True
         self.takes_many = True
-        """Whether the connections take several statements in one message, as far as it is known."""
+        """Whether the connections accept several statements in one message, as far as the engine knows."""
 
     def quote(self, name: str) -> str:
-        # In backticks, which are right in any sql_mode.
+        # Backticks work in any sql_mode.
         return "`" + name.replace("`", "``") + "`"
 
     def _open(self) -> sa.Connection:
-        self._own_sessions.note_what_is_asked()
+        self._own_sessions.note_tls()
         return super()._open()
 
     def why_not_connected(self, error: BaseException) -> Refusal:
@@ -78,7 +78,7 @@ class MySQLBase(LockWaits):
     def set_up(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
         driver.set_character_set("utf8mb4")
-        # With completion_type = CHAIN, whoever has ended a transaction here before us has begun another one.
+        # With completion_type = CHAIN, the end of an earlier transaction on this session has begun another one.
         self._execute(connection, "ROLLBACK AND NO CHAIN NO RELEASE")
         for statement in self._settings(connection):
             self._execute(connection, statement)
@@ -87,8 +87,8 @@ class MySQLBase(LockWaits):
         return ["SET NAMES utf8mb4", *self._settings(connection)]
 
     def _settings(self, connection: sa.Connection) -> list[str]:
-        made = ours.statement(self.own_settings, self._version(connection))
-        return ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", made]
+        settings = ours.statement(self.own_settings, self._version(connection))
+        return ["SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", settings]
 
     def check_live(self, connection: sa.Connection) -> None:
         for problem in ours.live_problems(partial(self._execute, connection)):
@@ -127,16 +127,21 @@ class MySQLBase(LockWaits):
         self._execute(connection, f"SET SESSION lock_wait_timeout = {max(1, math.ceil(timeout.total_seconds()))}")
 
     def limit_silence(self, connection: sa.Connection, longest: timedelta | None) -> None:
-        """After which the server ends this connection, and its locks with it: its process may hang, or be gone without a word."""
+        """Sets how long this connection may be silent before the server ends it, and its locks with it.
+
+        The process may hang, or may have died without closing the connection.
+
+        :param longest: the longest silence that is normal; None: the value of the session settings
+        """
         seconds = ours.value("wait_timeout") if longest is None else max(1, math.ceil(1.5 * longest.total_seconds()))
         self._execute(connection, f"SET SESSION wait_timeout = {seconds}")
 
     @contextmanager
     def named_lock(self, connection: sa.Connection, name: str, patience: timedelta) -> Iterator[bool]:
-        """A lock of the server's that one session at a time has, within this database.
+        """A named lock of the server, which one session of this database has at a time.
 
-        :param patience: how long another one is waited for
-        :returns: whether it is ours
+        :param patience: how long to wait for another session
+        :returns: whether this session has the lock
         """
         database = self._execute(connection, "SELECT DATABASE()").scalar_one()
         key = f"projection_rebuild_{hashlib.sha256(f'{database}/{name}'.encode()).hexdigest()[:32]}"
@@ -148,7 +153,7 @@ class MySQLBase(LockWaits):
 
     @contextmanager
     def killed_after(self, connection: sa.Connection, timeout: timedelta) -> Iterator[None]:
-        """Within it another connection ends what this one executes, once that has taken so long."""
+        """Limits how long a statement within the context may take; another connection ends it after ``timeout``."""
         session = self.session_id(connection)
         watchdog = threading.Timer(timeout.total_seconds(), self._cancel_in_time, [session])
         watchdog.start()
@@ -160,12 +165,12 @@ class MySQLBase(LockWaits):
             self._swallow_late_kill(connection)
 
     def _cancel_in_time(self, session: Any) -> None:
-        # A server that cannot be reached has ended the statement already.
+        # A server that is unreachable has ended the statement already.
         with suppress(sa.exc.SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, ConnectionRefused):
             self.cancel(session)
 
     def _swallow_late_kill(self, connection: sa.Connection) -> None:
-        """A kill that came just after its statement had ended strikes the next one; this is that one."""
+        """Executes an empty statement, since a kill that came too late for its statement ends the next one."""
         if connection.invalidated:
             return
         try:
@@ -175,12 +180,12 @@ class MySQLBase(LockWaits):
                 raise
 
     def _if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Any:
-        """The one value of a query; None without the privilege to look."""
-        found = self._all_if_allowed(connection, query, *values)
-        return found[0][0] if found else None
+        """The one value of a query; None: no row, or the account lacks the privilege."""
+        rows = self._all_if_allowed(connection, query, *values)
+        return rows[0][0] if rows else None
 
     def _all_if_allowed(self, connection: sa.Connection, query: str, *values: Any) -> Sequence[Any]:
-        """The rows of a query; none without the privilege to look."""
+        """The rows of a query; none if the account lacks the privilege."""
         try:
             return self._execute(connection, query, *values).all()
         except sa.exc.DBAPIError as error:
@@ -194,7 +199,7 @@ class MySQLBase(LockWaits):
         return self._execute(connection, query, schema, table).scalar()
 
     def _definition(self, connection: sa.Connection, schema: str | None, table: str) -> text.Definition:
-        """What a table is; nothing, for one that is only planned or has gone."""
+        """The definition of a table; an empty one if the table does not exist."""
         return text.Definition(self._shown(connection, schema, table))
 
     def _shown(self, connection: sa.Connection, schema: str | None, table: str) -> str:
@@ -212,7 +217,7 @@ class MySQLBase(LockWaits):
         return shown
 
     def _wanted(self, connection: sa.Connection, table: TableSet) -> text.Definition:
-        """The table that green is to be, under its live name: that of its target schema, or blue."""
+        """The definition that green must have, under the live name: that of its target schema, or blue's."""
         if table.target_schema is None:
             return self._definition(connection, table.schema, table.blue)
         return text.Definition(table.target_schema.definition)
@@ -220,7 +225,7 @@ class MySQLBase(LockWaits):
 
 @contextmanager
 def ending(last: Callable[[], object]) -> Iterator[None]:
-    """Does something at the end; after an error it is that one which matters, whatever becomes of this."""
+    """Calls ``last`` at the end; after an error it suppresses errors of ``last``: the caller needs the first one."""
     try:
         yield
     except BaseException:
@@ -231,5 +236,6 @@ def ending(last: Callable[[], object]) -> Iterator[None]:
 
 
 def number_of(error: BaseException) -> int | None:
+    """The server's or driver's number of an error; None: it has none."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return cause.args[0] if cause is not None and cause.args and isinstance(cause.args[0], int) else None

@@ -1,8 +1,9 @@
-"""MySQL and MariaDB: why a connection could not be made, and whether a new one is encrypted and has a session of its own.
+"""MySQL and MariaDB: explains failed connections, and checks that a new one is encrypted and has a session to itself.
 
-The driver here may be built with MariaDB's Connector/C, which goes on in plain text where a server offers no encryption, unless it has
-to verify the certificate. So the server is asked about each new session. ProxySQL and MaxScale send statements of one connection
-to several sessions; the number that the login gave to the connection is then not the one of the session that answers.
+The driver may be built with MariaDB's Connector/C. That library continues in plain text if a server offers no
+encryption, unless it has to verify the certificate. So the engine queries the cipher of each new session. ProxySQL and
+MaxScale send statements of one connection to several sessions. The connection's number from the login is then not the
+number of the session that answers.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import sqlalchemy as sa
 from projection_rebuild.dialects.base import Refusal, own_port
 
 ASKED = "projection_rebuild_tls"
-"""In a connection's ``info``: what it was asked for, a :class:`Tls`."""
+"""A key of a connection's ``info``: the encryption that its configuration requires, a :class:`Tls`."""
 
 UNDERSTOOD = {"ca", "cert", "key", "capath", "cipher"}
-"""The keys of ``ssl`` of which the driver takes notice; it ignores all others."""
+"""The keys of ``ssl`` that the driver uses; it ignores all others."""
 
 ENCRYPTING = {"REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"}
 VERIFYING = {"VERIFY_CA", "VERIFY_IDENTITY"}
 
 AT_ONCE = 3
-"""So many connections are open when their numbers are compared: two counters may agree once, and not with every one of these."""
+"""Connections that the engine opens to compare their numbers: two counters may agree for one, but not for all."""
 
 _DIRECT = "Connect to the server directly, past the proxy: a rebuild locks tables and sets its session"
 
@@ -47,7 +48,7 @@ _DATABASE = Refusal(
 )
 _ELSEWHERE = Refusal(
     "the server cannot be reached, or does not answer",
-    "Look whether it runs, and whether host and port are right",
+    "Check that it runs, and that host and port are right",
     retryable=True,
 )
 _MACHINE = Refusal("the server lets no one in from this machine", "Allow its address for the account, or FLUSH HOSTS")
@@ -63,13 +64,13 @@ _DRIVER = Refusal("the driver does not take one of the extras", "Correct the ext
 TLS_FAILED = 2026
 
 CLIENT_ERRORS = 2000
-"""From here to 3000, errors are the driver's own: it has not reached the server, or lost it."""
+"""Errors 2000 to 2999 are the driver's own: it has not reached the server, or has lost it."""
 
 BROKEN_TLS = r"reset by peer|Broken pipe|timed out|unexpected eof|reason\(5\)"
-"""What an error of the encryption says where the connection was lost within the handshake, in whichever library the driver was built with."""
+"""The text of a TLS error if the connection broke within the handshake, for each library that drivers are built with."""
 
 _AWAY = {1053, 1152, 1158, 1159, 1160, 1161, 1184}
-"""The server is being stopped, or the connection broke."""
+"""Errors of a server that is shutting down, or of a broken connection."""
 
 _MEANINGS = {
     1040: _NO_ROOM, 1203: _NO_ROOM, 1226: _NO_ROOM, 1045: _LOGIN, 1698: _LOGIN, 3118: _LOCKED, 4151: _LOCKED, 1820: _LOCKED, 1862: _LOCKED,
@@ -79,26 +80,28 @@ _MEANINGS = {
 
 
 class Tls:
-    """What a connection asks of its encryption.
+    """The encryption that a connection's configuration requires.
 
-    :param said: the driver's arguments
+    :param arguments: the driver's arguments
+    :ivar required: whether the connection must be encrypted
+    :ivar ignored: keys of ``ssl`` that the driver would ignore, although nothing else verifies the server
     """
 
-    def __init__(self, said: Mapping[str, Any]) -> None:
-        ssl, mode = said.get("ssl"), str(said.get("ssl_mode") or "").upper()
-        self.asked = mode in ENCRYPTING or (bool(ssl) and mode != "DISABLED")
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        ssl, mode = arguments.get("ssl"), str(arguments.get("ssl_mode") or "").upper()
+        self.required = mode in ENCRYPTING or (bool(ssl) and mode != "DISABLED")
         ignored = {key for key, value in ssl.items() if value and key not in UNDERSTOOD} if isinstance(ssl, Mapping) else set()
         self.ignored = sorted(ignored) if mode not in VERIFYING else []
 
 
-def note(dialect: sa.Dialect, record: Any, args: list[Any], said: dict[str, Any]) -> None:
-    """Keeps what a new connection is asked for, where the check finds it; for SQLAlchemy's event ``do_connect``."""
+def note(dialect: sa.Dialect, record: Any, args: list[Any], arguments: dict[str, Any]) -> None:
+    """Stores a new connection's :class:`Tls` in its ``info``; a listener of SQLAlchemy's event ``do_connect``."""
     if record is not None:
-        record.info[ASKED] = Tls(said)
+        record.info[ASKED] = Tls(arguments)
 
 
 def why_not_connected(error: BaseException) -> Refusal:
-    """What the error's number means; where it says nothing that we know, the server is away."""
+    """Explains a failed connection by the error's number; an unknown driver error means an unreachable server."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, MySQLdb.OperationalError):
         return _DRIVER
@@ -121,13 +124,13 @@ class OwnSessions:
         self._proving = threading.Lock()
         self._proven = False
 
-    def note_what_is_asked(self) -> None:
-        """From now on, what a connection asks for is known when it is checked."""
+    def note_tls(self) -> None:
+        """Makes each later connection of the engine store its :class:`Tls`, which the check reads."""
         if not sa.event.contains(self._engine.dialect, "do_connect", note):
             sa.event.listen(self._engine.dialect, "do_connect", note)
 
     def why_not(self, connection: sa.Connection) -> Refusal | None:
-        """Why a connection is not what it was configured to be, or its session not its own; None: all is well."""
+        """Why a connection differs from its configuration, or shares its session; None: it may be used."""
         try:
             return _why_not_encrypted(connection) or self._why_not_own(connection.connection.driver_connection)
         except MySQLdb.Error as error:
@@ -140,7 +143,7 @@ class OwnSessions:
             if self._proven or _seen_port(driver) == own_port(driver.fileno()):
                 self._proven = True
                 return None
-            # An address was translated on the way, or two counters agree by accident.
+            # Either the network translates addresses, or two counters agree by accident.
             for _ in range(AT_ONCE):
                 fairy = self._engine.raw_connection()
                 held.callback(fairy.invalidate)
@@ -152,43 +155,45 @@ class OwnSessions:
 
 def _why_not_encrypted(connection: sa.Connection) -> Refusal | None:
     tls = connection.info.get(ASKED)
-    if tls is None or not tls.asked:
+    if tls is None or not tls.required:
         return None
     if tls.ignored:
         return Refusal(
             f"the driver would ignore {', '.join(f'ssl.{key}' for key in tls.ignored)}, and encrypt without it",
-            "Say ssl_mode=VERIFY_IDENTITY, which has certificate and host name verified",
+            "Set ssl_mode=VERIFY_IDENTITY, which verifies certificate and host name",
         )
-    cipher = _ask(connection.connection.driver_connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[1]
+    cipher = _first_row(connection.connection.driver_connection, "SHOW SESSION STATUS LIKE 'Ssl_cipher'")[1]
     if cipher:
         return None
     return Refusal(
-        "the connection is to be encrypted, and the server has made it in plain text",
-        "Turn TLS on in the server, or take ssl and ssl_mode out of the connection if plain text is all right",
+        "the connection requires encryption, but the server communicates in plain text",
+        "Turn TLS on in the server, or remove ssl and ssl_mode from the connection if plain text is acceptable",
     )
 
 
 def _has_its_number(driver: Any) -> bool:
-    # Not the bare function: ProxySQL answers that by itself. The login gives 32 bits of the number.
-    (number,) = _ask(driver, "SELECT CONNECTION_ID() + 0")
+    # Not the bare function: ProxySQL answers that by itself. The login returns 32 bits of the number.
+    (number,) = _first_row(driver, "SELECT CONNECTION_ID() + 0")
     return bool(int(number) & 0xFFFFFFFF == driver.thread_id() & 0xFFFFFFFF)
 
 
 def _seen_port(driver: Any) -> str | None:
-    """The port that the server sees at our end; None: it sees none."""
+    """The client's port, as the server sees it; None: it sees none."""
     host = ""
-    # MySQL's second list fails while any session executes a text with a letter of four bytes; the first one may be missing or off.
+    # The second list fails on MySQL while any session executes a text with a character of four bytes. The first one may
+    # be missing or off.
     for table in ("performance_schema.processlist", "information_schema.PROCESSLIST"):
         with suppress(MySQLdb.Error):
-            found = _ask(driver, f"SELECT HOST FROM {table} WHERE ID = CONNECTION_ID()")
-            host = found[0] if found else ""
+            row = _first_row(driver, f"SELECT HOST FROM {table} WHERE ID = CONNECTION_ID()")
+            host = row[0] if row else ""
         if host:
             break
     _, colon, port = str(host).rpartition(":")
     return port if colon else None
 
 
-def _ask(driver: Any, sql: str) -> Any:
+def _first_row(driver: Any, sql: str) -> Any:
+    """The first row of a query; None if it returns no row."""
     cursor = driver.cursor()
     try:
         cursor.execute(sql)

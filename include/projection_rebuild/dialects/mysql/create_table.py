@@ -1,4 +1,4 @@
-"""What SHOW CREATE TABLE says on MySQL and MariaDB, taken apart, and the names that a rebuild gives to constraints meanwhile."""
+"""Parses the output of SHOW CREATE TABLE on MySQL and MariaDB, and derives the names of green's constraints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from projection_rebuild.errors import CloneError
 
 LONGEST_NAME = 64
-"""Characters in a name."""
+"""The most characters in a name."""
 
 _NAME = r"`((?:[^`]|``)*)`"
 _KEY = re.compile(rf"(FULLTEXT |SPATIAL |VECTOR )?KEY {_NAME} (.*)", re.DOTALL)
@@ -26,7 +26,7 @@ _QUOTED = r"'(?:[^'\\]|''|\\.)*'"
 _STRING = re.compile(_QUOTED)
 _COLLATED = re.compile(rf"({_NAME} \w+(?:\((?:[^()']|{_QUOTED})*\))?) COLLATE \w+")
 _MARK = 0xE000
-"""Begins Unicode's private area, which no alphabet uses."""
+"""The first code point of Unicode's private use area, which no alphabet uses."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,18 @@ class ForeignKey:
     actions: str
 
     def to(self, parent: str) -> tuple[str, ...]:
-        """All but the name, with another parent: what makes two foreign keys the same."""
+        """All but the name, with another parent: two foreign keys are the same if these values are equal."""
         return (self.columns, self.parent_schema or "", parent, self.parent_columns, self.actions)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Own column and parent's column."""
-        own, parents = (re.findall(_NAME, each) for each in (self.columns, self.parent_columns))
-        return [(_plain(one), _plain(other)) for one, other in zip(own, parents, strict=True)]
+        """The pairs of own column and parent's column."""
+        own, parents = (re.findall(_NAME, columns) for columns in (self.columns, self.parent_columns))
+        return [(_plain(column), _plain(parent)) for column, parent in zip(own, parents, strict=True)]
 
 
 @dataclass(frozen=True)
 class Check:
-    """A named CHECK; ``rule`` is the condition and whether it is enforced."""
+    """A named CHECK; ``rule`` is the condition and whether the server enforces it."""
 
     name: str
     rule: str
@@ -73,9 +73,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Keyed:
-    """What has to be known of a table to put its foreign keys right.
+    """The facts about a table from which the engine corrects its foreign keys.
 
-    :param counter: the next AUTO_INCREMENT; 0 if there is none
+    :param counter: the next AUTO_INCREMENT; 0 if the table has none
     :param counts: whether a column is AUTO_INCREMENT
     :param plain_indexes: the names of the indexes that are neither unique nor of another kind
     """
@@ -87,9 +87,9 @@ class Keyed:
 
 
 class Definition:
-    """A table as SHOW CREATE TABLE tells it, one clause a line.
+    """The definition of a table by SHOW CREATE TABLE, one clause per line.
 
-    :param statement: its second column
+    :param statement: the second column of the output; empty for a table that does not exist
     """
 
     def __init__(self, statement: str) -> None:
@@ -99,35 +99,38 @@ class Definition:
 
     @property
     def counter(self) -> int:
-        """The next AUTO_INCREMENT; 0 if there is none. MySQL's information_schema would give it a day late."""
-        found = _COUNTER.match(self.options)
-        return int(found[2]) if found else 0
+        """The next AUTO_INCREMENT; 0 if the table has none. MySQL's information_schema may be a day behind."""
+        match = _COUNTER.match(self.options)
+        return int(match[2]) if match else 0
 
     @property
     def row_format(self) -> str | None:
-        """How rows are laid out, where the definition says so; otherwise by the server's default of the day on which it was made."""
-        found = _ROW_FORMAT.match(self.options)
-        return found[2] if found else None
+        """The row format, if the definition names it; None: the server's default at the table's creation applies."""
+        match = _ROW_FORMAT.match(self.options)
+        return match[2] if match else None
 
     def with_row_format(self, row_format: str) -> Definition:
-        """The same table, with a row format that it does not name itself."""
-        made = copy(self)
-        made.options = _ENGINE.sub(rf"\g<0> ROW_FORMAT={row_format.upper()}", self.options, count=1)
-        return made
+        """The same definition, with a row format that it does not name itself."""
+        definition = copy(self)
+        definition.options = _ENGINE.sub(rf"\g<0> ROW_FORMAT={row_format.upper()}", self.options, count=1)
+        return definition
 
     def without_row_format(self) -> Definition:
-        """The same table, with the row format of the server's default."""
-        made = copy(self)
-        made.options = _ROW_FORMAT.sub(r"\1", self.options, count=1)
-        return made
+        """The same definition, with the server's default row format."""
+        definition = copy(self)
+        definition.options = _ROW_FORMAT.sub(r"\1", self.options, count=1)
+        return definition
 
     def same_as(self, other: Definition) -> bool:
-        """Whether both say the same, however far each has counted."""
+        """Whether both definitions are equal, except for their counters."""
         return (self.clauses, self.options_from_one()) == (other.clauses, other.options_from_one())
 
     def parts(self) -> dict[str, str]:
-        """What the table consists of, by what people call it: all but foreign keys and named CHECKs, whose names change on the way."""
-        found = {"the table's own settings": self.options_from_one(), "the order of the columns": "\n".join(self.columns())}
+        """The clauses of the table, by a description for messages.
+
+        Foreign keys and named CHECKs are missing: their names change on the way.
+        """
+        parts = {"the table's own settings": self.options_from_one(), "the order of the columns": "\n".join(self.columns())}
         for clause in self.clauses:
             if clause.startswith("CONSTRAINT "):
                 continue
@@ -137,8 +140,8 @@ class Definition:
                 what = f"index {_plain(key[1])}"
             else:
                 what = clause.split(" (")[0].lower()
-            found[what] = clause
-        return found
+            parts[what] = clause
+        return parts
 
     @property
     def counts(self) -> bool:
@@ -156,33 +159,33 @@ class Definition:
 
     def indexes(self) -> list[Index]:
         """The indexes that are not unique, in their order."""
-        found = ((_KEY.fullmatch(clause), clause) for clause in self.clauses)
-        return [Index(_plain(key[2]), (key[1] or "").strip(), clause) for key, clause in found if key]
+        matches = ((_KEY.fullmatch(clause), clause) for clause in self.clauses)
+        return [Index(_plain(key[2]), (key[1] or "").strip(), clause) for key, clause in matches if key]
 
     def late_indexes(self) -> list[Index]:
-        """Those that can be built after the replay, and be in the same order then: AUTO_INCREMENT may need one from the start."""
+        """The indexes that can be built after the replay and keep their order: AUTO_INCREMENT may need one at once."""
         indexes = self.indexes()
         counting = (clause for clause in self.clauses if " AUTO_INCREMENT" in _STRING.sub("", clause))
         counted = next(filter(None, (re.match(_NAME, clause) for clause in counting)), None)
         if counted is None or any(key and key[2] == counted[1] for key in map(_WHOLE_KEY.match, self.clauses)):
             return indexes
-        needed = [at for at, index in enumerate(indexes) if f"` (`{counted[1]}`" in index.clause]
+        needed = [number for number, index in enumerate(indexes) if f"` (`{counted[1]}`" in index.clause]
         return indexes[max(needed, default=-1) + 1 :]
 
     def foreign_keys(self) -> list[ForeignKey]:
         """The foreign keys.
 
-        :raises CloneError: one that cannot be read
+        :raises CloneError: a foreign key is in an unknown form
         """
         keys = []
         for clause in self.clauses:
             if not clause.startswith("CONSTRAINT ") or " FOREIGN KEY " not in clause or _CHECK.fullmatch(clause):
                 continue
-            found = _FOREIGN_KEY.fullmatch(clause)
-            if found is None:
+            match = _FOREIGN_KEY.fullmatch(clause)
+            if match is None:
                 raise CloneError(f"a foreign key cannot be read from SHOW CREATE TABLE, report it: {clause}")
-            schema = None if found[3] is None else _plain(found[3])
-            keys.append(ForeignKey(_plain(found[1]), found[2], schema, _plain(found[4]), found[5], found[6]))
+            schema = None if match[3] is None else _plain(match[3])
+            keys.append(ForeignKey(_plain(match[1]), match[2], schema, _plain(match[4]), match[5], match[6]))
         return keys
 
     def keyed(self) -> Keyed:
@@ -191,28 +194,28 @@ class Definition:
         return Keyed(self.counter, self.counts, self.foreign_keys(), plain)
 
     def checks(self) -> list[Check]:
-        """The CHECK constraints with names; MariaDB has others within its columns."""
-        return [Check(_plain(found[1]), found[2]) for clause in self.clauses if (found := _CHECK.fullmatch(clause))]
+        """The CHECK constraints with names; MariaDB also has some without names, within columns."""
+        return [Check(_plain(match[1]), match[2]) for clause in self.clauses if (match := _CHECK.fullmatch(clause))]
 
     def rows(self) -> list[str]:
-        """The clauses that say what a row is: columns, keys and periods, without late indexes and named constraints."""
+        """The clauses that define a row: columns, keys and periods, without late indexes and named constraints."""
         late = {index.clause for index in self.late_indexes()}
         return [clause for clause in self.clauses if clause not in late and not clause.startswith("CONSTRAINT ")]
 
     def options_from_one(self) -> str:
-        """The options of a table that has not counted anything yet."""
+        """The options of the table, with a counter that begins at 1."""
         return _COUNTER.sub(r"\1", self.options, count=1)
 
 
 def listed(column_type: str) -> tuple[str, ...]:
-    """The names of an ENUM or a SET, of its type as the server writes it: a quote within a name is doubled."""
-    return tuple(each.replace("''", "'") for each in re.findall(r"'((?:[^']|'')*)'", column_type))
+    """The names of an ENUM or a SET, from its type as the server writes it, which doubles quotes within names."""
+    return tuple(name.replace("''", "'") for name in re.findall(r"'((?:[^']|'')*)'", column_type))
 
 
 def as_written(clause: str) -> str:
-    """How a column has to be written on MySQL so that it is shown like this again.
+    """The clause to create a column with on MySQL, so that the server shows this clause again.
 
-    MySQL shows the table's own collation at a column, and if it is written there, the charset as well.
+    MySQL shows the table's own collation at a column; if a statement writes it there, MySQL shows the charset as well.
     """
     return _COLLATED.sub(r"\1", clause, count=1) if _COLLATED.match(clause) else clause
 
@@ -229,9 +232,10 @@ def _plain(name: str) -> str:
 
 
 def meanwhile(name: str) -> str | None:
-    """What a constraint is called on green while blue has its name, which is the whole schema's; None: it cannot be told.
+    """The name of a constraint on green while blue has the real one; None: no name fits.
 
-    Made so that :func:`final` finds the way back from it alone, in 64 characters: a letter of the private area at the end.
+    Names of constraints are unique in the schema. This one has at most 64 characters and ends with a private-use
+    character, from which :func:`final` computes the real name.
     """
     if len(name) < LONGEST_NAME:
         return name + chr(_MARK)
@@ -240,27 +244,30 @@ def meanwhile(name: str) -> str | None:
 
 
 def final(name: str) -> str:
-    """The name that :func:`meanwhile` was made from; any other name as it is."""
+    """The real name of a name by :func:`meanwhile`; any other name unchanged."""
     last = ord(name[-1]) - _MARK
     if not 0 <= last < 0x1900:
         return name
-    # A table whose names were not put right before its next rebuild has been here twice.
+    # If the next rebuild began before the engine had corrected the names, the name has two such characters.
     return name[:-1] + chr(last) if last else final(name[:-1])
 
 
 def generated(name: str, table: str, kind: str) -> str | None:
-    """The number in a name that the server itself has given (``t_ibfk_1``, ``t_chk_1``), and that it keeps in a rename."""
-    found = re.fullmatch(rf"{re.escape(table)}_{kind}_([0-9]+)", name)
-    return found[1] if found else None
+    """The number in a name of the server's own kind (``t_ibfk_1``, ``t_chk_1``), which survives a rename.
+
+    None: the name is of another kind.
+    """
+    match = re.fullmatch(rf"{re.escape(table)}_{kind}_([0-9]+)", name)
+    return match[1] if match else None
 
 
 def renamed(name: str, table: str, to: str, kind: str) -> str:
-    """What a constraint is called when its table has been renamed: the server takes the names along that it has given itself."""
+    """The name of a constraint after its table's rename: the server renames constraints that it has named itself."""
     number = generated(name, table, kind)
     return name if number is None else f"{to}_{kind}_{number}"
 
 
 def column_of(clause: str) -> str:
     """The name of the column that a clause describes."""
-    found = re.match(_NAME, clause)
-    return _plain(found[1]) if found else clause
+    match = re.match(_NAME, clause)
+    return _plain(match[1]) if match else clause

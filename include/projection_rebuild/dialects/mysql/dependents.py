@@ -1,4 +1,4 @@
-"""What hangs on a table of MySQL or MariaDB and goes on as it was, by name, for people to read before they let a rebuild begin."""
+"""Lists what hangs on a table of MySQL or MariaDB and stays as it is; operators read the list before a rebuild."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ SELECT GRANTEE, TABLE_NAME, PRIVILEGE_TYPE, IS_GRANTABLE, COLUMN_NAME FROM infor
 
 _SHOWN = {"VIEW": "VIEW", "SEQUENCE": "SEQUENCE", "TRIGGER": "TRIGGER"}
 
-# It moves on with every row, as it should.
+# Each new row changes the counter, so it does not belong to the definition.
 _COUNTER = re.compile(r" AUTO_INCREMENT=\d+(?= DEFAULT)")
 
 _KEY = re.compile(r"(PRIMARY KEY|UNIQUE KEY `((?:[^`]|``)*)`)")
 
 
 def dependents_of(query: Callable[..., Any], table: TableSet, definition: text.Definition) -> Iterator[Dependents]:
-    """What a table has, and what names it elsewhere.
+    """The objects of a table, and the objects elsewhere that name it.
 
     :param query: executes a statement with values
     """
 
-    def ask(statement: str) -> list[str]:
+    def names(statement: str) -> list[str]:
         return [str(name) for (name,) in query(statement, table.schema, table.blue)]
 
     keys = (_KEY.match(clause) for clause in definition.clauses)
@@ -67,33 +67,35 @@ def dependents_of(query: Callable[..., Any], table: TableSet, definition: text.D
             "options": [f"AUTO_INCREMENT at {definition.counter}"] if definition.counter else [],
             "keys": [key[1].replace("UNIQUE KEY ", "").strip("`") for key in keys if key],
             "indexes": [f"{index.name}{f' ({index.kind.lower()})' if index.kind else ''}" for index in definition.indexes()],
-            "checks": [each.name for each in definition.checks()],
+            "checks": [check.name for check in definition.checks()],
             "foreign keys": [f"{key.name} to {key.parent}" for key in definition.foreign_keys()],
-            "foreign keys of others": ask(_CHILDREN),
+            "foreign keys of others": names(_CHILDREN),
             "partitions": re.findall(r"PARTITION `?(\w+)`? VALUES", definition.options),
-            "views": ask(_VIEWS),
-            "triggers elsewhere that may use it": ask(_TRIGGERS_ELSEWHERE),
-            "privileges": [*ask(_GRANTS), *ask(_COLUMN_GRANTS)],
-            "comments": [*ask(_COMMENTS), *ask(_COLUMN_COMMENTS)],
+            "views": names(_VIEWS),
+            "triggers elsewhere that may use it": names(_TRIGGERS_ELSEWHERE),
+            "privileges": [*names(_GRANTS), *names(_COLUMN_GRANTS)],
+            "comments": [*names(_COMMENTS), *names(_COLUMN_COMMENTS)],
         },
     )
 
 
 def definitions(query: Callable[..., Any], qualified: Callable[[str], str], schema: str | None) -> dict[str, str]:
-    """What SHOW CREATE says of tables, views, sequences and triggers, and who has which rights on them; the ledger left out.
+    """The output of SHOW CREATE for tables, views, sequences and triggers, and the privileges on them.
+
+    It leaves the ledger out.
 
     :param query: executes a statement with values
-    :param qualified: a name, quoted and with its schema
+    :param qualified: quotes a name, with its schema
     """
-    found = {}
+    shown = {}
     for name, kind in [*query(_TABLES, schema), *query(_TRIGGERS, schema)]:
         if name.startswith("projection_rebuild"):
             continue
         what = _SHOWN.get(kind, "TABLE")
-        said = query(f"SHOW CREATE {what} {qualified(name)}").one()
-        # A trigger's row has its settings, and last the time at which it was made.
-        shown = "\n".join(map(str, said[1:6])) if what == "TRIGGER" else _COUNTER.sub("", str(said[1]))
-        found[f"{what.lower()} {name}"] = shown
+        row = query(f"SHOW CREATE {what} {qualified(name)}").one()
+        # The row of a trigger has its settings, and the time of its creation at the end.
+        definition = "\n".join(map(str, row[1:6])) if what == "TRIGGER" else _COUNTER.sub("", str(row[1]))
+        shown[f"{what.lower()} {name}"] = definition
     for grantee, table, privilege, grantable, column in query(_ALL_GRANTS, schema, schema):
-        found[f"privilege {privilege} {column} on {table} to {grantee}"] = str(grantable)
-    return found
+        shown[f"privilege {privilege} {column} on {table} to {grantee}"] = str(grantable)
+    return shown

@@ -1,4 +1,4 @@
-"""MySQL: a swap is one RENAME of tables that it has locked."""
+"""MySQL: a swap is one RENAME of locked tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from projection_rebuild.model.names import TableSet
 from projection_rebuild.model.positions import Place
 from projection_rebuild.rows.shapes import Holds
 
-# Not INNODB_TRX: MySQL fails to show there the statements of others in which a character takes four bytes.
+# Not INNODB_TRX: reading it fails while another session executes a statement with a character of four bytes.
 _SNAPSHOTS = """
 SELECT t.PROCESSLIST_ID, e.EVENT_ID FROM performance_schema.events_transactions_current e
   JOIN performance_schema.threads t ON t.THREAD_ID = e.THREAD_ID AND (t.PROCESSLIST_DB = DATABASE() OR t.PROCESSLIST_DB IS NULL)
@@ -37,7 +37,7 @@ SELECT @@performance_schema AND (SELECT COUNT(*) = 2 FROM (
   SELECT NAME FROM performance_schema.setup_instruments WHERE NAME = 'wait/lock/metadata/sql/mdl' AND ENABLED = 'YES' UNION ALL
   SELECT NAME FROM performance_schema.setup_consumers WHERE NAME = 'global_instrumentation' AND ENABLED = 'YES') enabled)
    AND (SELECT VARIABLE_VALUE = 0 FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Performance_schema_metadata_lock_lost')"""
-"""Whether MySQL keeps a list of the locks on tables, and has not run out of room for one."""
+"""Whether MySQL lists the locks on tables, and has not left out any of them for lack of memory."""
 
 _WRITERS = """
 SELECT OBJECT_INSTANCE_BEGIN, OWNER_THREAD_ID, OWNER_EVENT_ID FROM performance_schema.metadata_locks
@@ -59,16 +59,16 @@ class MySQLDialect(MySQLFamily):
     open_snapshots = _SNAPSHOTS
     preflights = preflight.MySQLPreflight
 
-    # Looking at tables ------------------------------------------------------------------------------------------
+    # Inspecting tables ------------------------------------------------------------------------------------------
 
     def _cuts_fractions(self, modes: Collection[str]) -> bool:
         return "TIME_TRUNCATE_FRACTIONAL" in modes
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        # MySQL makes its list of tables anew for each question, with all tables of the server. It finds a table's own space by an
-        # index, whose number stays and changes as the table's does.
+        # For each query MySQL builds its list of tables anew, with all tables of the server. It finds the tablespace of
+        # a table by an index; the space's number stays and changes together with the table's number.
         query = "SELECT NAME, SPACE FROM information_schema.INNODB_TABLESPACES_BRIEF"
-        # Such a number is never taken for one of a table, which some have instead: partitions, and tables in shared spaces.
+        # The prefix distinguishes it from a table's number, which partitions and tables in shared spaces have instead.
         return self._identities(connection, schema, tables, query, str, "space {}")
 
     @property
@@ -93,55 +93,56 @@ class MySQLDialect(MySQLFamily):
         return around.hanging(partial(self._execute, connection), tables)
 
     def _process_list(self, connection: sa.Connection) -> str:
-        # The older one fails while any session executes a text with a letter of four bytes.
-        has_other = (self.engine.dialect.server_version_info or ()) >= (8, 0, 22)
-        found = has_other and self._execute(connection, "SELECT @@performance_schema").scalar_one()
-        return "performance_schema.processlist" if found else "information_schema.PROCESSLIST"
+        # The older list fails while any session executes a text with a character of four bytes.
+        has_newer = (self.engine.dialect.server_version_info or ()) >= (8, 0, 22)
+        is_on = has_newer and self._execute(connection, "SELECT @@performance_schema").scalar_one()
+        return "performance_schema.processlist" if is_on else "information_schema.PROCESSLIST"
 
     def transaction_age(self, connection: sa.Connection, tables: Sequence[TableSet]) -> float | None:
-        names = [each.blue for each in tables]
+        names = [table.blue for table in tables]
         marks = ", ".join(["%s"] * len(names))
         query = f"""{OLDEST_TRANSACTION} JOIN performance_schema.threads t ON t.PROCESSLIST_ID = x.trx_mysql_thread_id
                     JOIN performance_schema.metadata_locks l ON l.OWNER_THREAD_ID = t.THREAD_ID
                     WHERE l.OBJECT_TYPE = 'TABLE' AND l.OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND l.OBJECT_NAME IN ({marks})
                     AND t.PROCESSLIST_ID <> CONNECTION_ID()"""
-        found = self._if_allowed(connection, query, tables[0].schema, *names)
-        return None if found is None else float(found)
+        seconds = self._if_allowed(connection, query, tables[0].schema, *names)
+        return None if seconds is None else float(seconds)
 
     def _oldest(self) -> tuple[int, ...]:
         return preflight.OLDEST
 
-    # Making green -----------------------------------------------------------------------------------------------
+    # Creating green ---------------------------------------------------------------------------------------------
 
     def _rows_as_written(self, wanted: text.Definition) -> Iterable[str]:
         return map(text.as_written, wanted.rows())
 
     def _name_on_green(self, check: str, table: TableSet) -> str:
-        # The name of a CHECK is the schema's, but one of the server's own kind follows a rename; others are refused.
+        # The name of a CHECK is unique in the schema. A name of the server's own kind follows a rename; the plan
+        # refuses all others.
         number = text.generated(check, table.blue, "chk")
         return check if number is None else f"{table.green}_chk_{number}"
 
     def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
         return [f"ANALYZE TABLE {self.qualified(table.schema, table.green)}", *self._histograms(connection, table, {})]
 
-    def _histograms(self, connection: sa.Connection, table: TableSet, there: Mapping[str, around.Histogram]) -> Iterator[str]:
-        """Gives green the histograms of blue.
+    def _histograms(self, connection: sa.Connection, table: TableSet, on_green: Mapping[str, around.Histogram]) -> Iterator[str]:
+        """Statements that give green the histograms of blue.
 
-        :param there: those that green has
+        :param on_green: the histograms that green has already, by column
         """
         columns = self._wanted(connection, table).columns()
         live = around.histograms(partial(self._execute, connection), table.schema, table.blue)
-        wanted = {name: each for name, each in live.items() if name in columns}
+        wanted = {name: histogram for name, histogram in live.items() if name in columns}
         analyze = f"ANALYZE TABLE {self.qualified(table.schema, table.green)}"
-        for name, (buckets, automatic) in sorted(wanted.items() - there.items()):
+        for name, (buckets, automatic) in sorted(wanted.items() - on_green.items()):
             kept = " AUTO UPDATE" if automatic else ""
             yield f"{analyze} UPDATE HISTOGRAM ON {self.quote(name)} WITH {buckets} BUCKETS{kept}"
-        for name in sorted(there.keys() - wanted.keys()):
+        for name in sorted(on_green.keys() - wanted.keys()):
             yield f"{analyze} DROP HISTOGRAM ON {self.quote(name)}"
 
     def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        there = around.histograms(partial(self._execute, connection), table.schema, table.green)
-        return list(self._histograms(connection, table, there))
+        on_green = around.histograms(partial(self._execute, connection), table.schema, table.green)
+        return list(self._histograms(connection, table, on_green))
 
     # Cutting over -----------------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class MySQLDialect(MySQLFamily):
     def cutover(self) -> LockedTablesCutover:
         return LockedTablesCutover(self)
 
-    # The second opinion, and the event store --------------------------------------------------------------------
+    # The sample, and the event store ----------------------------------------------------------------------------
 
     def _last_in_text(self, text: str, path: str) -> str:
         return f"JSON_EXTRACT({text}, '{path}')"
@@ -172,12 +173,12 @@ class MySQLDialect(MySQLFamily):
         return highest
 
     def _writers(self, connection: sa.Connection, schema: str | None, table: str) -> set[tuple[int, ...]] | None:
-        """The locks of transactions that may append: each takes its lock before its position, and keeps it to the end.
+        """The locks of transactions that may append: each takes its lock before its position, and keeps it to its end.
 
-        None where nobody keeps a list of them, or may look into it.
+        None: the server does not list the locks, or this account may not read the list.
         """
         try:
-            # Whoever appends through a view has locked a table of another name.
+            # A client that appends through a view has locked a table of another name.
             if not (self.table_exists(connection, schema, table) and self._execute(connection, _LISTS_LOCKS).scalar()):
                 return None
             return {(*lock,) for lock in self._execute(connection, _WRITERS, schema, table)}

@@ -1,4 +1,4 @@
-"""The event store on MySQL and MariaDB."""
+"""The event store on MySQL and MariaDB: fence, waits for appends, and SQL expressions."""
 
 from __future__ import annotations
 
@@ -39,12 +39,18 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
                     self._execute(connection, "UNLOCK TABLES")
                     self.limit_silence(connection, None)
                 except sa.exc.SQLAlchemyError:
-                    # Then the lock goes with the connection that holds it; the error that matters is another one.
+                    # The lock ends with its connection; the caller needs the first error.
                     connection.invalidate()
 
     def _wait_at_the_fence(self, schema: str | None, table: str, began: float, patience: timedelta) -> None:
-        """A fence waits for readers too, and whoever comes later waits behind it. So it waits for a moment and rests for longer; the
-        longer somebody keeps it from its lock, the longer it may take both."""
+        """Waits for the end of all appends in flight, by a fence that it takes and releases.
+
+        A fence also waits for readers, and later clients wait behind it. So each try waits briefly, and then pauses for
+        longer; both times grow with the time that has passed.
+
+        :param began: when the caller began to wait, by the monotonic clock
+        :raises SettleTimeout: appends in flight did not end within ``patience``
+        """
         while True:
             waited = time.monotonic() - began
             left = patience.total_seconds() - waited
@@ -59,7 +65,7 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
             time.sleep(max(0, min(10, waited, left)) + random.uniform(0.02, 0.1))  # noqa: S311 - spreads retries, guards nothing
 
     def exact(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        # No collation takes blanks at the end for what they are on both servers.
+        # No collation that both servers have distinguishes trailing blanks.
         return sa.type_coerce(sa.cast(self.utf8(text), sa.LargeBinary), sa.String)
 
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
@@ -71,12 +77,12 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
         path = '$."' + field.replace("\\", "\\\\").replace('"', '\\"') + '"'
         text = self.utf8(payload) if kind is ColumnKind.BYTES else payload
-        found = sa.func.json_unquote(self._last(text, path), type_=sa.Text)
-        return found if kind is ColumnKind.JSON else sa.case((sa.func.json_valid(text) == 1, found))
+        value = sa.func.json_unquote(self._last(text, path), type_=sa.Text)
+        return value if kind is ColumnKind.JSON else sa.case((sa.func.json_valid(text) == 1, value))
 
     @abstractmethod
     def _last(self, text: sa.ColumnElement[Any], path: str) -> sa.ColumnElement[Any]:
-        """What is at a path of JSON; the last one, as in Python, if it is there twice."""
+        """The JSON value at a path; if an object has the key twice, the last one, as in Python."""
 
     def equals_bytes(self, quoted: str) -> str:
         return f"CAST(CONVERT({quoted} USING utf8mb4) AS BINARY) = CAST(%s AS BINARY)"
@@ -90,6 +96,7 @@ class MySQLEventLog(MySQLBase, EventLog, EventExpressions):
 
 
 def not_settled(table: str, patience: timedelta) -> SettleTimeout:
+    """The error for appends in flight that did not end within ``patience``."""
     return SettleTimeout(
         f"transactions that append to {table} did not end within {patience.total_seconds():.0f} s; look for long transactions in "
         "information_schema.INNODB_TRX, then retry"

@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB have in common: every DDL statement commits by itself, so a swap is one RENAME TABLE."""
+"""The common dialect of MySQL and MariaDB: every DDL statement commits by itself, so a swap is one RENAME TABLE."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from projection_rebuild.dialects.mysql.unsupported import MySQLDependents
 
 
 class MySQLFamily(MySQLDependents, MySQLSwapStatements, MySQLRowStore, MySQLEventLog, Dialect):
-    """See :class:`Dialect`; statements as they were checked on MySQL 8 and 9 and MariaDB 10.11.
+    """See :class:`Dialect`; its statements are tested on MySQL 8 and 9 and MariaDB 10.11.
 
-    What only one of the two servers does, or does in another way, is in a class of its own beside this one.
+    A subclass for each server has the differences.
     """
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What SHOW GRANTS says, as an answer to: may this account do that there."""
+"""Parses SHOW GRANTS, and answers whether the account has a privilege on a schema or table."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ class _Scope:
 
 
 class Grants:
-    """The rights of an account with its active roles.
+    """The privileges of an account with its active roles.
 
-    :param lines: the rows of SHOW GRANTS; a privilege of some columns only does not count
+    :param lines: the rows of SHOW GRANTS; privileges on single columns do not count
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._granted: list[_Scope] = []
         self._revoked: list[_Scope] = []
         for line in lines:
-            if found := _GRANT.match(line):
-                words = frozenset(each.strip().upper() for each in re.sub(r"[\w ]+\([^)]*\)", "", found[2]).split(","))
-                scope = _Scope(words, _name(found[3]), _name(found[5]))
-                (self._granted if found[1].upper() == "GRANT" else self._revoked).append(scope)
+            if match := _GRANT.match(line):
+                words = frozenset(word.strip().upper() for word in re.sub(r"[\w ]+\([^)]*\)", "", match[2]).split(","))
+                scope = _Scope(words, _name(match[3]), _name(match[5]))
+                (self._granted if match[1].upper() == "GRANT" else self._revoked).append(scope)
 
     def allow(self, privilege: str, schema: str, table: str | None = None) -> bool:
-        """Whether a privilege is there for a schema, or for a table of it.
+        """Whether the account has a privilege on a schema, or on a table of it.
 
-        MySQL's partial revokes take a schema out of what is granted on all of them.
+        MySQL's partial revokes exclude a schema from a privilege on all schemas.
         """
-        revoked = any(each.has(privilege) and each.covers(schema, None) for each in self._revoked)
+        revoked = any(scope.has(privilege) and scope.covers(schema, None) for scope in self._revoked)
         return any(
-            each.has(privilege) and each.covers(schema, table) and not (revoked and each.schema is None) for each in self._granted
+            scope.has(privilege) and scope.covers(schema, table) and not (revoked and scope.schema is None)
+            for scope in self._granted
         )
 
     def allow_everywhere(self, privilege: str) -> bool:
-        """Whether a privilege of the whole server is there."""
-        return any(each.has(privilege) and each.schema is None for each in self._granted)
+        """Whether the account has a privilege on the whole server."""
+        return any(scope.has(privilege) and scope.schema is None for scope in self._granted)
 
 
 def _name(quoted: str | None) -> str | None:
@@ -63,7 +64,7 @@ def _name(quoted: str | None) -> str | None:
 
 
 def _like(pattern: str, name: str) -> bool:
-    """A schema in a grant is a LIKE pattern with backslashes."""
-    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
-    words = (".*" if each == "%" else "." if each == "_" else re.escape(each[-1]) for each in parts)
-    return re.fullmatch("".join(words), name, re.IGNORECASE | re.DOTALL) is not None
+    """Whether a name matches a grant's schema, which is a LIKE pattern with backslashes."""
+    symbols = re.findall(r"\\.|.", pattern, re.DOTALL)
+    parts = (".*" if symbol == "%" else "." if symbol == "_" else re.escape(symbol[-1]) for symbol in symbols)
+    return re.fullmatch("".join(parts), name, re.IGNORECASE | re.DOTALL) is not None

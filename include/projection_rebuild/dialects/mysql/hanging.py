@@ -1,4 +1,7 @@
-"""What hangs on tables of MySQL and is in no definition of theirs: triggers, foreign keys, histograms, taken names."""
+"""MySQL: the fingerprint of what hangs on tables beside their definitions.
+
+It covers triggers, foreign keys, histograms, and the names that a rebuild needs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Query = Callable[..., Any]
 TRIGGERS = """SELECT EVENT_OBJECT_TABLE, TRIGGER_NAME, CREATED FROM information_schema.TRIGGERS
  WHERE EVENT_OBJECT_SCHEMA = COALESCE(%s, DATABASE()) AND EVENT_OBJECT_TABLE = %s"""
 
-# Of the tables, and to them.
+# Foreign keys of the tables, and those that refer to them.
 _KEYS = """SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
  WHERE (CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME IN ({marks}))
     OR (UNIQUE_CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME IN ({marks}))"""
@@ -26,11 +29,11 @@ NAMES = """SELECT TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES
  WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
 
 TRIGGERS_OF = "SELECT TRIGGER_NAME FROM (" + TRIGGERS + ") of_table"
-"""Names of the triggers of one table."""
+"""A query for the names of one table's triggers."""
 
 
 Histogram = tuple[int, bool]
-"""How many buckets, and whether the server keeps it up to date."""
+"""The number of buckets, and whether the server updates the histogram."""
 
 
 def histograms(query: Query, schema: str | None, table: str) -> dict[str, Histogram]:
@@ -40,9 +43,9 @@ def histograms(query: Query, schema: str | None, table: str) -> dict[str, Histog
 
 
 def hanging(query: Query, tables: Sequence[TableSet]) -> str:
-    """The fingerprint that :meth:`Dialect.hanging` gives."""
-    schema, blues = tables[0].schema, [each.blue for each in tables]
-    names = [name for each in tables for name in (each.blue, each.green)]
+    """The fingerprint that :meth:`Dialect.hanging` returns."""
+    schema, blues = tables[0].schema, [table.blue for table in tables]
+    names = [name for table in tables for name in (table.blue, table.green)]
     marks, both = ", ".join(["%s"] * len(blues)), ", ".join(["%s"] * len(names))
     return digest(
         of_each(query, TRIGGERS, schema, names),
@@ -54,15 +57,18 @@ def hanging(query: Query, tables: Sequence[TableSet]) -> str:
 
 def doubles(tables: Sequence[TableSet]) -> list[str]:
     """The names that a rebuild needs beside those of the live tables."""
-    return [name for each in tables for name in (each.green, each.old)]
+    return [name for table in tables for name in (table.green, table.old)]
 
 
 def of_each(query: Query, statement: str, schema: str | None, names: Sequence[str]) -> list[Any]:
-    """One question for all names. Each has a part of its own, by which MariaDB finds it without opening the schema's other tables."""
+    """The rows of a statement for each name, in one query.
+
+    The query has a part of its own for each name, so that MariaDB does not open the schema's other tables.
+    """
     values = [value for name in names for value in (schema, name)]
     return list(query(" UNION ALL ".join([statement] * len(names)), *values))
 
 
-def digest(*found: Sequence[Any]) -> str:
-    """A text that differs as soon as any row of these differs, in whatever order they come."""
-    return hashlib.sha256(repr([sorted(map(str, rows)) for rows in found]).encode()).hexdigest()
+def digest(*results: Sequence[Any]) -> str:
+    """A hash of the rows of several results, which does not depend on the order of the rows."""
+    return hashlib.sha256(repr([sorted(map(str, rows)) for rows in results]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Looking at tables on MySQL and MariaDB, and at who uses them."""
+"""Inspects tables on MySQL and MariaDB, their traffic, and the server's settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KINDS = {
     "uuid": ColumnKind.UUID,
 }
 
-# With the mode of the session that writes: it decides what becomes of digits that are too many.
+# With the mode of the session that writes: it decides whether the server cuts or rounds excess digits.
 _SHAPES = """SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_MAXIMUM_LENGTH, NUMERIC_PRECISION, NUMERIC_SCALE, DATETIME_PRECISION,
        COLLATION_NAME, IS_NULLABLE = 'YES', @@SESSION.sql_mode
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s"""
@@ -53,13 +53,13 @@ HOLDS = {
 }
 """What a column of each type holds, but for JSON."""
 
-# InnoDB shows the beginning by the clock of the server's system, whatever the session's time zone.
+# InnoDB shows the beginning in the time zone of the server's system, whatever the session's time zone.
 OLDEST_TRANSACTION = f"""SELECT COALESCE(TIMESTAMPDIFF(SECOND, MIN(x.trx_started), CONVERT_TZ(NOW(), '{ours.ZONE}', 'SYSTEM')), 0)
  FROM information_schema.INNODB_TRX x"""
-"""The beginning of a query for the age of the oldest transaction; what follows says of which."""
+"""The first part of a query for the age of the oldest transaction; the rest selects the transactions."""
 
 FILES_REFUSED = (1148, 3948, 2068, 4166)
-"""What server or client say where files of the client's are not to be loaded."""
+"""Errors with which the server or the driver refuses to load a file of the client."""
 
 
 class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
@@ -69,23 +69,23 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
     """What a column of each type holds."""
 
     innodb_tables: ClassVar[str]
-    """The view of the catalog that has InnoDB's numbers of tables."""
+    """The catalog's view with InnoDB's numbers of tables."""
 
     read_counters: ClassVar[tuple[str, ...]]
-    """Queries for how often tables were read; the next one is asked where one gives nothing, or may not be asked."""
+    """Queries for the number of reads of tables; if one returns NULL, or is not allowed, the engine tries the next."""
 
     preflights: ClassVar[type[Preflight]]
-    """What looks at the server and at our rights there."""
+    """The class that checks the server and the account's privileges."""
 
     def table_exists(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
         return self._table_fact(connection, schema, table, "TABLE_TYPE") in TABLE_TYPES
 
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        found = self._table_fact(connection, schema, table, "TABLE_TYPE")
-        return None if found is None else "table" if found in TABLE_TYPES else str(found).lower()
+        kind = self._table_fact(connection, schema, table, "TABLE_TYPE")
+        return None if kind is None else "table" if kind in TABLE_TYPES else str(kind).lower()
 
     def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
-        # SQLAlchemy's reflection stumbles over a backtick in a name.
+        # SQLAlchemy's reflection fails on a backtick in a name.
         query = """SELECT COLUMN_NAME FROM information_schema.COLUMNS
                    WHERE TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION"""
         return [name for (name,) in self._execute(connection, query, schema, table)]
@@ -112,12 +112,12 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
         keys: dict[str, set[str | None]] = {}
         for index, column, prefix in self._execute(connection, query, schema, table):
             keys.setdefault(index, set()).add(column if prefix is None else None)
-        # A part that is an expression has no column, and a prefix says nothing about the whole value.
+        # A part that is an expression has no column, and a unique prefix does not identify the whole value.
         return [{name for name in names if name is not None} for names in keys.values() if None not in names]
 
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
-        found = self._execute(connection, _SHAPES, schema, table).all()
-        return {_text(each[0]): self._shape(*map(_text_or_other, each[1:])) for each in found}
+        rows = self._execute(connection, _SHAPES, schema, table).all()
+        return {_text(row[0]): self._shape(*map(_text_or_other, row[1:])) for row in rows}
 
     def _shape(
         self,
@@ -134,7 +134,7 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
         holds = self.column_holds.get(name.lower(), Holds.OTHER)
         return Shape(
             holds,
-            # Of the long ones it is the bytes that are bounded.
+            # The length of the long types is in bytes.
             length=length if name.lower() in ("char", "varchar", "binary", "varbinary") else None,
             fills=name.lower() == "binary",
             precision=precision if holds is Holds.DECIMAL else None,
@@ -149,7 +149,7 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
 
     @abstractmethod
     def _cuts_fractions(self, modes: Collection[str]) -> bool:
-        """Whether digits of a second that are too many are cut, and not rounded, in a session of these modes."""
+        """Whether a session with these modes cuts excess digits of a second, and does not round them."""
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._table_fact(connection, schema, table, "TABLE_ROWS") or 0)
@@ -168,11 +168,11 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
         spelled: Callable[[str], str],
         numbered: str = "{}",
     ) -> dict[str, str | None]:
-        """One look for all of them: writers may be waiting.
+        """The identities of several tables by one query, since writers may be waiting.
 
-        :param query: for names in InnoDB's catalog and their numbers; the names follow
-        :param spelled: a name as that catalog spells it
-        :param numbered: how a number is told
+        :param query: selects names and numbers from InnoDB's catalog; the condition follows
+        :param spelled: converts a name to the catalog's spelling
+        :param numbered: the format of an identity with a number
         """
         database = spelled(schema or self._execute(connection, "SELECT DATABASE()").scalar_one())
         names = {f"{database}/{spelled(table)}": table for table in tables}
@@ -183,50 +183,53 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
             if number_of(error) == ACCESS_DENIED:
                 return dict.fromkeys(tables)
             raise
-        found = {names.get(_text(name)): numbered.format(int(number)) for name, number in rows}
-        return {table: found.get(table) or self.identity(connection, schema, table) for table in tables}
+        identities = {names.get(_text(name)): numbered.format(int(number)) for name, number in rows}
+        return {table: identities.get(table) or self.identity(connection, schema, table) for table in tables}
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        # InnoDB's own number stays through renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
+        # InnoDB's own number survives renames. CREATE_TIME does not: a foreign key that follows a rename changes it.
         if self._table_fact(connection, schema, table, "TABLE_NAME") is None:
             return None
         database = schema or self._execute(connection, "SELECT DATABASE()").scalar_one()
         name = f"{file_name(database)}/{file_name(table)}"
-        # Each partition is a table of its own there.
+        # In that catalog each partition is a table of its own.
         query = f"SELECT MIN(TABLE_ID) FROM information_schema.{self.innodb_tables} WHERE NAME = %s OR LEFT(NAME, %s) IN (%s, %s)"
         try:
-            found = self._execute(connection, query, name, len(name) + 3, f"{name}#p#", f"{name}#P#").scalar()
+            number = self._execute(connection, query, name, len(name) + 3, f"{name}#p#", f"{name}#P#").scalar()
         except sa.exc.DBAPIError as error:
             if number_of(error) == ACCESS_DENIED:
                 return None
             raise
-        return None if found is None else str(found)
+        return None if number is None else str(number)
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
-        # Those of other workers of ours cannot be told from the application's.
+        # The engine cannot distinguish the sessions of its other workers from the application's.
         query = f"""SELECT ID FROM {self._process_list(connection)}
                    WHERE COMMAND IN ('Query', 'Execute') AND DB = DATABASE() AND ID <> CONNECTION_ID()"""
         return len(set(self._execute(connection, query).scalars()) - set(self._sessions.values()))
 
     @abstractmethod
     def _process_list(self, connection: sa.Connection) -> str:
-        """The list of sessions."""
+        """The name of the server's list of sessions."""
 
     def table_reads(self, connection: sa.Connection, tables: Sequence[TableSet]) -> int | None:
-        names = [each.blue for each in tables]
+        names = [table.blue for table in tables]
         marks = ", ".join(["%s"] * len(names))
         for query in self.read_counters:
-            found = self._if_allowed(connection, query.format(marks=marks), tables[0].schema, *names)
-            if found is not None:
-                return int(found)
+            reads = self._if_allowed(connection, query.format(marks=marks), tables[0].schema, *names)
+            if reads is not None:
+                return int(reads)
         return None
 
     def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
-        look = self.preflights(partial(self._execute, connection))
-        return [*look.of_server(), *look.of_tables(run_tables), *self._files(connection)]
+        check = self.preflights(partial(self._execute, connection))
+        return [*check.of_server(), *check.of_tables(run_tables), *self._files(connection)]
 
     def _files(self, connection: sa.Connection) -> Iterator[Finding]:
-        """Whether rows may be written by LOAD DATA; both sides have to allow it. Told by how a file for no table is refused."""
+        """A finding if the server or the driver refuses LOAD DATA.
+
+        It tries to load an empty file into a table that does not exist; the error shows whether files are refused.
+        """
         with suppress(sa.exc.DBAPIError):
             try:
                 self._execute(connection, f"LOAD DATA LOCAL INFILE '{os.devnull}' INTO TABLE projection_rebuild_no_such_table")
@@ -235,19 +238,22 @@ class MySQLInspector(MySQLBase, Inspector, TrafficProbe, PreflightProbe):
                     raise
                 yield Finding(
                     about="server",
-                    problem="LOAD DATA LOCAL is not allowed, so that rows are written by INSERT, which takes about twice as long",
+                    problem="LOAD DATA LOCAL is not allowed, so the engine writes rows by INSERT, which takes about twice as long",
                     remedy="SET GLOBAL local_infile = 1, and local_infile = 1 in the connection",
                 )
 
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        look = self.preflights(partial(self._execute, connection))
-        return list(look.of_events(schema, table))
+        check = self.preflights(partial(self._execute, connection))
+        return list(check.of_events(schema, table))
 
 
 def compares_bytes(collation: str) -> bool:
-    """Whether texts are equal by it only if their bytes are. The others take blanks at the end for nothing, utf8mb4_bin as well."""
+    """Whether texts are equal by a collation only if their bytes are.
+
+    All other collations, utf8mb4_bin too, ignore trailing blanks.
+    """
     return collation == "utf8mb4_0900_bin" or collation.endswith("_nopad_bin") or collation == "binary"
 
 
@@ -256,13 +262,16 @@ def _text_or_other(value: Any) -> Any:
 
 
 def _text(value: str | bytes) -> str:
-    """MySQL's catalogs give some names as bytes."""
+    """A name as text; MySQL's catalogs return some names as bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def file_name(name: str) -> str:
-    """A name as InnoDB's catalog spells it: what is not a plain letter, digit or underscore is ``@`` and four hex digits.
+    """A name as InnoDB's catalog spells it.
 
-    Some letters outside ASCII have shorter forms there; such a table is then not found, and has no identity.
+    Each character but ASCII letters, digits and underscores is ``@`` and four hex digits. The catalog has shorter forms
+    for some letters outside ASCII; the engine does not find these tables, so they have no identity.
     """
-    return "".join(each if each.isascii() and (each.isalnum() or each == "_") else f"@{ord(each):04x}" for each in name)
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter == "_") else f"@{ord(letter):04x}" for letter in name
+    )

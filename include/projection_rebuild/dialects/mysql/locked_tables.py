@@ -1,4 +1,4 @@
-"""MySQL's way of cutting over: LOCK TABLES, and one RENAME of the locked tables."""
+"""MySQL's cutover strategy: LOCK TABLES, and one RENAME of the locked tables."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from projection_rebuild.model.names import TableSet
 
 
 class LockedTablesCutover(CutoverByRename):
-    """LOCK TABLES covers the ledger, so that no other worker of a run is at its swap; and the last look is taken,
-    and the tables are renamed, under one lock, so that nothing is left on the old ones."""
+    """Locks the live tables and the ledger, and renames the tables under the same lock.
+
+    The lock on the ledger excludes other workers of the run. The last check of the tables and the rename happen under
+    one lock, so no change of a client stays on the old tables.
+    """
 
     # A session that has locked tables can use no others.
     sql_reads_no_events = "MySQL's switch holds the tables in a way that lets no SQL read events"
@@ -31,7 +34,7 @@ class LockedTablesCutover(CutoverByRename):
         dialect = self._dialect
         dialect.limit_lock_wait(connection, policy.timeout)
         dialect.limit_silence(connection, policy.longest)
-        # A session that has locked tables can use no others; and foreign keys are added to both of their tables.
+        # A session that has locked tables can use no others; and adding a foreign key uses both of its tables.
         used = [(table.schema, name) for table in tables for name in (table.blue, table.green)]
         used += dialect.parents_beside(connection, tables)
         names = [*used, *((tables[0].schema, name) for name in beside)]
@@ -43,7 +46,7 @@ class LockedTablesCutover(CutoverByRename):
             self._in_a_moment(connection, in_the_way, f"LOCK TABLES {locks}", policy.look, policy.timeout, policy.begins)
             yield LockedTables(dialect, connection, tables)
         except BaseException:
-            # If the connection is gone, so are its locks; the error that matters is this one.
+            # If the connection is gone, so are its locks; the caller needs the first error.
             with suppress(sa.exc.SQLAlchemyError):
                 self._unlock(connection)
             raise
@@ -55,7 +58,7 @@ class LockedTablesCutover(CutoverByRename):
         except sa.exc.DBAPIError as error:
             if not self._dialect.is_lock_timeout(error):
                 raise
-            # A kill that came late has struck it, and strikes but once.
+            # A kill that came too late for its statement has ended this one; it ends only one.
             self._dialect.run(connection, "UNLOCK TABLES")
         self._dialect.limit_silence(connection, None)
 
@@ -68,19 +71,19 @@ class LockedTablesCutover(CutoverByRename):
         timeout: timedelta,
         begins: Callable[[], object] = lambda: None,
     ) -> None:
-        """Executes a statement that takes tables, in a moment in which its wait would be nobody's deadlock; ends
-        it if it waits for too long.
+        """Executes a statement that takes tables, in a moment in which its wait makes no client a deadlock's victim.
 
-        :param look: for how many seconds the moment is looked for
+        It ends the statement if that waits for longer than ``timeout``.
+
+        :param look: for how many seconds to look for the moment
         :param begins: called before each try
-        :raises TablesBusy: it did not come
+        :raises TablesBusy: no moment came
         """
         dialect = self._dialect
 
         @contextmanager
         def bounded() -> Iterator[None]:
-            # MySQL's own time-out is a second at least; ended by KILL QUERY, a waiting statement leaves everything
-            # as it was.
+            # MySQL's own time-out is one second or more. A waiting statement that KILL QUERY ends has changed nothing.
             with dialect.killed_after(connection, timeout):
                 begins()
                 yield
@@ -89,19 +92,19 @@ class LockedTablesCutover(CutoverByRename):
         try:
             free.wait(deadline)
         except sa.exc.DBAPIError as error:
-            # Without the privilege to look there is only waiting in the queue.
+            # Without the privilege to read the locks, the statement can only wait in the queue.
             if number_of(error) not in (TABLE_ACCESS_DENIED, ACCESS_DENIED):
                 raise
         else:
             if dialect.takes_many and free.take(statement, deadline, bounded):
                 return
-            # The connection, or something on the way, takes one statement at a time.
+            # The connection, or a proxy on the way, accepts only one statement per message.
             dialect.takes_many = False
         with bounded():
             dialect.run(connection, statement)
 
     def _alter_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        # Whoever holds one of the tables and wants another would be the victim of a deadlock with us.
+        # A client that holds one of the tables and wants another would be the victim of a deadlock with this statement.
         used = [(table.schema, name) for table in tables for name in (table.blue, table.old)]
         self._dialect.limit_lock_wait(connection, timeout)
         in_the_way = moment.unused([*used, *self._dialect.parents_beside(connection, tables)])
@@ -109,13 +112,13 @@ class LockedTablesCutover(CutoverByRename):
 
 
 class LockedTables(HeldTables):
-    """Held by LOCK TABLES, which ALTER and RENAME do not give up."""
+    """Tables that LOCK TABLES holds; ALTER and RENAME do not release them."""
 
     _dialect: MySQLFamily
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        # START TRANSACTION would give the locked tables up.
+        # START TRANSACTION would release the locked tables.
         run, connection = self._dialect.run, self._connection
         run(connection, "SET autocommit = 0")
         try:
@@ -133,7 +136,7 @@ class LockedTables(HeldTables):
 
     def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
         policy.stay_fenced()
-        # A counter that is ahead harms nobody, and a RENAME that is killed leaves all tables where they were.
+        # A counter that is ahead does no harm, and a killed RENAME has renamed no table.
         for statement in statements:
             policy.stay_in_time()
             with self._dialect.killed_after(self._connection, policy.rest):
@@ -141,7 +144,7 @@ class LockedTables(HeldTables):
         return True
 
     def run_at_work(self, statement: str, timeout: timedelta) -> None:
-        # Nobody else has the tables.
+        # No other client can use the tables, so the ALTER need not look for a moment.
         if is_alter(statement):
             self._dialect.run(self._connection, ROW_LOCK_WAIT)
         self._dialect.run(self._connection, statement)

@@ -1,8 +1,9 @@
-"""The moment at which a swap may ask for its tables on MySQL and MariaDB, and asking in the same message.
+"""Takes tables on MySQL and MariaDB in a moment in which no client uses them, by a check and a lock in one message.
 
-Both servers end the client when a statement that waits for tables deadlocks with it, never that statement. And a client needs
-no second table for that: once somebody waits for a table that it has read, it waits behind him to write there. So nothing waits for tables
-that a transaction may want more of. The server looks and asks in one message: whoever comes between two messages would be the victim.
+If a statement that waits for tables deadlocks with a client, both servers make the client the victim, never that
+statement. A client needs no second table for that: it may have read a table, and now wants to write there, but then it
+queues behind the waiting statement. So the engine waits for no table that an open transaction may use again. The server
+checks and locks in one message: a client that came between two messages could become the victim.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _TRANSACTIONS = (
 )
 
 _AMONG_MORE = " AND COALESCE(t.AUTOCOMMIT, 'NO') = 'NO'"
-"""Of a transaction that may have more statements to come. One that is a single statement is tried again by the server itself."""
+"""A condition: the transaction may execute more statements. The server itself retries one of a single statement."""
 
 _OPEN = """FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id
    WHERE (p.DB = DATABASE() OR p.DB IS NULL) AND NOT t.trx_autocommit_non_locking AND p.ID <> CONNECTION_ID()"""
@@ -32,43 +33,47 @@ _OPEN = """FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSL
 OUT_OF_RANGE, SYNTAX_ERROR = 1690, 1064
 
 STALE = 0.12
-"""Seconds without a look after which InnoDB makes its list of transactions anew."""
+"""Seconds without a query after which InnoDB refreshes its list of transactions."""
 
 GLANCES = (0.001, 0.003)
-"""Seconds between two looks whether the tables are in use."""
+"""The shortest and longest pause between two checks whether the tables are in use, in seconds."""
 
 
 Question = tuple[str, list[Any]]
-"""Who is in the way: what follows SELECT, and its values."""
+"""A query for the clients that use the tables: the text after SELECT's list, and its values."""
 
 
 def unused(tables: Sequence[tuple[str | None, str]], *, by_transactions: bool = False) -> Question:
-    """MySQL's question for who uses some tables.
+    """MySQL's query for the clients that use tables.
 
-    :param by_transactions: only those that may have more statements to come
+    :param tables: schema and name of each
+    :param by_transactions: only clients whose transaction may execute more statements
     """
     marks = ", ".join(["(COALESCE(%s, DATABASE()), %s)"] * len(tables))
     held = _HELD.format(tables=marks, transactions=_TRANSACTIONS if by_transactions else "")
-    return held + (_AMONG_MORE if by_transactions else ""), [each for table in tables for each in table]
+    return held + (_AMONG_MORE if by_transactions else ""), [part for table in tables for part in table]
 
 
 def no_transactions() -> Question:
-    """MariaDB's, which keeps no list of who uses which table: for transactions that may have more statements to come."""
+    """MariaDB's query, for all transactions that may execute more statements: it lists no users of a table."""
     return _OPEN, []
 
 
 class Moment:
-    """A moment in which a question for those who are in the way finds nobody."""
+    """A moment in which a query for clients in the way finds none.
+
+    :param question: that query, and its values
+    """
 
     def __init__(self, connection: sa.Connection, question: Question) -> None:
         self._connection = connection
         self._question, self._values = question
 
     def wait(self, deadline: float) -> None:
-        """Looks until it is there.
+        """Waits for the moment.
 
         :param deadline: by the monotonic clock
-        :raises TablesBusy: it did not come
+        :raises TablesBusy: the moment did not come
         """
         while self._connection.exec_driver_sql(f"SELECT COUNT(*) {self._question}", tuple(self._values)).scalar_one():
             if time.monotonic() > deadline:
@@ -76,30 +81,35 @@ class Moment:
             time.sleep(random.uniform(*GLANCES))  # noqa: S311 - spreads retries, guards nothing
 
     def take(self, statement: str, deadline: float, bounded: Callable[[], AbstractContextManager[None]]) -> bool:
-        """Has the statement executed in it.
+        """Waits for the moment, and executes a statement in it.
 
-        :param bounded: entered around each try: ends the statement when it has waited for long enough
-        :returns: False: nothing was executed, as the connection takes one statement at a time
+        :param deadline: by the monotonic clock
+        :param bounded: entered around each try; ends the statement after the longest wait
+        :returns: False: the connection accepts only one statement per message, and has executed nothing
         :raises TablesBusy: the moment did not come
         """
         while True:
             self.wait(deadline)
             with bounded():
-                outcome = self._ask(statement)
+                outcome = self._execute_if_free(statement)
             if outcome != OUT_OF_RANGE:
                 return outcome != SYNTAX_ERROR
             if time.monotonic() > deadline:
                 raise TablesBusy
 
     def take_at_once(self, statement: str) -> bool:
-        """Has the statement executed if it is there now; returns whether it was."""
-        return self._ask(statement) is None
+        """Executes a statement if the moment is now; returns whether it has."""
+        return self._execute_if_free(statement) is None
 
-    def _ask(self, statement: str) -> int | None:
-        """Has the server look and execute; gives the number of the error before which the server has not begun with the statement."""
+    def _execute_if_free(self, statement: str) -> int | None:
+        """Sends check and statement in one message.
+
+        :returns: the number of the error because of which the server has not begun the statement; None: it has
+            executed it
+        """
         driver: Any = self._connection.connection.driver_connection
-        values = tuple(driver.literal(each) for each in self._values)
-        # The largest number there is, and one more where anybody is in the way: an error, after which the rest is left.
+        values = tuple(driver.literal(value) for value in self._values)
+        # The largest number, plus one if a client is in the way: the overflow is an error, which ends the message.
         look = f"SELECT 18446744073709551615 + SIGN(COUNT(*)) {self._question}".encode() % values
         with closing(driver.cursor()) as cursor:
             try:

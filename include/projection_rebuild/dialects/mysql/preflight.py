@@ -1,4 +1,4 @@
-"""What may be in a rebuild's way besides the tables themselves: settings, privileges, keys. What MySQL and MariaDB have in common, and MySQL's own."""
+"""Checks settings, privileges and keys before a rebuild: the common checks of MySQL and MariaDB, and MySQL's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projection_rebuild.dialects.mysql.grants import Grants
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (8, 0, 13)
-"""The first that renames tables while it has them locked."""
+"""The first version that renames locked tables."""
 
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
@@ -35,7 +35,7 @@ _NEED_PRIMARY = {
     "innodb_force_primary_key": "makes no table without one",
     "sql_generate_invisible_primary_key": "gives a new table an invisible one, which this one has not",
 }
-"""What a server may do about tables without a primary key."""
+"""Settings by which a server enforces primary keys, and their effect on a table without one."""
 
 _PRIMARY = """SELECT COUNT(*) FROM information_schema.TABLE_CONSTRAINTS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND CONSTRAINT_TYPE = 'PRIMARY KEY'"""
@@ -65,16 +65,19 @@ SIZE = """SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) FROM information_s
 
 
 class Preflight(ABC):
-    """One look at a server, by the account that a rebuild works as."""
+    """The checks of one server, with the privileges of the engine's account.
+
+    :param query: executes SQL with bound values
+    """
 
     table_privileges: ClassVar[Sequence[str]] = ("SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX")
-    """What a rebuild needs on all tables of a schema."""
+    """The privileges that a rebuild needs on all tables of a schema."""
 
     flush_privileges: ClassVar[Sequence[str]]
-    """Each of them lets appends be held back."""
+    """The privileges each of which allows a fence."""
 
     unseen: ClassVar[str] = ""
-    """What else is missed without PROCESS."""
+    """The rest of the finding about PROCESS: what else the engine cannot see without it."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -87,7 +90,7 @@ class Preflight(ABC):
 
     @abstractmethod
     def _show_grants(self) -> str:
-        """A statement that shows the account's rights and those of its active roles."""
+        """A statement that shows the privileges of the account and of its active roles."""
 
     @property
     def _process_list(self) -> str:
@@ -99,7 +102,7 @@ class Preflight(ABC):
     # The server -------------------------------------------------------------------------------------------------
 
     def of_server(self) -> Iterator[Finding]:
-        """Settings, and rights that concern the whole server."""
+        """Findings about settings, and about privileges on the whole server."""
         yield from self._refusing_settings()
         yield from ours.findings(self._settings)
         yield from ours.history(self._settings)
@@ -134,25 +137,25 @@ class Preflight(ABC):
         if replicas:
             yield Finding(
                 about="replication",
-                problem=f"{replicas} replicas are attached (binlog_format {self._settings.get('binlog_format', 'ROW')}); all of the new "
-                "tables goes through the binary log",
+                problem=f"{replicas} replicas are attached (binlog_format {self._settings.get('binlog_format', 'ROW')}); all rows of the "
+                "new tables go through the binary log",
                 remedy="watch their lag, and have room for the log",
             )
 
     def _sight(self) -> Iterator[Finding]:
-        """What is not seen weakens a rebuild, and stops nothing."""
+        """Findings about what the account cannot see; they weaken a rebuild and do not refuse it."""
         if not self._grants.allow_everywhere("PROCESS"):
             yield Finding(
                 about=self._user,
-                problem="without PROCESS it does not see other accounts' sessions: the low-traffic gate counts our own only, and retired "
-                f"tables are told by the ledger alone{self.unseen}",
+                problem="without PROCESS it does not see other accounts' sessions: the low-traffic gate counts only its own, and only "
+                f"the ledger identifies retired tables{self.unseen}",
                 remedy=f"GRANT PROCESS ON *.* TO {self._user}",
             )
 
     # The tables -------------------------------------------------------------------------------------------------
 
     def of_tables(self, run_tables: RunTables) -> Iterator[Finding]:
-        """Rights on the tables and beside them, their names and their keys."""
+        """Findings about privileges on the tables, on the schema and on parents, and about names and keys."""
         schema = run_tables.schema or self._query("SELECT DATABASE()").scalar_one()
         yield from self._rights(schema)
         yield from self._ledger(schema, run_tables.ledger)
@@ -162,8 +165,8 @@ class Preflight(ABC):
             yield from self._references(schema, table.blue)
 
     def _rights(self, schema: str) -> Iterator[Finding]:
-        # On the whole schema: tables are made and renamed in it.
-        missing = [each for each in self.table_privileges if not self._grants.allow(each, schema)]
+        # On the whole schema, since a rebuild creates and renames tables in it.
+        missing = [privilege for privilege in self.table_privileges if not self._grants.allow(privilege, schema)]
         if missing:
             yield Finding(
                 about=f"schema {schema}",
@@ -174,13 +177,13 @@ class Preflight(ABC):
         if not self._grants.allow("TRIGGER", schema):
             yield Finding(
                 about=f"schema {schema}",
-                problem=f"without TRIGGER, {self._user} is not shown the triggers of its tables, which a rebuild would lose",
+                problem=f"without TRIGGER, {self._user} cannot see the triggers of its tables, which a rebuild would lose",
                 remedy=f"GRANT TRIGGER ON {schema}.* TO {self._user}",
                 refuses=True,
             )
 
     def _ledger(self, schema: str, names: Sequence[str]) -> Iterator[Finding]:
-        """Tables of ours that were made while the server's default was another engine."""
+        """Refuses tables of the ledger with another storage engine, the server's default at their creation."""
         marks = ", ".join(["%s"] * len(names))
         for name, engine in self._query(_OTHER_ENGINES.format(marks=marks), schema, *names):
             yield Finding(
@@ -223,20 +226,23 @@ class Preflight(ABC):
             if not self._grants.allow("REFERENCES", parent_schema, parent):
                 yield Finding(
                     about=table,
-                    problem=f"it has a foreign key to {parent}, to which {self._user} may not make another one",
+                    problem=f"it has a foreign key to {parent}, but {self._user} may not create another one to that table",
                     remedy=f"GRANT REFERENCES ON {parent_schema}.{parent} TO {self._user}",
                     refuses=True,
                 )
         yield from self._missing_parents(schema, table)
 
     def _missing_parents(self, schema: str, table: str) -> Iterator[Finding]:
-        """Keys that were made, or whose parents were dropped, with foreign_key_checks = 0: no other one like them can be made."""
+        """Refuses foreign keys without a parent, of which the server allows no copy.
+
+        A client has created the key, or dropped its parent, with foreign_key_checks = 0.
+        """
         for name, parent_schema, parent, column in self._query(_MISSING_PARENTS, schema, table):
             full = parent if parent_schema == schema else f"{parent_schema}.{parent}"
             what = f"there is no such table, or {self._user} may not see it" if column is None else f"it has no column {column}"
             yield Finding(
                 about=table,
-                problem=f"the foreign key {name} points to {full}, and {what}; the server makes no other one like it",
+                problem=f"the foreign key {name} points to {full}, and {what}; the server creates no other key like it",
                 remedy=f"make {full} what the key needs, or drop the foreign key",
                 refuses=True,
             )
@@ -244,7 +250,7 @@ class Preflight(ABC):
     # The event store --------------------------------------------------------------------------------------------
 
     def of_events(self, schema: str | None, table: str) -> Iterator[Finding]:
-        """Rights on the event store, and whether appends are made here at all."""
+        """Findings about privileges on the event store, and about a server that takes no appends."""
         if self._is_on("read_only") or self._is_on("super_read_only"):
             yield Finding(
                 about=f"event store {table}",
@@ -289,7 +295,7 @@ class MySQLPreflight(Preflight):
 
     @property
     def _process_list(self) -> str:
-        # The older one fails while any session executes a text with a letter of four bytes.
+        # The older list fails while any session executes a text with a character of four bytes.
         return "performance_schema.processlist" if self._is_on("performance_schema") else super()._process_list
 
     def _sight(self) -> Iterator[Finding]:
@@ -297,9 +303,9 @@ class MySQLPreflight(Preflight):
         if not self._sees_locks():
             yield Finding(
                 about="performance_schema.metadata_locks",
-                problem="it cannot be seen who uses a table, so that the switch waits in the queue, and a client may be ended as the "
-                "victim of a deadlock with it; nor may older snapshots be seen, which are then not waited for; and settling takes a "
-                "lock on the event store, behind which appends wait for moments",
+                problem="the engine cannot see who uses a table, so the switch waits in the queue, and a client may become the victim of "
+                "a deadlock with it; the switch does not see older snapshots, and does not wait for them; and settling takes a lock on "
+                "the event store, behind which appends wait for moments",
                 remedy=f"switch performance_schema and its instrument wait/lock/metadata/sql/mdl on, and GRANT SELECT ON "
                 f"performance_schema.* TO {self._user}",
             )

@@ -1,5 +1,4 @@
-"""What the ways of cutting over on MySQL and MariaDB have in common: DDL commits by itself, and the swap is one
-RENAME TABLE."""
+"""The common part of the cutover strategies of MySQL and MariaDB: DDL commits by itself, and the swap is one RENAME."""
 
 from __future__ import annotations
 
@@ -14,20 +13,22 @@ from projection_rebuild.dialects.mysql.family import MySQLFamily
 from projection_rebuild.model.names import TableSet
 
 ROW_LOCK_WAIT = "SET SESSION innodb_lock_wait_timeout = 1"
-"""The last step of an ALTER waits for row locks, where no KILL ends it and nobody sees a deadlock."""
+"""Limits the last step of an ALTER, which waits for row locks: no KILL ends it, and the server detects no deadlock."""
 
 
 class CutoverByRename(Cutover):
-    """The ledger announces the swap and commits; then the tables are renamed. After a crash the tables tell
-    whether they were."""
+    """A cutover in which the ledger announces the swap and commits, and then the server renames the tables.
+
+    After a crash the names of the tables show whether the rename has happened.
+    """
 
     _dialect: MySQLFamily
 
     def prepared_ahead(self, connection: sa.Connection, tables: Sequence[TableSet]) -> None:
-        """Nothing: the counters of generated ids, and what blue is, are read while the writers are held."""
+        """None: the engine reads the counters of generated ids, and blue's definition, while writers wait."""
 
     def record_with_swap(self, record: Callable[[], None]) -> None:
-        """Nothing to be done: the renames are in no transaction."""
+        """Records nothing: the renames are in no transaction."""
 
     def left_over(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         return self._dialect.after_swap(connection, tables)
@@ -41,9 +42,9 @@ class CutoverByRename(Cutover):
 
     @abstractmethod
     def _alter_at_work(self, connection: sa.Connection, tables: Sequence[TableSet], statement: str, timeout: timedelta) -> None:
-        """Takes an ALTER's tables at a moment at which nobody is the victim of a deadlock with it."""
+        """Executes an ALTER in a moment in which its wait makes no client the victim of a deadlock."""
 
 
 def is_alter(statement: str) -> bool:
-    """Whether a statement that follows the swap takes its tables from others."""
+    """Whether a statement that follows the swap is an ALTER, which locks its tables against other clients."""
     return statement.startswith("ALTER")

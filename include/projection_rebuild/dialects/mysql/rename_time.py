@@ -1,4 +1,7 @@
-"""MySQL and MariaDB: how long a RENAME of many tables takes, measured on a few that are empty. It cannot be undone half-way."""
+"""MySQL and MariaDB: measures on a few empty tables how long a RENAME of many tables takes.
+
+The engine cannot interrupt a RENAME.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from statistics import median
 from typing import Any
 
 FEW = 10
-"""Tables below which a RENAME is not worth measuring."""
+"""The number of tables from which on the engine measures a RENAME."""
 
 _TABLES, _ROUNDS = 6, 3
 
@@ -17,32 +20,32 @@ Query = Callable[..., Any]
 
 
 def seconds_per_table(query: Query, qualified: Callable[[str], str]) -> float:
-    """What a switch takes for each of its tables, which are renamed twice.
+    """The time of a swap for each of its tables, which it renames twice, in seconds.
 
     :param qualified: quotes a name, with its schema
     """
-    ours = [
+    pairs = [
         (qualified(f"projection_rebuild_trial_{number}"), qualified(f"projection_rebuild_trial_{number}_old"))
         for number in range(_TABLES)
     ]
-    drop = f"DROP TABLE IF EXISTS {', '.join(name for pair in reversed(ours) for name in pair)}"
-    # A measurement that was killed may have left some.
+    drop = f"DROP TABLE IF EXISTS {', '.join(name for pair in reversed(pairs) for name in pair)}"
+    # A killed measurement may have left tables.
     query(drop)
     try:
-        parent, _ = ours[0]
+        parent, _ = pairs[0]
         query(f"CREATE TABLE {parent} (id INT PRIMARY KEY) ENGINE = InnoDB")
-        for name, _ in ours[1:]:
+        for name, _ in pairs[1:]:
             query(
                 f"CREATE TABLE {name} (id INT PRIMARY KEY, p INT, INDEX (p), FOREIGN KEY (p) REFERENCES {parent} (id)) ENGINE = InnoDB"
             )
-        return median(_renamed(query, ours) for _ in range(_ROUNDS)) / _TABLES
+        return median(_renamed(query, pairs) for _ in range(_ROUNDS)) / _TABLES
     finally:
         query(drop)
 
 
 def _renamed(query: Query, pairs: list[tuple[str, str]]) -> float:
-    """Seconds for a way there and back."""
+    """Seconds for a rename of all tables and back."""
     began = time.monotonic()
-    query(f"RENAME TABLE {', '.join(f'{one} TO {other}' for one, other in pairs)}")
-    query(f"RENAME TABLE {', '.join(f'{other} TO {one}' for one, other in pairs)}")
+    query(f"RENAME TABLE {', '.join(f'{name} TO {other}' for name, other in pairs)}")
+    query(f"RENAME TABLE {', '.join(f'{other} TO {name}' for name, other in pairs)}")
     return time.monotonic() - began

@@ -1,4 +1,4 @@
-"""Rows on MySQL and MariaDB."""
+"""Writes, reads and copies rows on MySQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _AS_IT_STANDS = (
     "SET @projection_rebuild_mode = @@SESSION.sql_mode, SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
     "SET SESSION sql_mode = @projection_rebuild_mode",
 )
-"""What stands around a statement that copies rows into a table like theirs."""
+"""Before and after a statement that copies rows into a table like their own."""
 
 MANY_ROWS = 200
-"""From here on a file is worth its trouble."""
+"""The number of rows from which on a file is faster than INSERT."""
 
 MANY_UPDATES = 20
-"""From here on it is worth a look whether there is a faster way."""
+"""The number of rows from which on the engine looks for a faster way to update them."""
 
 LONGEST_MESSAGE = 64 * 1024
-"""Bytes in one message of several statements, as the driver does it for those that insert; a single one may be longer."""
+"""The most bytes in a message of several statements, as the driver's limit for inserts; a single one may be longer."""
 
 _FORMATS = {**FORMATS, bool: lambda value: "1" if value else "0"}
 
@@ -44,25 +44,27 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
 
     reads_offsets = False
 
-    # The driver would leave an offset out; columns know none, and our sessions are in UTC.
+    # The driver would drop an offset. Columns have none, and the engine's sessions are in UTC.
     binds = PORTABLE_BINDS | {
         datetime: lambda value: value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value,
-        # What is no number the driver would write as the name of a column; as a text it is a value that the column refuses.
+        # The driver would write NaN like the name of a column; as a text it is a value that the column refuses.
         Decimal: lambda value: value if value.is_finite() else str(value),
     }
 
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
-        # A file's 1 is a letter to a BIT column.
+        # A BIT column would take the digit 1 of a file for a character.
         by_file = len(rows) >= MANY_ROWS and self._takes_files and not self._definition(connection, schema, table).has_bits
-        for some in slices(bound(kind, rows, self.binds)):
-            lines = as_text(some, _FORMATS) if by_file and len(some) >= MANY_ROWS and self._takes_files else None
-            if lines is None or not self._load_text(connection, self.qualified(schema, table), kind, lines, len(some)):
-                self._insert(connection, schema, table, kind, some)
+        for batch in slices(bound(kind, rows, self.binds)):
+            lines = as_text(batch, _FORMATS) if by_file and len(batch) >= MANY_ROWS and self._takes_files else None
+            if lines is None or not self._load_text(connection, self.qualified(schema, table), kind, lines, len(batch)):
+                self._insert(connection, schema, table, kind, batch)
 
     def _load_text(self, connection: sa.Connection, target: str, kind: RowType, lines: str, count: int) -> bool:
-        """Rows by LOAD DATA, in the caller's transaction.
+        """Writes rows by LOAD DATA, in the caller's transaction.
 
-        :returns: whether they are in the table; if not, none of them is
+        :param lines: the rows as the text of a file
+        :param count: the number of rows
+        :returns: whether all rows are in the table; False: none of them is
         """
         self._execute(connection, "SAVEPOINT projection_rebuild_load")
         with NamedTemporaryFile(prefix="projection_rebuild_") as file:
@@ -72,7 +74,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
             try:
                 loaded = self._execute(
                     connection,
-                    # In hexadecimal, which is right in any sql_mode.
+                    # Hexadecimal literals mean the same in any sql_mode.
                     f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE {target} CHARACTER SET utf8mb4 "
                     f"FIELDS TERMINATED BY 0x09 ESCAPED BY 0x5C LINES TERMINATED BY 0x0A ({self._list(kind.columns)})",
                 ).rowcount
@@ -80,7 +82,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
                 if number_of(error) not in FILES_REFUSED:
                     raise
                 self._takes_files, loaded = False, 0
-        # The server forgives in a file of the client's what it refuses elsewhere: it leaves rows out and cuts values, and warns.
+        # In a client's file the server accepts what it refuses elsewhere: it skips rows and cuts values with a warning.
         if loaded == count and not self._execute(connection, "SELECT @@warning_count").scalar_one():
             return True
         self._execute(connection, "ROLLBACK TO SAVEPOINT projection_rebuild_load")
@@ -94,24 +96,24 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
             return len(rows)
         if len(rows) < MANY_UPDATES or not self._has_one_key(connection, schema, table):
             return self._update_in_one_go(connection, schema, table, kind, rows)
-        # The driver sends one statement for many rows only for INSERT. Each row is there, so each one is an update.
+        # The driver sends one statement for many rows only for INSERT. Each row exists, so each INSERT is an update.
         marks = ", ".join([self._mark] * len(kind.columns))
         into = f"INSERT INTO {self.qualified(schema, table)} ({self._list(kind.columns)}) VALUES ({marks})"
         sets = ", ".join(f"{self.quote(name)} = VALUES({self.quote(name)})" for name in changed)
-        # And of that one it does not format what follows the values.
+        # The driver does not format the part of an INSERT after its values.
         statement = f"{self._for_driver(into, len(kind.columns))} ON DUPLICATE KEY UPDATE {sets}"
         self._execute(connection, "SAVEPOINT projection_rebuild_update")
-        # The server counts a row that it has changed twice, and one that it has inserted once.
+        # The server counts a changed row as two, and an inserted row as one.
         if connection.exec_driver_sql(statement, list(bound(kind, rows, self.binds))).rowcount == 2 * len(rows):
             return len(rows)
         self._execute(connection, "ROLLBACK TO SAVEPOINT projection_rebuild_update")
         return self._update_in_one_go(connection, schema, table, kind, rows)
 
     def _has_one_key(self, connection: sa.Connection, schema: str | None, table: str) -> bool:
-        """Whether an INSERT can only meet the row that is meant, and uses up no number."""
-        shown = self._definition(connection, schema, table)
-        keys = [each for each in shown.clauses if each.startswith(("PRIMARY KEY", "UNIQUE KEY"))]
-        return len(keys) == 1 and not shown.counts
+        """Whether an INSERT can only collide with the row of its key, and uses up no AUTO_INCREMENT value."""
+        definition = self._definition(connection, schema, table)
+        keys = [clause for clause in definition.clauses if clause.startswith(("PRIMARY KEY", "UNIQUE KEY"))]
+        return len(keys) == 1 and not definition.counts
 
     def _update_in_one_go(
         self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]
@@ -122,24 +124,24 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
         statement, values = self._update(schema, table, kind, rows)
         driver: Any = connection.connection.driver_connection
         head = self._for_driver(statement, len(kind.columns)).encode()
-        statements, found = [head % tuple(map(driver.literal, row)) for row in values], 0
+        statements, updated = [head % tuple(map(driver.literal, row)) for row in values], 0
         with closing(driver.cursor()) as cursor:
             for message in _messages(statements):
                 try:
                     cursor.execute(message)
-                    found += cursor.rowcount
+                    updated += cursor.rowcount
                     while cursor.nextset():
-                        found += cursor.rowcount
+                        updated += cursor.rowcount
                 except self.engine.dialect.loaded_dbapi.ProgrammingError as error:
                     if number_of(error) != SYNTAX_ERROR:
                         raise
-                    # The connection, or something on the way, takes one statement at a time; and has executed none of these.
+                    # The connection, or a proxy, accepts only one statement per message, and has executed none.
                     self.takes_many = False
                     return self.update_rows(connection, schema, table, kind, rows)
-        return found
+        return updated
 
     def _read_list(self, kind: RowType) -> str:
-        # Of single precision the server shows six digits, and holds more.
+        # The server shows six digits of a single-precision value, and holds more.
         floats = {name for name, annotated in kind.types.items() if plain_type(annotated) is float}
         return ", ".join(f"{self.quote(name)} + 0e0" if name in floats else self.quote(name) for name in kind.columns)
 
@@ -164,7 +166,11 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
 
     @abstractmethod
     def _last_in_text(self, text: str, path: str) -> str:
-        """What is at a path of JSON; the last one, if it is there twice. All of it is text of SQL."""
+        """The JSON value at a path, as a text of SQL; if an object has the key twice, the last one.
+
+        :param text: the text of an SQL expression
+        :param path: the content of an SQL string literal
+        """
 
     def temporary(self, schema: str | None, name: str) -> str:
         return self.qualified(schema, name)
@@ -175,7 +181,7 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
         like = self.qualified(schema, table)
         return [
             f"CREATE TEMPORARY TABLE {self.temporary(schema, name)} (projection_rebuild_row BIGINT NOT NULL PRIMARY KEY) ENGINE=InnoDB AS "
-            # By the join all columns may be NULL, so that a key can be given alone.
+            # Because of the outer join all columns may be NULL, so that a row may have a key alone.
             f"SELECT 0 AS projection_rebuild_row, {self._list(columns)} FROM (SELECT 1 AS projection_rebuild_one) o LEFT JOIN {like} t ON FALSE LIMIT 0"
         ]
 
@@ -183,8 +189,8 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
         return f"DROP TEMPORARY TABLE IF EXISTS {self.temporary(schema, name)}"
 
     def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
-        # What stands in blue is right by definition: an id of 0, or a day that today's mode would refuse. READ COMMITTED makes it a
-        # consistent read, which locks nothing of blue.
+        # Values in blue are right by definition, even an id of 0, or a date that today's mode would refuse. READ
+        # COMMITTED makes this a consistent read, which locks no row of blue.
         self._execute(connection, _AS_IT_STANDS[0])
         try:
             super().copy_others(connection, table, column, listed)
@@ -202,14 +208,14 @@ class MySQLRowStore(MySQLBase, Comparing, PartialCopy):
 
 
 def _messages(statements: Iterable[bytes]) -> Iterator[bytes]:
-    """Statements together, as many as go into one message."""
-    some: list[bytes] = []
+    """Joins statements into messages of up to :data:`LONGEST_MESSAGE` bytes; a longer statement is its own message."""
+    message: list[bytes] = []
     size = 0
-    for each in statements:
-        if some and size + len(each) > LONGEST_MESSAGE:
-            yield b";".join(some)
-            some, size = [], 0
-        some.append(each)
-        size += len(each) + 1
-    if some:
-        yield b";".join(some)
+    for statement in statements:
+        if message and size + len(statement) > LONGEST_MESSAGE:
+            yield b";".join(message)
+            message, size = [], 0
+        message.append(statement)
+        size += len(statement) + 1
+    if message:
+        yield b";".join(message)

@@ -1,4 +1,7 @@
-"""MySQL and MariaDB: the settings of our sessions, what the plan says of those that we may not make, and what live code needs."""
+"""MySQL and MariaDB: settings of the engine's sessions, and checks of the settings that it cannot change.
+
+It also checks the settings of the application's sessions for ``project_live``.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from projection_rebuild.model.findings import Finding
 MODES = {
     "STRICT_ALL_TABLES": "a value that does not fit is an error, never a silent cut",
     "STRICT_TRANS_TABLES": "as STRICT_ALL_TABLES",
-    "NO_ENGINE_SUBSTITUTION": "a storage engine that is not there is an error",
+    "NO_ENGINE_SUBSTITUTION": "a missing storage engine is an error",
 }
-"""Of sql_mode, what is always on."""
+"""The modes of sql_mode that are always on, with reasons."""
 
 STORING_MODES = {
     "ALLOW_INVALID_DATES": "31 February is a date",
@@ -22,7 +25,7 @@ STORING_MODES = {
     "TIME_ROUND_FRACTIONAL": "fractions of a second are rounded (MariaDB)",
     "TIME_TRUNCATE_FRACTIONAL": "fractions of a second are cut (MySQL)",
 }
-"""Of sql_mode, what stays as the server has it, because it decides what a table keeps of a value: the application has it too."""
+"""The modes of sql_mode that decide what a table stores of a value; they stay as on the server, as in the application."""
 
 READING_MODES = {
     "ANSI_QUOTES": "double quotes stand around names",
@@ -36,18 +39,21 @@ READING_MODES = {
     "REAL_AS_FLOAT": "which type REAL is",
     "SIMULTANEOUS_ASSIGNMENT": "whether an UPDATE sees what it has set already (MariaDB)",
 }
-"""Of sql_mode, what stays as the server has it, because the SQL of projectors and specs is written for it. Ours is right in any of them."""
+"""The modes of sql_mode that stay as on the server, because authors have written SQL of projectors and specs for them.
+
+The engine's own SQL works in all of them.
+"""
 
 ZONE = "+00:00"
 SILENCE = "28800"
-"""Seconds without a word after which the server ends a connection, unless a switch asks for less; the server's own default."""
+"""Seconds of silence after which the server ends a connection, unless a cutover sets less; the server's own default."""
 
 TABLE_LOCK_WAIT, _ROW_LOCK_WAIT = "600", "50"
 _LOCKS = "a wait for a lock would have no end in sight, or end too early; a switch sets its own"
 _ALL = "18446744073709551615"
 
 _ENDS = "the server would end a statement or a connection in mid-work"
-_REFUSED = "the server would refuse our statements"
+_REFUSED = "the server would refuse the engine's statements"
 _CUT = "results would be cut without a word"
 _SQL = "SQL of projectors and specs would give another result"
 _NOW = "a null would be stored as the time of the write"
@@ -62,7 +68,7 @@ COMMON = (
     ),
     Setting("time_zone", ZONE, "TIMESTAMP columns would be written and read as other moments"),
     Setting("collation_connection", "utf8mb4_bin", "texts that differ would be one, where neither is a column"),
-    Setting("completion_type", "NO_CHAIN", "a COMMIT would begin a transaction that nobody ends, or end the connection"),
+    Setting("completion_type", "NO_CHAIN", "a COMMIT would begin another transaction, which stays open, or end the connection"),
     Setting("foreign_key_checks", "ON", "rows without parents would go in"),
     Setting("unique_checks", "ON", "the same key could go in twice"),
     Setting("sql_safe_updates", "OFF", f"{_REFUSED} that update or delete without a key"),
@@ -71,12 +77,12 @@ COMMON = (
     Setting("sql_auto_is_null", "OFF", "x IS NULL would find a row whose x is not null"),
     Setting("sql_quote_show_create", "ON", _SHOWN),
     Setting("sql_notes", "ON", "what the server only notes about a file that it has read would not be counted"),
-    Setting("sql_warnings", "OFF", "an INSERT would give a result that nobody reads"),
+    Setting("sql_warnings", "OFF", "an INSERT would return a result that the engine does not read"),
     Setting("default_storage_engine", "InnoDB", "tables of a new structure would have no transactions"),
     Setting("default_tmp_storage_engine", "InnoDB", "temporary tables would have no transactions"),
     Setting("wait_timeout", SILENCE, f"{_ENDS}; a switch sets its own"),
-    Setting("net_read_timeout", "30", f"{_ENDS}, when a message of ours takes a while"),
-    Setting("net_write_timeout", "60", f"{_ENDS}, when we work on a page of events"),
+    Setting("net_read_timeout", "30", f"{_ENDS}, when a message of the engine takes a while"),
+    Setting("net_write_timeout", "60", f"{_ENDS}, while the engine works on a page of events"),
     Setting("lock_wait_timeout", TABLE_LOCK_WAIT, _LOCKS),
     Setting("innodb_lock_wait_timeout", _ROW_LOCK_WAIT, _LOCKS),
     Setting("group_concat_max_len", "1048576", _CUT),
@@ -116,7 +122,7 @@ MARIADB = (
     Setting("max_session_mem_used", "9223372036854775807", _ENDS),
     Setting("check_constraint_checks", "ON", "rows that break a CHECK would go in"),
     Setting("old_mode", "", "as sql_mode: only UTF8_IS_UTF8MB3 stays as the server has it"),
-    Setting("sql_if_exists", "OFF", "a DROP or ALTER of what is not there would be no error"),
+    Setting("sql_if_exists", "OFF", "a DROP or ALTER of a missing object would be no error"),
     Setting("alter_algorithm", "DEFAULT", "indexes would be added by copying the table, or not at all"),
     Setting("innodb_compression_default", "OFF", "green would be compressed where blue is not"),
     Setting("innodb_default_encryption_key_id", "1", "green would have another key than blue"),
@@ -138,23 +144,23 @@ _STRINGS = frozenset(
         *("lc_messages", "default_regex_flags", "alter_algorithm"),
     }
 )
-"""Settings whose values are written in quotes."""
+"""Settings whose values need quotes."""
 
 
 def _kept(variable: str, modes: Iterable[str]) -> str:
-    return ", ".join(f"CASE WHEN FIND_IN_SET('{each}', @@SESSION.{variable}) > 0 THEN '{each}' END" for each in modes)
+    return ", ".join(f"CASE WHEN FIND_IN_SET('{mode}', @@SESSION.{variable}) > 0 THEN '{mode}' END" for mode in modes)
 
 
 def sql_mode(*, without: Collection[str] = ()) -> str:
-    """An expression for the mode of a session of ours.
+    """An expression for the sql_mode of the engine's sessions.
 
-    It is put together of what is wanted, never what is left of another text: with EMPTY_STRING_IS_NULL, taking something out of a text
-    may give null, and so does joining with it.
+    It joins the wanted modes, and removes none from the present text: with EMPTY_STRING_IS_NULL, a removal may return
+    NULL, and then any join with it is NULL too.
 
-    :param without: modes that the server is not asked for
+    :param without: modes to leave out, whatever the server has
     """
-    kept = (each for each in (*STORING_MODES, *READING_MODES) if each not in without)
-    fixed = ", ".join(f"'{each}'" for each in MODES)
+    kept = (mode for mode in (*STORING_MODES, *READING_MODES) if mode not in without)
+    fixed = ", ".join(f"'{mode}'" for mode in MODES)
     return f"CONCAT_WS(',', {fixed}, {_kept('sql_mode', kept)})"
 
 
@@ -167,17 +173,17 @@ Query = Callable[..., Any]
 
 
 def settings(own: Iterable[Setting], version: Sequence[int]) -> list[Setting]:
-    """Those of a server.
+    """The settings that a server has.
 
     :param own: :data:`MYSQL` or :data:`MARIADB`
-    :param version: the server's
+    :param version: the server's version
     """
-    return [each for each in (*COMMON, *own) if tuple(version) >= each.since]
+    return [setting for setting in (*COMMON, *own) if tuple(version) >= setting.since]
 
 
 def statement(own: Iterable[Setting], version: Sequence[int]) -> str:
-    """The statement that makes all of them."""
-    return "SET " + ", ".join(f"SESSION {each.name} = {_value(each)}" for each in settings(own, version))
+    """The statement that sets all settings that a server has; parameters as for :func:`settings`."""
+    return "SET " + ", ".join(f"SESSION {setting.name} = {_value(setting)}" for setting in settings(own, version))
 
 
 def _value(setting: Setting) -> str:
@@ -188,29 +194,29 @@ def _value(setting: Setting) -> str:
 
 
 def value(name: str) -> str:
-    """The value of a setting of :data:`COMMON`, to which it goes back after a moment with another one."""
-    return next(_value(each) for each in COMMON if each.name == name)
+    """The value of a setting of :data:`COMMON`, to restore it after a temporary change."""
+    return next(_value(setting) for setting in COMMON if setting.name == name)
 
 
-# What is asked of ---------------------------------------------------------------------------------------------------
+# Settings that the engine cannot change -----------------------------------------------------------------------------
 
 _LIVE = """SELECT @@SESSION.sql_mode, @@GLOBAL.sql_mode, @@SESSION.sql_select_limit, @@SESSION.character_set_client,
  @@SESSION.character_set_results"""
 
 
 def live_problems(query: Query) -> Iterator[str]:
-    """Why rows that the application's session writes or reads would not be those of a rebuild."""
-    mode, server, limit, client, results = query(_LIVE).one()
-    own, servers = set(str(mode).split(",")), set(str(server).split(","))
+    """Settings of the application's session with which it would write or read other rows than a rebuild."""
+    own_modes, server_modes, limit, client, results = query(_LIVE).one()
+    own, servers = set(str(own_modes).split(",")), set(str(server_modes).split(","))
     if not own & {"STRICT_ALL_TABLES", "STRICT_TRANS_TABLES"}:
         yield _live_problem(
             "sql_mode has no STRICT_TRANS_TABLES", "values that do not fit would be cut, where a rebuild refuses them"
         )
     if "PAD_CHAR_TO_FULL_LENGTH" in own:
         yield _live_problem("sql_mode has PAD_CHAR_TO_FULL_LENGTH", "handlers would see blanks that no rebuild sees")
-    for each in sorted((own ^ servers) & STORING_MODES.keys()):
-        why = f"a rebuild goes by the server's: {STORING_MODES[each]}"
-        yield _live_problem(f"sql_mode {'has' if each in own else 'lacks'} {each}, other than the server's own", why)
+    for mode in sorted((own ^ servers) & STORING_MODES.keys()):
+        why = f"a rebuild goes by the server's: {STORING_MODES[mode]}"
+        yield _live_problem(f"sql_mode {'has' if mode in own else 'lacks'} {mode}, other than the server's own", why)
     if str(limit) != _ALL:
         yield _live_problem(f"sql_select_limit is {limit}", "rows that handlers look for would be missing")
     if {str(client), str(results)} != {"utf8mb4"}:
@@ -225,15 +231,15 @@ def _live_problem(problem: str, why: str) -> str:
 
 
 def findings(shown: Mapping[str, str]) -> Iterator[Finding]:
-    """What the plan says of settings that no session of ours can change.
+    """The plan's findings about settings that the engine's sessions cannot change.
 
-    :param shown: the session's variables, as SHOW VARIABLES gives them
+    :param shown: the session's variables, as SHOW VARIABLES returns them
     """
     if shown.get("transaction_read_only", shown.get("tx_read_only", "OFF")) == "ON":
         yield Finding(
             about="transaction_read_only",
-            problem="transactions may not write here unless they ask for it, so somebody keeps this server from being written",
-            remedy="connect to the server that is written, or SET GLOBAL transaction_read_only = 0",
+            problem="transactions are read-only by default, so an administrator keeps clients from writing to this server",
+            remedy="connect to a server that takes writes, or SET GLOBAL transaction_read_only = 0",
             refuses=True,
         )
     engine = shown.get("enforce_storage_engine", "")
@@ -254,7 +260,7 @@ def findings(shown: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def history(shown: Mapping[str, str]) -> Iterator[Finding]:
-    """What the plan says of a server of which tables with a history show an earlier time."""
+    """The plan's finding about a server on which system-versioned tables show an earlier time."""
     if shown.get("system_versioning_asof", "DEFAULT") != "DEFAULT":
         yield Finding(
             about="system_versioning_asof",
@@ -268,4 +274,4 @@ LOOKED_AT = (
     *("enforce_storage_engine", "max_allowed_packet", "sql_generate_invisible_primary_key", "system_versioning_asof"),
     *("transaction_read_only", "tx_read_only"),
 )
-"""The variables that :func:`findings`, and the plan's look at each table, go by."""
+"""The variables that :func:`findings`, :func:`history` and the checks of tables read."""

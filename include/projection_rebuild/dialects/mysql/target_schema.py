@@ -1,4 +1,7 @@
-"""Tables of another structure on MySQL and MariaDB, made empty in a database of their own, to see what the server makes of them."""
+"""Creates empty tables of a new structure on MySQL and MariaDB, in a database of their own.
+
+The engine reads the definitions as the server stores them, and checks that views would work with the new tables.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from projection_rebuild.errors import PlanError
 from projection_rebuild.model.findings import Finding, refusal
 
 PLACE = "projection_rebuild_structure"
-"""The database that holds them, for a moment."""
+"""The temporary database that holds the tables."""
 
 PATIENCE = 10
-"""Seconds to wait for another plan that is at it."""
+"""Seconds to wait for another plan that uses this database."""
 
 DENIED = (1044, 1227, 1142)
 
@@ -24,7 +27,7 @@ _VIEWS = "SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS WHERE
 
 _NAME = r"(?:`(?:[^`]|``)*`|[^\W\d]\w*)"
 
-# What is within quotes is skipped, and so is where a foreign key points to.
+# It skips quoted texts, and the parents of foreign keys.
 _QUALIFIED = re.compile(
     rf"'(?:[^'\\]|''|\\.)*'|\bREFERENCES\s+{_NAME}(?:\s*\.\s*{_NAME})?|(?P<database>{_NAME})\s*\.\s*{_NAME}|{_NAME}|.",
     re.IGNORECASE | re.DOTALL,
@@ -36,11 +39,11 @@ Query = Callable[..., Any]
 
 @contextmanager
 def tried(query: Query, live: str, statements: Sequence[str]) -> Iterator[str]:
-    """Executes the statements in a database of its own, and drops it with the context.
+    """Executes statements in a database of their own, and drops it with the context.
 
-    :param live: the database of the tables, to which the connection returns
-    :returns: its name
-    :raises PlanError: we may not make that database, or another plan does not end
+    :param live: the database of the live tables
+    :returns: the name of the new database
+    :raises PlanError: a statement names a database, the account may not create one, or another plan does not end
     """
     _refuse_databases(statements)
     own = query("SELECT DATABASE()").scalar_one()
@@ -48,7 +51,7 @@ def tried(query: Query, live: str, statements: Sequence[str]) -> Iterator[str]:
         raise PlanError(f"structure: another plan has been using the database {PLACE} for {PATIENCE} s; try again")
     try:
         _begin(query, live)
-        # Parents that are not there are no mistake, and nobody's tables are locked for them.
+        # Missing parents are no error here, and without checks the server locks no tables of clients.
         query("SET SESSION foreign_key_checks = 0")
         for statement in statements:
             query(statement)
@@ -62,11 +65,14 @@ def tried(query: Query, live: str, statements: Sequence[str]) -> Iterator[str]:
 
 
 def _refuse_databases(statements: Sequence[str]) -> None:
-    """Each statement is executed in earnest, if apart, so none may name another database; a foreign key only refers to it."""
+    """Refuses statements that name a database, except as the parent of a foreign key: the engine executes them.
+
+    :raises PlanError: names the database
+    """
     for statement in statements:
-        if found := next((each for each in _QUALIFIED.finditer(statement) if each["database"]), None):
+        if qualified := next((match for match in _QUALIFIED.finditer(statement) if match["database"]), None):
             raise PlanError(
-                f"structure.ddl: it names the database {found['database']}; let it make each table that it speaks of, under its live name alone"
+                f"structure.ddl: it names the database {qualified['database']}; create each table that it uses, under its live name alone"
             )
 
 
@@ -79,7 +85,7 @@ def _begin(query: Query, live: str) -> None:
         "SELECT DEFAULT_CHARACTER_SET_NAME, DEFAULT_COLLATION_NAME FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = %s", live
     ).one()
     try:
-        # A plan that was killed has left it.
+        # A killed plan may have left it.
         query(f"DROP DATABASE IF EXISTS {PLACE}")
         query(f"CREATE DATABASE {PLACE} CHARACTER SET {charset} COLLATE {collation}")
         query(f"USE {PLACE}")
@@ -87,12 +93,19 @@ def _begin(query: Query, live: str) -> None:
         if error.orig is None or error.orig.args[0] not in DENIED:
             raise
         raise PlanError(
-            f"structure: the new tables are first made, empty, in a database of their own, which our user may not make; GRANT ALL ON {PLACE}.* to it"
+            f"structure: the engine first creates the new tables, empty, in a database of their own, but its account may not create one; "
+            f"GRANT ALL ON {PLACE}.* to it"
         ) from None
 
 
 def refusals(query: Query, live: str, place: str, tables: Collection[str], views: Mapping[str, str]) -> Iterator[Finding]:
-    """Why views would not work with the tables in ``place``. The server writes every name in their queries in full."""
+    """Refuses views that would not work with the tables in ``place``.
+
+    The server writes every name in their queries in full.
+
+    :param tables: the names of the new tables
+    :param views: new queries for views, by name, which this server cannot use
+    """
     for name in views:
         yield refusal(
             f"the view {name}",
@@ -101,18 +114,18 @@ def refusals(query: Query, live: str, place: str, tables: Collection[str], views
             "give the view a query, before the rebuild, that works with both structures",
         )
     left = {name: definition for name, definition in query(_VIEWS, live) if definition}
-    there = {name for (name,) in query("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s", live)}
+    live_names = {name for (name,) in query("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s", live)}
     moved, again = {*tables}, True
     while again:
         again = False
         for name, definition in [*left.items()]:
-            if not any(f"{_quoted(live)}.{_quoted(each)}" in definition for each in moved):
+            if not any(f"{_quoted(live)}.{_quoted(moved_name)}" in definition for moved_name in moved):
                 continue
-            made = _there(definition, live, place, moved, there)
+            moved_query = _moved(definition, live, place, moved, live_names)
             del left[name]
             again = True
             try:
-                query(f"CREATE VIEW {_quoted(place)}.{_quoted(name)} AS {made}")
+                query(f"CREATE VIEW {_quoted(place)}.{_quoted(name)} AS {moved_query}")
                 moved.add(name)
             except sa.exc.DBAPIError as error:
                 yield refusal(
@@ -122,15 +135,19 @@ def refusals(query: Query, live: str, place: str, tables: Collection[str], views
                 )
 
 
-def _there(definition: str, live: str, place: str, moved: Collection[str], there: Collection[str]) -> str:
-    """A view's query with the tables and views that are made apart in the place of the live ones."""
+def _moved(definition: str, live: str, place: str, moved: Collection[str], live_names: Collection[str]) -> str:
+    """A view's query over the tables and views in ``place`` in place of the live ones.
 
-    def named(found: re.Match[str]) -> str:
-        name = found[1].replace("``", "`")
+    :param moved: the names of the tables and views in ``place``
+    :param live_names: the names of all live tables and views
+    """
+
+    def named(qualified: re.Match[str]) -> str:
+        name = qualified[1].replace("``", "`")
         if name in moved:
             return f"{_quoted(place)}.{_quoted(name)}"
-        # The server writes aliases like tables; there they have no database.
-        return found[0] if name in there else _quoted(name)
+        # The server writes aliases like tables, but an alias must have no database here.
+        return qualified[0] if name in live_names else _quoted(name)
 
     return re.sub(re.escape(_quoted(live)) + r"\.`((?:[^`]|``)*)`", named, definition)
 

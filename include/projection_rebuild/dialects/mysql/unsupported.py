@@ -1,4 +1,4 @@
-"""What hangs on tables of MySQL and MariaDB: what cannot be carried over, and what can."""
+"""Reads what hangs on tables of MySQL and MariaDB: what a rebuild cannot carry over, and what it can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SELECT DISTINCT TABLE_SCHEMA = REFERENCED_TABLE_SCHEMA, TABLE_SCHEMA, TABLE_NAME
  WHERE REFERENCED_TABLE_SCHEMA = COALESCE(%s, DATABASE()) AND REFERENCED_TABLE_NAME = %s"""
 
 Check = Callable[[sa.Connection, TableSet, set[str]], Iterator[Finding]]
-"""Tells what of a table of a run cannot be carried; the run's tables come last."""
+"""Refuses what a rebuild cannot carry over of a table; the last argument has the names of the run's tables."""
 
 
 class MySQLDependents(MySQLBase, DependentObjects):
@@ -32,7 +32,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
         return tuple(self._checks)
 
     def unsupported_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Finding]:
-        names = {each.blue for each in tables}
+        names = {table.blue for table in tables}
         checks = self._checks.values()
         return [finding for table in tables for check in checks for finding in check(connection, table, names)]
 
@@ -50,7 +50,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
 
     @property
     def _own_checks(self) -> dict[str, Check]:
-        """Those of this server alone."""
+        """The checks that only this server needs."""
         return {}
 
     def _triggers(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
@@ -86,11 +86,14 @@ class MySQLDependents(MySQLBase, DependentObjects):
             )
 
     def _long_names(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
-        """Names of the server's own kind are changed in a rename, and have to fit then too."""
+        """Refuses names of constraints that would be too long on green, or after a rename.
+
+        The server changes names of its own kind in a rename.
+        """
         blue = self._definition(connection, table.schema, table.blue)
         for kind, names in (("ibfk", blue.foreign_keys()), ("chk", self._renamed_checks(blue))):
             longest = table.old if kind == "ibfk" else max(table.old, table.green, key=len)
-            for name in (each.name for each in names):
+            for name in (constraint.name for constraint in names):
                 number = text.generated(name, table.blue, kind)
                 if number and len(f"{longest}_{kind}_{number}") > text.LONGEST_NAME:
                     yield refusal(
@@ -103,7 +106,7 @@ class MySQLDependents(MySQLBase, DependentObjects):
 
     @abstractmethod
     def _renamed_checks(self, table: text.Definition) -> Sequence[text.Check]:
-        """The CHECKs that the server may call otherwise when their table is renamed."""
+        """The CHECKs that the server may rename together with their table."""
 
     def _taken(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
         for name in (table.green, table.old):
@@ -113,11 +116,11 @@ class MySQLDependents(MySQLBase, DependentObjects):
                 yield refusal(table.blue, f"the rebuild needs the name {name}, which is taken by {taken_by}", "rename it")
 
     def _taken_anew(self, connection: sa.Connection, table: TableSet, run: set[str]) -> Iterator[Finding]:
-        """Names of foreign keys are the schema's; a new structure may want one that is somebody else's."""
+        """Refuses a new structure that needs the name of another table's foreign key: the schema has each name once."""
         query = """SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS
                    WHERE CONSTRAINT_SCHEMA = COALESCE(%s, DATABASE()) AND CONSTRAINT_NAME = %s AND CONSTRAINT_TYPE = 'FOREIGN KEY'"""
         for key in self._wanted(connection, table).foreign_keys() if table.target_schema else []:
-            holders = {of for (of,) in self._execute(connection, query, table.schema, key.name)}
+            holders = {holder for (holder,) in self._execute(connection, query, table.schema, key.name)}
             if others := holders - {table.blue, table.green, table.old}:
                 problem = f"the new structure needs the name {key.name}, which a foreign key of {', '.join(sorted(others))} has"
                 yield refusal(table.blue, problem, "give another one")
@@ -127,9 +130,9 @@ class MySQLDependents(MySQLBase, DependentObjects):
     def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
         query = partial(self._execute, connection)
         return [
-            each
+            objects
             for table in tables
-            for each in dependents_of(query, table, self._definition(connection, table.schema, table.blue))
+            for objects in dependents_of(query, table, self._definition(connection, table.schema, table.blue))
         ]
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The checks of a plan, one module per subject. A new subject is imported here and named in its place."""
+"""The checks of a plan, one module per subject. A new subject is imported here, and has its place in ``SUBJECTS``."""
 
 from projection_rebuild.planning.checks import (
     contract,
@@ -36,7 +36,7 @@ SUBJECTS = (
     programs,
     partial,
 )
-"""In the order in which an operator reads their findings, within one scope."""
+"""The modules of checks. Within one scope, an operator reads their findings in this order."""
 
 CHECKS = tuple(check for subject in SUBJECTS for check in registered(subject.__name__))
 

@@ -35,12 +35,13 @@ def kept(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.TABLES, "live_writer")
 def consumers(planned: PreflightInput) -> Iterator[Finding]:
-    """The table of the consumers' positions: whether it is as the spec says, and holds this run's projectors."""
+    """Whether the table of the consumers' positions matches the spec, and holds exactly this run's projectors."""
     if declared := planned.context.spec.live_writer.checkpoint:
         yield from _unlike(planned, declared)
 
 
 def _unlike(planned: PreflightInput, declared: ConsumerTable) -> Iterator[Finding]:
+    """Refusals of a table that does not match its declaration in the spec."""
     dialect, connection, about = planned.dialect, planned.connection, "live_writer.checkpoint"
     table = planned.context.table_set(declared.table)
     if not dialect.inspector.table_exists(connection, table.schema, table.blue):
@@ -52,11 +53,11 @@ def _unlike(planned: PreflightInput, declared: ConsumerTable) -> Iterator[Findin
         yield refusal(about, f"{table.blue} has no column {', '.join(missing)}", "correct the columns' names")
         return
     query = sa.select(sa.column(declared.name_column, sa.String)).select_from(sa.table(table.blue, schema=table.schema))
-    there = {str(name) for name in connection.execute(query).scalars()}
+    consumers = {str(name) for name in connection.execute(query).scalars()}
     expected = {declared.names.get(name, "") for name in planned.projectors}
-    if there != expected:
+    if consumers != expected:
         yield refusal(
             about,
-            f"{table.blue} has rows of {sorted(there)}, the projectors of this run are {sorted(expected)}; it is switched as a whole",
+            f"{table.blue} has rows of {sorted(consumers)}, the projectors of this run are {sorted(expected)}; it is switched as a whole",
             "choose all of its projectors, and name each in live_writer.checkpoint.names",
         )

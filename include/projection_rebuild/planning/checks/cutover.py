@@ -1,4 +1,4 @@
-"""The bound of the cutover."""
+"""The longest pause of the cutover."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projection_rebuild.planning.checks.registry import Scope, check
 
 @check(Scope.EXISTING_TABLES, "swap.max_pause", unless_refused=True)
 def pause(planned: PreflightInput) -> Iterator[Finding]:
-    """Whether a switch that cannot be undone keeps its bound; measured on empty tables."""
+    """Whether a swap that cannot be undone keeps the longest pause, measured on empty tables."""
     longest = planned.context.spec.swap.max_pause.total_seconds()
     expected = planned.dialect.estimate_swap(planned.connection, planned.existing)
     if expected is not None and expected > longest / 2:

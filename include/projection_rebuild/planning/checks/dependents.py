@@ -1,4 +1,4 @@
-"""What hangs on the tables."""
+"""The dependent objects of the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event store: its table, our rights, and whether its events can be read."""
+"""The event store: its table, the engine's privileges, and whether a replay can read its events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from projection_rebuild.planning.checks.registry import Scope, check
 from projection_rebuild.spec.replay import OnError
 
 SAMPLE = 500
-"""Events of the sample that are read at once."""
+"""The number of sampled events that one query reads."""
 
 
 @check(Scope.EVENT_STORE, "{event_store}")
@@ -24,7 +24,7 @@ def requirements(planned: PreflightInput) -> list[Finding]:
 
 @check(Scope.EVENTS, "{event_store}")
 def types(planned: PreflightInput) -> Iterator[Finding]:
-    """Event types without a handler, and handlers without events: often a type that was renamed on one side only."""
+    """Event types without a handler, and handlers without events: often a type has been renamed on one side only."""
     stored = set(planned.context.store.types())
     projectors_of_spec = planned.context.projectors.values()
     handled = {
@@ -50,7 +50,7 @@ def types(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.EVENTS, "{event_store}")
 def samples(planned: PreflightInput) -> Iterator[Finding]:
-    """Events that a replay cannot read: the first and the last one of each type are tried."""
+    """Events that a replay cannot read; the check reads the first and the last event of each type."""
     store = planned.context.store
     positions = sorted({position for pair in store.samples().values() for position in pair})
     chosen = [planned.context.projector(name) for name in planned.projectors]
@@ -62,15 +62,19 @@ def samples(planned: PreflightInput) -> Iterator[Finding]:
 
 
 def _unreadable(planned: PreflightInput, event: Event, users: Sequence[type[Projector]]) -> Iterator[Finding]:
-    aside = planned.context.spec.replay.on_error is OnError.DEAD_LETTER
+    """A finding if an event cannot be decoded or upcast.
+
+    :param users: the chosen projectors that handle the event
+    """
+    sets_aside = planned.context.spec.replay.on_error is OnError.DEAD_LETTER
     try:
         for projector in users or ([Projector] if isinstance(event, Undecodable) else []):
             projector.upcasters.current(event)
     except PoisonEvent as error:
-        becomes = "; the replay sets such events aside" if aside else "; the replay would end there" if users else ""
+        effect = "; the replay sets such events aside" if sets_aside else "; the replay would end there" if users else ""
         yield Finding(
             about=f"the event {event.type} at position {event.position:,}",
-            problem=f"{error.cause if isinstance(event, Undecodable) else error.message}{becomes}",
+            problem=f"{error.cause if isinstance(event, Undecodable) else error.message}{effect}",
             remedy="correct what decodes it (event_store.decoder, an upcaster), or the event",
-            refuses=bool(users) and not aside,
+            refuses=bool(users) and not sets_aside,
         )

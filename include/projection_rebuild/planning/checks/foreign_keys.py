@@ -12,7 +12,7 @@ from projection_rebuild.planning.checks.registry import Scope, check
 
 @check(Scope.EXISTING_TABLES, "foreign keys")
 def circles(planned: PreflightInput) -> Iterator[Finding]:
-    """Foreign keys in a circle, which leave no order in which the tables could be filled."""
+    """Foreign keys in a circle, so that no order of filling the tables is possible."""
     try:
         _ = planned.filling_order
     except PlanError as error:

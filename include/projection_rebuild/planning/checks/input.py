@@ -1,4 +1,4 @@
-"""What the checks of a plan look at."""
+"""The input of the checks: a run before it begins, with the facts that several checks need."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from projection_rebuild.spec.options import RunOptions
 
 @dataclass(frozen=True)
 class PreflightInput:
-    """One run before it begins, and what is worked out about it: each of these once, when a check or the plan first asks for it.
+    """One run before it begins. It works out each fact once, when a check or the plan first needs it.
 
     :param step: the run over its connection to the read models
-    :param options: what was chosen for the run
-    :param part: the part that is rebuilt; None: everything
+    :param options: the options of the run
+    :param part: the part that the run rebuilds; None: everything
     """
 
     step: Step
@@ -41,7 +41,7 @@ class PreflightInput:
 
     @property
     def connection(self) -> sa.Connection:
-        """To the read models."""
+        """The connection to the read models."""
         return self.step.connection
 
     @property
@@ -51,41 +51,44 @@ class PreflightInput:
 
     @cached_property
     def projectors(self) -> list[str]:
-        """The names of the chosen projectors, in their order; as they were chosen where they have none."""
-        known = self.context.projectors
-        there = tuple(name for name in self.options.projectors or known if name in known)
+        """The names of the chosen projectors that the spec has, in the order of their dependencies.
+
+        If dependencies form a circle, the projectors are in the order of the options.
+        """
+        registry = self.context.projectors
+        known = tuple(name for name in self.options.projectors or registry if name in registry)
         try:
-            return known.choose(self.options.model_copy(update={"projectors": there}))
+            return registry.choose(self.options.model_copy(update={"projectors": known}))
         except PlanError:
-            return list(there)
+            return list(known)
 
     @cached_property
     def kinds(self) -> dict[str, RowType]:
-        """What the chosen projectors write, by table."""
+        """The row types of the chosen projectors, by table."""
         return {kind.table: kind for name in self.projectors for kind in self.context.projector(name).kinds()}
 
     @cached_property
     def tables(self) -> list[TableSet]:
-        """What the run would switch, whether it exists or not: the read models, and the table of their consumers."""
+        """The tables that the run would swap, existing or not: read models, and the table of their consumers."""
         consumers = self.context.spec.live_writer.checkpoint
         return [self.context.table_set(name) for name in [*self.kinds, *([consumers.table] if consumers else [])]]
 
     @cached_property
     def schema_change(self) -> SchemaChange:
-        """The other structure that the spec names, tried apart."""
-        read_models = [table for table in self._there if table.blue in self.kinds]
+        """The result of the trial of the structure that the spec names."""
+        read_models = [table for table in self._existing if table.blue in self.kinds]
         return tried(self.step, read_models, self.kinds)
 
     @cached_property
     def existing(self) -> list[TableSet]:
-        """Those of the tables that exist, each with the structure that it is to have."""
+        """The tables that exist, each with its new structure if the spec names one."""
         change = self.schema_change
         views = tuple(change.views.items())
         return [
             replace(table, target_schema=TargetSchema(change.definitions[table.blue], views))
             if table.blue in change.definitions
             else table
-            for table in self._there
+            for table in self._existing
         ]
 
     @cached_property
@@ -105,22 +108,25 @@ class PreflightInput:
 
     @cached_property
     def space(self) -> Space:
-        """The room that the doubles need, and what is free."""
+        """The disk space that the doubles need, and the free space, in bytes."""
         dialect, connection = self.dialect, self.connection
         needed = sum(dialect.inspector.table_bytes(connection, table.schema, table.blue) for table in self.existing)
         free = dialect.probe.free_bytes(connection)
         if free is not None:
-            # What an earlier attempt has left is dropped before anything is made.
-            left = [table for table in self.existing if dialect.inspector.table_exists(connection, table.schema, table.green)]
-            free += sum(dialect.inspector.table_bytes(connection, table.schema, table.green) for table in left)
+            # The run drops green tables of an earlier attempt before it creates its own.
+            leftover = [table for table in self.existing if dialect.inspector.table_exists(connection, table.schema, table.green)]
+            free += sum(dialect.inspector.table_bytes(connection, table.schema, table.green) for table in leftover)
         return Space(needed=needed, free=free)
 
     @cached_property
-    def _there(self) -> list[TableSet]:
+    def _existing(self) -> list[TableSet]:
         return [table for table in self.tables if self._exists(table)]
 
     def _exists(self, table: TableSet) -> bool:
-        """Whether there is a table. One that we may not look at counts as missing: `shape` and `contract` say so."""
+        """Whether a live table exists.
+
+        A table that the engine lacks the privilege to see counts as missing: `shape` and `contract` report it.
+        """
         try:
             return self.dialect.inspector.table_exists(self.connection, table.schema, table.blue)
         except Exception as error:

@@ -12,5 +12,5 @@ from projection_rebuild.shadow import live_tables
 
 @check(Scope.EXISTING_TABLES, "live tables")
 def untold(planned: PreflightInput) -> Iterable[Finding]:
-    """Tables that the database cannot tell from others that take their names during the run."""
+    """Tables that the database does not distinguish from others that take their names during the run."""
     return live_tables.untold(planned.step, planned.existing)

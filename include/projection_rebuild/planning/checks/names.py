@@ -34,13 +34,17 @@ def needed(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.BESIDE, "names")
 def taken(planned: PreflightInput) -> Iterator[Finding]:
-    """Tables in green's or old's place that no run has made."""
+    """Tables that no run has created, under the names of green or old tables."""
     run = {table.blue for table in planned.tables}
     for table in planned.tables:
         yield from answers(planned, table.blue, partial(_taken, planned, table, run))
 
 
 def _taken(planned: PreflightInput, table: TableSet, run: set[str]) -> Iterator[Finding]:
+    """Refusals of a table whose green or old name another program's table has.
+
+    :param run: the live names of the run's tables
+    """
     ledger = planned.step.ledger
     known = ledger.exists()
     for name, problem in ((table.green, foreign_green(table)), (table.old, foreign_old(table.old))):

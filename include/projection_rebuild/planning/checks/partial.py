@@ -1,4 +1,4 @@
-"""A rebuild of a part: whether the part can be told, and the other rows be copied."""
+"""A partial rebuild: whether projectors can select the part, and whether the other rows can be copied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projection_rebuild.replay.partial import look
 
 @check(Scope.EVENTS, "the part")
 def chosen(planned: PreflightInput) -> Iterable[Finding]:
-    """A part that no event is in, or that a projector cannot tell apart."""
+    """A part without events, or one that a projector cannot select."""
     return [] if planned.part is None else look(planned.step, planned.part, planned.projectors)
 
 

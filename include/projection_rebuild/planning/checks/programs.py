@@ -13,13 +13,13 @@ from projection_rebuild.planning.checks.registry import Scope, check
 
 @check(Scope.REPLAY, "programs")
 def endless(planned: PreflightInput) -> Iterator[Finding]:
-    """Programs in a stage that could work through its windows for ever."""
+    """Programs in a stage whose single call does not end when the stage's window closes."""
     for name in [] if planned.options.replay_now else planned.projectors:
         projector, stage = planned.context.projector(name), planned.context.spec.stage_of(name)
         if stage is None or stage.any_time or not issubclass(projector, ExternalProjector):
             continue
         if projector.on_retry is OnRetry.RESTART and projector.batch_positions is None:
-            problem = f"one call does all of its work, which nothing ends when the window of the stage {stage.name} does"
+            problem = f"one call does all of its work, and does not end when the window of the stage {stage.name} closes"
             yield refusal(name, problem, "set its batch_positions, take the windows out, or let the run have replay_now")
 
 
@@ -40,6 +40,11 @@ def tables(planned: PreflightInput) -> Iterator[Finding]:
 
 
 def _split_keys(planned: PreflightInput, table: TableSet, owners: dict[str, str], programs: set[str]) -> Iterator[Finding]:
+    """Refusals of foreign keys between the tables of a program and those of another projector.
+
+    :param owners: the projector by table
+    :param programs: the names of the projectors that are programs
+    """
     owner = owners.get(table.blue)
     for parent in sorted(planned.dialect.dependents.parents(planned.connection, table.schema, table.blue)):
         other = owners.get(parent)

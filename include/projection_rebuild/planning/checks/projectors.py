@@ -1,4 +1,4 @@
-"""The chosen projectors: whether they are known, in which order they go, and how each of them can be replayed."""
+"""The chosen projectors: whether the spec has them, their order, and how the engine can replay them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from projection_rebuild.spec.projectors import shared_tables
 def unknown(planned: PreflightInput) -> Iterator[Finding]:
     """Chosen names that the spec does not have."""
     known = planned.context.projectors
-    if others := [name for name in planned.options.projectors or () if name not in known]:
-        yield refusal("projectors", f"{', '.join(others)} is unknown", f"this spec has {', '.join(known)}")
+    if missing := [name for name in planned.options.projectors or () if name not in known]:
+        yield refusal("projectors", f"{', '.join(missing)} is unknown", f"this spec has {', '.join(known)}")
 
 
 @check(Scope.CHOICE, "projectors")
@@ -38,7 +38,7 @@ def owners(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.REPLAY, "projectors")
 def undivided(planned: PreflightInput) -> Iterator[Finding]:
-    """Projectors that are to be replayed in shards and cannot be."""
+    """Projectors with shards in the options or the spec that the engine cannot divide into shards."""
     for name in planned.projectors:
         reason = why_whole(planned.context, planned.context.projector(name))
         if reason is not None and (planned.options.shards or planned.context.spec.replay.shards_of(name)) > 1:
@@ -48,7 +48,7 @@ def undivided(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.TABLES, "projectors")
 def sql(planned: PreflightInput) -> Iterator[Finding]:
-    """Projectors whose SQL cannot be used."""
+    """Projectors whose SQL the engine cannot use."""
     for name in planned.projectors:
         projector = planned.context.projector(name)
         reason = ineligible_because(planned.context, projector)

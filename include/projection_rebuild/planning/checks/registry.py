@@ -1,4 +1,4 @@
-"""What a check is, and how one is registered."""
+"""Defines a check, and registers the checks."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from projection_rebuild.planning.checks.input import PreflightInput
 
 
 class Scope(Enum):
-    """When a check can be asked. The scopes are gone through in this order."""
+    """What a check examines, and so when it can run. The plan runs the scopes in this order."""
 
-    CHOICE = "the spec and what was chosen; asks no database"
+    CHOICE = "the spec and the options; queries no database"
     EVENT_STORE = "the table of the events"
-    EVENTS = "the events; where the scope before it refuses nothing"
+    EVENTS = "the events; only if no check of EVENT_STORE has refused"
     SERVER = "the server"
-    REPLAY = "how each projector will be replayed"
-    TABLES = "tables that may not exist; where the server is not refused"
-    BESIDE = "what stands beside the tables; where the server is not refused"
-    EXISTING_TABLES = "the tables that exist, if there are any; where the server is not refused"
+    REPLAY = "how the engine will replay each projector"
+    TABLES = "tables that may not exist; only if no check of SERVER has refused"
+    BESIDE = "objects beside the tables; only if no check of SERVER has refused"
+    EXISTING_TABLES = "the tables that exist, if any; only if no check of SERVER has refused"
 
     @property
     def needs(self) -> Scope | None:
-        """The scope that must have refused nothing."""
+        """The scope in which no check may have refused; None: the scope always runs."""
         return _NEEDS.get(self)
 
 
@@ -37,16 +37,17 @@ _NEEDS = {
 }
 
 Question = Callable[[PreflightInput], Iterable[Finding]]
-"""Looks, and touches nothing. Yields nothing if all is in order."""
+"""The function of a check. It only reads, and yields nothing if it finds no problem."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One registered check.
 
-    :param name: its module and its function: ``names.taken``
-    :param about: what a person is told that it looked at, where the database denies us the look
-    :param unless_refused: whether it is asked only if nothing has been refused before
+    :param name: its module and its function, such as ``names.taken``
+    :param about: what it examines, for the finding about a missing privilege
+    :param question: the function
+    :param unless_refused: whether it runs only if no earlier check has refused
     """
 
     name: str
@@ -56,7 +57,7 @@ class Check:
     unless_refused: bool
 
     def findings(self, planned: PreflightInput) -> list[Finding]:
-        """Asks it; see :func:`answers`."""
+        """Runs the check; see :func:`answers`."""
         about = self.about.format(event_store=f"event store {planned.context.store.table}")
         return answers(planned, about, lambda: self.question(planned))
 
@@ -65,7 +66,7 @@ _registered: dict[str, list[Check]] = {}
 
 
 def check(scope: Scope, about: str, *, unless_refused: bool = False) -> Callable[[Question], Question]:
-    """Registers a function as a check; its first line of documentation stands in ``docs/reference/preflight.md``.
+    """Registers a function as a check. The first line of its docstring is also in ``docs/reference/preflight.md``.
 
     :param about: see :class:`Check`; ``{event_store}`` stands for the event store with its table
     :param unless_refused: see :class:`Check`
@@ -81,15 +82,15 @@ def check(scope: Scope, about: str, *, unless_refused: bool = False) -> Callable
 
 
 def registered(subject: str) -> list[Check]:
-    """The checks of a module, in the order in which they stand there."""
+    """The checks of a module, in the order of its source."""
     return _registered.get(subject, [])
 
 
 def answers(planned: PreflightInput, about: str, question: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """What a question finds. A look that the database denies us is a finding, too.
+    """The findings of a check. If the engine lacks a privilege for it, that is a finding, too.
 
-    :param about: what is looked at
-    :raises Exception: any other error: it may pass, and is no finding
+    :param about: what the check examines
+    :raises Exception: any other error; it may be transient, so it is no finding
     """
     try:
         return list(question())
@@ -97,4 +98,4 @@ def answers(planned: PreflightInput, about: str, question: Callable[[], Iterable
         trouble = trouble_of(error)
         if trouble is None or not planned.dialect.is_permission_error(error):
             raise
-        return [refusal(about, f"it cannot be looked at: {trouble.describe()}", "put this and what else is listed right")]
+        return [refusal(about, f"it cannot be looked at: {trouble.describe()}", "correct this and what else is listed")]

@@ -1,4 +1,4 @@
-"""The server: its version, its settings, and our privileges."""
+"""The server: its version, its settings, and the engine's privileges."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def version(planned: PreflightInput) -> list[Finding]:
 
 @check(Scope.BESIDE, "server")
 def settings(planned: PreflightInput) -> list[Finding]:
-    """Settings and privileges that are in the way; the database's module `preflight` knows them."""
+    """Settings and privileges with which a rebuild would fail; the database's module `preflight` knows them."""
     run_tables = RunTables(planned.context.schema, planned.existing, planned.context.ledger.tables)
     return planned.dialect.probe.preflight(planned.connection, run_tables)

@@ -9,5 +9,5 @@ from projection_rebuild.planning.checks.registry import Scope, check
 
 @check(Scope.TABLES, "structure")
 def works(planned: PreflightInput) -> list[Finding]:
-    """Whether the database takes the new structure, and everything would work with it."""
+    """Whether the database accepts the new structure, and whether views, keys and row classes work with it."""
     return planned.schema_change.findings

@@ -1,4 +1,4 @@
-"""Limits on the traffic that this database does not tell."""
+"""Limits on traffic that this database does not report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projection_rebuild.traffic.probe import untold
 
 @check(Scope.TABLES, "throttle")
 def throttle(planned: PreflightInput) -> Iterator[Finding]:
-    """Limits of the throttle on what this database does not tell."""
+    """Limits of the throttle on values that this database does not report."""
     limits = planned.context.spec.throttle
     dialect, connection = planned.dialect, planned.connection
     if limits.max_replica_lag is not None and limits.replica_lag is None and dialect.traffic.replica_lag(connection) is None:
@@ -25,5 +25,5 @@ def throttle(planned: PreflightInput) -> Iterator[Finding]:
 
 @check(Scope.EXISTING_TABLES, "low_traffic")
 def low_traffic(planned: PreflightInput) -> Iterable[Finding]:
-    """Limits of the low-traffic gate on what this database does not tell."""
+    """Limits of the low-traffic gate on values that this database does not report."""
     return untold(planned.step, planned.existing)

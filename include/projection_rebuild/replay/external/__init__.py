@@ -1,1 +1,1 @@
-"""Projectors that are programs of their own: how they are called, and ended."""
+"""Calls projectors that are programs of their own, watches them, and ends them."""

@@ -1,4 +1,7 @@
-"""One call of a program: started under a supervisor, its output read line by line, its exit code told. Imports nothing of the engine."""
+"""Runs a program under a supervisor, reads its output line by line, and returns its exit code.
+
+Imports nothing of the engine.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 class Process:
-    """A program at work; it ends when :meth:`end` is called, and with this process in any case.
+    """A running program. It ends when :meth:`end` is called, and at the latest with this process.
 
     :param command: program and arguments
-    :param patience: seconds that it has to end by itself when it is asked to
-    :param directory: where it is started; None: here
-    :param environment: all of its environment
-    :raises OSError: it cannot be started in this directory, or not at all
+    :param patience: seconds between SIGTERM and SIGKILL
+    :param directory: its working directory; None: the current one
+    :param environment: its whole environment
+    :raises OSError: the program cannot be started, or not in this directory
     """
 
     def __init__(self, command: Sequence[str], *, patience: float, directory: str | None, environment: Mapping[str, str]) -> None:
@@ -32,7 +35,7 @@ class Process:
             env=dict(environment),
             text=True,
             errors="replace",
-            # Whoever kills the worker with all of its process group does not hit the supervisor.
+            # A signal to the worker's process group does not reach the supervisor.
             start_new_session=True,
         )
         self._lines: SimpleQueue[str] = SimpleQueue()
@@ -40,30 +43,30 @@ class Process:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        assert self._process.stdout is not None  # noqa: S101 - a pipe, see Popen above
         for line in self._process.stdout:
             self._lines.put(line.rstrip("\n"))
 
     def line(self, seconds: float) -> str | None:
-        """Its next line of output; None: none in this time, or it has ended."""
+        """The next line of its output; None: no line came within this time, or the program has ended."""
         try:
             return self._lines.get(timeout=seconds)
         except Empty:
             return None
 
     def has_ended(self) -> bool:
-        """Whether it has ended and all of its lines have been given."""
+        """Whether the program has ended and :meth:`line` has returned all of its lines."""
         if self._process.poll() is None:
             return False
-        # What it has said last may still be on its way; somebody to whom it has given its output is not waited for.
+        # Its last lines may still be in the pipe. The wait is short, since a child process may keep the pipe open.
         self._reader.join(2)
         return self._lines.empty()
 
     def end(self) -> int:
-        """Ends it with all that it has started, if it is still at work.
+        """Ends the program and all processes that it has started, if it is still running.
 
-        :returns: its exit code, as a shell tells it
+        :returns: its exit code, as a shell reports it: 128 plus the number of the signal that has ended it
         """
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, see Popen above
         self._process.stdin.close()
         return self._process.wait()

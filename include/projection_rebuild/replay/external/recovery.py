@@ -1,4 +1,4 @@
-"""What becomes of a call that was cut short: another worker is kept out, and the program begins anew or goes on."""
+"""Recovers from an interrupted call of a program: fences out the other worker; then the program restarts or goes on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from projection_rebuild.shadow.clone import remake, wait_for_programs
 
 
 def begin_anew(step: Step, projector: type[ExternalProjector], checkpoint: Checkpoint) -> Checkpoint:
-    """Deals with a call that was cut short, if the last one was.
+    """Recovers from the last call if it was interrupted.
 
-    What it was executing in the database has come to its end afterwards, so nothing of it appears later.
+    It waits until the interrupted call's statements have ended in the database, so none of them can still commit.
 
     :returns: the checkpoint at which the program goes on
     """
@@ -29,7 +29,7 @@ def begin_anew(step: Step, projector: type[ExternalProjector], checkpoint: Check
     remake(step, [step.context.table_set(table, plan) for table in projector.tables()])
     with step.dialect.transaction(step.connection):
         if run.state.is_verified:
-            # What was verified is gone.
+            # The verified rows are gone.
             step.ledger.runs.move(RunState.CLONED)
         step.ledger.checkpoints.reset(name)
         step.ledger.external_calls.end(name)
@@ -37,7 +37,7 @@ def begin_anew(step: Step, projector: type[ExternalProjector], checkpoint: Check
 
 
 def _keep_others_out(step: Step, projector: type[ExternalProjector]) -> Checkpoint:
-    """Another worker may live, whatever its scheduler believes; without its checkpoint it ends its program."""
+    """Fences out a worker that may still live, even if its scheduler counts it as dead; it then ends its program."""
     step.ledger.checkpoints.fence(projector.name())
     checkpoint = _read_checkpoint(step, projector.name())
     wait_for_programs(step, [step.context.table_set(table) for table in projector.tables()])

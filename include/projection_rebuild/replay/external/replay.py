@@ -1,6 +1,6 @@
-"""Replaying a projector that is a program: it is called for a range of positions, and what it has done is checked and kept.
+"""Replays a projector that is a program: calls it for a range of positions, checks the call, moves the checkpoint.
 
-A call is noted in the ledger before it begins and until its end is known, so that one that was cut short is never taken for done.
+The ledger records a call from before its start until its end is known. So an interrupted call never counts as done.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from projection_rebuild.run.step import Step
 class ExternalReplay:
     """One program on its green tables.
 
-    :param connection: where the ledger is written
-    :param stopped: asked within a call that could only be begun anew; None: what is asked between two calls is
+    :param connection: writes the ledger
+    :param stopped: whether the worker has to stop, checked within a call that cannot be repeated; None: the throttle's
+        ``stopped``, as between two calls
     """
 
     dead_letters = 0
@@ -48,7 +49,7 @@ class ExternalReplay:
         self._call: Call | None = None
 
     def begin(self) -> Checkpoint:
-        """Deals with a call that was cut short: see :func:`~projection_rebuild.replay.external.recovery.begin_anew`.
+        """Recovers from an interrupted call: see :func:`~projection_rebuild.replay.external.recovery.begin_anew`.
 
         :returns: the checkpoint at which the program goes on
         """
@@ -57,33 +58,34 @@ class ExternalReplay:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Around all of its replay: a program that is still at work then is ended."""
+        """The context in which the whole replay runs: at its end, it ends a program that is still running."""
         try:
             yield
         finally:
             self.cut_short()
 
     def outstanding(self, position: Place) -> int:
-        """How many of its events lie above its checkpoint and up to a place."""
+        """The number of its events above the checkpoint and up to a place."""
         return self._stored(self.checkpoint.position, position)
 
     def _stored(self, after: Place, upto: Place) -> int:
         counts = self._context.store.counts(after, upto) if is_before(after, upto) else {}
-        return sum(counts.get(each, 0) for each in self.projector.stored_types())
+        return sum(counts.get(event_type, 0) for event_type in self.projector.stored_types())
 
     def replay_to(self, head: Place, throttle: Pace, progress: Callable[[Checkpoint], None]) -> None:
-        """Calls the program up to a settled position, in batches if it wants it so.
+        """Calls the program up to a high-water mark, in batches if the projector declares a size.
 
-        :param throttle: looked at between two calls
-        :raises Interrupted: it was asked to stop; the program has been ended
-        :raises ProgramFailed: its exit code is not 0, or it has not done what it was asked for
-        :raises StepOrderError: an earlier call was cut short, and nobody has begun anew since
+        :param throttle: called between two calls
+        :param progress: called with the checkpoint, to show it
+        :raises Interrupted: the worker had to stop; it has ended the program
+        :raises ProgramFailed: its exit code is not 0, or it has not handled its range
+        :raises StepOrderError: an earlier call was interrupted, and the program has to begin anew first
         """
         if self._context.ledger.over(self._connection, self._context.run_id).external_calls.is_open(self.projector.name()):
             if self.projector.on_retry is not OnRetry.REPEAT:
                 raise ProgramCutShort(
-                    f"the last call of {self.projector.name()} was cut short, so nobody knows what its tables hold; clear verify_counts and what "
-                    "follows, where it begins anew (a rollback cannot go on: trigger the rebuild)"
+                    f"the last call of {self.projector.name()} was cut short, so it is not known what its tables hold; clear verify_counts and "
+                    "what follows, where it begins anew (a rollback cannot go on: trigger the rebuild)"
                 )
             self.begin()
         for upto in self._batches(head):
@@ -101,18 +103,18 @@ class ExternalReplay:
     def _batches(self, head: Place) -> Iterator[Place]:
         while is_before(self.checkpoint.position, head):
             yield self._end_of_batch(head)
-        # A head below it is that of a job that came back; what the program has done cannot be taken back.
+        # A job that came back may lower the head below the checkpoint; the program's work cannot be undone, so skip it.
         if self.checkpoint.head != head and self.checkpoint.position == head:
             yield head
 
     def _end_of_batch(self, head: Place) -> Place:
-        """Where the next call ends. It is counted from the next event on, as positions may have gaps of any size."""
+        """The end of the next call's range, counted from the next event on: positions may have gaps of any size."""
         size = self.projector.batch_positions
         following = head if size is None else self._context.store.place_of(1, self.checkpoint.position, head)
         return head if size is None or following is None else earliest([following + size - 1, head])
 
     def pass_over(self, upto: Place, head: Place) -> None:
-        """Moves the checkpoint to a place below which nothing is left to do, perhaps in the caller's transaction."""
+        """Moves the checkpoint to a place up to which no events remain, perhaps in the caller's transaction."""
         self._advance(upto, head, 0, 0.0)
 
     def _advance(self, upto: Place, head: Place, events: int, seconds: float) -> None:
@@ -123,7 +125,7 @@ class ExternalReplay:
     def start(self, upto: int, head: Place) -> None:
         """Starts a call up to a position.
 
-        :raises ProgramFailed: it cannot be started in its directory; then nothing was cut short
+        :raises ProgramFailed: the program cannot be started in its directory; the ledger keeps no open call then
         """
         context, connection, name = self._context, self._connection, self.projector.name()
         events = self.outstanding(upto)
@@ -136,11 +138,11 @@ class ExternalReplay:
             raise failed(self.projector, upto, f"it cannot be started {where}: {error.strerror}") from None
 
     def finish(self, stopped: Callable[[], bool], progress: Callable[[Checkpoint], None]) -> None:
-        """Waits for the call that was started, if there is one, and keeps what it has done.
+        """Waits for the running call, if any, and moves the checkpoint.
 
         :raises Interrupted: see :meth:`replay_to`
         :raises ProgramFailed: see :meth:`replay_to`
-        :raises FencedOut: another worker has taken over; the program has been ended
+        :raises FencedOut: another worker has taken over; this one has ended the program
         """
         while self._call is not None and not self.is_done(external.LOOK_EVERY, progress):
             if stopped():
@@ -148,7 +150,13 @@ class ExternalReplay:
                 raise Interrupted(f"{self.projector.name()} was stopped, and its program ended; a retry goes on")
 
     def is_done(self, seconds: float, progress: Callable[[Checkpoint], None] = lambda _: None) -> bool:
-        """Reads what the program says for some time; when it has come to its end, keeps what it has done."""
+        """Reads the program's output for some time; if the program has ended, checks the call and moves the checkpoint.
+
+        :param seconds: the time
+        :returns: whether no call is running any more
+        :raises ProgramFailed: see :meth:`replay_to`
+        :raises FencedOut: see :meth:`finish`
+        """
         call = self._call
         if call is None:
             return True
@@ -172,9 +180,9 @@ class ExternalReplay:
 
     def _reached(self, call: Call, position: int, progress: Callable[[Checkpoint], None]) -> None:
         if self.projector.on_retry is not OnRetry.REPEAT:
-            # Just to be shown: only the whole call counts.
-            now = self.checkpoint
-            progress(Checkpoint(now.projector, position, call.head, now.events, now.seconds, now.token))
+            # Shows progress only: the checkpoint moves when the whole call is done.
+            last = self.checkpoint
+            progress(Checkpoint(last.projector, position, call.head, last.events, last.seconds, last.token))
         elif is_before(self.checkpoint.position, position) and position < call.upto:
             events = self._stored(self.checkpoint.position, position)
             self._advance(position, call.head, events, time.monotonic() - call.since)
@@ -182,18 +190,22 @@ class ExternalReplay:
             progress(self.checkpoint)
 
     def _still_ours(self) -> None:
-        now = (
+        """Checks that this worker still has the projector's checkpoint.
+
+        :raises FencedOut: it has not
+        """
+        current = (
             self._context.ledger.over(self._connection, self._context.run_id)
             .checkpoints.of_projectors()
             .get(self.projector.name())
         )
-        if now is None or now.token != self.checkpoint.token:
+        if current is None or current.token != self.checkpoint.token:
             raise FencedOut(
                 f"another worker has taken {self.projector.name()} over, or its tables were cloned anew; its program is ended"
             )
 
     def cut_short(self) -> None:
-        """Ends the program, if one is at work; the ledger keeps that its call had no end."""
+        """Ends the program, if it is running; in the ledger the call stays open, so it counts as interrupted."""
         if self._call is not None:
             self._call.process.end()
             self._call = None

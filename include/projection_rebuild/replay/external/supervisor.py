@@ -1,7 +1,8 @@
-"""Runs a command, and ends it with all that it has started when whoever asked for it is gone.
+"""Runs a command, and ends it and all processes that it has started when the calling process closes a pipe or dies.
 
-A script, run by Python alone: ``python supervisor.py PATIENCE COMMAND ARGUMENT...``, with the seconds between asking the command to end
-and ending it. Its standard input is a pipe to which nobody writes; it ends when the asking process closes it, or dies in whatever way.
+A script without dependencies: ``python supervisor.py PATIENCE COMMAND ARGUMENT...``. PATIENCE are the seconds between
+SIGTERM and SIGKILL. Standard input is a pipe to which the caller writes nothing; end of file means that the caller has
+closed the pipe, or has died.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import threading
 import time
 
 PR_SET_PDEATHSIG = 1
-"""What Linux calls it that a process gets a signal when its parent dies."""
+"""The option of Linux's ``prctl`` by which the kernel sends a process a signal when its parent dies."""
 
 
 def _kill(group: int, signal_number: int) -> bool:
+    """Sends a signal to a process group; returns whether the group still exists."""
     try:
         os.killpg(group, signal_number)
     except ProcessLookupError:
@@ -27,6 +29,7 @@ def _kill(group: int, signal_number: int) -> bool:
 
 
 def _end_with_parent(group: int, patience: float) -> None:
+    """Waits for end of file on standard input, then ends the process group."""
     os.read(0, 1)
     _kill(group, signal.SIGTERM)
     time.sleep(patience)
@@ -34,10 +37,14 @@ def _end_with_parent(group: int, patience: float) -> None:
 
 
 def main(patience: float, command: list[str]) -> int:
-    """The exit code of the command, as a shell tells it."""
-    # Whoever ends our own group does not end this process before its command; a handler is not handed on to the command.
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, lambda *_: None)
+    """Runs the command.
+
+    :param patience: seconds between SIGTERM and SIGKILL
+    :returns: its exit code, as a shell reports it
+    """
+    # Signals to this process's group must not end it before its command. The command does not inherit handlers.
+    for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signal_number, lambda *_: None)
     kernel = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def die_with_supervisor() -> None:
@@ -53,13 +60,13 @@ def main(patience: float, command: list[str]) -> int:
         return 127
     threading.Thread(target=_end_with_parent, args=[child.pid, patience], daemon=True).start()
     code = child.wait()
-    # What it has left behind ends with it.
+    # Ends the processes that the command has left behind.
     _kill(child.pid, signal.SIGKILL)
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    # Not by sys.exit(): the thread that waits at standard input would be waited for.
+    # Not sys.exit(), which might wait for the thread that reads standard input.
     result = main(float(sys.argv[1]), sys.argv[2:])
     sys.stdout.flush()
     os._exit(result)

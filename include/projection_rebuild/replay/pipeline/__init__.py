@@ -1,1 +1,1 @@
-"""From events to committed rows, stage by stage: feed, fold, error policy, writer; and the loop that drives them."""
+"""Turns events into committed rows, stage by stage: feed, fold, error policy, writer; and the loop that runs them."""

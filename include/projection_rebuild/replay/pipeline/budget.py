@@ -1,6 +1,7 @@
-"""How much may be folded before it has to be written: so many events, and so much memory. No clock decides it.
+"""Limits how much a replay folds before it commits: by events and by memory, never by the clock.
 
-A row that is new is inserted once, and updated in each transaction after that. So a slow machine would have more to do.
+A new row costs one INSERT, and one UPDATE in each later transaction that changes it. So with commits by the clock, a
+slow machine would have more to write than a fast one.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from projection_rebuild.spec.replay import ReplaySection
 class Budget:
     """The limits of one worker.
 
-    :param rows_per_transaction: what the database allows; None: any number
-    :param kept_events: how many events a transaction may hold where they stay in memory until it is committed; None: they do not
-    :ivar events: after so many events a transaction is due; the loop lowers it while it looks for an event
+    :param rows_per_transaction: the most rows that the database allows; None: any number
+    :param kept_events: the most events per transaction if they stay in memory until its commit; None: they do not stay
+    :ivar events: the number of events after which a commit is due; the loop lowers it to find an event whose rows are
+        refused
     """
 
     def __init__(self, limits: ReplaySection, rows_per_transaction: int | None, kept_events: int | None) -> None:
@@ -25,7 +27,10 @@ class Budget:
         self._memory = Memory(limits.max_memory)
 
     def is_enough(self, events: int, rows: RowBuffer) -> bool:
-        """Whether what is folded has to be committed before more is."""
+        """Whether a commit is due before the replay folds more events.
+
+        :param events: the number of events folded since the last commit
+        """
         return (
             events >= self.events
             or (self._rows_per_transaction is not None and rows.touched >= self._rows_per_transaction)
@@ -33,11 +38,11 @@ class Budget:
         )
 
     def memory_is_full(self, rows: int) -> bool:
-        """Whether so many rows are as many as there may be in memory."""
+        """Whether this number of rows reaches the memory limit."""
         most = self._limits.max_rows_in_memory
         return (most is not None and rows > most) or self._memory.is_full(rows)
 
     def describe_memory(self) -> str:
-        """The limit of memory, as the spec sets it."""
+        """The memory limit, as the spec sets it."""
         most = self._limits.max_rows_in_memory
         return f"replay.max_memory ({self._limits.max_memory} MiB)" if most is None else f"replay.max_rows_in_memory ({most:,})"

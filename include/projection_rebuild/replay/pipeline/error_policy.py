@@ -1,4 +1,4 @@
-"""What an event means that cannot be projected: the end of the replay, or a dead letter. Chosen when a replay starts."""
+"""Decides whether a poison event ends the replay or becomes a dead letter. The start of a replay chooses the policy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from projection_rebuild.replay.pipeline.fold import Fold
 from projection_rebuild.replay.row_tables import WriteError
 
 Write = Callable[[int, Place], None]
-"""Commits so many events, which are folded, up to a place."""
+"""Commits folded events: their number, and the place up to which they go."""
 
 KEPT_EVENTS = 10_000
-"""Events per transaction where each may become a dead letter: they stay in memory until it is committed."""
+"""The most events per transaction if each may become a dead letter: they stay in memory until the commit."""
 
 
 class ErrorPolicy(ABC):
-    """How one projector's events are folded and written.
+    """Folds and writes the events of one projector, and handles those that cannot be projected.
 
-    :param recorded: the dead letters that the ledger has of it; an earlier attempt may have had another policy
+    :param recorded: its dead letters in the ledger; an earlier attempt may have had another policy
     """
 
     def __init__(self, fold: Fold, recorded: Iterable[DeadLetter]) -> None:
@@ -36,23 +36,25 @@ class ErrorPolicy(ABC):
 
     @property
     def count(self) -> int:
-        """How many events below the checkpoint, and of those folded since, are dead letters."""
+        """The number of dead letters up to the checkpoint and among the events folded since."""
         return len(self._recorded)
 
     @abstractmethod
     def apply(self, events: Sequence[Event]) -> None:
         """Folds events.
 
-        :raises PoisonEvent: the replay ends at an event that cannot be projected; the rows in memory are of no use any more
+        :raises PoisonEvent: the replay ends at an event that cannot be projected; the rows in memory are unusable
         """
 
     @abstractmethod
     def write(self, events: int, reached: Place, write: Write) -> None:
-        """Commits what is folded.
+        """Commits the folded events.
 
-        :param events: how many events that are
+        :param events: their number
+        :param reached: the place up to which they go
+        :param write: commits events
         :raises WriteError: the database refuses rows, and the replay ends
-        :raises RowError: handlers have made rows that cannot be written, and the replay ends
+        :raises RowError: handlers have created rows that cannot be written, and the replay ends
         """
 
     def dead_letters(self, reached: Place) -> list[DeadLetter]:
@@ -61,18 +63,18 @@ class ErrorPolicy(ABC):
 
     @abstractmethod
     def committed(self, reached: Place) -> None:
-        """What is folded is committed up to a place."""
+        """Takes note that the folded events up to a place are committed."""
 
     @abstractmethod
     def begin(self) -> None:
-        """What is folded is forgotten."""
+        """Takes note that the fold begins again at the checkpoint."""
 
     def forget(self) -> None:
-        """Takes back what is folded."""
+        """Undoes the uncommitted changes of the folded events."""
         self._fold.undo()
 
     def retried(self, letter: DeadLetter) -> None:
-        """The event of a dead letter has been projected after all."""
+        """Takes note that a retry has projected the event of a dead letter."""
         del self._recorded[letter.position]
 
 
@@ -85,7 +87,7 @@ class FailFast(ErrorPolicy):
     def write(self, events: int, reached: Place, write: Write) -> None:
         write(events, reached)
 
-    # Nothing of an event is kept once it is folded.
+    # This policy keeps no event after the fold.
 
     def committed(self, reached: Place) -> None: ...
 
@@ -93,10 +95,10 @@ class FailFast(ErrorPolicy):
 
 
 class DeadLetterPolicy(ErrorPolicy):
-    """An event that cannot be projected becomes a dead letter, and nothing of it stays in memory.
+    """Makes a poison event a dead letter, and undoes its changes in memory.
 
     :param projector: its name
-    :param limit: how many dead letters there may be
+    :param limit: the most dead letters that the projector may have
     """
 
     def __init__(
@@ -106,7 +108,7 @@ class DeadLetterPolicy(ErrorPolicy):
         self._projector = projector
         self._limit = limit
         self._log = log
-        # What is folded, and what has become a dead letter, since the last commit.
+        # The events folded, and the new dead letters, since the last commit.
         self._folded: list[Event] = []
         self._new: dict[int, DeadLetter] = {}
 
@@ -116,15 +118,15 @@ class DeadLetterPolicy(ErrorPolicy):
 
     def apply(self, events: Sequence[Event]) -> None:
         self._folded += events
-        wanted = events
+        remaining = events
         while True:
             try:
-                self._fold.apply([event for event in wanted if event.position not in self._new])
+                self._fold.apply([event for event in remaining if event.position not in self._new])
             except PoisonEvent as error:
-                # Handlers leave rows half-changed, so all that is not committed is folded anew, without this event.
+                # A failed handler leaves rows half changed, so fold all uncommitted events again, without this one.
                 self._fold.undo()
                 self._add_dead_letter(error.event_type, error.position, error.cause)
-                wanted = self._folded
+                remaining = self._folded
             else:
                 return
 
@@ -135,7 +137,7 @@ class DeadLetterPolicy(ErrorPolicy):
             self._write_in_halves(list(self._folded), error, reached, write)
 
     def _write_in_halves(self, events: Sequence[Event], error: WriteError | RowError, reached: Place, write: Write) -> None:
-        """Finds the event whose rows are refused, by halves, and makes it a dead letter."""
+        """Finds the event whose rows the database refuses, by bisection, and makes it a dead letter."""
         self.forget()
         halves: list[tuple[Sequence[Event], Place]] = [(events, reached)]
         if len(events) > 1:
@@ -145,7 +147,7 @@ class DeadLetterPolicy(ErrorPolicy):
             self._add_dead_letter(events[0].type, events[0].position, getattr(error, "cause", type(error).__name__))
         partitions = self._fold.scope.partitions()
         for half, position in halves:
-            # They come from memory: a commit forgets what was read, and no page is read again.
+            # The events come from memory, not from a new read; a commit has cleared the partitions that were recorded.
             self._fold.scope.restore(partitions)
             self.apply(half)
             try:
@@ -157,8 +159,8 @@ class DeadLetterPolicy(ErrorPolicy):
         if self.count >= self._limit:
             raise TooManyDeadLetters(
                 f"{self._projector} cannot project more than {self._limit} events, the last one {event_type} at position {position} "
-                f"({error}); they are listed in projection_rebuild_dead_letters. Correct the handlers and retry the task: it drives them "
-                "again and goes on. Or raise replay.max_dead_letters",
+                f"({error}); they are listed in projection_rebuild_dead_letters. Correct the handlers and retry the task: it retries these "
+                "events and goes on. Or raise replay.max_dead_letters",
                 event_type=event_type,
                 position=position,
                 cause=error,

@@ -1,4 +1,4 @@
-"""What a replay reads: the pages of one projector's events."""
+"""Reads the pages of one projector's events for a replay."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from projection_rebuild.model.positions import Place
 from projection_rebuild.replay.scope import ReplayScope
 
 PAGE_EVENTS = 2_000
-"""Events that are decoded at once: few, so that they take no memory to speak of."""
+"""The most events to decode at once: few enough that their memory does not matter."""
 
 
 class EventFeed:
     """The events of one projector.
 
-    :param scope: which of them are read
-    :param applied_above: positions above the checkpoint whose events green holds already
+    :param scope: selects the events to read
+    :param applied_above: positions above the checkpoint whose events green already holds
     """
 
     def __init__(self, store: EventStore, projector: type[Projector], scope: ReplayScope, applied_above: frozenset[int]) -> None:
@@ -31,7 +31,7 @@ class EventFeed:
     def pages(self, after: Place, upto: Place, most: int) -> Generator[tuple[list[Event], Place], None, None]:
         """Pages of events that green does not hold, each with the place that it reaches; see :meth:`EventStore.pages`.
 
-        :param most: events in a page at most
+        :param most: the most events in a page
         """
         for begin, end, only in self._scope.ranges(after, upto):
             yield from self._read(begin, end, only, most)

@@ -1,4 +1,4 @@
-"""What a replay does in memory: handlers change rows in a buffer, whose missing rows are loaded beforehand."""
+"""Folds events in memory: loads the rows that the buffer lacks, and then calls the handlers, which change rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from projection_rebuild.rows.types import Changes
 class Fold:
     """One projector's rows in memory, and the handlers that change them.
 
-    :param tables: where rows are loaded from
-    :param reads: what the handlers look at beside their own rows
-    :param scope: which rows they may touch
-    :param log: where it says that rows have to be loaded again
+    :param tables: loads rows
+    :param reads: the rows of other projectors that the handlers read
+    :param scope: the rows that the handlers may touch
+    :param log: gets a line when rows no longer fit in memory
     :ivar rows: the rows; another buffer after each :meth:`begin`
-    :ivar last: the event that was folded last; None: none was
-    :ivar wants_indexes: rows are looked up in green from here on, and it may lack the indexes for that
+    :ivar last: the last folded event; None: no event was folded
+    :ivar wants_indexes: from here on the fold looks rows up in green, which may lack the indexes for that
     """
 
     rows: RowBuffer
@@ -53,21 +53,22 @@ class Fold:
         self._prefetcher = Prefetcher(self._instance, reads)
 
     def begin(self, *, complete: bool) -> None:
-        """Begins with a buffer that holds nothing.
+        """Begins with an empty buffer.
 
-        :param complete: green is known to be empty, so that nothing has to be loaded
+        :param complete: green is known to be empty, so no row has to be loaded
         """
         self.rows = RowBuffer(self._tables, complete=complete, classes=self._projector.owns, misses=self.scope.misses)
         self.scope.begin()
 
     def renew_reads(self) -> None:
-        """Forgets what others' tables held: they may have gone on since."""
+        """Forgets the rows of other projectors, whose tables may have changed since."""
         self._reads.renew()
 
     def apply(self, stored: Sequence[Event]) -> None:
-        """Applies events to the rows in memory; touches the database only to load rows.
+        """Applies events to the rows in memory; uses the database only to load rows.
 
-        :raises PoisonEvent: an event cannot be projected; the rows in memory are of no use any more
+        :param stored: the events as the store holds them
+        :raises PoisonEvent: an event cannot be projected; the rows in memory are unusable
         """
         self.last = stored[-1] if stored else self.last
         events = self._projector.upcasters.bring_up_to_date(stored)
@@ -82,7 +83,7 @@ class Fold:
                 raise
             except Exception as error:
                 name = self._projector.name()
-                # A row could not be loaded, or the machine failed: that is no fault of the handler's, and a retry can help.
+                # A row could not be loaded, or the machine failed: not the handler's fault, and a retry can help.
                 if trouble := trouble_at_event(error, name, event.type, event.position):
                     raise trouble from None
                 # Without the chain: an exception's text may quote the payload.
@@ -90,21 +91,21 @@ class Fold:
                 raise HandlerError(name, event.type, event.position, word_for(error), also) from None
 
     def undo(self) -> None:
-        """Takes back whatever was done since the last commit."""
+        """Undoes all changes since the last commit."""
         self.rows.undo()
         self.scope.undo()
 
     def changes(self) -> list[Changes]:
-        """What has to be written, in the order of the owned tables."""
+        """The changes to write, in the order of the projector's tables."""
         order = self._projector.tables()
         return sorted(self.rows.changes(), key=lambda change: order.index(change.kind.table))
 
     def load_again(self) -> None:
-        """Rows that were in memory are looked up in green from here on."""
+        """From here on, the fold looks up rows in green that were in memory before."""
         self.wants_indexes = self.scope.makes_indexes
 
     def committed(self, position: Place) -> None:
-        """The changes are committed up to a position. Rows that take too much memory are forgotten."""
+        """Takes note that the changes are committed up to a position; discards rows that take too much memory."""
         self.rows.settle()
         self.scope.begin()
         if not self._budget.memory_is_full(len(self.rows)):
@@ -112,7 +113,7 @@ class Fold:
         if self.rows.is_complete:
             self._log(
                 f"{self._projector.name()}: its rows take more than {self._budget.describe_memory()} at {said(position)}; from here on those "
-                "that events touch are loaded again, which takes several times as long. A higher limit or more `replay.shards` would keep them"
+                "that events touch are loaded again, which takes several times as long. A higher limit or more `replay.shards` would avoid this"
             )
             self.load_again()
         self.rows.forget()

@@ -1,4 +1,4 @@
-"""Drives a pipeline to a place: reads, folds and commits by its budget, and rests when the throttle says so."""
+"""Runs a pipeline up to a place: reads, folds and commits by its budget, and rests when the throttle requires it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from projection_rebuild.traffic.throttle import Verdict
 class ReplayLoop:
     """One replay of one projector.
 
-    :param throttle: looked at between transactions; nothing is read meanwhile
-    :param progress: told how far the replay is
-    :param index_lookups: builds the indexes by which rows are looked up in green
+    :param throttle: called between transactions, while no read is open
+    :param progress: called with the checkpoint, to show how far the replay is
+    :param index_lookups: builds the indexes by which handlers look rows up in green
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class ReplayLoop:
         self._index_lookups = index_lookups
 
     def run(self, head: Place) -> None:
-        """Replays up to a settled position.
+        """Replays up to a high-water mark.
 
-        :raises Interrupted: the worker was asked to stop; what was folded is committed
+        :raises Interrupted: the worker has to stop; the folded events are committed
         :raises PoisonEvent: an event cannot be projected; everything before it is committed
-        :raises WriteError: the database refuses rows; it names the event, and everything before it is committed
+        :raises WriteError: the database refuses rows; the message names the event; everything before it is committed
         """
         try:
             self._replay_whole(head)
         except PoisonEvent as error:
-            # What its handler had done until it failed cannot be told from the rest; so all of it is done again, up to there.
+            # The failed handler's changes cannot be separated from the others, so replay the events before it again.
             self._pipeline.rewind()
             self._replay_to(just_below(error.position), head)
             raise
@@ -55,16 +55,16 @@ class ReplayLoop:
         while True:
             try:
                 self._replay_to(head, head)
-                # Where there was nothing to replay, the head may be another one all the same.
+                # Without events the head may still have moved.
                 self._commit(head)
                 return
             except WriteError as error:
                 self._replay_refused(error, head)
 
     def _replay_refused(self, error: WriteError, head: Place) -> None:
-        """Replays what the database has refused in ever smaller transactions. All that it takes is committed.
+        """Replays refused events in ever smaller transactions, and commits those that the database accepts.
 
-        :raises WriteError: it names the event whose rows are refused
+        :raises WriteError: names the event whose rows the database refuses
         """
         pipeline, budget = self._pipeline, self._pipeline.budget
         most, refused = budget.events, pipeline.reached
@@ -72,14 +72,14 @@ class ReplayLoop:
             while pipeline.pending > 1:
                 budget.events = max(1, pipeline.pending // 2)
                 pipeline.rewind()
-                # Rows that were new are loaded again from here on.
+                # From here on green is not empty, so the rows in memory are not all rows.
                 pipeline.fold.load_again()
                 try:
                     self._replay_to(refused, head)
                 except WriteError as smaller:
                     error, refused = smaller, pipeline.reached
                 else:
-                    # It had refused no more than the rows of several events together.
+                    # The database has refused only the rows of several events together.
                     return
         finally:
             budget.events = most
@@ -95,7 +95,7 @@ class ReplayLoop:
                 throttle.rest(verdict)
                 verdict = None
             if fold.wants_indexes:
-                # Between two readings: the server gives one up whose rows nobody takes for long.
+                # While no read is open: a server closes a read from which the client fetches no rows for long.
                 fold.wants_indexes = False
                 self._index_lookups()
             pipeline.since = pipeline.since if pipeline.pending else time.monotonic()
@@ -107,14 +107,14 @@ class ReplayLoop:
                     pipeline.errors.apply(events)
                     pipeline.reached, pipeline.pending = reached, pipeline.pending + len(events)
                     self._commit_if_enough(place, head)
-                    # A reading that ends early costs its connection, so a look that finds nothing does not end it.
+                    # Ending a read early costs its connection, so only a verdict or missing indexes end it.
                     if (verdict := self._look_if_due()) or fold.wants_indexes:
                         break
 
     def _look_if_due(self) -> Verdict | None:
         if not self._throttle.is_due():
             return None
-        # The tables of other projectors may have gone on since the last look.
+        # The tables of other projectors may have changed since the last look.
         self._pipeline.fold.renew_reads()
         return self._throttle.look()
 
@@ -124,9 +124,9 @@ class ReplayLoop:
             self._commit(head)
             self._progress(pipeline.writer.checkpoint)
         else:
-            # Just to be shown: only a commit counts, and a large batch takes a while.
-            now = pipeline.writer.checkpoint
-            self._progress(replace(now, position=pipeline.reached, head=head, events=now.events + pipeline.pending))
+            # Shows progress within a large batch; only a commit moves the checkpoint itself.
+            last = pipeline.writer.checkpoint
+            self._progress(replace(last, position=pipeline.reached, head=head, events=last.events + pipeline.pending))
 
     def _commit(self, head: Place) -> None:
         self._pipeline.commit(head, self._throttle.committed)

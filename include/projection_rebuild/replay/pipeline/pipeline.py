@@ -1,4 +1,4 @@
-"""The stages of one projector's replay, and what is between them: folded, and not yet committed."""
+"""Connects the stages of one projector's replay, and tracks the events that are folded but not yet committed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Pipeline:
     """Feed, fold, error policy and writer of one projector.
 
     :param projector: its name
-    :param began_empty: green was empty at the beginning of the events, and this worker alone fills it
-    :ivar reached: up to where events are folded
-    :ivar pending: how many of them are not committed
+    :param began_empty: green was empty before the first event, and only this worker fills it
+    :ivar reached: the place up to which events are folded
+    :ivar pending: the number of folded events that are not committed
     :ivar since: when the first of those was read, by the monotonic clock
     """
 
@@ -45,7 +45,7 @@ class Pipeline:
         self.rewind()
 
     def rewind(self) -> None:
-        """Goes on at the checkpoint: what is folded and not committed, if anything, is forgotten."""
+        """Returns to the checkpoint, and forgets the uncommitted events."""
         position = self.writer.checkpoint.position
         self.fold.begin(complete=position is None and self.began_empty)
         self.errors.begin()
@@ -55,18 +55,18 @@ class Pipeline:
         self.reached, self.pending, self.since = position, 0, time.monotonic()
 
     def pages_to(self, place: Place) -> Generator[tuple[list[Event], Place], None, None]:
-        """The projector's events above what is folded that green does not hold: see :meth:`EventFeed.pages`."""
+        """Pages of the projector's events after the folded ones: see :meth:`EventFeed.pages`."""
         self.fold.renew_reads()
         yield from self.feed.pages(self.reached, place, self.budget.events)
 
     def is_enough(self) -> bool:
-        """Whether what is folded has to be committed before more is."""
+        """Whether a commit is due before the pipeline folds more events."""
         return self.budget.is_enough(self.pending, self.fold.rows)
 
     def commit(self, head: Place, committed_in: Callable[[float], None]) -> None:
-        """Writes what is folded, if anything is.
+        """Writes the folded events, if the place or the head has moved since the last commit.
 
-        :param committed_in: told the seconds of each commit
+        :param committed_in: called with the seconds that each commit took
         :raises FencedOut: another worker has moved the checkpoint
         """
         checkpoint = self.writer.checkpoint
@@ -74,9 +74,9 @@ class Pipeline:
             return
 
         def write(events: int, reached: Place) -> None:
-            asked = self.fold.scope.check(self.fold.rows)
+            misses = self.fold.scope.check(self.fold.rows)
             letters, changes = self.errors.dead_letters(reached), self.fold.changes()
-            batch = Batch(events, reached, head, self.since, changes, letters, asked)
+            batch = Batch(events, reached, head, self.since, changes, letters, misses)
             moved, seconds = self.writer.write(self.projector, batch)
             committed_in(seconds)
             self.committed(moved)
@@ -90,16 +90,16 @@ class Pipeline:
         return self.writer.advance(events, reached, head, seconds, self.errors.dead_letters(reached))
 
     def committed(self, moved: Checkpoint) -> None:
-        """The transaction that moved the checkpoint and wrote the rows has been committed."""
+        """Takes note that the transaction with the moved checkpoint and the rows is committed."""
         self.writer.checkpoint = moved
         self.errors.committed(moved.position)
         self._go_on_at(moved.position)
         self.fold.committed(moved.position)
 
     def retry(self, letter: DeadLetter, event: Event) -> bool:
-        """Projects the event of a dead letter, and takes it out of the ledger, in one transaction.
+        """Projects the event of a dead letter, and removes the dead letter from the ledger, in one transaction.
 
-        :returns: whether it could be projected; if not, all is as before
+        :returns: whether the event was projected; if not, nothing has changed
         """
         try:
             self.fold.apply([event])
@@ -112,5 +112,5 @@ class Pipeline:
         return True
 
     def interrupted(self) -> Interrupted:
-        """What a worker raises that is asked to stop, once what is folded is committed."""
+        """The error that a worker raises when it has to stop, once the folded events are committed."""
         return Interrupted(f"{self.projector} was stopped at {said(self.writer.checkpoint.position)}; a retry goes on there")

@@ -1,4 +1,4 @@
-"""What a replay writes: in one transaction the checkpoint, and the rows that belong to it."""
+"""Writes the checkpoint of a replay and the rows that belong to it, in one transaction."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from projection_rebuild.run.context import Context
 
 @dataclass(frozen=True)
 class Batch:
-    """What one transaction writes.
+    """The contents of one transaction.
 
-    :param events: how many events were folded, dead letters among them
+    :param events: the number of folded events, including dead letters
     :param reached: the place up to which they go
     :param head: the place to which the replay goes
     :param since: when the first of them was read, by the monotonic clock
-    :param changes: of the rows
-    :param dead_letters: those of the events that could not be projected
-    :param asked: what a shard asked for in vain
+    :param changes: the changed rows
+    :param dead_letters: the events that could not be projected
+    :param asked: the rows that a shard did not find
     """
 
     events: int
@@ -40,8 +40,8 @@ class Batch:
 class BatchWriter:
     """One projector's checkpoint and green tables.
 
-    :param connection: where both are written
-    :ivar checkpoint: as this worker has moved it last
+    :param connection: writes both
+    :ivar checkpoint: as this worker has last moved it
     """
 
     def __init__(self, context: Context, checkpoint: Checkpoint, connection: sa.Connection, tables: GreenTables) -> None:
@@ -68,9 +68,9 @@ class BatchWriter:
         return moved, time.monotonic() - written
 
     def write_retried(self, letter: DeadLetter, changes: Callable[[], Sequence[Changes]]) -> Checkpoint:
-        """Writes what an event has done that was a dead letter until now, in a transaction of its own.
+        """Writes the changes of an event that was a dead letter until now, in a transaction of its own.
 
-        :param changes: tells the rows that it has changed
+        :param changes: returns the rows that the event has changed
         :returns: the checkpoint, which counts the event
         :raises FencedOut: see :meth:`write`
         :raises WriteError: see :meth:`write`
@@ -84,8 +84,8 @@ class BatchWriter:
     def advance(self, events: int, reached: Place, head: Place, seconds: float, dead_letters: Sequence[DeadLetter]) -> Checkpoint:
         """Moves the checkpoint, in the caller's transaction and before any row is written.
 
-        :param events: how many events were folded, dead letters among them
-        :raises FencedOut: another worker has moved it
+        :param events: the number of folded events, including dead letters
+        :raises FencedOut: another worker has moved the checkpoint
         """
         moved = self._ledger.over(self._connection, self._run_id).checkpoints.advance(
             self.checkpoint, position=reached, head=head, events=events - len(dead_letters), seconds=seconds
@@ -107,5 +107,5 @@ class BatchWriter:
         self._tables.put(changes)
 
     def check(self) -> None:
-        """At the end of the caller's transaction: see :meth:`GreenTables.check`."""
+        """Runs deferred checks at the end of the caller's transaction: see :meth:`GreenTables.check`."""
         self._tables.check()

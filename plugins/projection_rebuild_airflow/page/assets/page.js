@@ -1,7 +1,7 @@
-// Keeps the page up to date, in Airflow's colours and in its frame. Everything that is shown was made by the server.
+// Keeps the page up to date, in Airflow's colours and in its frame. The server renders all content.
 "use strict";
 
-// Airflow's frame: our parent, if it lets us in.
+// The window of Airflow's UI, if it is our parent and allows access; otherwise null.
 const airflow = (() => {
   try {
     return window.parent !== window && window.parent.document ? window.parent : null;
@@ -22,30 +22,30 @@ function followTheme() {
   if (root) new MutationObserver(apply).observe(root, { attributes: true, attributeFilter: ["class", "data-theme"] });
 }
 
-// A link to Airflow opens in Airflow's window, not in our frame. The frame itself may not navigate its parent, so the parent's
-// own document follows the link.
+// Opens a link to Airflow in Airflow's window, not in our frame. The frame itself may not navigate its parent, so the
+// parent's own document follows the link.
 function followLinks() {
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a.airflow");
     if (!link || !airflow || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    const there = airflow.document.createElement("a");
-    there.href = link.href;
-    airflow.document.body.append(there);
-    there.click();
-    there.remove();
+    const copy = airflow.document.createElement("a");
+    copy.href = link.href;
+    airflow.document.body.append(copy);
+    copy.click();
+    copy.remove();
   });
 }
 
-// Replaces what has changed and leaves the rest: what somebody has opened stays open, and the focus where it was.
+// Replaces the parts that have changed. Details that the user has opened stay open, and the focus stays where it was.
 function show(article, parts) {
   for (const [name, html] of Object.entries(parts)) {
     const part = article.querySelector(`[data-part="${name}"]`);
     if (!part || part.shown === html) continue;
-    const open = [...part.querySelectorAll("details[open]")].map((each) => each.id);
+    const open = [...part.querySelectorAll("details[open]")].map((details) => details.id);
     const focused = part.contains(document.activeElement) ? document.activeElement.id : "";
     part.innerHTML = part.shown = html;
-    for (const each of part.querySelectorAll("details")) each.open ||= open.includes(each.id);
+    for (const details of part.querySelectorAll("details")) details.open ||= open.includes(details.id);
     if (focused) document.getElementById(focused)?.focus();
   }
 }
@@ -67,7 +67,7 @@ async function look(article) {
   problem.hidden = !problem.textContent;
   article.classList.toggle("stale", !problem.hidden);
   clearTimeout(article.timer);
-  // Nobody looks at a hidden page.
+  // A hidden page needs no updates.
   article.timer = setTimeout(() => (document.hidden ? null : look(article)), seconds * 1000);
 }
 
@@ -78,11 +78,11 @@ function explain(status, body) {
 }
 
 function say(words) {
-  const said = document.getElementById("said");
-  said.textContent = words;
-  said.hidden = false;
-  clearTimeout(said.timer);
-  said.timer = setTimeout(() => (said.hidden = true), 8000);
+  const message = document.getElementById("said");
+  message.textContent = words;
+  message.hidden = false;
+  clearTimeout(message.timer);
+  message.timer = setTimeout(() => (message.hidden = true), 8000);
 }
 
 function sure(question) {
@@ -107,7 +107,7 @@ function followButtons() {
       const body = await answer.json().catch(() => ({}));
       say(answer.ok ? body.said : explain(answer.status, body));
     } catch {
-      say("Airflow does not answer; nothing is known to have been done.");
+      say("Airflow does not answer; it is not known whether this was done.");
     }
     button.disabled = false;
     document.querySelectorAll("article.rebuild").forEach(look);

@@ -1,1 +1,1 @@
-"""What the page shows: models that hold words, shares and links, so that a template works nothing out. Pure."""
+"""View models of the page: they hold words, shares and links, so that a template computes nothing. Pure."""

@@ -1,4 +1,4 @@
-"""What a reader with the right to do so may do to a run."""
+"""The buttons of a run, for a user who may change it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from projection_rebuild_airflow.page.views.task_states import AWAITING_INPUT, DE
 class Action:
     """A button of a run.
 
-    :param name: the last word of the route that does it
-    :param warning: what the page asks before it does it
+    :param name: the last segment of the route that it posts to
+    :param warning: the question that the page asks first
     """
 
     name: str
@@ -58,7 +58,7 @@ def actions_for(report: Report, dag_run: DagRunSeen) -> list[Action]:
 
 
 def answer_href(dag_run: DagRunSeen) -> str:
-    """Where Airflow takes the answer to an open approval; empty: it asks nothing."""
+    """The page of Airflow on which a person answers an open approval; empty: none is open."""
     if dag_run.tasks.get(task_ids.APPROVE_SWAP) not in (AWAITING_INPUT, DEFERRED):
         return ""
     return f"{links.task(*dag_run.id, task_ids.APPROVE_SWAP)}/required_actions"

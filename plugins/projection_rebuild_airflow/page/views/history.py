@@ -20,7 +20,7 @@ _TONES = {RunState.FINISHED: Tone.OK, RunState.RECONCILED: Tone.OK, RunState.ABA
 """Runs in other states go on."""
 
 _STATES = {RunState.RECONCILED: "switched", RunState.ABANDONED: "given up"}
-"""States that the page calls by another name."""
+"""States for which the page has another name."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PastRunView:
 
     :param key: its name in the ledger
     :param duration: from the plan to the switch
-    :param pause: for how long the switch held writers
-    :param report: where its report can be downloaded, below our own page
+    :param pause: for how long the swap held writers
+    :param report: the link to download its report, relative to our own page
     """
 
     key: str
@@ -74,13 +74,13 @@ def past_run_view(seen: Seen, report: Report) -> PastRunView:
 
 
 def _how_many_projectors(seen: Seen, report: Report) -> str:
-    """How many of the spec's projectors a run has replayed. The spec may have lost some of them since."""
+    """How many of the spec's projectors a run has replayed. The run may have had more of them than the spec has now."""
     replayed, known = len(report.plan.projectors), len(seen.spec.projectors)
     return f"{replayed} of {known}" if replayed <= known else f"{replayed}"
 
 
 def state_in_words(seen: Seen, report: Report) -> str:
-    """How far a run came, and which rollback has taken it back."""
+    """The state of a run, and the rollback that has taken it back, if any."""
     state = _STATES.get(RunState(report.state), report.state)
     rollbacks = (later for later in seen.past if later.plan.rolls_back == report.run_id and RunState.SWITCHED in later.moved)
     rollback = next(rollbacks, None)
@@ -88,7 +88,7 @@ def state_in_words(seen: Seen, report: Report) -> str:
 
 
 def charts_of(reports: Sequence[Report]) -> list[Chart]:
-    """How long the last runs took until the switch, for how long they held writers, and how fast they replayed.
+    """Charts of the last runs: the time until the swap, the pause of writers, and the replay rate.
 
     :param reports: the newest first
     """
@@ -113,20 +113,21 @@ def _value(report: Report, value: float | None, in_words: Callable[[float], str]
 
 
 def _duration(report: Report) -> float | None:
-    """Seconds from the plan to the switch."""
+    """Seconds from the plan to the swap; None: it did not swap yet."""
     switched = report.moved.get(RunState.SWITCHED)
     return (switched - report.started_at).total_seconds() if switched else None
 
 
 def _pause(report: Report) -> float | None:
-    """Seconds for which the switch held writers."""
+    """Seconds for which the swap held writers; None: it did not swap yet."""
     return report.swap.pause_seconds if report.swap and RunState.SWITCHED in report.moved else None
 
 
 def _rate(report: Report) -> float | None:
-    """Events per second of all replays together, as if one came after the other.
+    """Events per second of all replays together, as if they ran one after the other.
 
-    None: nothing is replayed yet, or the run is a rollback, whose count begins with the events that the retired tables hold already.
+    None: nothing is replayed yet, or the run is a rollback. A rollback's count includes the events that the retired
+    tables already hold.
     """
     if report.plan.rolls_back:
         return None

@@ -16,7 +16,7 @@ from projection_rebuild_airflow.page.views.traffic import Gauge, gate_message, g
 from projection_rebuild_airflow.page.words import away, moment
 
 SECONDS_AT_WORK, SECONDS_IDLE = 2.0, 10.0
-"""After how long the page asks again, while something goes on and otherwise."""
+"""Seconds between two requests of the page, while a run needs attention and otherwise."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class RebuildView:
     """One rebuild.
 
     :param at: the moment of the look, with the time zone of all moments on the page
-    :param one: the page shows one run only
-    :param again_in: in how many seconds it is worth asking again
+    :param one: whether the page shows one run only
+    :param again_in: seconds until the page should ask again
     """
 
     rebuild: str
@@ -43,9 +43,9 @@ class RebuildView:
 
 
 def rebuild_view(seen: Seen, may_act: Callable[[str], bool], only: str = "") -> RebuildView:
-    """What the page shows of one rebuild.
+    """The view of one rebuild.
 
-    :param may_act: whether the reader may act on runs of a DAG
+    :param may_act: takes the id of a DAG; whether the user may change its runs
     :param only: the name of one run in the ledger; empty: all
     """
     if only:
@@ -71,7 +71,7 @@ def rebuild_view(seen: Seen, may_act: Callable[[str], bool], only: str = "") -> 
 
 
 def _needs_attention(seen: Seen, run: RunSeen) -> bool:
-    """Whether a run goes on, or keeps others from rebuilding its tables."""
+    """Whether Airflow runs it, or it holds claims and so blocks other runs of its tables."""
     dag_run = seen.dag_run(run)
     return bool(run.holds) or (dag_run is not None and dag_run.goes_on)
 

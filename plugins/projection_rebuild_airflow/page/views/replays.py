@@ -1,4 +1,4 @@
-"""The replays of a run: how far each is, how fast, and why it stands still."""
+"""The replays of a run: the progress of each, its rate, and why it waits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from projection_rebuild_airflow.page.words import count, span
 class ReplayView:
     """The replay of one projector, or of one of its shards.
 
-    :param share: how much of it is done, from 0 to 1
-    :param events: how many events it has handled
-    :param left: how long it still takes
-    :param lag: how far it is behind the head of the event store
-    :param rests: for how long it has stood still, and why; empty: it goes on
+    :param share: the share of the work that is done, from 0 to 1
+    :param events: the number of events that it has handled
+    :param left: the estimated time that it still takes
+    :param lag: its distance from the head of the event store
+    :param rests: for how long it has been waiting, and why; empty: it does not wait
     """
 
     projector: str
@@ -58,7 +58,7 @@ def _events(progress: Progress, share: float, is_done: bool) -> str:
 
 
 def _rate(run: RunSeen, progress: Progress) -> str:
-    """Empty for a rollback: its count begins with the events that the retired tables hold already."""
+    """Empty for a rollback: its count includes the events that the retired tables already hold."""
     if run.report.plan.rolls_back or not progress.events or not progress.seconds:
         return ""
     return f"{count(progress.events / progress.seconds)} events/s"
@@ -82,7 +82,10 @@ def _rests(seen: Seen, run: RunSeen, progress: Progress) -> str:
 
 
 def _href(seen: Seen, run: RunSeen, progress: Progress) -> str:
-    """The task of a replay. One mapped task replays all shards; a rollback has no task for a single replay."""
+    """The link to the task of a replay.
+
+    One mapped task replays all shards; a rollback has no task for a single replay.
+    """
     dag_run = seen.dag_run(run)
     if dag_run is None or run.report.plan.rolls_back:
         return ""

@@ -1,4 +1,4 @@
-"""What a run's report says, in words that the open run and the history share."""
+"""Parts of a run's report in words, for the views of open runs and of the history."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from projection_rebuild_airflow.page.words import moment, span
 
 
 def title_of(report: Report) -> str:
-    """What kind of run it is."""
+    """The kind of a run: a rebuild, or the rollback of another run."""
     return f"Rollback of {short_name(report.plan.rolls_back)}" if report.plan.rolls_back else "Rebuild"
 
 
 def short_name(ledger_run: str | None) -> str:
-    """A run without the name of its DAG; empty: no run."""
+    """The name of a run without the id of its DAG; empty: no run."""
     dag_run = dag_run_of(ledger_run or "")
     return (dag_run.run_id if dag_run else "") or ledger_run or ""
 
 
 def facts_of(seen: Seen, report: Report) -> list[str]:
-    """Which projectors it replays, who started it and why, and what people have decided since."""
+    """The projectors of a run, who started it and why, and the decisions of people since."""
     facts = [", ".join(report.plan.projectors)]
     if report.by:
         facts.append(f"Started by {report.by}")
@@ -38,14 +38,14 @@ def _decision(seen: Seen, signal: Said) -> str:
 
 
 def outcome_of(report: Report) -> list[str]:
-    """What has come of it: the switch, what was found after it, how long each phase took, and which code made the rows."""
+    """The results of a run: its swap, the reconciliation, the durations of phases, and the versions of projectors."""
     outcome = []
     if report.swap and RunState.SWITCHED in report.moved:
         outcome.append(f"Switch: {report.swap.describe()}")
     if report.reconciliation:
         outcome.append(f"After the switch: {report.reconciliation.describe()}")
     if report.durations:
-        outcome.append("Took: " + ", ".join(f"{phase} {span(took)}" for phase, took in report.durations.items()))
+        outcome.append("Took: " + ", ".join(f"{phase} {span(duration)}" for phase, duration in report.durations.items()))
     if report.code:
         versions = (f"{code.projector} {code.version} {code.source}".replace("  ", " ") for code in report.code)
         outcome.append("Code: " + ", ".join(versions))

@@ -1,4 +1,4 @@
-"""A run that goes on, or that needs somebody."""
+"""A run that is under way, or that needs an operator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from projection_rebuild_airflow.page.views.verification import VerificationView,
 from projection_rebuild_airflow.page.words import away, count, moment
 
 MOST_DEAD_LETTERS = 20
-"""So many dead letters of a run are shown."""
+"""The page shows at most this many dead letters of a run."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class RunView:
     """One run.
 
     :param key: its name in the ledger
-    :param dag_id: its DAG; empty: Airflow knows no run behind it
-    :param headline: what it does now, or what is wrong with it
+    :param dag_id: its DAG; empty: Airflow knows no DAG run behind it
+    :param headline: its current activity, or its problem
     :param since: when it began
-    :param dead_letters: the first events that it has set aside
-    :param more_dead_letters: how many others it has set aside
-    :param answer_href: where Airflow takes the answer to an open approval
-    :param actions: what the reader may do to it
+    :param dead_letters: its first dead letters
+    :param more_dead_letters: the number of its other dead letters
+    :param answer_href: the page of Airflow on which a person answers an open approval
+    :param actions: the buttons that the user may press
     """
 
     key: str
@@ -54,9 +54,9 @@ class RunView:
 
 
 def run_view(seen: Seen, run: RunSeen, may_act: Callable[[str], bool]) -> RunView:
-    """One run as the page shows it. A run that Airflow does not know has no steps, links and buttons.
+    """The view of one run. A run that Airflow does not know has no steps, links and buttons.
 
-    :param may_act: whether the reader may act on runs of a DAG
+    :param may_act: takes the id of a DAG; whether the user may change its runs
     """
     report, dag_run = run.report, seen.dag_run(run)
     steps = steps_of(dag_run) if dag_run else []

@@ -1,4 +1,4 @@
-"""The steps of a run: the tasks of its DAG run, all replays as one."""
+"""The steps of a run: the tasks of its DAG run, with all replays as one step."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NAMES = {
     task_ids.WAIT_FOR_RETENTION: "keep old tables",
     task_ids.DROP_OLD_TABLES: "drop old tables",
 }
-"""The tasks and task groups of our DAGs in their order, each with its name on the page."""
+"""The names of tasks and task groups on the page, in the order in which our DAGs run them."""
 
 _WAITS = {task_ids.APPROVE_SWAP: "waits for approval", task_ids.WAIT_FOR_LOW_TRAFFIC: "waits for low traffic"}
-"""What a task that holds no worker waits for."""
+"""The headline while one of these tasks waits without a worker."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Step:
     """One task of a run, or the group of its replays.
 
     :param task_id: the id of the task or of the group
-    :param airflow_state: its state as Airflow names it; of a group the most urgent one
-    :param state: the same in words
-    :param href: where its log is; of a group, the run
+    :param airflow_state: its state as Airflow names it; of a group, the most urgent one
+    :param state: the same state in words
+    :param href: the link to its log; of a group, to the run
     """
 
     task_id: str
@@ -47,7 +47,7 @@ class Step:
 
 
 def steps_of(dag_run: DagRunSeen) -> list[Step]:
-    """The steps of a DAG run in their order; tasks that the page does not know are left out."""
+    """The steps of a DAG run in their order, without tasks that the page does not know."""
     states: dict[str, list[str]] = {}
     for task_id, state in dag_run.tasks.items():
         states.setdefault(task_ids.outermost(task_id), []).append(state)
@@ -67,15 +67,18 @@ def _step(dag_run: DagRunSeen, task_id: str, state: str) -> Step:
 
 
 def most_urgent_step(steps: list[Step]) -> tuple[str, Tone] | None:
-    """What the steps say about their run: the first one that failed, else that is at work, else that waits; None: no such step."""
+    """The headline and tone of the step that stands for the run; None: no step has failed, works or waits.
+
+    It is the first step that failed; else the first one at work; else the first one that waits.
+    """
     for tone in (Tone.BAD, Tone.BUSY, Tone.WAIT):
         for step in steps:
             if step.tone is tone:
-                return _said_of(step), tone
+                return _headline(step), tone
     return None
 
 
-def _said_of(step: Step) -> str:
+def _headline(step: Step) -> str:
     if step.tone is Tone.BAD:
         return f"failed at {step.name}"
     if step.tone is Tone.BUSY:

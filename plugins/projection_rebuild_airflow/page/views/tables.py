@@ -1,4 +1,4 @@
-"""The read models' tables: blue, green and old ones, and whose they are."""
+"""The read models' tables: blue, green and old ones, and the runs that they belong to."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from projection_rebuild_airflow.page.words import away, count, moment, size
 class TableView:
     """A table under one of its names.
 
-    :param table: the live name
-    :param name: the name that this one has
+    :param table: the name of the live table
+    :param name: the name of this table
     :param role: blue, green or old
-    :param share: its bytes against those of the largest table, from 0 to 1
-    :param note: whose it is, and when it is dropped
-    :param href: the run that the note is about
+    :param share: its size relative to the largest table, from 0 to 1
+    :param note: the run that it belongs to, and when it is dropped
+    :param href: the link to that run
     """
 
     table: str
@@ -35,7 +35,7 @@ class TableView:
 
 
 def table_views(seen: Seen) -> list[TableView]:
-    """Every table of the spec's read models."""
+    """The views of all tables of the spec's read models."""
     largest = max((table.size for table in seen.tables), default=0)
     return [_table_view(seen, table, largest) for table in seen.tables]
 

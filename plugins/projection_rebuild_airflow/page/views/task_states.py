@@ -1,4 +1,4 @@
-"""The states that Airflow gives to tasks: the tone of each, and which of several states asks for most attention."""
+"""The states that Airflow gives to tasks: the tone of each, and their order of urgency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TONES = {
     UP_FOR_RETRY: Tone.WAIT,
     FAILED: Tone.BAD,
 }
-"""States that are not named here are idle."""
+"""The tone of each state; all other states are idle."""
 
 _MOST_URGENT_FIRST = [
     FAILED,
@@ -45,7 +45,7 @@ def tone_of(state: str) -> Tone:
 
 
 def most_urgent(states: Sequence[str]) -> str:
-    """The state that speaks for several tasks: the most urgent one; if none of them is urgent, the first one.
+    """The most urgent of several states; if none of them is urgent, the first one.
 
     :param states: at least one
     """

@@ -1,4 +1,4 @@
-"""How something on the page is to be taken."""
+"""Tones: the severity of a state on the page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Tone(StrEnum):
-    """How something is to be taken. Each value is a class of the style sheet, which has the colours."""
+    """The severity of a state. Each value is a class of the style sheet, which defines its colours."""
 
     OK = "ok"
     BUSY = "busy"

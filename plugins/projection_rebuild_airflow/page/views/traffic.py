@@ -1,4 +1,4 @@
-"""The application's traffic against the limits of the spec, and what the gate saw."""
+"""The application's traffic against the limits of the spec, and the gate's last message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_LIMIT = "no limit"
 class Gauge:
     """One measure of the traffic against its limit.
 
-    :param share: of the limit, from 0 to 1; None: there is no limit, or no value
+    :param share: the share of the limit that is used, from 0 to 1; None: no limit, or no value
     """
 
     label: str
@@ -28,14 +28,14 @@ class Gauge:
 
 
 def gauges(seen: Seen) -> list[Gauge]:
-    """The low-traffic window, each measure that the spec limits, and the appends in any case."""
+    """The low-traffic window, each measure that the spec limits, and the appends even without a limit."""
     limits, latest, earlier = seen.spec.low_traffic, seen.look.traffic, seen.earlier
-    found = [_window_gauge(seen), *(_limited_gauge(probe) for probe in measured(limits, latest, earlier))]
+    views = [_window_gauge(seen), *(_limited_gauge(probe) for probe in measured(limits, latest, earlier))]
     if limits.max_appends_per_minute is None:
         rate = appends_per_minute(latest, earlier)
         if rate is not None:
-            found.append(Gauge("appends", f"{count(rate)} per minute", NO_LIMIT, None, Tone.IDLE))
-    return found
+            views.append(Gauge("appends", f"{count(rate)} per minute", NO_LIMIT, None, Tone.IDLE))
+    return views
 
 
 def _limited_gauge(probe: Probe) -> Gauge:
@@ -62,7 +62,7 @@ def _window_gauge(seen: Seen) -> Gauge:
 
 
 def gate_message(seen: Seen, runs: Sequence[RunSeen]) -> str:
-    """What the gate saw at its last look, while a swap waits for it; empty: none waits."""
+    """The message of the gate's last look, while a swap waits for it; empty: no swap waits."""
     for run in runs:
         for signal in run.report.notes:
             if signal.name == TRAFFIC and run.report.state == RunState.VERIFIED and "message" in signal.value:

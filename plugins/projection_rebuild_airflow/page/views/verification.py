@@ -1,4 +1,4 @@
-"""What a verification has found."""
+"""The view of a verification."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from projection_rebuild.api import TableComparison, Verification
 from projection_rebuild_airflow.page.words import count
 
 _DIFFERENCES = {"differing": "differ", "only_blue": "only before", "only_green": "only after"}
-"""What may be different about a row, with its name on the page."""
+"""The kinds of differences between two rows, each with its name on the page."""
 
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """One table in a verification.
+    """The comparison of one table.
 
-    :param too_far: the row counts are further apart than allowed
-    :param samples: keys of some rows, by what is different about them
+    :param too_far: whether the row counts are further apart than allowed
+    :param samples: keys of some rows, by the kind of their difference
     """
 
     table: str
@@ -43,7 +43,7 @@ class VerificationView:
 
 
 def verification_view(verification: Verification | None) -> VerificationView | None:
-    """A verification in words; None: there was none."""
+    """The view of a verification; None: the run has none yet."""
     if verification is None:
         return None
     comparisons = [_comparison_view(comparison) for comparison in verification.tables]

@@ -27,9 +27,9 @@ class TablesApartContract(Contract):
         table = workshop.words()
         made = f"CREATE TABLE {table.blue} (id int NOT NULL PRIMARY KEY, word varchar(40), added int)"
         with dialect.trials.try_schema(connection, [table], [made], {}) as trial:
-            assert (set(trial.forms), trial.unchanged, trial.refusals) == ({table.blue}, set(), [])
+            assert (set(trial.definitions), trial.unchanged, trial.refusals) == ({table.blue}, set(), [])
             assert dialect.inspector.columns(trial.connection, trial.schema, table.blue) == ["id", "word", "added"]
-            formed = replace(table, target_schema=TargetSchema(trial.forms[table.blue]))
+            formed = replace(table, target_schema=TargetSchema(trial.definitions[table.blue]))
         assert dialect.inspector.columns(connection, table.schema, table.blue) == ["id", "word"]
         for statement in dialect.shadow.create_green(connection, formed):
             dialect.run(connection, statement)
@@ -54,7 +54,7 @@ class TablesApartContract(Contract):
                     there.detach()
                     scratch.dialect.trials.enter(there, scratch)
                     assert not scratch.dialect.inspector.table_exists(there, scratch.schema, "held")
-                    scratch.dialect.run_as_it_stands(there, "CREATE TABLE held (id int)")
+                    scratch.dialect.execute(there, "CREATE TABLE held (id int)")
                     assert scratch.dialect.inspector.table_exists(there, scratch.schema, "held")
                 assert not dialect.inspector.table_exists(connection, schema, "held")
 

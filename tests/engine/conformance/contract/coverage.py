@@ -12,14 +12,20 @@ from projection_rebuild.dialects.base import Dialect
 
 SUBJECTS = "projection_rebuild.dialects.base."
 
-LEFT_OUT = {"cutover": "the cutover of each database is tried within whole runs: tests/engine/test_swap.py and its neighbours"}
+LEFT_OUT = {"swap_statements": "each database's swap is tried within whole runs: tests/engine/test_swap.py and its neighbours"}
 """Modules of ``dialects.base`` whose verbs have no case yet, each with the reason."""
 
 WITHIN = {"_oldest": "too_old", "_stored_columns": "copy_others"}
 """Verbs that a database has to write and nobody calls from outside, and the public verb through which a case reaches each."""
 
-OURS = ("dialect", "scratch.dialect")
+DIALECTS = ("dialect", "scratch.dialect")
 """What a dialect is called in the cases; ``engine.dialect`` is SQLAlchemy's."""
+
+VIEWS = frozenset(name for name, value in vars(Dialect).items() if isinstance(value, property))
+"""The attributes of a dialect that lead to one of its subjects."""
+
+OURS = (*DIALECTS, *(f"{dialect}.{view}" for dialect in DIALECTS for view in sorted(VIEWS)))
+"""Whose attributes are verbs."""
 
 
 def subjects(database: type = Dialect) -> list[type]:
@@ -61,7 +67,8 @@ def _names(function: ast.FunctionDef) -> set[str]:
 
 def _attributes(function: ast.FunctionDef) -> set[str]:
     """What it takes from a dialect."""
-    return {each.attr for each in ast.walk(function) if isinstance(each, ast.Attribute) and ast.unparse(each.value) in OURS}
+    taken = {each.attr for each in ast.walk(function) if isinstance(each, ast.Attribute) and ast.unparse(each.value) in OURS}
+    return taken - VIEWS
 
 
 @cache

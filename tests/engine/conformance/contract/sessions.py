@@ -53,6 +53,15 @@ class SessionsContract(Contract):
             dialect.run(connection, insert.format(5))
         assert seen() == 4
 
+    def test_ddl_that_fails_is_undone_where_it_can_be(self, dialect: Dialect, schema: str | None) -> None:
+        table = dialect.qualified(schema, "half_made")
+        with dialect.connect() as connection:
+            with pytest.raises(ZeroDivisionError), dialect.ddl_transaction(connection):
+                dialect.run(connection, f"CREATE TABLE {table} (id int)")
+                raise ZeroDivisionError
+            assert dialect.inspector.table_exists(connection, schema, "half_made") == dialect.ddl_commits
+            dialect.run(connection, f"DROP TABLE IF EXISTS {table}")
+
     def test_a_session_is_set_up_again_whatever_was_set_since(self, dialect: Dialect, connection: sa.Connection) -> None:
         usual = ask(connection, self.says.lock_wait)
         dialect.limit_lock_wait(connection, timedelta(milliseconds=400))
@@ -65,7 +74,7 @@ class SessionsContract(Contract):
         assert statements
         with application.connect().execution_options(isolation_level="AUTOCOMMIT") as shell:
             for statement in statements:
-                dialect.run_as_it_stands(shell, statement).close()
+                dialect.execute(shell, statement).close()
             assert ask(shell, self.says.lock_wait) == ask(connection, self.says.lock_wait)
 
     def test_the_server_is_known_after_a_moment(self, shared_url: sa.URL) -> None:

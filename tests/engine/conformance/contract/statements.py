@@ -25,17 +25,27 @@ class StatementsContract(Contract):
     def test_a_name_may_have_any_letters(self, dialect: Dialect, connection: sa.Connection, schema: str | None) -> None:
         table = dialect.qualified(schema, AWKWARD)
         dialect.run(connection, f"CREATE TABLE {table} ({dialect.quote('order')} int, {dialect.quote(AWKWARD)} int)")
-        connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({dialect.mark}, {dialect.mark})", (7, 8))
+        dialect.execute(connection, f"INSERT INTO {table} VALUES ({dialect.mark}, {dialect.mark})", (7, 8))
         assert dialect.inspector.columns(connection, schema, AWKWARD) == ["order", AWKWARD]
         assert ask(connection, f"SELECT {dialect.quote(AWKWARD)} FROM {table}") == [(8,)]
         dialect.run(connection, f"DROP TABLE {table}")
         assert not dialect.inspector.table_exists(connection, schema, AWKWARD)
 
     def test_a_statement_as_it_stands_is_what_a_shell_takes(self, dialect: Dialect, connection: sa.Connection) -> None:
-        plain = dialect.as_it_stands(f"SELECT 1 AS {dialect.quote('50%')}")
+        plain = f"SELECT 1 AS {dialect.quote('50%')}"
         assert "50%" in plain and "%%" not in plain
-        found = dialect.run_as_it_stands(connection, plain)
+        found = dialect.execute(connection, plain)
         assert [*found.keys()] == ["50%"] and found.scalar_one() == 1
+
+    def test_a_statement_is_executed_for_each_row_of_values(
+        self, dialect: Dialect, connection: sa.Connection, schema: str | None
+    ) -> None:
+        table = dialect.qualified(schema, AWKWARD)
+        dialect.run(connection, f"CREATE TABLE {table} (n int, word varchar(20))")
+        insert = f"INSERT INTO {table} VALUES ({dialect.mark}, '50%s of %')"
+        assert dialect.execute_many(connection, insert, [(1,), (2,)]).rowcount == 2
+        assert ask(connection, f"SELECT n, word FROM {table} ORDER BY n") == [(1, "50%s of %"), (2, "50%s of %")]
+        dialect.run(connection, f"DROP TABLE {table}")
 
     def test_a_missing_table_is_no_matter_of_time(self, dialect: Dialect, connection: sa.Connection, schema: str | None) -> None:
         with pytest.raises(sa.exc.DBAPIError) as missing:
