@@ -97,8 +97,10 @@ class Projector:
     """
 
     declares: ClassVar[tuple[Declared, ...]] = ()
-    """Tables whose rows are declared, see :mod:`projection_rebuild.authoring.declared`. Each is owned without being named in
-    :attr:`owns`. At an event they come before the handler, in their order."""
+    """Declared tables, see :mod:`projection_rebuild.authoring.declared`; :attr:`owns` need not name their row classes.
+
+    At an event they change their rows before the handler does, in the order given here.
+    """
 
     _handlers: ClassVar[dict[str, Handler]] = {}
 
@@ -118,18 +120,18 @@ class Projector:
 
     @classmethod
     def _declare(cls) -> None:
-        """Gives it the handlers of its declared tables.
+        """Adds the handlers of the declared tables.
 
-        :raises ProjectorError: a declaration cannot be right, or there are two of one table
+        :raises ProjectorError: a declaration is wrong, or a table has two declarations
         """
-        classes = [each.row_class for each in cls.declares]
-        if twice := {each.__name__ for each in classes if classes.count(each) > 1}:
+        classes = [table.row_class for table in cls.declares]
+        if twice := {row_class.__name__ for row_class in classes if classes.count(row_class) > 1}:
             raise ProjectorError(
                 f"{cls.__name__} declares {', '.join(sorted(twice))} twice; say in one declaration what its rows are"
             )
         for table in cls.declares:
             table.finish()
-        cls.owns = (*(each for each in classes if each not in cls.owns), *cls.owns)
+        cls.owns = (*(row_class for row_class in classes if row_class not in cls.owns), *cls.owns)
         for event_type in declared_types(cls.declares):
             declared = handler(cls.declares, event_type)
             if declared is not None:
@@ -237,7 +239,7 @@ class Projector:
 
 
 def _before(declared: Handle, by_hand: Handler | None) -> Handler:
-    """A handler that does what is declared, and then what was written by hand."""
+    """A handler that runs the declared one, and then the one that the author has written."""
 
     def handle(self: Projector, event: Event, rows: Rows) -> None:
         declared(event, rows)
