@@ -131,7 +131,7 @@ def test_poison_is_set_aside_fixed_and_driven_again(engine: sa.Engine) -> None:
     (seen,) = made.look().runs
     assert [(each.position, each.projector, each.event_type, each.error) for each in seen.dead_letters] == [*found.values()]
     assert found[5][:3] == (5, "PickyProjector", "OrderShipped")
-    assert found[5][3].startswith("RowError, orders has no row with the key that was asked for")
+    assert found[5][3].startswith("RowError, orders has no row with the key that the handler gives")
     if strict:
         assert found[8][2] == "OrderNamed" and "status of orders cannot hold the str" in found[8][3] and "xx" not in found[8][3]
     assert "secret" not in "\n".join(log) and "{'customer'" not in "\n".join(log) + str(found)

@@ -211,7 +211,7 @@ def test_what_an_author_says_of_a_projector_fails(sqlite_url: sa.URL, projector:
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (TablesBusy(), LockNotHad, "somebody uses the tables"),
+        (TablesBusy(), LockNotHad, "other sessions use the tables"),
         (FenceDied(), ConnectionLost, "the connection that held appends back was cut"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What an application imports to write projectors."""
+"""The names that applications import to write projectors."""
 
 from projection_rebuild.authoring.events import Event
 from projection_rebuild.authoring.parts import ByAggregate, ByPeriod

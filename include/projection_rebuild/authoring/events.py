@@ -14,14 +14,15 @@ class Event:
     """An event of the store.
 
     :param position: the event's place in the total order of the store
-    :param stream: the aggregate that the event belongs to; None for an event without one, where the store holds NULL. It has the
-        type of a text, since in nearly every store each event has a stream, and only handlers for the others have to ask
+    :param stream: the aggregate that the event belongs to; None if the store holds NULL. The attribute has the type
+        ``str``, since in nearly every store each event has a stream; only handlers for other stores have to test for
+        None
     :param type: the event's type as the store spells it
     :param payload: the decoded payload
-    :param recorded_at: when it was recorded, as ISO 8601 text; :attr:`recorded_time` parses it
-    :param version: the event's place within its stream, where the store keeps one
-    :param type_version: which version of its type it is, where the store keeps one; 1 otherwise
-    :param metadata: the decoded metadata, empty unless the projector asks for it (``needs_metadata``)
+    :param recorded_at: when the application appended the event, as ISO 8601 text; :attr:`recorded_time` parses it
+    :param version: the event's number within its stream, if the store has one
+    :param type_version: the version of its type, if the store has one; 1 otherwise
+    :param metadata: the decoded metadata; empty unless the projector sets ``needs_metadata``
     """
 
     __slots__ = ("metadata", "payload", "position", "recorded_at", "stream", "type", "type_version", "version")
@@ -51,11 +52,11 @@ class Event:
         return self.payload[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A field of the payload, or a default where an old event does not have it."""
+        """A field of the payload, or a default if the event does not have it."""
         return self.payload.get(name, default)
 
     def evolved(self, type: str | None = None, payload: Mapping[str, Any] | None = None) -> Event:
-        """The event with another type or payload, for an upcaster; everything else stays."""
+        """A copy of the event with another type or payload, for an upcaster; all other attributes stay."""
         return Event(
             position=self.position,
             stream=self.stream,
@@ -74,14 +75,14 @@ class Event:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def __repr__(self) -> str:
-        # Without the payload: an event's text ends up in logs and tracebacks.
+        # Without the payload, since this text goes into logs and tracebacks.
         return f"<Event {self.type} at {self.position}>"
 
 
 class Undecodable(Event):
-    """An event whose payload, metadata or version cannot be read; whoever is to project it is told so.
+    """An event whose payload, metadata or version the engine cannot decode; projecting it raises ``UndecodableEvent``.
 
-    :param cause: the kind of error, without its text, which may quote the payload
+    :param cause: the class of the error, without its text, which may quote the payload
     """
 
     __slots__ = ("cause",)

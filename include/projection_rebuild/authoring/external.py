@@ -1,4 +1,4 @@
-"""Projectors that are programs: what a spec says of one, as a class among the other projectors."""
+"""Projectors that are external programs: each becomes a class, made from its section of the spec."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from projection_rebuild.errors import ProjectorError
 from projection_rebuild.rows.types import Rows, row
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether a program's checkpoint is still its worker's; the program is ended when it is not."""
+"""Seconds between two checks of whether the worker still owns the program's checkpoint; if not, it ends the program."""
 
 PATIENCE = 5.0
-"""Seconds between asking a program to end and ending it."""
+"""Seconds between SIGTERM and SIGKILL when a worker ends a program."""
 
 MARGIN = 1.0
-"""Seconds that a machine which is short of time may take for that, beyond what it should."""
+"""Seconds that a busy machine may need beyond these times."""
 
 
 def take_over() -> float:
-    """Seconds after which a worker that has lost its checkpoint has ended its program, also one that does not heed SIGTERM.
+    """Seconds within which a worker that has lost its checkpoint has ended its program, even if it ignores SIGTERM.
 
-    The worker looks within the first, and may be slow to; then the program has its time to end by itself.
+    They allow one late check of the worker, and then the time that the program has to end by itself.
     """
     return 2 * LOOK_EVERY + PATIENCE + MARGIN
 
 
 LONGEST_VERSION = 190
-"""Characters of a version in the record of a run."""
+"""The most characters of a version in the record of a run."""
 
 
 class OnRetry(StrEnum):
-    """What a call that did not come to its end means for the next one.
+    """What the engine does after a call that did not end.
 
-    * ``restart``: its tables are made anew, and it begins at the first event; right for every program
-    * ``repeat``: it is called for the same positions again, from the last one that it has reported; right for a program that
-      gives the same rows when it gets an event twice
+    * ``restart``: it clones the tables again, and the program begins at the first event; right for every program
+    * ``repeat``: it calls the program again from the last position that the program has reported; right for a program
+      that writes the same rows when it reads an event twice
     """
 
     RESTART = "restart"
@@ -46,7 +46,7 @@ class OnRetry(StrEnum):
 
 
 class ExternalProjector(Projector):
-    """A program that fills its tables by itself, over connections of its own. Made from a spec by :func:`made_of`."""
+    """A program that fills its tables itself, over its own connections. :func:`made_of` makes its class from a spec."""
 
     command: ClassVar[tuple[str, ...]] = ()
     directory: ClassVar[str | None] = None
@@ -57,7 +57,7 @@ class ExternalProjector(Projector):
     on_retry: ClassVar[OnRetry] = OnRetry.RESTART
 
     def project(self, event: Event, rows: Rows) -> NoReturn:
-        """It handles its events itself, in its own language.
+        """Cannot run in Python: the program handles its events itself.
 
         :raises ProjectorError: always
         """
@@ -67,22 +67,22 @@ class ExternalProjector(Projector):
 def made_of(
     name: str, tables: Mapping[str, Sequence[str]], event_types: Sequence[str], depends_on: Sequence[type[Projector]], **how: Any
 ) -> type[ExternalProjector]:
-    """The class of a program.
+    """Makes the projector class of a program.
 
     :param tables: the key columns of each table
     :param how: the other class variables
     """
     owns = tuple(_row_class(table, keys) for table, keys in tables.items())
-    said = {"owns": owns, "depends_on": tuple(depends_on), "_handlers": dict.fromkeys(event_types), **how}
-    made: type[ExternalProjector] = type(name, (ExternalProjector,), {"__module__": __name__})
-    for attribute, value in said.items():
-        setattr(made, attribute, value)
-    # What is kept of the code that made the rows: the program's own is not ours to read.
-    made.version = " ".join(made.command)[:LONGEST_VERSION]
-    return made
+    attributes = {"owns": owns, "depends_on": tuple(depends_on), "_handlers": dict.fromkeys(event_types), **how}
+    projector: type[ExternalProjector] = type(name, (ExternalProjector,), {"__module__": __name__})
+    for attribute, value in attributes.items():
+        setattr(projector, attribute, value)
+    # The record of a run keeps the command as the version, since the engine cannot read the program's code.
+    projector.version = " ".join(projector.command)[:LONGEST_VERSION]
+    return projector
 
 
 def _row_class(table: str, keys: Sequence[str]) -> type:
-    """Nothing is known of the rows but how they are told apart."""
+    """A row class with the key columns alone: the engine does not know the other columns of a program's tables."""
     columns = {f"key_{number}": column for number, column in enumerate(keys)}
     return row(table, key=list(columns), columns=columns)(type("Row", (), {"__annotations__": dict.fromkeys(columns, str)}))

@@ -1,4 +1,4 @@
-"""Which code turns events into rows: a hash over the source of a projector, for the record of a run. Imports projectors only."""
+"""A hash over the source of a projector, for the record of a run: it tells which code projected the rows."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import sys
 from projection_rebuild.authoring.projector import Projector
 
 LENGTH = 12
-"""Hexadecimal digits of a hash: enough to tell versions of one projector apart."""
+"""Hexadecimal digits of a hash: enough to distinguish versions of one projector."""
 
 
 def source_hash(projector: type[Projector]) -> str:
-    """A hash of the modules in which a projector, its bases and its row classes are written.
+    """A hash of the modules that define a projector, its base classes and its row classes.
 
-    Helpers in other modules are not seen; ``Projector.version`` is for what this cannot tell.
+    The hash does not cover helpers in other modules; for them the author changes ``Projector.version``.
 
-    :returns: hexadecimal digits, ``unknown`` where there is no source (a REPL)
+    :returns: hexadecimal digits; ``unknown`` if Python has no source for a module (as in a REPL)
     """
     ours = Projector.__module__.rpartition(".")[0]
-    names = {each.__module__ for each in (*projector.__mro__, *projector.owns)}
-    found = hashlib.sha256()
+    names = {member.__module__ for member in (*projector.__mro__, *projector.owns)}
+    digest = hashlib.sha256()
     for name in sorted(name for name in names if name != "builtins" and name.rpartition(".")[0] != ours):
         try:
-            found.update(inspect.getsource(sys.modules[name]).encode())
+            digest.update(inspect.getsource(sys.modules[name]).encode())
         except (OSError, TypeError, KeyError):
             return "unknown"
-    return found.hexdigest()[:LENGTH]
+    return digest.hexdigest()[:LENGTH]

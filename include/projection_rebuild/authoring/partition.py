@@ -1,6 +1,6 @@
-"""What divides a projector's events and rows into parts that never meet, so that each part can be replayed by itself.
+"""How a projector's events and rows divide into independent shards, so that workers can replay them side by side.
 
-Pure: which part an event is in is worked out by the database that reads it; here stands what belongs to what.
+Pure data: the database that reads the events computes the shard of each event.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from projection_rebuild.rows.types import RowType
 
 @dataclass(frozen=True)
 class Partition:
-    """How a projector's events and rows are divided.
+    """How a projector's events and rows divide into shards.
 
-    :param field: the field of the payload whose value says where an event belongs; None: its stream does
+    :param field: the field of the payload whose value decides the shard of an event; None: its stream decides
     :param attributes: by row class, the attribute that holds the same value
     """
 
@@ -23,16 +23,16 @@ class Partition:
     attributes: Mapping[type, str]
 
     def attribute(self, kind: RowType) -> str:
-        """The attribute of a row that says where it belongs."""
+        """The attribute whose value decides the shard of a row."""
         return self.attributes[kind.row_class]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of the events.
+    """One shard of the events.
 
-    :param number: from 0
-    :param count: how many there are
+    :param number: the shard's number, from 0
+    :param count: the number of shards
     :param field: as in :class:`Partition`
     """
 
@@ -41,5 +41,5 @@ class Shard:
     field: str | None
 
     def describe(self) -> str:
-        """``3/8``, counted from 1 for people."""
+        """Number and count for logs, such as ``3/8``; the first shard is 1."""
         return f"{self.number + 1}/{self.count}"

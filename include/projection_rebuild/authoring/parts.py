@@ -1,6 +1,6 @@
-"""What a part of a rebuild is: by which of their columns a projector's rows can be told apart, and which part a run wants.
+"""The part of a partial rebuild: the column by which a projector's rows divide, and the selection of a run.
 
-Pure: imports the errors, events and rows. What is done with it stands in :mod:`projection_rebuild.replay.partial`.
+Pure: imports the errors, events and rows alone. :mod:`projection_rebuild.replay.partial` replays a part.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class ByAggregate:
-    """Every row belongs to one aggregate, and nothing but that aggregate's events changes it or is read for it.
+    """Each row belongs to one aggregate: only its events change the row, and their handlers read no rows of others.
 
     .. code-block:: python
 
         part = ByAggregate({Subscription: "id"})
         part = ByAggregate({Expense: "user_id"}, of=lambda event: event["user_id"])
 
-    :param rows: for each owned row class the attribute that says whose row it is; a ``str``, ``int``, ``date`` or ``UUID``
-    :param of: what stands in that attribute, worked out from an event; None: the event's stream
+    :param rows: for each owned row class the attribute with the row's aggregate; a ``str``, ``int``, ``date`` or
+        ``UUID``
+    :param of: computes the value of that attribute from an event; None: the value is the event's stream
     """
 
     rows: Mapping[type, str]
@@ -38,7 +39,7 @@ class ByAggregate:
     def key(self, event: Event) -> str:
         """The aggregate that an event belongs to, as text.
 
-        :raises PartError: it is the event's stream, and the event has none
+        :raises PartError: streams name the aggregates, and the event has no stream
         """
         if self.of is not None:
             return str(self.of(event))
@@ -49,15 +50,16 @@ class ByAggregate:
 
 @dataclass(frozen=True)
 class ByPeriod:
-    """Every row belongs to one period, and nothing but the events about that period changes it or is read for it.
+    """Each row belongs to one period: only its events change the row, and their handlers read no rows of others.
 
     .. code-block:: python
 
-        part = ByPeriod({MonthlySummary: "month"}, of=lambda event: event["spent_on"][:7], at=lambda moment: f"{moment:%Y-%m}")
+        part = ByPeriod({MonthlySummary: "month"}, of=lambda event: event["spent_on"][:7], at=lambda moment:
+        f"{moment:%Y-%m}")
 
-    :param rows: for each owned row class the attribute that says which period its row is about
-    :param of: the period that an event is about, as that attribute has it; as text, periods sort by time
-    :param at: the period in which a moment lies; the moment is in the spec's time zone
+    :param rows: for each owned row class the attribute with the row's period
+    :param of: computes from an event the value of that attribute; as text, periods must sort by time
+    :param at: computes the period of a moment, which is in the spec's time zone
     """
 
     rows: Mapping[type, str]
@@ -70,11 +72,11 @@ class ByPeriod:
 
 
 class Selection(BaseModel):
-    """The part that a run rebuilds. Events are chosen by when they were recorded, by their aggregate, or by both.
+    """The selection of a run: which events decide the part. It selects by recorded time, by aggregate, or by both.
 
-    :param since: events from here on, an aware time; None: from the first one
-    :param until: events before this time; None: to the last one
-    :param aggregates: events of these streams; None: of any
+    :param since: events recorded from this time on, an aware time; None: from the first event
+    :param until: events recorded before this time; None: up to the last event
+    :param aggregates: events of these streams; None: of all streams
     """
 
     since: datetime | None = None
@@ -82,23 +84,24 @@ class Selection(BaseModel):
     aggregates: list[str] | None = None
 
     def describe(self) -> str:
-        """For a person, such as ``since 2026-01-01 00:00 +0000, 3 aggregates``."""
+        """The selection for logs, such as ``since 2026-01-01 00:00 +0000, 3 aggregates``."""
         words = [
             f"{word} {moment:%Y-%m-%d %H:%M %z}" for word, moment in (("since", self.since), ("until", self.until)) if moment
         ]
         if self.aggregates is not None:
-            some = ", ".join(self.aggregates[:3]) + (", ..." if len(self.aggregates) > 3 else "")
-            words.append(f"{len(self.aggregates):,} aggregate{'s' if len(self.aggregates) != 1 else ''} ({some})")
+            examples = ", ".join(self.aggregates[:3]) + (", ..." if len(self.aggregates) > 3 else "")
+            words.append(f"{len(self.aggregates):,} aggregate{'s' if len(self.aggregates) != 1 else ''} ({examples})")
         return ", ".join(words)
 
 
 @dataclass(frozen=True)
 class SelectedKeys:
-    """The aggregates or periods of one projector's part: their rows are replayed, all others are copied.
+    """The aggregates or periods of one projector's part: the run replays their rows, and copies all others.
 
-    :param listed: those that are known one by one
-    :param first: all periods from this one on; None: no bound, unless ``last`` is None as well
-    :param last: all periods up to this one
+    :param listed: single aggregates or periods
+    :param first: all periods from this one on; None: no lower bound. If ``last`` is None as well, ``listed`` alone
+        counts
+    :param last: all periods up to this one; None: no upper bound
     """
 
     listed: Collection[str]
@@ -116,21 +119,24 @@ class SelectedKeys:
 
 
 def without_stream(what: str = "an event") -> PartError:
-    """The refusal of an event that could change any row."""
+    """The error for an event without a stream, which could change any row.
+
+    :param what: the event, as the subject of the message
+    """
     return PartError(
-        f"{what} has no stream, and a part of this projector is told by streams, so that nobody knows which rows it changes. The live "
-        "tables are untouched: rebuild the projector as a whole"
+        f"{what} has no stream, but streams select the rows of a part of this projector, so the event could change any row. The "
+        "live tables are untouched: rebuild the projector as a whole"
     )
 
 
 class SelectionGuard:
-    """Rows in the hands of a handler during the replay of a part: it may touch those of its own event's part only.
+    """Guards rows during the replay of a part: a handler may only touch rows of its event's own aggregate or period.
 
-    Rows of others are not what they were at the event's time, and a change to them would be applied a second time.
+    Other rows are copies from blue: they do not have the values of the event's time, and already include its changes.
 
-    :param rows: where they are
-    :param attributes: by owned row class, whose row it is
-    :param key: whose event it is
+    :param rows: the guarded rows
+    :param attributes: by owned row class, the attribute with the row's aggregate or period
+    :param key: the aggregate or period of the event
     """
 
     def __init__(self, rows: Rows, attributes: Mapping[type, str], key: str) -> None:
@@ -139,15 +145,15 @@ class SelectionGuard:
         self._key = key
 
     def add(self, row: object) -> None:
-        """See :class:`~projection_rebuild.rows.types.Rows`, as for the others."""
+        """See :class:`~projection_rebuild.rows.types.Rows`, as for the other methods."""
         self._rows.add(self._own(row))
 
     def get(self, row_class: type[R], *key: Any) -> R:
         return self._own(self._rows.get(row_class, *key))
 
     def find(self, row_class: type[R], *key: Any) -> R | None:
-        found = self._rows.find(row_class, *key)
-        return None if found is None else self._own(found)
+        row = self._rows.find(row_class, *key)
+        return None if row is None else self._own(row)
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         return self._own(self._rows.get_or_add(row_class, *key, **defaults))
@@ -157,7 +163,7 @@ class SelectionGuard:
             self._rows.remove(row_class, *key)
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
-        return [self._own(each) for each in self._rows.where(row_class, **column)]
+        return [self._own(row) for row in self._rows.where(row_class, **column)]
 
     def _own(self, row: R) -> R:
         attribute = self._attributes.get(type(row))

@@ -1,7 +1,7 @@
-"""What authors subclass: a projector owns tables and has one handler for each event type that concerns it.
+"""The base class of projectors: a projector owns tables and has one handler for each event type that it projects.
 
-The same class runs in a replay (on green, in bulk) and live in the application (on blue, one event at a time, inside
-the application's own transaction: :mod:`projection_rebuild.replay.inline`). It never learns which.
+The same class runs in a replay (on green, in bulk) and live in the application (on blue, one event at a time, in the
+application's own transaction: :mod:`projection_rebuild.replay.inline`). It cannot tell which.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ H = TypeVar("H", bound=Handler)
 def handles(*event_types: str) -> Callable[[H], H]:
     """Marks a method ``(self, event, rows) -> None`` as the handler of one or more event types.
 
-    A handler is a function of its event and the rows it asks for: no clock, no random, no side effect. It may be run
-    more than once for an event.
+    A handler is a pure function of its event and the rows that it reads: no clock, no random numbers, no side effects.
+    The engine may run it more than once for an event.
     """
 
     def mark(method: H) -> H:
@@ -55,42 +55,52 @@ class Projector:
     """
 
     owns: ClassVar[tuple[type, ...]] = ()
-    """The row classes of the tables that this projector, and no other, writes."""
+    """The row classes of the tables that this projector writes; no other projector writes them."""
 
     depends_on: ClassVar[tuple[type[Projector], ...]] = ()
-    """Projectors whose tables must be filled before this one's (foreign keys point that way)."""
+    """Projectors that the engine replays before this one, for example because foreign keys refer to their tables."""
 
     reads: ClassVar[tuple[type, ...]] = ()
-    """Row classes of other projectors' tables that handlers look at and never change. In a rebuild their owners go first."""
+    """Row classes of other projectors that handlers read and never change. The engine replays their owners first."""
 
     composed_of: ClassVar[tuple[type[Projector], ...]] = ()
-    """Projectors that go in one pass: event by event, each in turn, so that each sees the rows of the others as they are at that
-    very event. Stands in a spec in place of them; owns what they own, and has no handlers of its own."""
+    """Projectors that the engine replays in one pass: each of them handles an event before the next event.
+
+    So each sees the rows of the others as of the same event. The spec names this projector in place of its members. It
+    owns their tables, and has no handlers of its own.
+    """
 
     part: ClassVar[ByAggregate | ByPeriod | None] = None
-    """By what its rows can be told apart, so that some of them can be rebuilt and the others copied; None: only all at once."""
+    """How rows divide into aggregates or periods, for partial rebuilds; None: the engine only rebuilds all rows."""
 
     partition_by: ClassVar[str] = ""
-    """The field of the payload (text or a whole number) that says whose rows an event touches: no event touches rows of two of
-    them, and each row class has an attribute of this name that holds it. Then replays can be divided into shards. Empty: by stream, where
-    each row class names the attribute that holds it (``@row(..., stream="id")``); otherwise events need their total order."""
+    """The field of the payload (text or a whole number) by which the engine may divide a replay into shards.
+
+    An event only touches rows with its own value of this field, and each row class has an attribute of this name that
+    holds the value. Empty: the stream takes its place, if each row class names the attribute that holds it
+    (``@row(..., stream="id")``). Otherwise the engine replays the events in their total order, without shards.
+    """
 
     needs_metadata: ClassVar[bool] = False
-    """Whether handlers read ``event.metadata``; reading it costs, so it is left out unless asked for."""
+    """Whether handlers read ``event.metadata``. Reading it costs time, so the engine only reads it if this is true."""
 
     version: ClassVar[str] = ""
-    """What the author calls this state of the code; kept in the record of each run, beside a hash of the source."""
+    """The author's name for this version of the code; each run records it beside a hash of the source."""
 
     reads_events: ClassVar[tuple[str, ...]] = ()
-    """The event types that :meth:`statements` read, where there are no handlers that tell."""
+    """The event types that :meth:`statements` read, for a projector without handlers."""
 
     upcasters: ClassVar[Upcasters] = Upcasters()
-    """What brings old events to the versions that the handlers know, in a replay and live; usually one object for all of an
-    application's projectors."""
+    """The upcasters that bring old events to the versions that the handlers know, in a replay and live.
+
+    Usually all projectors of an application share one object.
+    """
 
     declares: ClassVar[tuple[Declared, ...]] = ()
-    """Tables whose rows are declared, see :mod:`projection_rebuild.authoring.declared`. Each is owned without being named in
-    :attr:`owns`. At an event they come before the handler, in their order."""
+    """Declared tables, see :mod:`projection_rebuild.authoring.declared`; :attr:`owns` need not name their row classes.
+
+    At an event they change their rows before the handler does, in the order given here.
+    """
 
     _handlers: ClassVar[dict[str, Handler]] = {}
 
@@ -110,18 +120,18 @@ class Projector:
 
     @classmethod
     def _declare(cls) -> None:
-        """Gives it the handlers of its declared tables.
+        """Adds the handlers of the declared tables.
 
-        :raises ProjectorError: a declaration cannot be right, or there are two of one table
+        :raises ProjectorError: a declaration is wrong, or a table has two declarations
         """
-        classes = [each.row_class for each in cls.declares]
-        if twice := {each.__name__ for each in classes if classes.count(each) > 1}:
+        classes = [table.row_class for table in cls.declares]
+        if twice := {row_class.__name__ for row_class in classes if classes.count(row_class) > 1}:
             raise ProjectorError(
                 f"{cls.__name__} declares {', '.join(sorted(twice))} twice; say in one declaration what its rows are"
             )
         for table in cls.declares:
             table.finish()
-        cls.owns = (*(each for each in classes if each not in cls.owns), *cls.owns)
+        cls.owns = (*(row_class for row_class in classes if row_class not in cls.owns), *cls.owns)
         for event_type in declared_types(cls.declares):
             declared = handler(cls.declares, event_type)
             if declared is not None:
@@ -129,33 +139,36 @@ class Projector:
 
     @classmethod
     def _compose(cls) -> None:
-        """Becomes what its members are together.
+        """Takes over tables, dependencies and handlers of its members.
 
-        :raises ProjectorError: it has something of its own, or its members cannot go together
+        :raises ProjectorError: the class has handlers or tables of its own, or its members do not fit together
         """
-        members, own = cls.composed_of, [each for each in vars(cls).values() if hasattr(each, "__handles__")]
+        members, own = cls.composed_of, [value for value in vars(cls).values() if hasattr(value, "__handles__")]
         if own or "owns" in vars(cls):
             raise ProjectorError(
                 f"{cls.__name__} is composed_of others, and has only what they have; take its own handlers and `owns` away"
             )
-        if silent := [each.__name__ for each in members if not each.has_handlers()]:
+        if without_handlers := [member.__name__ for member in members if not member.has_handlers()]:
             raise ProjectorError(
-                f"{cls.__name__}: {', '.join(silent)} has no handlers, only SQL; nothing of it goes event by event"
+                f"{cls.__name__}: {', '.join(without_handlers)} has no handlers, only SQL; nothing of it goes event by event"
             )
-        if len({id(each.upcasters) for each in members if each.upcasters is not Projector.upcasters}) > 1:
+        if len({id(member.upcasters) for member in members if member.upcasters is not Projector.upcasters}) > 1:
             raise ProjectorError(f"{cls.__name__}: its members have different upcasters; give them one object")
-        cls.owns = tuple(row_class for each in members for row_class in each.owns)
-        cls.reads = tuple(dict.fromkeys(row for each in members for row in each.reads if row not in cls.owns))
-        needed = (other for each in members for other in each.depends_on if other not in members)
-        cls.depends_on = tuple(dict.fromkeys(needed))
-        cls.needs_metadata = any(each.needs_metadata for each in members)
-        cls.upcasters = next(
-            (each.upcasters for each in members if each.upcasters is not Projector.upcasters), Projector.upcasters
+        cls.owns = tuple(row_class for member in members for row_class in member.owns)
+        cls.reads = tuple(
+            dict.fromkeys(row_class for member in members for row_class in member.reads if row_class not in cls.owns)
         )
-        instances = tuple(each() for each in members)
-        types = dict.fromkeys(event_type for each in members for event_type in each._handlers)
+        depends_on = (needed for member in members for needed in member.depends_on if needed not in members)
+        cls.depends_on = tuple(dict.fromkeys(depends_on))
+        cls.needs_metadata = any(member.needs_metadata for member in members)
+        cls.upcasters = next(
+            (member.upcasters for member in members if member.upcasters is not Projector.upcasters), Projector.upcasters
+        )
+        instances = tuple(member() for member in members)
+        types = dict.fromkeys(event_type for member in members for event_type in member._handlers)
         cls._handlers = {
-            event_type: _in_turn([each for each in instances if event_type in each._handlers], event_type) for event_type in types
+            event_type: _in_turn([member for member in instances if event_type in member._handlers], event_type)
+            for event_type in types
         }
 
     @classmethod
@@ -166,11 +179,11 @@ class Projector:
     @classmethod
     def kinds(cls) -> tuple[RowType, ...]:
         """The row types of the owned tables."""
-        return tuple(row_type(each) for each in cls.owns)
+        return tuple(row_type(row_class) for row_class in cls.owns)
 
     @classmethod
     def partition(cls) -> Partition | None:
-        """How events and rows can be divided; None: not at all.
+        """How events and rows divide into shards; None: they do not.
 
         :raises ProjectorError: a row class lacks the attribute
         """
@@ -190,42 +203,43 @@ class Projector:
 
     @classmethod
     def event_types(cls) -> tuple[str, ...]:
-        """The event types that concern it, sorted: those that have a handler, or without handlers those that it reads."""
+        """The event types that it projects, sorted: those with a handler, and :attr:`reads_events`."""
         return tuple(sorted({*cls._handlers, *cls.reads_events}))
 
     @classmethod
     def stored_types(cls) -> tuple[str, ...]:
-        """The event types that have to be read from the store, sorted: those handled, and those that upcasters make into them."""
+        """The event types to read from the store, sorted: those that it projects, and their sources by upcasters."""
         return tuple(sorted(cls.upcasters.sources(cls.event_types())))
 
     @classmethod
     def has_handlers(cls) -> bool:
-        """Whether there are handlers; without, its rows come by :meth:`statements` alone."""
+        """Whether it has handlers; without them, :meth:`statements` alone write its rows."""
         return bool(cls._handlers)
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:
-        """SQL that does for a range of events what the handlers do, for authors who know how; none by default.
+        """SQL that does for a range of events the work of the handlers; by default there is none.
 
-        In it, ``{events}`` stands for the events that are to be projected, each exactly once: a relation with the columns
-        ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and ``metadata``, in no order. The live name of an owned
-        table in braces stands for the table to write. The statements are executed one after the other, in one transaction
-        with the checkpoint, for one range after the other: what is there already has to be added to.
+        In the SQL, ``{events}`` stands for a relation that holds each event to project exactly once, in no order. Its
+        columns are ``position``, ``stream``, ``type``, ``payload``, ``recorded_at``, ``version``, ``type_version`` and
+        ``metadata``. The live name of an owned table in braces stands for the table to write. The engine executes the
+        statements in their order, in one transaction with the checkpoint, and repeats this for each range of events. So
+        a statement has to add to the rows of earlier ranges.
 
         :param database: ``postgresql``, ``mysql``, ``mariadb`` or ``sqlite``
-        :returns: none where the handlers are to be used
+        :returns: the statements; none: the engine uses the handlers
         """
         return ()
 
     def project(self, event: Event, rows: Rows) -> None:
-        """Runs the handler of one event; an event of a type without a handler changes nothing."""
+        """Runs the handler of one event; without a handler for its type, does nothing."""
         handler = self._handlers.get(event.type)
         if handler is not None:
             handler(self, event, rows)
 
 
 def _before(declared: Handle, by_hand: Handler | None) -> Handler:
-    """A handler that does what is declared, and then what was written by hand."""
+    """A handler that runs the declared one, and then the one that the author has written."""
 
     def handle(self: Projector, event: Event, rows: Rows) -> None:
         declared(event, rows)
@@ -236,15 +250,17 @@ def _before(declared: Handle, by_hand: Handler | None) -> Handler:
 
 
 def _in_turn(projectors: Sequence[Projector], event_type: str) -> Handler:
-    """What these do one after the other with an event of a type that each of them handles."""
-    # Bound beforehand, past a `project` that does nothing else: this is run for each event.
+    """A handler that calls the handlers of several projectors for one event type, one after the other."""
+    # Bind the handlers once and skip the default `project`, since this code runs for each event.
     handlers = tuple(
-        MethodType(each._handlers[event_type], each) if type(each).project is Projector.project else each.project
-        for each in projectors
+        MethodType(projector._handlers[event_type], projector)
+        if type(projector).project is Projector.project
+        else projector.project
+        for projector in projectors
     )
 
     def handle(self: Projector, event: Event, rows: Rows) -> None:
-        for each in handlers:
-            each(event, rows)
+        for handle_event in handlers:
+            handle_event(event, rows)
 
     return handle

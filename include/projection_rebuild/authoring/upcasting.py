@@ -1,6 +1,6 @@
-"""Bringing old events up to date, by type and version, before any handler sees them.
+"""Upcasters bring old events up to date, by type and version, before any handler sees them.
 
-Imports nothing but events and errors. A projector names its upcasters, so a replay and the live application use the same.
+A projector names its upcasters, so a replay and the live application use the same ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FIRST: frozenset[Version] = frozenset({1})
 class _Step:
     """One upcaster.
 
-    :param into: the version of each type that it may give
+    :param into: the types of events that it may return, with their versions
     """
 
     upcaster: Upcaster
@@ -52,46 +52,47 @@ class Upcasters:
 
         upcasters.drops("DebugNoted")
 
-    An upcaster is a function of its event alone, and changes neither the event nor its payload. Chains are followed to their
-    end. A version that neither has an upcaster nor is at the end of a chain is unknown, and an error.
+    An upcaster is a function of its event alone, and changes neither the event nor its payload. The engine applies
+    upcasters until an event has reached the end of its chain. A version that has no upcaster and ends no chain is an
+    error.
 
-    :param current: the version of types that the handlers know, where it is not 1 and no upcaster leads there
+    :param current: by type, the version that the handlers know, if it is not 1 and no upcaster returns it
     """
 
     def __init__(self, *, current: Mapping[str, Version] | None = None) -> None:
         self._declared = dict(current or {})
         self._steps: dict[_Node, _Step] = {}
         self._known: dict[str, frozenset[Version]] = {}
-        self._settle()
+        self._find_current_versions()
 
     def upcasts(
         self, event_type: str, version: Version = 1, *, into: Sequence[str | tuple[str, Version]] | None = None
     ) -> Callable[[U], U]:
-        """Marks a function ``(event) -> event or events`` as what brings one version of a type on.
+        """Marks a function ``(event) -> event or events`` as the upcaster of one version of a type.
 
-        :param into: the types that it may give, each with its version; a type alone is the next version of this one, or
-            version 1 of another. None: this type
-        :raises ProjectorError: there is one already, or a circle comes about
+        :param into: the types of events that it may return, each with its version; a type alone means the next version
+            of this type, or version 1 of another type. None: the next version of this type
+        :raises ProjectorError: this version has an upcaster already, or the upcasters form a circle
         """
-        made = dict(self._target(each, event_type, version) for each in (into if into is not None else [event_type]))
+        targets = dict(self._target(target, event_type, version) for target in (into if into is not None else [event_type]))
 
         def mark(upcaster: U) -> U:
-            self._add((event_type, version), _Step(upcaster, made))
+            self._add((event_type, version), _Step(upcaster, targets))
             return upcaster
 
         return mark
 
     def drops(self, event_type: str, version: Version = 1) -> None:
-        """Events of this version mean nothing any more.
+        """Declares that no handler needs events of this version any more.
 
         :raises ProjectorError: see :meth:`upcasts`
         """
         self._add((event_type, version), _Step(lambda event: (), {}))
 
     def current(self, event: Event) -> Sequence[Event]:
-        """What an event is today: itself, another one, several in their order, or none.
+        """The current form of an event: itself, another event, several in their order, or none.
 
-        :raises UndecodableEvent: what the store holds of it cannot be decoded
+        :raises UndecodableEvent: the engine cannot decode the stored event
         :raises UpcastError: its version is unknown, or its upcaster fails
         """
         if isinstance(event, Undecodable):
@@ -101,65 +102,65 @@ class Upcasters:
             if event.type_version not in self._known.get(event.type, _FIRST):
                 raise _failed(event, "its version is unknown: add an upcaster for it, or name it in Upcasters(current={...})")
             return (event,)
-        return [last for made in self._made(step, event) for last in self.current(made)]
+        return [current for result in self._apply(step, event) for current in self.current(result)]
 
     def bring_up_to_date(self, events: Sequence[Event]) -> Sequence[Event]:
-        """What events are today, in their order.
+        """The current forms of events, in their order.
 
         :raises PoisonEvent: see :meth:`current`
         """
         touched = self._known
         for event in events:
             if event.type in touched or event.type_version != 1 or event.__class__ is not Event:
-                return [last for each in events for last in self.current(each)]
+                return [current for stored in events for current in self.current(stored)]
         return events
 
     def sources(self, event_types: Iterable[str]) -> set[str]:
-        """The types of which events may become one of these, these themselves among them."""
-        found = set(event_types)
-        more = True
-        while more:
-            more = False
+        """The given types, and all types whose events upcasters may turn into them."""
+        types = set(event_types)
+        growing = True
+        while growing:
+            growing = False
             for (event_type, _), step in self._steps.items():
-                if event_type not in found and found & step.into.keys():
-                    found.add(event_type)
-                    more = True
-        return found
+                if event_type not in types and types & step.into.keys():
+                    types.add(event_type)
+                    growing = True
+        return types
 
     def concern(self, event_types: Iterable[str]) -> bool:
         """Whether any of these types has versions."""
         return not self._known.keys().isdisjoint(event_types)
 
     def dropped(self) -> set[str]:
-        """The types of which some version is dropped."""
+        """The types with a version that :meth:`drops` names."""
         return {event_type for (event_type, _), step in self._steps.items() if not step.into}
 
-    def _made(self, step: _Step, event: Event) -> Collection[Event]:
+    def _apply(self, step: _Step, event: Event) -> Collection[Event]:
         try:
-            given = step.upcaster(event)
-            made = [given] if isinstance(given, Event) else list(given)
+            returned = step.upcaster(event)
+            results = [returned] if isinstance(returned, Event) else list(returned)
         except Exception as error:
             if trouble := trouble_at_event(error, "an upcaster", event.type, event.position):
                 raise trouble from None
-            # Without the chain: an exception's text may quote the payload.
+            # Without the original exception, since its text may quote the payload.
             raise _failed(event, f"its upcaster fails with {word_for(error)}", word_for(error)) from None
-        for each in made:
-            if not isinstance(each, Event) or each.type not in step.into or each.position != event.position:
+        for result in results:
+            if not isinstance(result, Event) or result.type not in step.into or result.position != event.position:
                 raise _failed(event, f"its upcaster gives something else than {', '.join(step.into)} made by event.evolved(...)")
-            if each is event:
+            if result is event:
                 raise _failed(event, "its upcaster gives the event itself; give event.evolved(...)")
-            each.type_version = step.into[each.type]
-        return made
+            result.type_version = step.into[result.type]
+        return results
 
     @staticmethod
-    def _target(given: str | tuple[str, Version], event_type: str, version: Version) -> _Node:
-        if not isinstance(given, str):
-            return given
-        if given != event_type:
-            return given, 1
+    def _target(target: str | tuple[str, Version], event_type: str, version: Version) -> _Node:
+        if not isinstance(target, str):
+            return target
+        if target != event_type:
+            return target, 1
         if not isinstance(version, int):
             raise ProjectorError(f"upcaster of {event_type} {version}: say which version it gives, into=[({event_type!r}, ...)]")
-        return given, version + 1
+        return target, version + 1
 
     def _add(self, node: _Node, step: _Step) -> None:
         if node in self._steps:
@@ -167,21 +168,21 @@ class Upcasters:
         self._steps[node] = step
         if circle := self._circle(node, [node]):
             del self._steps[node]
-            said = " -> ".join(f"{event_type} {version}" for event_type, version in circle)
-            raise ProjectorError(f"upcasters go round in a circle: {said}; give one of them a higher version")
-        self._settle()
+            path = " -> ".join(f"{event_type} {version}" for event_type, version in circle)
+            raise ProjectorError(f"upcasters go round in a circle: {path}; give one of them a higher version")
+        self._find_current_versions()
 
     def _circle(self, start: _Node, path: list[_Node]) -> list[_Node] | None:
         step = self._steps.get(path[-1])
         for node in step.into.items() if step else ():
             if node == start:
                 return [*path, node]
-            if found := self._circle(start, [*path, node]):
-                return found
+            if circle := self._circle(start, [*path, node]):
+                return circle
         return None
 
-    def _settle(self) -> None:
-        """Works out which versions stand at the end: those that are declared, and what upcasters give and none takes."""
+    def _find_current_versions(self) -> None:
+        """Finds the current versions: the declared ones, and those that an upcaster returns and none takes."""
         known: dict[str, set[Version]] = {event_type: set() for event_type, _ in self._steps}
         ends = [node for step in self._steps.values() for node in step.into.items() if node not in self._steps]
         for event_type, version in [*ends, *self._declared.items()]:

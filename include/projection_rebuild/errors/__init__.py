@@ -1,4 +1,4 @@
-"""The errors of the rebuild engine: one small family, each saying what happened, where, and what to do."""
+"""The errors of the rebuild engine. Each message says what has happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from projection_rebuild.errors.trouble import Kind, Trouble
 
 
 class RebuildError(Exception):
-    """Root of everything that the engine raises on purpose. Its text ends in its code: ``... [PR-PLAN-01]``.
+    """The base class of all errors that the engine raises on purpose. Their text ends in a code: ``... [PR-PLAN-01]``.
 
-    Each kind of error has a class and a code of its own. A code is an anchor in ``docs/on-call/errors.md``; it never gets another meaning, and the
-    code of a class that is gone is never given away again.
+    Each kind of error has a class and a code of its own. A code is an anchor in ``docs/on-call/errors.md``. It never
+    gets another meaning, and no new class reuses the code of a removed class.
     """
 
     retryable: bool = False
-    """Whether running the same step again, with nothing changed by a person, can help."""
+    """Whether a retry of the same step can help without a change by an operator."""
 
     code: ClassVar[str] = "PR-ERROR-00"
 
     @property
     def message(self) -> str:
-        """What is said, without the code: for a text that this one is a part of."""
+        """The message without the code, for use within another text."""
         return super().__str__()
 
     def __str__(self) -> str:
@@ -30,11 +30,11 @@ class RebuildError(Exception):
 
 
 class ConnectionRefused(RebuildError):
-    """A database cannot be worked with over the connection that is configured; nothing has been set or written there.
+    """The engine cannot work with a database over the configured connection; it has set and written nothing there.
 
-    The message names the connection, the reason and the remedy. It holds no address, no account and no password.
+    The message names the connection, the reason and the remedy. It has no address, no account and no password.
 
-    :param retryable: whether the same connection may work later: the server is away, or has no connection to spare
+    :param retryable: whether the same connection may work later: the server is down, or has no free connection
     """
 
     code = "PR-CONNECTION-01"
@@ -45,33 +45,36 @@ class ConnectionRefused(RebuildError):
 
 
 class SpecError(RebuildError):
-    """A spec file, or the choices of one run, cannot be used; names the file, the key and the remedy."""
+    """The engine cannot use a spec file or the options of a run; the message names the file, the key and the remedy."""
 
     code = "PR-SPEC-01"
 
 
 class UnsupportedDatabase(RebuildError):
-    """An engine is of a database or a driver that nothing here is written for; names those that can be used."""
+    """The engine does not support this database or driver; the message names the supported ones."""
 
     code = "PR-DB-20"
 
 
 class ProjectorError(RebuildError):
-    """A projector is declared in a way that cannot work; names the class and the remedy."""
+    """The declaration of a projector is wrong; the message names the class and the remedy."""
 
     code = "PR-PROJECTOR-01"
 
 
 class SessionError(RebuildError):
-    """A session of the application's in which its projectors would write other rows than a rebuild; names setting and remedy."""
+    """With a setting of the application's session, live projectors would write other rows than a rebuild.
+
+    The message names the setting and the remedy.
+    """
 
     code = "PR-SESSION-01"
 
 
 class PoisonEvent(RebuildError):
-    """An event that cannot be projected; names its type and position, never its payload.
+    """The engine cannot project an event; the message names its type and position, never its payload.
 
-    :param cause: the kind of the error behind it, without its text
+    :param cause: the class of the error behind this one, without its text
     """
 
     code = "PR-EVENT-00"
@@ -86,8 +89,8 @@ class PoisonEvent(RebuildError):
 class HandlerError(PoisonEvent):
     """A handler failed on an event.
 
-    :param cause: what it failed with; or a word for it, where its class is none of Python's or the author's
-    :param also: what else may be the reason, as sentences
+    :param cause: the exception of the handler; or a word for it, if its class is neither Python's nor the author's
+    :param also: other possible reasons, as sentences
     """
 
     code = "PR-EVENT-01"
@@ -95,7 +98,7 @@ class HandlerError(PoisonEvent):
     def __init__(self, projector: str, event_type: str, position: int, cause: BaseException | str, also: str = "") -> None:
         word = cause if isinstance(cause, str) else type(cause).__name__
         self.what = f"{projector} failed on the event {event_type} at position {position}: {word}" + (f". {also}" if also else "")
-        """What happened, without what to do: for those that have no task to retry."""
+        """The message without the remedy, for callers that have no task to retry."""
         super().__init__(
             f"{self.what.removesuffix('.')}. Correct the handler (or the event) and retry the task: it goes on from its checkpoint.",
             event_type=event_type,
@@ -105,7 +108,7 @@ class HandlerError(PoisonEvent):
 
 
 class UndecodableEvent(PoisonEvent):
-    """What the store holds for an event cannot be decoded."""
+    """The engine cannot decode an event as the store holds it."""
 
     code = "PR-EVENT-02"
 
@@ -119,25 +122,25 @@ class UndecodableEvent(PoisonEvent):
 
 
 class UpcastError(PoisonEvent):
-    """An event is of a version that nobody knows, or its upcaster failed."""
+    """The version of an event is unknown, or its upcaster has failed."""
 
     code = "PR-EVENT-03"
 
 
 class TooManyDeadLetters(PoisonEvent):
-    """More events cannot be projected than the spec allows to set aside."""
+    """A replay has more poison events than the spec allows as dead letters."""
 
     code = "PR-EVENT-04"
 
 
 class ShardError(RebuildError):
-    """Shards of a projector are not as separate as it is declared; names projector and table."""
+    """The shards of a projector are not independent, contrary to its declaration; names projector and table."""
 
     code = "PR-SHARD-01"
 
 
 class RowError(RebuildError):
-    """A handler asked something impossible of a row: a missing one, or one that is there already."""
+    """A handler cannot use a row in this way, for example because it does not exist, or exists already."""
 
     code = "PR-ROW-01"
 
@@ -145,9 +148,9 @@ class RowError(RebuildError):
 class UnfitValue(RowError):
     """A handler gives a value that its column cannot hold; names table, column and the types, never the value.
 
-    :param table: its live name
-    :param given: the value's class
-    :param wanted: what the row class promises
+    :param table: the live name of the table
+    :param given: the class of the value
+    :param wanted: the type that the row class declares
     """
 
     code = "PR-ROW-02"
@@ -161,45 +164,48 @@ class UnfitValue(RowError):
 
 
 class LostRows(RebuildError):
-    """Rows that were loaded, or written, are not there when they are to be changed; names table and number. Nothing of it is written."""
+    """Rows that the replay has loaded or written are gone when it changes them; names table and number.
+
+    The replay has written nothing of the batch.
+    """
 
     code = "PR-WRITE-02"
 
 
 class PartError(RebuildError):
-    """A handler's rows and its events do not belong together as its projector's `part` declares; names the table."""
+    """A handler has used rows of another part than its event, contrary to its projector's `part`; names the table."""
 
     code = "PR-PART-01"
 
 
 class PlanError(RebuildError):
-    """The rebuild cannot be planned as asked; nothing has been touched."""
+    """The engine refuses to plan the rebuild; it has changed nothing."""
 
     code = "PR-PLAN-01"
 
 
 class ClaimRefused(RebuildError):
-    """Another run works on one of the tables; names that run."""
+    """Another run has a claim on one of the tables; names that run."""
 
     code = "PR-CLAIM-01"
 
 
 class CloneError(RebuildError):
-    """A green table cannot be made like its blue one; names table, object and remedy."""
+    """The engine cannot clone a blue table to green; names table, object and remedy."""
 
     code = "PR-CLONE-01"
 
 
 class ChangedSince(CloneError):
-    """The live tables, or what hangs on them, are not as green was made like them; names each object and the remedy."""
+    """The live tables or their dependent objects have changed since the clone; names each object and the remedy."""
 
     code = "PR-CLONE-02"
 
 
 def changed_since(blue: str, green: str, changed: Iterable[str]) -> ChangedSince:
-    """The refusal of a switch that would take back what has been done to a live table.
+    """The error for a swap that would undo changes to a live table.
 
-    :param changed: what has been changed, by kind and name
+    :param changed: the changes, by kind and name
     """
     return ChangedSince(
         f"{blue} has been changed since {green} was made like it, and a switch would take that back: {', '.join(changed)}. "
@@ -208,160 +214,160 @@ def changed_since(blue: str, green: str, changed: Iterable[str]) -> ChangedSince
 
 
 class LeftOnOld(RebuildError):
-    """Something was done to a live table at the very moment of the switch, and is on the retired table only; names it."""
+    """A change to a live table came at the moment of the swap, so only the old table has it; names the change."""
 
     code = "PR-SWAP-02"
 
 
 class VerificationFailed(RebuildError):
-    """Green does not pass; the message lists every finding. Blue is untouched."""
+    """Green has not passed verification; the message lists every finding. Blue is untouched."""
 
     code = "PR-VERIFY-01"
 
 
 class Diverged(VerificationFailed):
-    """Green has passed, and is no longer what its events make; the message lists every finding. Blue is untouched."""
+    """Green has passed, but no longer matches its events; the message lists every finding. Blue is untouched."""
 
     code = "PR-VERIFY-02"
 
 
 class SpecSqlError(RebuildError):
-    """SQL of a spec cannot be executed, or gives something else than it has to; names the key, and what the database says of it."""
+    """SQL in a spec fails or returns a wrong result; names the key, and the error of the database."""
 
     code = "PR-SQL-01"
 
 
 class ProofFailed(RebuildError):
-    """``prove`` cannot read the definitions of a schema; names the program that it needs for that."""
+    """``prove`` cannot read the definitions of a schema; names the program that it needs."""
 
     code = "PR-PROVE-01"
 
 
 class ProgramFailed(RebuildError):
-    """A projector that is a program did not do what it was asked for; says what it is known by, never what it has said."""
+    """An external program has failed; the message names it, but never quotes its output."""
 
     code = "PR-PROGRAM-01"
     retryable = True
 
 
 class StepOrderError(RebuildError):
-    """A step was called while its run is not in a state for it; names the state and the step that is missing."""
+    """The state of a run does not allow this step; names the state and the missing step."""
 
     code = "PR-ORDER-01"
 
 
 class UnknownRun(StepOrderError):
-    """The ledger does not know the run; it was never planned, or its record is gone."""
+    """The ledger has no record of the run: the step `plan` has not run, or the record is gone."""
 
     code = "PR-ORDER-02"
 
 
 class RunGivenUp(StepOrderError):
-    """The run was given up, or another run has taken over its tables."""
+    """An operator has given up the run, or another run has taken over its tables."""
 
     code = "PR-ORDER-03"
 
 
 class StoppedAtCutover(StepOrderError):
-    """The run was stopped within its cutover, or after it and before reconcile. It has to come to its end first."""
+    """The run stopped within its cutover, or between it and reconcile. An operator has to finish it first."""
 
     code = "PR-ORDER-04"
 
 
 class CutoverBegun(StepOrderError):
-    """The run's cutover has begun, so what an operator asks for comes too late."""
+    """The run's cutover has begun, so a request of an operator comes too late."""
 
     code = "PR-ORDER-05"
 
 
 class NotReplayed(StepOrderError):
-    """A projector that the step needs is not replayed to the end, or its tables were not cloned."""
+    """The replay of a projector that the step needs is not complete, or its tables are not cloned."""
 
     code = "PR-ORDER-06"
 
 
 class ProgramCutShort(StepOrderError):
-    """The last call of an external program did not end, so nobody knows what its tables hold."""
+    """The last call of an external program did not end, so the contents of its tables are unknown."""
 
     code = "PR-ORDER-07"
 
 
 class ForeignOldTable(StepOrderError):
-    """A table that no run has retired has the name that the cutover gives to the old table."""
+    """A table that no run has retired has the name of the old table, which the cutover needs."""
 
     code = "PR-ORDER-08"
 
 
 class OldTableGone(StepOrderError):
-    """An old table that a rollback takes back is not there any more."""
+    """An old table that a rollback needs is gone."""
 
     code = "PR-ORDER-09"
 
 
 class StoreEmpty(StepOrderError):
-    """The event store is empty, so no part of a table can be rebuilt from it."""
+    """The event store is empty, so the engine cannot rebuild a part of a table from it."""
 
     code = "PR-ORDER-10"
 
 
 class Interrupted(RebuildError):
-    """The step was asked to stop; what it had committed stays, and a retry goes on from there."""
+    """Airflow or an operator has stopped the step; its committed work stays, and a retry continues from there."""
 
     code = "PR-STOP-01"
     retryable = True
 
 
 class FencedOut(RebuildError):
-    """Another worker moved this checkpoint or took over this claim; this worker has written nothing more."""
+    """Another worker has moved this checkpoint or taken over this claim; this worker has written nothing since."""
 
     code = "PR-FENCE-01"
 
 
 class SettleTimeout(RebuildError):
-    """Appends in flight did not end in time, so the head of the event store is not known; try again."""
+    """Open transactions that append events did not end in time, so the high-water mark is unknown; a retry can help."""
 
     code = "PR-SETTLE-01"
     retryable = True
 
 
 class PositionError(RebuildError):
-    """The event store holds a position that the ledger cannot keep; names it."""
+    """The event store has a position that the ledger cannot store; names it."""
 
     code = "PR-POSITION-01"
 
 
 class FallingBehind(RebuildError):
-    """Events are appended faster than they are replayed; what is done is kept, and a quieter hour can help."""
+    """The application appends events faster than the engine replays them; a retry in a quieter hour can help."""
 
     code = "PR-REPLAY-01"
     retryable = True
 
 
 class FenceLost(RebuildError):
-    """The connection that held appends back died within the switch; says which events are in doubt and what to do."""
+    """The connection with the fence has ended within the swap; names the events in doubt and the remedy."""
 
     code = "PR-FENCE-02"
 
 
 class HeldByRollback(RebuildError):
-    """A rollback is at work on the retired tables; names it. They can be dropped when it is over."""
+    """A rollback uses the old tables; names it. An operator can drop them after the rollback."""
 
     code = "PR-CLAIM-02"
     retryable = True
 
 
 class SwapNotPossible(RebuildError):
-    """The switch did not succeed within its attempts or its longest pause; everything was put back."""
+    """The cutover has not succeeded within its attempts or its longest pause; the engine has undone each attempt."""
 
     code = "PR-SWAP-01"
     retryable = True
 
 
 class Troubled(RebuildError):
-    """Something went wrong beneath a step, and the step is not to blame. Says where, what became of the tables, and what to do.
+    """A machine, a database or other code has failed within a step; names the place, the tables' state and the remedy.
 
-    :param happened: what went wrong, without any value
-    :param remedy: what to do about it
+    :param happened: the failure, without values
+    :param remedy: what to do
     """
 
     code = "PR-TROUBLE-00"
@@ -377,49 +383,51 @@ class Troubled(RebuildError):
 
     @property
     def message(self) -> str:
-        """Step, what happened and where, the state of the tables, the remedy."""
+        """The step, the failure and its place, the state of the tables, the remedy."""
         begin = f"{self.step}: " if self.step else ""
-        told = (f"{begin}{self.happened}{self.at}", self.state, self.remedy)
-        return ". ".join(each for each in told if each)
+        sentences = (f"{begin}{self.happened}{self.at}", self.state, self.remedy)
+        return ". ".join(sentence for sentence in sentences if sentence)
 
     @property
     def gist(self) -> str:
-        """What happened, for those who may not be told host names and accounts."""
+        """The failure for readers who may not see host names and accounts."""
         return f"{self.code}, {self.happened}"
 
     def about(self, event_type: str, position: int, projector: str) -> None:
-        """Told the event at which it happened."""
+        """Adds the event of the failure to the message."""
         self.at += f", when {projector} was at the event {event_type} at position {position}"
 
     def within(self, step: str, state: str) -> None:
-        """Told the step in which it happened, and what that means for the tables; the outermost step counts."""
+        """Adds the step of the failure and the state of the tables to the message; the outermost step counts."""
         self.step, self.state = step, state
 
 
 class MachineTrouble(Troubled):
-    """A worker's machine failed in the middle of something: its memory, its disk, its network, a module that it lacks."""
+    """The machine of a worker has failed: its memory, its disk, its network, a missing module."""
 
     code = "PR-MACHINE-01"
 
 
 class EngineFault(Troubled):
-    """The engine met something that it does not expect; names the kind of error and the place in the code."""
+    """An exception that the engine does not expect; names its class and its place in the code."""
 
     code = "PR-ENGINE-01"
 
 
 class CodeError(Troubled):
-    """Code of an author's failed where no event is at hand: a projector's ``statements``, its ``part``. Names it, with file and line; a retry
-    does not help."""
+    """An author's code has failed without an event, such as a projector's ``statements`` or ``part``.
+
+    The message names the function, file and line; a retry does not help.
+    """
 
     code = "PR-CODE-01"
     retryable = False
 
 
 class DatabaseTrouble(Troubled):
-    """A database did not do a statement. There is a class for each kind of trouble.
+    """A database has not executed a statement. Each kind of trouble has a class.
 
-    :param trouble: what it said, as far as that holds no value
+    :param trouble: the error of the database, without values
     """
 
     code = "PR-DB-00"
@@ -436,7 +444,7 @@ class DatabaseTrouble(Troubled):
 
 
 class ConnectionLost(DatabaseTrouble):
-    """The connection to a database has ended, or could not be made."""
+    """The connection to a database has ended, or the worker could not connect."""
 
     code = "PR-DB-01"
     kind = Kind.LOST
@@ -444,7 +452,7 @@ class ConnectionLost(DatabaseTrouble):
 
 
 class PrivilegeMissing(DatabaseTrouble):
-    """A database does not let our user do something; a retry does not help."""
+    """The engine's user lacks a privilege in a database; a retry does not help."""
 
     code = "PR-DB-02"
     retryable = False
@@ -453,7 +461,7 @@ class PrivilegeMissing(DatabaseTrouble):
 
 
 class DatabaseReadOnly(DatabaseTrouble):
-    """A database takes no writes now."""
+    """A database accepts no writes now."""
 
     code = "PR-DB-03"
     kind = Kind.READ_ONLY
@@ -461,7 +469,7 @@ class DatabaseReadOnly(DatabaseTrouble):
 
 
 class ObjectMissing(DatabaseTrouble):
-    """A table, a column or something else that a statement names is not there."""
+    """A table, a column or another object that a statement names does not exist."""
 
     code = "PR-DB-04"
     kind = Kind.MISSING
@@ -477,7 +485,7 @@ class OutOfRoom(DatabaseTrouble):
 
 
 class LockNotHad(DatabaseTrouble):
-    """A lock could not be had in time, or transactions waited for each other."""
+    """A statement has waited too long for a lock, or transactions have waited for each other."""
 
     code = "PR-DB-06"
     kind = Kind.BUSY
@@ -485,7 +493,7 @@ class LockNotHad(DatabaseTrouble):
 
 
 class StatementCancelled(DatabaseTrouble):
-    """A statement was cancelled by somebody, or by a time limit of the server."""
+    """An administrator or a time limit of the server has cancelled a statement."""
 
     code = "PR-DB-07"
     kind = Kind.CANCELLED
@@ -493,7 +501,7 @@ class StatementCancelled(DatabaseTrouble):
 
 
 class ValueRefused(DatabaseTrouble):
-    """A value does not fit where no event can be named for it. Its text is left out where it may quote the value."""
+    """A database refuses a value of an unknown event. The message omits a text that may quote the value."""
 
     code = "PR-DB-08"
     kind = Kind.VALUE
@@ -501,7 +509,7 @@ class ValueRefused(DatabaseTrouble):
 
 
 class StatementRefused(DatabaseTrouble):
-    """A database cannot do a statement at all, or not with the tables as they are now. The text is left out where it may quote the SQL."""
+    """A database cannot execute a statement, or not on the present tables. The message omits a text that may quote SQL."""
 
     code = "PR-DB-09"
     kind = Kind.SQL

@@ -1,4 +1,4 @@
-"""Reads what the drivers' errors say; the codes of each database are in a file of its own."""
+"""Classifies the drivers' errors; each database has a module with its codes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from projection_rebuild.errors import DatabaseTrouble
 from projection_rebuild.errors.trouble import Kind, Trouble
 
 _DRIVERS = {"psycopg": "postgres", "MySQLdb": "mysql", "sqlite3": "sqlite"}
-"""By the package of a driver's errors, the module that reads them; imported when it is needed."""
+"""By the package of a driver, the module that classifies its errors; imported when needed."""
 
 
 def trouble_of(error: BaseException) -> Trouble | None:
-    """What an error of a driver or of SQLAlchemy says, without any value; None: it is neither's."""
+    """The trouble of a driver's or SQLAlchemy's error, without values; None: the error comes from neither."""
     if isinstance(error, DatabaseTrouble):
         return error.trouble
     cause = error.orig if isinstance(error, sa.exc.StatementError) and error.orig is not None else error
@@ -27,24 +27,24 @@ def trouble_of(error: BaseException) -> Trouble | None:
 
 
 def _reader(cause: BaseException) -> str | None:
-    roots = (each.__module__.partition(".")[0] for each in type(cause).__mro__)
+    roots = (base.__module__.partition(".")[0] for base in type(cause).__mro__)
     return next((_DRIVERS[root] for root in roots if root in _DRIVERS), None)
 
 
 def by_code(code: str, kinds: Mapping[Kind, Iterable[str]]) -> Kind | None:
-    """The kind that names this code, or the longest beginning of it."""
-    found = [(len(begin), kind) for kind, begins in kinds.items() for begin in begins if code.startswith(begin)]
-    return max(found)[1] if found else None
+    """The kind whose codes have this code or its longest prefix; None: no kind has one."""
+    matches = [(len(prefix), kind) for kind, prefixes in kinds.items() for prefix in prefixes if code.startswith(prefix)]
+    return max(matches)[1] if matches else None
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """The first line of a text, and not too much of it."""
+    """The first line of a text, at most ``most`` characters."""
     lines = text.strip().splitlines()
     return lines[0].strip()[:most] if lines else ""
 
 
 def _of_sqlalchemy(error: sa.exc.SQLAlchemyError) -> Trouble:
-    """An error that SQLAlchemy raises by itself, without one of the driver's behind it."""
+    """The trouble of an error that SQLAlchemy raises itself, without a driver's error behind it."""
     match error:
         case sa.exc.TimeoutError():
             return Trouble(Kind.FULL, text="no connection of the pool became free in time")
@@ -55,7 +55,7 @@ def _of_sqlalchemy(error: sa.exc.SQLAlchemyError) -> Trouble:
         case sa.exc.OperationalError() | sa.exc.InterfaceError():
             return Trouble(Kind.LOST)
         case sa.exc.StatementError():
-            # A value could not be made into what the driver takes.
+            # SQLAlchemy could not convert a value for the driver.
             return Trouble(Kind.VALUE)
         case sa.exc.ArgumentError():
             return Trouble(Kind.UNKNOWN, text="the connection's URL or its options cannot be used")
@@ -63,6 +63,6 @@ def _of_sqlalchemy(error: sa.exc.SQLAlchemyError) -> Trouble:
 
 
 def _at_invalidated(trouble: Trouble, error: BaseException) -> Trouble:
-    """The same; where nobody knows better, a connection that SQLAlchemy has given up was lost."""
-    given_up = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-    return replace(trouble, kind=Kind.LOST) if given_up and trouble.kind is Kind.UNKNOWN else trouble
+    """The same trouble; its kind is LOST if it was unknown and SQLAlchemy has invalidated the connection."""
+    invalidated = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+    return replace(trouble, kind=Kind.LOST) if invalidated and trouble.kind is Kind.UNKNOWN else trouble

@@ -1,5 +1,7 @@
-"""What MySQL, MariaDB and mysqlclient report, by number: https://dev.mysql.com/doc/mysql-errors/en/ and
-https://mariadb.com/kb/en/mariadb-error-code-reference/"""
+"""Classifies the errors of MySQL, MariaDB and mysqlclient by number.
+
+See https://dev.mysql.com/doc/mysql-errors/en/ and https://mariadb.com/kb/en/mariadb-error-code-reference/.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,25 @@ from projection_rebuild.errors.trouble import Kind, Trouble
 
 NUMBERS = {
     Kind.LOST: (
-        *(1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1927, 3032, 3168, 3169, 4031),  # said by a server that ends it
-        *(2000, 2001, 2002, 2003, 2004, 2005, 2006, 2007, 2012, 2013, 2014, 2016, 2026, 2048, 2055, 2059),  # said by the client
+        *(1053, 1077, 1079, 1080, 1158, 1159, 1160, 1161, 1184, 1927, 3032, 3168, 3169, 4031),  # from the server
+        *(
+            2000,
+            2001,
+            2002,
+            2003,
+            2004,
+            2005,
+            2006,
+            2007,
+            2012,
+            2013,
+            2014,
+            2016,
+            2026,
+            2048,
+            2055,
+            2059,
+        ),  # from the client library
     ),
     Kind.DENIED: (1044, 1045, 1130, 1142, 1143, 1227, 1370, 1410, 1419, 1698, 1820, 1862, 3118, 4151),
     Kind.READ_ONLY: (1036, 1792, 1836),
@@ -20,14 +39,14 @@ NUMBERS = {
     Kind.BUSY: (1020, 1205, 1213, 1412, 1614, 1684, 3572),
     Kind.CANCELLED: (1078, 1317, 1969, 3024),
     Kind.VALUE: (
-        *(1022, 1062, 1169, 1586),  # what is there already
+        *(1022, 1062, 1169, 1586),  # a duplicate
         *(1048, 1263, 1264, 1265, 1364, 1406),  # null, too large, too long
-        *(1216, 1217, 1451, 1452),  # no parent, or a child
-        *(1153, 1242, 1292, 1300, 1366, 1411, 1416),  # a text that is no date or time, no UTF-8, no number, no geometry
-        *(1365, 1441, 1690),  # what cannot be worked out: a division by zero, a number that is too large
-        *(3140, 3141, 3143, 3144, 3146, 3156, 3157, 3158, 3903),  # what is no JSON to MySQL
-        *(4035, 4036, 4037, 4038, 4039, 4040),  # and to MariaDB
-        *(1526, 3819, 4025),  # no partition for it; a CHECK on MySQL and on MariaDB
+        *(1216, 1217, 1451, 1452),  # a missing parent, or an existing child
+        *(1153, 1242, 1292, 1300, 1366, 1411, 1416),  # a text that is no date, time, UTF-8, number or geometry
+        *(1365, 1441, 1690),  # a division by zero, a result that is too large
+        *(3140, 3141, 3143, 3144, 3146, 3156, 3157, 3158, 3903),  # invalid JSON on MySQL
+        *(4035, 4036, 4037, 4038, 4039, 4040),  # invalid JSON on MariaDB
+        *(1526, 3819, 4025),  # no partition for the row; a CHECK on MySQL and on MariaDB
     ),
     Kind.SQL: (
         *(1050, 1055, 1059, 1060, 1061, 1064, 1068, 1071, 1075, 1101, 1104, 1118, 1149, 1166, 1170, 1175, 1222, 1235, 1290),
@@ -38,7 +57,7 @@ NUMBERS = {
 _KIND_OF = {number: kind for kind, numbers in NUMBERS.items() for number in numbers}
 
 PLAIN = {Kind.LOST, Kind.DENIED, Kind.READ_ONLY, Kind.MISSING, Kind.FULL, Kind.BUSY, Kind.CANCELLED}
-"""Kinds whose texts name objects of the catalog, files, accounts and sessions, and never what a row holds."""
+"""Kinds whose texts name objects of the catalog, files, accounts and sessions, and never quote a row."""
 
 _NAMED = r"(`[^`]*`|'[^']*')"
 PLAIN_TEXTS = {
@@ -60,13 +79,16 @@ PLAIN_TEXTS = {
     1175: re.compile("You are using safe update mode and you tried to update a table without a WHERE that uses a KEY column.*"),
     1824: re.compile(rf"Failed to open the referenced table {_NAMED}"),
 }
-"""By number, the words of the server that name columns and constraints alone. SIGNAL may give the same number with words of its own."""
+"""By number, the server's messages that name columns and constraints alone.
+
+SIGNAL may raise the same number with any other text.
+"""
 
 _ENDS_IN = re.compile(r".*?((for key|for column) [`'][^`']+[`'](\.`[^`]+`)*( at row \d+)?)", re.DOTALL)
-"""Where an error about a value says of which key or column it is: at its end, after the value."""
+"""The end of a message about a value, after the value: it names the key or column."""
 
 _BY_OPTION = 1290
-"""Whatever an option of the server forbids: writing, or reading files."""
+"""The number for all actions that an option of the server forbids, such as writing or reading files."""
 
 _FIRST_OF_CLIENT, _LAST_OF_CLIENT = 2000, 2999
 _NO_ROOM = re.compile(r'Got error (28|27) ".*" from storage engine|.*\((Errcode|OS errno):? (28|27)\b.*')
@@ -80,28 +102,28 @@ _BY_CLASS = {
 
 
 def number(cause: BaseException) -> int | None:
-    """The number of an error of mysqlclient; None: it has none."""
+    """The number of an error of mysqlclient; None: the error has no number."""
     return cause.args[0] if cause.args and isinstance(cause.args[0], int) else None
 
 
 def of_driver(cause: BaseException) -> Trouble:
-    """What an error of mysqlclient says."""
-    found, said = number(cause), one_line(str(cause.args[-1])) if cause.args else ""
-    if found is None:
-        # The driver's own: a connection that is closed, a value that it cannot send.
+    """The trouble of an error of mysqlclient."""
+    code, message = number(cause), one_line(str(cause.args[-1])) if cause.args else ""
+    if code is None:
+        # The driver itself has raised it: the connection is closed, or it cannot send a value.
         kind = Kind.LOST if type(cause).__name__ in ("InterfaceError", "OperationalError") else Kind.VALUE
         return Trouble(kind)
-    if _NO_ROOM.fullmatch(said):
-        return Trouble(Kind.FULL, f"error {found}", said)
+    if _NO_ROOM.fullmatch(message):
+        return Trouble(Kind.FULL, f"error {code}", message)
     by_class = _BY_CLASS.get(type(cause).__name__, Kind.UNKNOWN)
-    if by_class is Kind.UNKNOWN and _FIRST_OF_CLIENT <= found <= _LAST_OF_CLIENT:
+    if by_class is Kind.UNKNOWN and _FIRST_OF_CLIENT <= code <= _LAST_OF_CLIENT:
         by_class = Kind.LOST
-    kind = Kind.READ_ONLY if found == _BY_OPTION and "read-only" in said else _KIND_OF.get(found, by_class)
-    pattern = PLAIN_TEXTS.get(found)
-    plain = pattern.fullmatch(said) if pattern else kind in PLAIN and found in _KIND_OF
-    return Trouble(kind, f"error {found}", said if plain else _end(str(cause.args[-1])) if kind is Kind.VALUE else "")
+    kind = Kind.READ_ONLY if code == _BY_OPTION and "read-only" in message else _KIND_OF.get(code, by_class)
+    pattern = PLAIN_TEXTS.get(code)
+    plain = pattern.fullmatch(message) if pattern else kind in PLAIN and code in _KIND_OF
+    return Trouble(kind, f"error {code}", message if plain else _end(str(cause.args[-1])) if kind is Kind.VALUE else "")
 
 
-def _end(said: str) -> str:
-    found = _ENDS_IN.fullmatch(said)
-    return found[1] if found else ""
+def _end(message: str) -> str:
+    match = _ENDS_IN.fullmatch(message)
+    return match[1] if match else ""

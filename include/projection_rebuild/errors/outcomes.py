@@ -1,19 +1,19 @@
-"""How an attempt at the tables ends, for whoever may try again."""
+"""The ways in which an attempt of the cutover fails; the caller may try again."""
 
 from __future__ import annotations
 
 
 class TablesBusy(Exception):
-    """Somebody uses the tables, and has not been asked to wait; trying again can help."""
+    """Other sessions use the tables, and did not have to wait; another attempt can help."""
 
 
 class TablesChanged(Exception):
-    """Something was done to the tables since they were looked at; looking again can help."""
+    """The tables have changed since the engine has inspected them; another inspection can help."""
 
 
 class FenceDied(Exception):
-    """The connection that held appends back is gone; nothing has been switched."""
+    """The connection with the fence has ended; the engine has swapped nothing."""
 
 
 class PauseTooLong(Exception):
-    """This attempt has held the writers for as long as it may; it is undone."""
+    """Writers have waited in this attempt for as long as the spec allows; the engine undoes it."""

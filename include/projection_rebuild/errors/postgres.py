@@ -1,4 +1,7 @@
-"""What PostgreSQL and psycopg report, by SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+"""Classifies the errors of PostgreSQL and psycopg by SQLSTATE.
+
+See https://www.postgresql.org/docs/current/errcodes-appendix.html.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ KINDS = {
     Kind.VALUE: ("21", "22", "23", "27", "44", "54"),
     Kind.SQL: ("0A", "42"),
 }
-"""Codes by their beginning; the longest one counts."""
+"""The prefixes of codes by kind; the longest prefix counts."""
 
 PLAIN = (
     *("08", "28", "3D", "3F", "40", "42501", "42703", "42704", "42P01", "42P07", "42P16", "42710", "42804", "42809"),
     *("42883", "25006", "25P03", "25P04", "53", "55006", "55P03", "57", "58"),
 )
-"""Codes whose primary message names objects of the catalog, files, accounts and sessions, and never what a row holds."""
+"""Codes whose primary message names objects of the catalog, files, accounts and sessions, and never quotes a row."""
 
 _NAMED = r'"[^"]*"'
 PLAIN_TEXTS = {
@@ -38,34 +41,37 @@ PLAIN_TEXTS = {
     "23505": re.compile(rf"duplicate key value violates unique constraint {_NAMED}"),
     "23514": re.compile(rf"new row for relation {_NAMED} violates check constraint {_NAMED}"),
     "23P01": re.compile(rf"conflicting key value violates exclusion constraint {_NAMED}"),
-    # An error of the operating system that has no code of its own here, such as a file that may not grow.
+    # An error of the operating system without its own SQLSTATE, such as a limit on the size of files.
     "XX000": re.compile(rf"could not (extend|write to|create|open|read) [a-z ]*file {_NAMED}.*: [A-Z][a-z ]+"),
 }
-"""By code, the words of the server that name columns and constraints alone. A function may raise the same code with words of its own."""
+"""By code, the server's messages that name columns and constraints alone.
+
+A function may raise the same code with any other text.
+"""
 
 _RAISED = ("pl_exec.c", "plpy_plpymodule.c", "plpy_elog.c", "plperl.c", "pltcl.c")
-"""Where the server raises what a function has said, whatever code the function has chosen for it."""
+"""The source files from which the server raises the errors of functions, with any code."""
 
 _COPIED = re.compile(r"COPY ([^,\n]+), line \d+, column ([^:\n]+)(?::|$)")
-"""Where rows are copied, what comes before the value."""
+"""The context of an error of COPY, up to the value."""
 
 _NO_ROOM = ("No space left on device", "File too large", "Disk quota exceeded")
 
 
 def of_driver(cause: BaseException) -> Trouble:
-    """What an error of psycopg says."""
+    """The trouble of an error of psycopg."""
     state = getattr(cause, "sqlstate", None)
     if state is None:
         return _of_client(cause)
-    said = _text(state, cause)
-    kind = by_code(state, KINDS) or (Kind.FULL if said.endswith(_NO_ROOM) else Kind.UNKNOWN)
-    return Trouble(kind, f"SQLSTATE {state}", said)
+    message = _text(state, cause)
+    kind = by_code(state, KINDS) or (Kind.FULL if message.endswith(_NO_ROOM) else Kind.UNKNOWN)
+    return Trouble(kind, f"SQLSTATE {state}", message)
 
 
 def _text(state: str, cause: Any) -> str:
-    """The primary message alone: detail and context quote rows."""
+    """The primary message alone, since detail and context quote rows."""
     diagnosis = getattr(cause, "diag", None)
-    # Without the server's own diagnosis nobody knows where detail and context begin.
+    # Without the server's diagnosis the engine cannot tell where detail and context begin.
     if diagnosis is None or diagnosis.source_file is None or diagnosis.source_file.endswith(_RAISED):
         return ""
     message = one_line(diagnosis.message_primary or "")
@@ -83,7 +89,7 @@ def _text(state: str, cause: Any) -> str:
 
 def _of_client(cause: BaseException) -> Trouble:
     match type(cause).__name__:
-        # It has no words of a statement: those of a connection that could not be made, or has died.
+        # The text quotes no statement: psycopg could not connect, or the connection has ended.
         case "OperationalError" | "ConnectionTimeout":
             return Trouble(Kind.LOST, text=one_line(str(cause)))
         case "InterfaceError" | "InternalError" | "PipelineAborted":

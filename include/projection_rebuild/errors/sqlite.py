@@ -1,4 +1,4 @@
-"""What SQLite reports, by the name of its result code: https://www.sqlite.org/rescode.html"""
+"""Classifies the errors of SQLite by the name of the result code: https://www.sqlite.org/rescode.html"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = {
     Kind.VALUE: ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG"),
     Kind.SQL: ("SQLITE_ERROR", "SQLITE_SCHEMA"),
 }
-"""Codes by their beginning; the longest one counts."""
+"""The prefixes of codes by kind; the longest prefix counts."""
 
 PLAIN = (
     *("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_CORRUPT", "SQLITE_FULL", "SQLITE_INTERRUPT", "SQLITE_IOERR"),
@@ -32,7 +32,7 @@ PLAIN = (
     ),
     *("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_ROWID", "SQLITE_SCHEMA", "SQLITE_TOOBIG"),
 )
-"""Codes whose text is fixed, or names columns and constraints: never what a row holds, nor what RAISE says in a trigger."""
+"""Codes whose text is fixed, or names columns and constraints; it never quotes a row, nor RAISE in a trigger."""
 
 _MISSING = re.compile(
     r"no such (table|column|index|view|module|collation sequence|function): \S+|table \S+ has no column named \S+"
@@ -41,20 +41,20 @@ _OF_DATA = re.compile("malformed JSON|integer overflow|JSON path error.*|user-de
 
 
 def of_driver(cause: BaseException) -> Trouble:
-    """What an error of :mod:`sqlite3` says."""
-    name, said = str(getattr(cause, "sqlite_errorname", "") or ""), one_line(str(cause))
+    """The trouble of an error of :mod:`sqlite3`."""
+    name, message = str(getattr(cause, "sqlite_errorname", "") or ""), one_line(str(cause))
     if not name:
-        # The module's own: an object that is closed, a value that it cannot bind.
-        known = {"OperationalError": Kind.UNKNOWN}.get(type(cause).__name__, Kind.VALUE)
-        return Trouble(Kind.LOST if "closed" in said else known)
+        # The module itself has raised it: an object is closed, or it cannot bind a value.
+        kind_of_module = {"OperationalError": Kind.UNKNOWN}.get(type(cause).__name__, Kind.VALUE)
+        return Trouble(Kind.LOST if "closed" in message else kind_of_module)
     if name == "SQLITE_ERROR":
-        return _of_many(name, said)
+        return _of_many(name, message)
     kind = by_code(name, KINDS) or Kind.UNKNOWN
-    return Trouble(kind, name, said if name.startswith(PLAIN) else "")
+    return Trouble(kind, name, message if name.startswith(PLAIN) else "")
 
 
-def _of_many(name: str, said: str) -> Trouble:
-    """The code that SQLite gives to whatever has none of its own."""
-    if _MISSING.fullmatch(said):
-        return Trouble(Kind.MISSING, name, said)
-    return Trouble(Kind.VALUE if _OF_DATA.fullmatch(said) else Kind.SQL, name)
+def _of_many(name: str, message: str) -> Trouble:
+    """The trouble of SQLITE_ERROR, the code of all errors that have no code of their own."""
+    if _MISSING.fullmatch(message):
+        return Trouble(Kind.MISSING, name, message)
+    return Trouble(Kind.VALUE if _OF_DATA.fullmatch(message) else Kind.SQL, name)

@@ -1,4 +1,4 @@
-"""What a database reports instead of doing a statement: the kind of trouble, its code, and as much of its text as holds no value.
+"""The error of a database for a failed statement: its kind, its code, and its text if that contains no value.
 
 Imports nothing of the engine.
 """
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What is wrong, in words that follow "the database"."""
+    """The kind of trouble, in words that follow "the database"."""
 
     LOST = "has ended the connection, or cannot be reached"
     DENIED = "does not let our user do this"
@@ -25,15 +25,15 @@ class Kind(StrEnum):
 
 
 MAY_PASS = frozenset({Kind.LOST, Kind.FULL, Kind.BUSY, Kind.CANCELLED})
-"""What is about the moment, and may be over at the next try, whatever the statement is."""
+"""Kinds that are temporary: the same statement may succeed later."""
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What a driver's error says, without any value of a row or an event.
+    """A driver's error, without any value of a row or an event.
 
-    :param code: what the database calls the error; empty where it has no name for it
-    :param text: its own words, only where these can hold no value
+    :param code: the database's code for the error; empty if it has none
+    :param text: the database's own text, if it cannot contain a value; otherwise empty
     """
 
     kind: Kind
@@ -41,10 +41,10 @@ class Trouble:
     text: str = ""
 
     def gist(self) -> str:
-        """What happened, without the database's own words, which may hold host names and accounts."""
+        """The trouble without the database's own text, which may contain host names and accounts."""
         return f"the database {self.kind}" + (f" ({self.code})" if self.code else "")
 
     def describe(self) -> str:
-        """What happened, in one line."""
-        said = ": ".join(each for each in (self.code, self.text) if each)
-        return f"the database {self.kind}" + (f" ({said})" if said else "")
+        """The trouble as one line."""
+        details = ": ".join(detail for detail in (self.code, self.text) if detail)
+        return f"the database {self.kind}" + (f" ({details})" if details else "")

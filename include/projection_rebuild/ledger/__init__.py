@@ -1,7 +1,7 @@
-"""The ledger: our own tables beside the read models. They say which run works on what, and how far it has come.
+"""The ledger: the engine's own tables beside the read models. They record claims, progress and results of runs.
 
-Each aggregate has a repository of its own. A repository works over SQLAlchemy Core and knows nothing of a database beyond what
-SQLAlchemy renders. What belongs to a batch or to a switch is written on the caller's connection, inside its transaction.
+Each aggregate has a repository of its own. Repositories use SQLAlchemy Core and no SQL of a single database. Writes of
+a batch or a swap use the caller's connection, in its transaction.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Ledger:
     """The ``projection_rebuild_*`` tables of one read-model database.
 
     :param dialect: the database
-    :param schema: where the tables are; the same schema as the read models
+    :param schema: the schema of the tables, which is that of the read models
     """
 
     def __init__(self, dialect: Dialect, schema: str | None) -> None:
@@ -69,15 +69,15 @@ class Ledger:
 
     @property
     def tables(self) -> list[str]:
-        """The names of its tables."""
+        """The names of the ledger's tables."""
         return [table.name for table in self.schema.tables]
 
     def create(self, connection: sa.Connection) -> None:
-        """Makes the tables that are missing, see :func:`projection_rebuild.ledger.schema.create`."""
+        """Creates missing tables, see :func:`projection_rebuild.ledger.schema.create`."""
         ledger_schema.create(self.dialect, connection, self.schema)
 
     def over(self, connection: sa.Connection, run_id: str) -> RunLedger:
-        """What it holds of one run, over one connection."""
+        """The ledger of one run over one connection."""
         return RunLedger(self, connection, run_id)
 
 
@@ -85,7 +85,7 @@ class RunLedger:
     """The ledger of one run over one connection, one repository for each aggregate.
 
     :param ledger: the tables
-    :param connection: to the database; what is written is part of the transaction that is open on it
+    :param connection: a connection to the database; writes are part of its open transaction
     :param run_id: the run
     """
 
@@ -110,15 +110,18 @@ class RunLedger:
         return RunLedger(self._ledger, self._connection, run_id)
 
     def create(self) -> None:
-        """Makes the tables that are missing."""
+        """Creates missing tables."""
         self._ledger.create(self._connection)
 
     def exists(self) -> bool:
-        """Whether any run has ever been planned here."""
+        """Whether the ledger exists in this schema, so that a run may have been planned."""
         return ledger_schema.exists(self._ledger.dialect, self._connection, self._ledger.schema.retired)
 
     def take_over(self, dead: str) -> None:
-        """Gives this run all claims of a run that is over, and makes the dead run's workers stop at their next write."""
+        """Moves all claims of a run that is over to this run, and fences out the workers of that run.
+
+        :param dead: the id of the run that is over
+        """
         before = self.of(dead)
         before.claims.hand_over(self._run_id)
         before.runs.give_up()

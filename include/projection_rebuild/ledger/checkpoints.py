@@ -1,4 +1,4 @@
-"""How far the replays of a run have come. A checkpoint is also what keeps a worker that was replaced from writing."""
+"""The checkpoints of a run's replays. A checkpoint also fences out a worker that another worker has replaced."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from projection_rebuild.ledger.repository import Repository, now
 from projection_rebuild.model.positions import BEGINNING, Place, is_before, said
 
 SHARD = "#"
-"""Between a projector's name and a shard's number; no class has it in its name."""
+"""The separator between a projector's name and a shard's number; no class name contains it."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How far one projector's replay has come in one run.
+    """The progress of one projector's replay in one run.
 
     :param position: green holds every event of the projector up to here; None: the replay is at the beginning
-    :param head: the settled position that the replay is heading for; None: the store was empty, or the replay has not looked
-    :param events: events handled so far
-    :param token: made anew with each clone; a worker of an earlier clone is fenced out by it
+    :param head: the high-water mark up to which the replay goes; None: the store was empty, or the replay has not read
+        it
+    :param events: the number of events handled so far
+    :param seconds: the time of the replay so far
+    :param token: new with each clone; it fences out the workers of an earlier clone
     """
 
     projector: str
@@ -35,17 +37,17 @@ class Checkpoint:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the replay has not come to its head."""
+        """Whether the replay has not reached its head."""
         return is_before(self.position, self.head)
 
 
 class Checkpoints(Repository):
-    """The checkpoints by run and worker: a projector, or one of its shards."""
+    """The checkpoints of a run by worker: a projector, or one of its shards."""
 
     def begin(self, start: Mapping[str, tuple[Place, int]]) -> None:
-        """Puts every projector's checkpoint to its start, with a new token.
+        """Sets the checkpoint of each projector to its start, with a new token.
 
-        :param start: place, and events up to it, by projector
+        :param start: by projector, a place and the number of events up to it
         """
         self.remove()
         for projector, (position, events) in start.items():
@@ -67,11 +69,11 @@ class Checkpoints(Repository):
         )
 
     def of_projectors(self) -> dict[str, Checkpoint]:
-        """A run's checkpoints by projector, those of shards left out."""
-        return {name: each for name, each in self.of_workers().items() if SHARD not in name}
+        """The run's checkpoints by projector, without those of shards."""
+        return {name: checkpoint for name, checkpoint in self.of_workers().items() if SHARD not in name}
 
     def of_workers(self) -> dict[str, Checkpoint]:
-        """A run's checkpoints by worker: a projector, or one of its shards."""
+        """The run's checkpoints by worker: a projector, or one of its shards."""
         table = self._schema.checkpoints
         rows = self._connection.execute(sa.select(table).where(table.c.run_id == self._run_id).order_by(table.c.projector))
         return {
@@ -79,7 +81,7 @@ class Checkpoints(Repository):
         }
 
     def run_ids(self) -> set[str]:
-        """The runs that have checkpoints."""
+        """The ids of all runs that have checkpoints."""
         return {*self._connection.execute(sa.select(self._schema.checkpoints.c.run_id).distinct()).scalars()}
 
     def advance(
@@ -91,12 +93,16 @@ class Checkpoints(Repository):
         events: int,
         seconds: float,
     ) -> Checkpoint:
-        """Moves a checkpoint on from what this worker read, as the first write of a batch's transaction.
+        """Advances a checkpoint, as the first write of a batch's transaction.
 
-        The row lock makes a second worker wait; it then finds another position and is fenced out with nothing written. An event that
-        was set aside and is projected after all moves no position, but the count of the events.
+        The row lock makes a second worker wait. Its own update then matches no row, so that it is fenced out before it
+        has written. When a replay projects a dead letter later, only the number of events changes, not the position.
 
-        :raises FencedOut: the checkpoint is not where this worker read it
+        :param read: the checkpoint as this worker has read it
+        :param events: the number of events of the batch
+        :param seconds: the time of the batch
+        :returns: the new checkpoint
+        :raises FencedOut: another worker has changed the checkpoint since this worker has read it
         """
         table = self._schema.checkpoints
         moved = self._connection.execute(
@@ -104,7 +110,7 @@ class Checkpoints(Repository):
             .where(
                 table.c.run_id == self._run_id,
                 table.c.projector == read.projector,
-                # Of the beginning this makes IS NULL.
+                # For the beginning SQLAlchemy renders IS NULL.
                 table.c.position == read.position,
                 table.c.events == read.events,
                 table.c.token == read.token,
@@ -119,27 +125,27 @@ class Checkpoints(Repository):
         return Checkpoint(read.projector, position, head, read.events + events, read.seconds + seconds, read.token)
 
     def add_elapsed(self, moved: Checkpoint, seconds: float) -> Checkpoint:
-        """Adds to a checkpoint that was moved in this transaction how long that has taken, where it is known only after it."""
+        """Adds time to a checkpoint that this transaction has advanced, if the time is only known afterwards."""
         table = self._schema.checkpoints
         own = (table.c.run_id == self._run_id) & (table.c.projector == moved.projector)
         self._connection.execute(table.update().where(own).values(seconds=moved.seconds + seconds))
         return replace(moved, seconds=moved.seconds + seconds)
 
     def reset(self, projector: str) -> None:
-        """Puts one projector's checkpoint to the beginning."""
+        """Sets one projector's checkpoint to the beginning, with a new token."""
         table = self._schema.checkpoints
         own = (table.c.run_id == self._run_id) & (table.c.projector == projector)
         fresh = {"position": BEGINNING, "head": BEGINNING, "events": 0, "seconds": 0.0, "token": uuid4().hex}
         self._connection.execute(table.update().where(own).values(**fresh))
 
     def rewind(self, place: Place) -> None:
-        """Puts checkpoints that are beyond a place back to it; the events that were handled above stay counted."""
+        """Sets checkpoints beyond a place back to it; they still count the events above it."""
         table = self._schema.checkpoints
         beyond = table.c.position.is_not(None) if place is None else table.c.position > place
         self._connection.execute(table.update().where(table.c.run_id == self._run_id, beyond).values(position=place, head=place))
 
     def fence(self, projector: str | None = None) -> None:
-        """Gives a run's checkpoints, or one of them, a new token: whoever read them before cannot write any more."""
+        """Gives the run's checkpoints, or one projector's, a new token, which fences out the workers that have read them."""
         table = self._schema.checkpoints
         statement = table.update().where(table.c.run_id == self._run_id)
         if projector is not None:
@@ -147,7 +153,10 @@ class Checkpoints(Repository):
         self._connection.execute(statement.values(token=uuid4().hex))
 
     def hand_over(self, heir: str) -> None:
-        """Another run goes on where this one stopped; this one's workers cannot write any more."""
+        """Moves the run's checkpoints, dead letters and open calls to another run, and fences out this run's workers.
+
+        :param heir: the id of the other run, which continues the replays
+        """
         self.of(heir).remove()
         table, letters, calls = self._schema.checkpoints, self._schema.dead_letters, self._schema.calls
         self._connection.execute(table.update().where(table.c.run_id == self._run_id).values(run_id=heir, token=uuid4().hex))
@@ -155,7 +164,7 @@ class Checkpoints(Repository):
         self._connection.execute(calls.update().where(calls.c.run_id == self._run_id).values(run_id=heir))
 
     def remove(self) -> None:
-        """Removes a run's checkpoints, so that none of its workers can write any more, and what belongs to them."""
+        """Removes the run's checkpoints and their dependent rows, so that its workers cannot write any more."""
         schema = self._schema
         for table in (schema.checkpoints, schema.dead_letters, schema.calls, schema.asked):
             self._connection.execute(table.delete().where(table.c.run_id == self._run_id))

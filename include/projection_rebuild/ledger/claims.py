@@ -1,4 +1,4 @@
-"""Which run works on which live table; no other one may begin with it meanwhile."""
+"""The claims of runs on live tables: only the run with the claim may work on a table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Claims(Repository):
     """The claims of runs on live tables."""
 
     def claim(self, tables: Iterable[str]) -> None:
-        """Claims tables for a run; what it holds already stays its own.
+        """Claims tables for the run; it keeps the claims that it has.
 
-        :raises ClaimRefused: another run holds one; names run and table
+        :raises ClaimRefused: another run has a claim on a table; the message names run and table
         """
         for table in tables:
             try:
@@ -28,16 +28,16 @@ class Claims(Repository):
                 if holder not in (None, self._run_id):
                     raise ClaimRefused(
                         f"the table {table} is claimed by the run {holder}; wait until that run is over, or retry or fail it in "
-                        "Airflow (the claim of a run that is over is taken over). One that was started from Python, and that nobody goes on with, is "
-                        "given up by Rebuild(..., run_id=...).stand_down(reason)"
+                        "Airflow (this run takes over the claim of a run that is over). To give up a run that was started from "
+                        "Python, call Rebuild(..., run_id=...).stand_down(reason)"
                     ) from None
 
     def all(self) -> dict[str, str]:
-        """The runs that hold tables, by table."""
+        """The ids of the runs that have claims, by table."""
         return {row.table_name: row.run_id for row in self._connection.execute(sa.select(self._schema.claims))}
 
     def holder(self, table: str) -> str | None:
-        """The run that holds a table."""
+        """The id of the run that has the claim on a table; None: no run has one."""
         claims = self._schema.claims
         run_id: str | None = self._connection.execute(
             sa.select(claims.c.run_id).where(claims.c.table_name == table)
@@ -45,9 +45,9 @@ class Claims(Repository):
         return run_id
 
     def assert_held(self, tables: Iterable[str]) -> None:
-        """Makes sure that a run still holds its tables, and keeps it so until the caller's transaction ends.
+        """Checks that the run still has its claims, and locks them until the caller's transaction ends.
 
-        :raises FencedOut: another run has taken one over
+        :raises FencedOut: another run has taken over a table
         """
         claims, wanted = self._schema.claims, set(tables)
         of_run = claims.c.run_id == self._run_id
@@ -59,10 +59,13 @@ class Claims(Repository):
             )
 
     def hand_over(self, heir: str) -> None:
-        """Gives all claims of a run to another."""
+        """Moves all claims of the run to another run.
+
+        :param heir: the id of the other run
+        """
         claims = self._schema.claims
         self._connection.execute(claims.update().where(claims.c.run_id == self._run_id).values(run_id=heir, claimed_at=now()))
 
     def release(self) -> None:
-        """Gives up a run's claims."""
+        """Removes the run's claims."""
         self._connection.execute(self._schema.claims.delete().where(self._schema.claims.c.run_id == self._run_id))

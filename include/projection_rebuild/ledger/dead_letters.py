@@ -1,4 +1,4 @@
-"""The events that projectors could not project, and that were set aside."""
+"""The dead letters of runs: events that projectors could not project, and that replays have set aside."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from projection_rebuild.ledger.repository import Repository, now
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """An event that a projector could not project, and that was set aside.
+    """An event that a projector could not project, and that its replay has set aside.
 
-    :param error: the kind of the error; never its text, which may quote the payload
+    :param error: the class of the error; never its text, which may quote the payload
     """
 
     projector: str
@@ -27,7 +27,7 @@ class DeadLetters(Repository):
     """The dead letters of runs."""
 
     def add(self, letters: Iterable[DeadLetter]) -> None:
-        """Records events that are set aside, in the transaction that moves the checkpoint past them."""
+        """Records dead letters, in the transaction that advances the checkpoint past them."""
         rows = [
             {
                 "run_id": self._run_id,
@@ -43,7 +43,7 @@ class DeadLetters(Repository):
             self._connection.execute(self._schema.dead_letters.insert(), rows)
 
     def of_run(self, projector: str | None = None) -> list[DeadLetter]:
-        """The events that a run has set aside, in the order of their positions."""
+        """The dead letters of the run, or of one projector, in the order of their positions."""
         letters = self._schema.dead_letters
         query = sa.select(letters).where(letters.c.run_id == self._run_id).order_by(letters.c.position, letters.c.projector)
         if projector is not None:
@@ -51,11 +51,11 @@ class DeadLetters(Repository):
         return [DeadLetter(row.projector, row.position, row.event_type, row.error) for row in self._connection.execute(query)]
 
     def known_of_run(self) -> list[DeadLetter]:
-        """As :meth:`of_run`, for whoever only looks: a ledger that an earlier version made may know of none."""
+        """Like :meth:`of_run`, for callers that only read: a ledger of an earlier version may lack the table."""
         return self.of_run() if self._has(self._schema.dead_letters) else []
 
     def remove(self, letter: DeadLetter) -> None:
-        """The event has been projected after all."""
+        """Removes a dead letter after a replay has projected its event."""
         letters = self._schema.dead_letters
         self._connection.execute(
             letters.delete().where(

@@ -1,4 +1,4 @@
-"""Calls of projectors that are programs: one is open from before it begins until its end is known."""
+"""The calls of external programs: a call is open from before it begins until the engine knows that it has ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ class ExternalCalls(Repository):
     """The open call of each projector."""
 
     def begin(self, projector: str, after: Place, upto: int) -> None:
-        """Notes that a program is about to be called; one that was cut short before is forgotten."""
+        """Records a call before it begins, in place of an earlier call that did not end.
+
+        :param after: the range of the call begins after this place
+        :param upto: the last position of the range
+        """
         self.end(projector)
         self._connection.execute(
             self._schema.calls.insert().values(
@@ -21,7 +25,7 @@ class ExternalCalls(Repository):
         )
 
     def is_open(self, projector: str | None = None) -> bool:
-        """Whether a call of the program, or of any of the run, has no end that is known."""
+        """Whether a call of the projector, or of any projector of the run, is open."""
         calls = self._schema.calls
         if not self._has(calls):
             return False
@@ -31,6 +35,6 @@ class ExternalCalls(Repository):
         return bool(self._connection.execute(query).scalar_one())
 
     def end(self, projector: str) -> None:
-        """The call has come to its end, or its tables have been made anew."""
+        """Removes the open call: it has ended, or the engine has cloned its tables again."""
         calls = self._schema.calls
         self._connection.execute(calls.delete().where(calls.c.run_id == self._run_id, calls.c.projector == projector))

@@ -1,4 +1,4 @@
-"""The tables that are ours beside the live ones: green ones that runs have made, and old ones that switches have retired."""
+"""The engine's tables beside the live ones: green tables of runs, and old tables of swaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from projection_rebuild.ledger.repository import Repository, as_moment, as_text
 
 @dataclass(frozen=True)
 class Retired:
-    """A table that a run retired: where it is and what it was, so that a drop hits this one and no other."""
+    """An old table. Its identity ensures that a drop removes this table and no other of the same name.
+
+    :param table: the live name
+    :param old: the present name
+    :param run_id: the run whose swap has retired it
+    :param identity: the database's identity of the table; None: the database does not tell
+    :param drop_after: the engine may drop the table from this time on
+    """
 
     table: str
     old: str
@@ -25,16 +32,19 @@ class Retired:
 
 
 class OwnedTables(Repository):
-    """Green and old tables by their names."""
+    """The green and old tables by name."""
 
     def add_green(self, green: str) -> None:
-        """Records, before it is made, that a green table is ours."""
+        """Records a green table of the run, before the run creates it."""
         greens = self._schema.greens
         self._connection.execute(greens.delete().where(greens.c.green_name == green))
         self._connection.execute(greens.insert().values(green_name=green, run_id=self._run_id))
 
     def run_of_green(self, green: str) -> str | None:
-        """The run that made a table of this name, or took it back, so that the next one may drop it; None: it is not ours."""
+        """The id of the run that has created or taken back a green table; None: no run has.
+
+        The next run may drop the table of an earlier run, but no other.
+        """
         greens = self._schema.greens
         run_id: str | None = self._connection.execute(
             sa.select(greens.c.run_id).where(greens.c.green_name == green)
@@ -42,28 +52,28 @@ class OwnedTables(Repository):
         return run_id
 
     def greens(self) -> dict[str, str]:
-        """All green tables that runs have made, and have not switched, with their runs."""
+        """The run ids of all green tables that have not gone live, by table."""
         return {row.green_name: row.run_id for row in self._connection.execute(sa.select(self._schema.greens))}
 
     def assert_owns_greens(self, greens: Iterable[str]) -> None:
-        """Makes sure that the green tables are those that this run has made or taken back.
+        """Checks that this run has created or taken back the green tables.
 
-        :raises FencedOut: another run has made one anew
+        :raises FencedOut: another run has created one of them again
         """
         table = self._schema.greens
         owned = self._connection.execute(sa.select(table.c.green_name).where(table.c.run_id == self._run_id)).scalars()
         if lost := set(greens) - set(owned):
             raise FencedOut(
-                f"{', '.join(sorted(lost))} has been made anew by another run, one that was taken for dead; clear clone_tables and what "
+                f"another run, which had been taken for dead, has cloned {', '.join(sorted(lost))} again; clear clone_tables and what "
                 "follows it. Blue is live and untouched"
             )
 
     def forget_greens(self, greens: Iterable[str]) -> None:
-        """The green tables are there no longer: they have been switched."""
+        """Removes the records of green tables that a swap has made live."""
         self._connection.execute(self._schema.greens.delete().where(self._schema.greens.c.green_name.in_(list(greens))))
 
     def retire(self, retired: Sequence[Retired]) -> None:
-        """Records old tables, before the switch makes them."""
+        """Records old tables, before the swap creates them."""
         self.forget_retired([table.old for table in retired])
         rows = [
             {
@@ -79,12 +89,12 @@ class OwnedTables(Repository):
         self._connection.execute(self._schema.retired.insert(), rows)
 
     def rename_retired(self, old: str, name: str) -> None:
-        """The old table is called otherwise now."""
+        """Records the new name of an old table."""
         retired = self._schema.retired
         self._connection.execute(retired.update().where(retired.c.old_name == old).values(old_name=name))
 
     def retired(self, *, old: str | None = None, run_id: str | None = None) -> list[Retired]:
-        """Old tables that have not been dropped yet, of one name or one run."""
+        """The old tables that still exist: all, or those of one name or one run."""
         table = self._schema.retired
         query = sa.select(table).order_by(table.c.old_name)
         if old is not None:
@@ -97,5 +107,5 @@ class OwnedTables(Repository):
         ]
 
     def forget_retired(self, olds: Iterable[str]) -> None:
-        """The old tables are there no longer."""
+        """Removes the records of old tables that no longer exist."""
         self._connection.execute(self._schema.retired.delete().where(self._schema.retired.c.old_name.in_(list(olds))))

@@ -1,4 +1,4 @@
-"""How far the parts of partial rebuilds are, and which keys belong to them."""
+"""The progress of partial rebuilds, and the keys of their parts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from projection_rebuild.ledger.repository import Repository, now
 
 @dataclass(frozen=True)
 class PartialState:
-    """What a partial rebuild has done for one projector.
+    """The progress of a partial rebuild for one projector.
 
-    :param part_id: under which its keys are kept; a worker that begins it again has another one
-    :param token: that of the checkpoint for which it was begun
-    :param settled: the rows of others are copied, as of this position, and the part's own are being replayed up to it; None: not yet
+    :param part_id: the id of the part's keys; a worker that begins the part again uses a new one
+    :param token: the token of the checkpoint for which the part began
+    :param settled: the run has copied all rows outside the part as of this position, and replays the part up to it;
+        None: the copy is not complete
     """
 
     part_id: str
@@ -28,23 +29,24 @@ class PartialState:
 
 
 class PartialRebuilds(Repository):
-    """The parts by run and projector."""
+    """The parts of a run by projector."""
 
     @property
     def key_table(self) -> str:
-        """The table of the keys of parts: ``part_id``, ``part_key``."""
+        """The name of the table with the keys of parts: ``part_id``, ``part_key``."""
         return self._schema.part_keys.name
 
     def find(self, projector: str) -> PartialState | None:
-        """How far the part of a projector is; None: not begun."""
+        """The progress of a projector's part; None: it has not begun."""
         row = self._connection.execute(sa.select(self._schema.parts).where(*self._of(projector))).one_or_none()
         return None if row is None else PartialState(row.part_id, row.token, row.settled)
 
     def begin(self, read: Checkpoint) -> str:
-        """Begins a projector's part (again), in the caller's transaction; whoever was at it before is fenced out.
+        """Begins a projector's part (again), in the caller's transaction, and fences out an earlier worker.
 
+        :param read: the projector's checkpoint as this worker has read it
         :returns: the id of the part
-        :raises FencedOut: somebody has come as far as to replay it
+        :raises FencedOut: another worker replays the part already
         """
         parts, keys = self._schema.parts, self._schema.part_keys
         before = self.find(read.projector)
@@ -63,9 +65,10 @@ class PartialRebuilds(Repository):
         return part_id
 
     def hold(self, projector: str, part_id: str, settled: int | None = None) -> None:
-        """Makes sure that a part is still this worker's until the caller's transaction ends, and notes how far it is.
+        """Checks that a part is still this worker's, locks it until the caller's transaction ends, and records progress.
 
-        :raises FencedOut: another worker has begun it again, or its tables were cloned anew
+        :param settled: see :class:`PartialState`
+        :raises FencedOut: another worker has begun the part again, or a worker has cloned its tables again
         """
         parts = self._schema.parts
         own = (*self._of(projector), parts.c.part_id == part_id, parts.c.settled.is_(None))
@@ -87,11 +90,11 @@ class PartialRebuilds(Repository):
         return set(self._connection.execute(sa.select(keys.c.part_key).where(keys.c.part_id == part_id)).scalars())
 
     def forget(self) -> None:
-        """Removes a run's parts, so that none of its workers can write one any more, and those of runs that are over."""
+        """Removes the parts of this run, so that its workers cannot write them any more, and of runs without claims."""
         parts, keys = self._schema.parts, self._schema.part_keys
         claimed = sa.select(self._schema.claims.c.run_id)
-        doomed = (parts.c.run_id == self._run_id) | parts.c.run_id.not_in(claimed)
-        ids = list(self._connection.execute(sa.select(parts.c.part_id).where(doomed)).scalars())
+        obsolete = (parts.c.run_id == self._run_id) | parts.c.run_id.not_in(claimed)
+        ids = list(self._connection.execute(sa.select(parts.c.part_id).where(obsolete)).scalars())
         self._connection.execute(keys.delete().where(keys.c.part_id.in_(ids)))
         self._connection.execute(parts.delete().where(parts.c.part_id.in_(ids)))
 

@@ -1,4 +1,4 @@
-"""What outlives a run: its report, and the code that has made its rows."""
+"""The data that outlives a run: its report, and the code that has projected its rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from projection_rebuild.ledger.run_record import Run
 
 @dataclass(frozen=True)
 class Code:
-    """Code that has replayed a projector in a run.
+    """The code that has replayed a projector in a run.
 
-    :param version: what its author calls it; may be empty
-    :param source: a hash of its source
+    :param version: the author's name for this version; may be empty
+    :param source: a hash of the projector's source
+    :param seen_at: the first replay with this code
     """
 
     projector: str
@@ -28,10 +29,10 @@ class Code:
 
 
 class Reports(Repository):
-    """Kept reports by run, and the code of its projectors."""
+    """The reports by run, and the code of its projectors."""
 
     def keep(self, run: Run, json: Mapping[str, Any], markdown: str) -> None:
-        """Keeps a run's report, in place of an earlier one of the same run; a run that was planned anew has one of its own."""
+        """Stores a run's report in place of an earlier one; a run that was planned again has a second report."""
         reports = self._schema.reports
         self._make(reports)
         same = (reports.c.run_id == run.run_id) & (reports.c.started_at == as_text(run.started_at))
@@ -42,7 +43,7 @@ class Reports(Repository):
             )
 
     def latest(self, rebuild: str, limit: int) -> list[dict[str, Any]]:
-        """The last kept reports of a spec as JSON values, newest first."""
+        """The last stored reports of a spec as JSON values, newest first."""
         reports = self._schema.reports
         if not self._has(reports):
             return []
@@ -51,7 +52,7 @@ class Reports(Repository):
         return [from_json(text) for text in self._connection.execute(newest_first).scalars()]
 
     def add_code(self, projector: str, *, version: str, source: str) -> None:
-        """Records that this code works on a projector's rows; once for each run."""
+        """Records the code that replays a projector, once for each run."""
         code = self._schema.code
         self._make(code)
         same = (code.c.run_id == self._run_id) & (code.c.projector == projector) & (code.c.source == source)
@@ -61,11 +62,11 @@ class Reports(Repository):
                     code.insert().values(run_id=self._run_id, projector=projector, source=source, version=version, seen_at=now())
                 )
             except sa.exc.IntegrityError:
-                # Another worker of this projector was first.
+                # Another worker of this projector has recorded it first.
                 return
 
     def code(self) -> list[Code]:
-        """The code that has worked in a run, oldest first."""
+        """The code that has replayed projectors in the run, oldest first."""
         code = self._schema.code
         if not self._has(code):
             return []

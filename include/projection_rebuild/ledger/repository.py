@@ -1,4 +1,4 @@
-"""What the repositories of the ledger have in common, and how values are stored in its tables."""
+"""The base class of the ledger's repositories, and the format of stored values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from projection_rebuild.ledger.schema import Schema
 
 
 class Repository:
-    """One aggregate of the ledger, for one run over one connection. Writes are part of the transaction that is open on it.
+    """One aggregate of the ledger, for one run over one connection. Writes are part of its open transaction.
 
     :param dialect: the database
     :param schema: the tables of the ledger
-    :param connection: to the database
-    :param run_id: the run that the verbs are about, where they do not say otherwise
+    :param connection: a connection to the database
+    :param run_id: the run to which the methods refer, unless they say otherwise
     """
 
     def __init__(self, dialect: Dialect, schema: Schema, connection: sa.Connection, run_id: str) -> None:
@@ -29,26 +29,26 @@ class Repository:
         self._run_id = run_id
 
     def of(self, run_id: str) -> Self:
-        """The same of another run, over the same connection."""
+        """The same repository for another run, over the same connection."""
         return type(self)(self._dialect, self._schema, self._connection, run_id)
 
     def _has(self, table: sa.Table) -> bool:
-        """Whether a table is there; a ledger that an earlier version made may lack it until its next run."""
+        """Whether a table exists; a ledger of an earlier version may lack it until its next run."""
         return ledger_schema.exists(self._dialect, self._connection, table)
 
     def _make(self, table: sa.Table) -> None:
-        """Makes a table that a ledger of an earlier version lacks, under a run that this version goes on with."""
+        """Creates a table that the ledger lacks, for a run that began under an earlier version."""
         if not self._has(table):
             ledger_schema.create(self._dialect, self._connection, self._schema)
 
 
 def now() -> str:
-    """The time, as it is stored."""
+    """The present time in the stored format."""
     return as_text(datetime.now(UTC))
 
 
 def as_text(moment: datetime) -> str:
-    """A moment, as it is stored: in UTC, without an offset."""
+    """A moment in the stored format: in UTC, without an offset."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
 
 
@@ -58,10 +58,10 @@ def as_moment(text: str) -> datetime:
 
 
 def as_json(value: object) -> str:
-    """A value as JSON; what JSON has no form for, as text."""
+    """A value as JSON; values that JSON cannot represent become text."""
     return orjson.dumps(value, default=str).decode()
 
 
 def from_json(text: str) -> Any:
-    """A stored value."""
+    """The value of stored JSON."""
     return orjson.loads(text)

@@ -1,4 +1,4 @@
-"""One run as the ledger has it: its state, and the record of what its steps have found. A record is read once for each time the run is."""
+"""One run in the ledger: its state, and the record of its steps' results."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
-"""A moment that is stored without an offset."""
+"""A moment that the ledger stores without an offset."""
 
 Identities = dict[str, str | None]
-"""The identity of each live table by its name; None: the database does not tell."""
+"""The database's identity of each live table, by name; None: the database does not tell."""
 
 
 class RunRecord(BaseModel):
-    """What the steps of a run have stored, by the keys under which it is stored. What has not happened yet is None or empty.
+    """The stored results of a run's steps, by their stored keys. A result that does not exist yet is None or empty.
 
-    :param stored_options: the run's choices as they were stored
-    :param by: who started the run; empty: its schedule, or nobody who is known
-    :param agreed: what the run relies on in the spec; None: an earlier version began it
-    :param moved: when the run came to each of its states
-    :param live_tables: the identities when green was made; None: an earlier version began the run
-    :param replaced_tables: the live tables for whose sake a switch was refused
-    :param dropped: the old tables that are gone
-    :param rolled_back_by: the run that has taken this one's switch back
+    :param stored_options: the run's options as stored
+    :param by: the operator who has started the run; empty: its schedule, or an unknown operator
+    :param agreed: the parts of the spec on which the run relies; None: an earlier version began the run
+    :param moved: the time at which the run reached each of its states
+    :param live_tables: the identities of the live tables at the clone; None: an earlier version began the run
+    :param replaced_tables: the identities of the live tables because of which the engine has refused a swap
+    :param left_behind: the events that the old tables hold
+    :param dropped: the old tables that the engine has dropped
+    :param rolled_back_by: the id of the run that has taken back this run's swap
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,17 +59,21 @@ class RunRecord(BaseModel):
 
     @cached_property
     def options(self) -> RunOptions:
-        """The run's choices. They are read when a step needs them: an earlier version allowed others, and its runs are still to be shown."""
+        """The run's options.
+
+        The ledger validates them only when a step needs them, so that it can show runs of earlier versions, which
+        allowed other options.
+        """
         return RunOptions.of_record(self.stored_options)
 
     @property
     def reason(self) -> str:
-        """Why the run was started, in the words of who started it."""
+        """The reason for the run, in the words of its operator."""
         return str(self.stored_options["reason"])
 
     @property
     def verification_id(self) -> str | None:
-        """Tells one verification of the run from another: the moment when it was made; None: there was none."""
+        """The time of the verification, which identifies it among those of the run; None: the run has none."""
         if self.verification is None:
             return None
         at: str | None = self.verification.model_dump(mode="json", include={"at"})["at"]
@@ -76,7 +81,7 @@ class RunRecord(BaseModel):
 
 
 class RecordChanges(TypedDict, total=False):
-    """What a step adds to the record of a run."""
+    """The results that a step adds to the record of a run."""
 
     options: RunOptions
     plan: Plan
@@ -96,7 +101,7 @@ class RecordChanges(TypedDict, total=False):
 class Run:
     """One rebuild in the ledger.
 
-    :param stored: the record as it is stored; a later version may have added keys, which stay
+    :param stored: the record as stored; it keeps keys that a later version has added
     """
 
     run_id: str
@@ -107,19 +112,22 @@ class Run:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the run rebuilds. It is read apart from the record: a step needs the plans of other runs and no more of them."""
+        """The plan of the run.
+
+        The ledger reads it separately from the record, since a step needs only the plans of other runs.
+        """
         return Plan.model_validate(self.stored["plan"])
 
     @cached_property
     def record(self) -> RunRecord:
-        """What the steps have stored beside the plan."""
+        """The stored results of the steps, without the plan."""
         return RunRecord.model_validate(self.stored)
 
     @property
     def verification(self) -> Verification:
-        """What the last verification has found.
+        """The result of the last verification.
 
-        :raises StepOrderError: there was none, as in a rollback
+        :raises StepOrderError: the run has none, as in a rollback
         """
         if self.record.verification is None:
             raise StepOrderError(f"the run {self.run_id} is {self.state}, and was never verified")
@@ -127,9 +135,9 @@ class Run:
 
     @property
     def swap_result(self) -> SwapResult:
-        """What the switch did, or is about to do.
+        """The result of the swap, or the announcement of a swap in progress.
 
-        :raises StepOrderError: the run has not come to its switch
+        :raises StepOrderError: the run's cutover has not begun
         """
         if self.record.swap is None:
             raise StepOrderError(f"the run {self.run_id} is {self.state}, and its record knows of no switch")
@@ -137,9 +145,9 @@ class Run:
 
     @property
     def left_behind(self) -> LeftBehind:
-        """What the tables hold that the switch has retired, or is about to.
+        """The events that the old tables hold after the swap.
 
-        :raises StepOrderError: the run has not come to its switch
+        :raises StepOrderError: the run's cutover has not begun
         """
         if self.record.left_behind is None:
             raise StepOrderError(f"the run {self.run_id} is {self.state}, and its record knows of no retired tables")
@@ -147,9 +155,9 @@ class Run:
 
 
 def refuse_within_switch(run: Run) -> None:
-    """Green holds events above its checkpoints until the switch has found on which side it is.
+    """Refuses a run that has stopped within its swap: green may hold events above its checkpoints until a retry.
 
-    :raises StepOrderError: it has not
+    :raises StoppedAtCutover: the run has stopped within its swap
     """
     if run.state.in_doubt:
         raise StoppedAtCutover(f"the run {run.run_id} was stopped within its switch; retry atomic_swap before anything else")

@@ -1,4 +1,4 @@
-"""The runs: how far each has come, and the record of what its steps have found."""
+"""The runs: their states, and the records of their steps' results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from projection_rebuild.ledger.states import INTERRUPTED_AT_SWITCH, RunState
 
 
 class Runs(Repository):
-    """The runs by their ids."""
+    """The runs by id."""
 
     def begin(self, rebuild: str, record: RecordChanges) -> None:
-        """Records a run as planned; one of the same id begins anew."""
+        """Records the run as planned, in place of an earlier record of its id."""
         schema = self._schema
         for table in (schema.runs, schema.notes, schema.code, schema.waits):
             self._connection.execute(table.delete().where(table.c.run_id == self._run_id))
@@ -35,10 +35,12 @@ class Runs(Repository):
         )
 
     def get(self, *, requires: RunState = RunState.PLANNED) -> Run:
-        """A run for one of its steps.
+        """The run, for one of its steps.
 
         :param requires: the state that the run must have reached
-        :raises StepOrderError: there is no such run, it was given up, or it has not come as far
+        :raises UnknownRun: the ledger has no such run
+        :raises RunGivenUp: an operator has given it up, or another run has taken over its tables
+        :raises StepOrderError: the run has not reached the state
         """
         run = self.find()
         if run is None:
@@ -54,7 +56,7 @@ class Runs(Repository):
         return run
 
     def find(self) -> Run | None:
-        """A run, whatever its state; None: the ledger does not know it."""
+        """The run in any state; None: the ledger does not have it."""
         runs = self._schema.runs
         row = self._connection.execute(sa.select(runs).where(runs.c.run_id == self._run_id)).one_or_none()
         return None if row is None else _run(row)
@@ -66,20 +68,20 @@ class Runs(Repository):
         return [_run(row) for row in self._connection.execute(query)]
 
     def move(self, state: RunState, **changes: Unpack[RecordChanges]) -> None:
-        """Moves a run to a state and adds to its record.
+        """Moves the run to a state and adds results to its record.
 
-        :raises StepOrderError: there is no such run, it was given up, or its state may not become this one
-        :raises FencedOut: somebody has moved it since it was read here
+        :raises StepOrderError: see :meth:`get`; or this state may not follow the run's state
+        :raises FencedOut: another worker has moved the run since this method has read it
         """
         run = self.get()
         if not self.move_from(run, state, **changes):
             raise FencedOut(f"the run {self._run_id} is no longer {run.state}: another worker has moved it; this one has not")
 
     def move_unless_switching(self, state: RunState, **changes: Unpack[RecordChanges]) -> None:
-        """Moves a run that a late worker looked at, unless another one is within its switch: only the switch says how that ends.
+        """Like :meth:`move`, for a worker that may be late: never moves a run within its swap, which only the swap may do.
 
-        :raises StepOrderError: as :meth:`move`
-        :raises FencedOut: its switch has begun, or somebody has moved it since it was read here
+        :raises StepOrderError: see :meth:`move`
+        :raises FencedOut: the run is within its swap, or another worker has moved it since this method has read it
         """
         run = self.get()
         if run.state is RunState.SWITCHING or not self.move_from(run, state, **changes):
@@ -88,10 +90,11 @@ class Runs(Repository):
             )
 
     def move_from(self, run: Run, state: RunState, **changes: Unpack[RecordChanges]) -> bool:
-        """Moves a run that was read before, unless somebody has moved it since; then nothing is done.
+        """Moves a run, unless another worker has moved it since the caller has read it.
 
-        :returns: whether it was moved
-        :raises StepOrderError: the run's state may not become this one
+        :param run: the run as the caller has read it
+        :returns: whether this call has moved the run
+        :raises StepOrderError: this state may not follow the run's state
         """
         if not run.state.may_become(state):
             remedy = f"; {INTERRUPTED_AT_SWITCH[run.state]}" if run.state in INTERRUPTED_AT_SWITCH else ""
@@ -103,7 +106,7 @@ class Runs(Repository):
         return self._connection.execute(moved).rowcount > 0
 
     def amend(self, **changes: Unpack[RecordChanges]) -> None:
-        """Adds to the record of a run, if there is one, and leaves its state."""
+        """Adds results to the record of the run, if the ledger has it, and does not change its state."""
         run = self.find()
         if run is not None:
             runs = self._schema.runs
@@ -111,14 +114,14 @@ class Runs(Repository):
             self._connection.execute(runs.update().where(runs.c.run_id == self._run_id).values(record=as_json(record)))
 
     def give_up(self) -> None:
-        """Marks a run as given up, unless it has come to its switch or the ledger does not know it. Its record stays as it is."""
+        """Marks the run as given up, unless its cutover has begun or the ledger does not have it. Its record stays."""
         runs = self._schema.runs
         states = [state for state in RunState if state.may_become(RunState.ABANDONED)]
         alive = (runs.c.run_id == self._run_id) & runs.c.state.in_(states)
         self._connection.execute(runs.update().where(alive).values(state=RunState.ABANDONED, updated_at=now()))
 
     def last_seen(self) -> datetime | None:
-        """When a run last wrote anything; None: the ledger does not know it."""
+        """The time of the run's last write; None: the ledger does not have the run."""
         written = [
             self._connection.execute(sa.select(sa.func.max(table.c.updated_at)).where(table.c.run_id == self._run_id)).scalar()
             for table in (self._schema.runs, self._schema.checkpoints)
@@ -135,7 +138,7 @@ def _stored(changes: RecordChanges) -> dict[str, Any]:
 
 
 def _moved(run: Run, state: RunState) -> dict[str, str]:
-    """When the run came to each of its states; what is after the new one is to come again."""
+    """The times at which the run reached its states, without those of states after the new one."""
     before: Mapping[str, str] = run.stored.get("moved", {})
     kept = {name: at for name, at in before.items() if not _is_later(RunState(name), state)}
     if _is_later(state, run.state) or state not in kept:

@@ -1,4 +1,4 @@
-"""The tables of the ledger, and how they come into being. Their names, columns and types stay as they are: runs outlive a version."""
+"""The tables of the ledger and their creation. Names, columns and types stay as they are: runs outlive a version."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _OPTIONS = {
     for family in ("mysql", "mariadb")
     for option, value in {"engine": "InnoDB", "charset": "utf8mb4", "collate": "utf8mb4_bin", "row_format": "DYNAMIC"}.items()
 }
-"""Of our tables on MySQL and MariaDB, where the server's and the database's defaults may be others, in which their keys do not fit."""
+"""Options of the tables on MySQL and MariaDB: with other defaults of a server or database their keys may not fit."""
 
 _NAME, _RUN_ID, _MOMENT, _TOKEN = sa.String(190), sa.String(RUN_ID_LENGTH), sa.String(32), sa.String(32)
 _LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-# Compared with what stands in the tables as Python compares text.
+# The database has to compare these texts with those in the tables as Python does.
 _EXACT = sa.String(RUN_ID_LENGTH).with_variant(mysql.VARCHAR(RUN_ID_LENGTH, collation="utf8mb4_bin"), "mysql", "mariadb")
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The tables as they are called in one schema of a database."""
+    """The ledger's tables in one schema of a database."""
 
     metadata: sa.MetaData
     runs: sa.Table
@@ -48,19 +48,19 @@ class Schema:
 
     @property
     def tables(self) -> list[sa.Table]:
-        """All tables, in an order in which they can be made."""
+        """All tables, in an order in which the engine can create them."""
         return self.metadata.sorted_tables
 
 
 @cache
 def tables_in(schema: str | None) -> Schema:
-    """The ledger's tables in one schema of a database; None: in its default one."""
+    """The ledger's tables in one schema of a database; None: the default schema."""
     metadata = sa.MetaData(schema=schema)
 
     def table(name: str, *columns: sa.Column[Any]) -> sa.Table:
-        made = sa.Table(f"projection_rebuild_{name}", metadata, *columns)
-        made.kwargs.update(_OPTIONS)
-        return made
+        ledger_table = sa.Table(f"projection_rebuild_{name}", metadata, *columns)
+        ledger_table.kwargs.update(_OPTIONS)
+        return ledger_table
 
     return Schema(
         metadata=metadata,
@@ -83,7 +83,7 @@ def tables_in(schema: str | None) -> Schema:
             "checkpoints",
             sa.Column("run_id", _RUN_ID, primary_key=True),
             sa.Column("projector", _NAME, primary_key=True),
-            # NULL is the beginning: any number may be the position of an event.
+            # NULL stands for the beginning, since any number may be the position of an event.
             sa.Column("position", sa.BigInteger),
             sa.Column("head", sa.BigInteger),
             sa.Column("events", sa.BigInteger, nullable=False),
@@ -183,8 +183,8 @@ def tables_in(schema: str | None) -> Schema:
 
 
 def create(dialect: Dialect, connection: sa.Connection, schema: Schema) -> None:
-    """Makes the tables that are missing, all or those that an earlier version did not have. Two runs that begin at once both succeed."""
-    # Each step asks, so in one query.
+    """Creates missing tables, and widens columns of an earlier version. Two runs may call this at once."""
+    # One query for all tables, since each step calls this.
     existing = {*sa.inspect(connection).get_table_names(schema=schema.metadata.schema)}
     for table, columns in ((schema.checkpoints, ("position", "head")), (schema.calls, ("after_position",))):
         if table.name in existing:
@@ -200,22 +200,22 @@ def create(dialect: Dialect, connection: sa.Connection, schema: Schema) -> None:
 
 
 def exists(dialect: Dialect, connection: sa.Connection, table: sa.Table) -> bool:
-    """Whether a table is there; a ledger that an earlier version made may lack it until its next run."""
+    """Whether a table exists; a ledger of an earlier version may lack it until its next run."""
     return dialect.inspector.table_exists(connection, table.schema, table.name)
 
 
 def _allow_null(dialect: Dialect, connection: sa.Connection, table: sa.Table, columns: Sequence[str]) -> None:
-    """Lets columns keep the beginning, which the ledger of an earlier version kept as 0.
+    """Makes columns nullable, so that they can store the beginning, which earlier versions stored as 0.
 
-    Such a 0 may stay: for that version it stood for the beginning, and it had read nothing at or below it.
+    A stored 0 may stay: for the earlier version it was the beginning, and that version read no event at or below it.
     """
     if not _refusing_null(connection, table, columns):
         return
-    # Only here: an application that projects live imports this module, and has no need of Alembic.
+    # Import Alembic only here: an application that projects live imports this module, but does not need Alembic.
     from alembic.migration import MigrationContext
     from alembic.operations import Operations
 
-    # SQLite makes the table anew, so it is a matter of all or nothing there.
+    # On SQLite, Alembic creates the table again, so this needs a transaction.
     with dialect.ddl_transaction(connection):
         operations = Operations(MigrationContext.configure(connection))
         for name in _refusing_null(connection, table, columns):

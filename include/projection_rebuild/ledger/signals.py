@@ -1,4 +1,4 @@
-"""What is said about a run while it goes on, and which of its workers wait."""
+"""The signals to a run, and its waiting workers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from projection_rebuild.ledger.repository import Repository, as_json, as_moment,
 
 @dataclass(frozen=True)
 class Note:
-    """What was said about a run while it went on: by a person (swap now, a decision) or by a step that waits (its last look).
+    """A signal to a run, by an operator (swap now, a decision), or by a waiting step (its last check).
 
-    :param by: the person; empty: a step
+    :param by: the operator; empty: a step
     """
 
     name: str
@@ -27,10 +27,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Wait:
-    """A worker of a run that rests or waits: by the wish of a person, or for the sake of the database.
+    """A waiting worker of a run: an operator has paused it, or it relieves the database.
 
     :param worker: a projector, or one of its shards
-    :param looked_at: when it last looked whether it may go on
+    :param why: the reason
+    :param looked_at: the worker's last check of whether it may continue
     """
 
     worker: str
@@ -40,10 +41,10 @@ class Wait:
 
 
 class Signals(Repository):
-    """Notes from people and steps to the steps of a run, and from its workers to people."""
+    """Signals from operators and steps to the steps of a run, and the waits of its workers."""
 
     def send(self, name: str, value: Mapping[str, Any], *, by: str = "") -> None:
-        """Notes something about a run, in place of what was said before under this name."""
+        """Stores a signal to the run, in place of an earlier one of this name."""
         notes = self._schema.notes
         self._make(notes)
         columns = {"value": as_json(dict(value)), "said_by": by[:190], "said_at": now()}
@@ -52,7 +53,7 @@ class Signals(Repository):
             self._connection.execute(notes.insert().values(run_id=self._run_id, name=name, **columns))
 
     def all(self) -> dict[str, Note]:
-        """What was said about a run, by name."""
+        """The signals to the run, by name."""
         notes = self._schema.notes
         if not self._has(notes):
             return {}
@@ -60,13 +61,13 @@ class Signals(Repository):
         return {row.name: Note(row.name, from_json(row.value), row.said_by, as_moment(row.said_at)) for row in rows}
 
     def clear(self, name: str) -> None:
-        """Takes back what was said about a run under a name."""
+        """Removes the signal of a name."""
         notes = self._schema.notes
         if self._has(notes):
             self._connection.execute(notes.delete().where(notes.c.run_id == self._run_id, notes.c.name == name))
 
     def wait(self, worker: str, why: str) -> None:
-        """Records that a worker rests or waits, or goes on doing so."""
+        """Records that a worker waits, or still waits."""
         waits = self._schema.waits
         same = (waits.c.run_id == self._run_id) & (waits.c.worker == worker)
         if not self._connection.execute(waits.update().where(same).values(why=why[:1000], looked_at=now())).rowcount:
@@ -75,12 +76,12 @@ class Signals(Repository):
             )
 
     def clear_wait(self, worker: str) -> None:
-        """Records that a worker rests no more."""
+        """Records that a worker has stopped waiting."""
         waits = self._schema.waits
         self._connection.execute(waits.delete().where(waits.c.run_id == self._run_id, waits.c.worker == worker))
 
     def waits(self) -> list[Wait]:
-        """The workers of a run that rest or wait now, by name."""
+        """The workers of the run that wait now, in the order of their names."""
         waits = self._schema.waits
         if not self._has(waits):
             return []

@@ -1,4 +1,4 @@
-"""The states of a run, which of them may follow which, and what each of them means for the steps. Pure."""
+"""The states of a run, their transitions, and their meaning for the steps. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """How far a run has come."""
+    """The progress of a run."""
 
     PLANNED = "planned"
     CLONED = "cloned"
@@ -19,21 +19,21 @@ class RunState(StrEnum):
     ABANDONED = "abandoned"
 
     def may_become(self, other: RunState) -> bool:
-        """Whether a run in this state may be moved to another one, see :data:`TRANSITIONS`."""
+        """Whether another state may follow this one, see :data:`TRANSITIONS`."""
         return other in TRANSITIONS[self]
 
     def has_reached(self, other: RunState) -> bool:
-        """Whether a run in this state has done what another state stands for. A run that was given up has reached nothing."""
+        """Whether a run in this state has reached another state. A run that was given up has reached none."""
         return self in WAY and other in WAY and WAY.index(self) >= WAY.index(other)
 
     @property
     def in_doubt(self) -> bool:
-        """Whether only the tables tell if the run has switched: it is within its switch, or was stopped there."""
+        """Whether the run is within its swap, or has stopped there, so that only the tables show if it has swapped."""
         return self is RunState.SWITCHING
 
     @property
     def has_begun_switch(self) -> bool:
-        """Whether the run has come to its switch, whatever came of it."""
+        """Whether the run's swap has begun, with any outcome."""
         return self.in_doubt or self.has_switched
 
     @property
@@ -43,17 +43,17 @@ class RunState(StrEnum):
 
     @property
     def is_reconciled(self) -> bool:
-        """Whether the switch is finished and nothing but its retention is left."""
+        """Whether the run is reconciled, so that only the drop of the old tables is left."""
         return self in {RunState.RECONCILED, RunState.FINISHED}
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody works on the run any more: it is reconciled, or was given up."""
+        """Whether no step works on the run's tables any more: the run is reconciled, or an operator has given it up."""
         return self.is_reconciled or self is RunState.ABANDONED
 
     @property
     def is_verified(self) -> bool:
-        """Whether the run waits for its switch, and nothing else is left to do before it."""
+        """Whether the run is verified and waits for its swap."""
         return self is RunState.VERIFIED
 
 
@@ -66,7 +66,7 @@ WAY = (
     RunState.RECONCILED,
     RunState.FINISHED,
 )
-"""The states of a run that goes well, in their order."""
+"""The states of a run without failures, in their order."""
 
 TRANSITIONS: Mapping[RunState, Mapping[RunState, str]] = {
     RunState.PLANNED: {
@@ -107,17 +107,20 @@ TRANSITIONS: Mapping[RunState, Mapping[RunState, str]] = {
     },
     RunState.ABANDONED: {},
 }
-"""Which state may follow which, and by what. A plan is no transition: it forgets the run of its id and records a new one."""
+"""By state, the states that may follow, each with its cause.
+
+The step `plan` is no transition: it removes the run of its id and records a new one.
+"""
 
 INTERRUPTED_AT_SWITCH: Mapping[RunState, str] = {
     RunState.SWITCHING: "it was stopped within its switch: retry its atomic_swap",
     RunState.SWITCHED: "it has switched and was not reconciled: clear its reconcile",
 }
-"""States of a dead run in which nobody else may begin with its tables, and what brings it to its end."""
+"""The states in which a stopped run keeps its tables from other runs, each with the way to finish it."""
 
 
 def diagram() -> str:
-    """The states and their transitions, for Mermaid."""
+    """The states and transitions as a Mermaid diagram."""
     return "\n".join(["stateDiagram-v2", *(f"    {line}" for line in _arrows())])
 
 

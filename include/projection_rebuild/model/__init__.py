@@ -1,1 +1,1 @@
-"""Plain data about a run: names, positions, limits, the plan, findings, and what each step has done."""
+"""Plain data about a run: names, positions, limits, the plan, findings, and the results of its steps."""

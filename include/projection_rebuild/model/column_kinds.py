@@ -1,4 +1,4 @@
-"""What the columns of an event store are, in words that hold for every database. Imports nothing."""
+"""The types of the columns of an event store, in terms that fit every database. Imports nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ColumnKind(StrEnum):
-    """What a column holds."""
+    """The kind of values that a column holds."""
 
     WHOLE = "whole numbers"
     NUMBER = "numbers with a fraction"
@@ -26,10 +26,11 @@ class ColumnType:
     """A column's type.
 
     :param name: as the server writes it, such as ``numeric(20,1)``
-    :param compares_bytes: whether two texts are equal for the database only if their bytes are; false for a collation that ignores
-        case, accents or blanks at the end
-    :param nullable: whether it takes NULL
-    :param takes_any_text: whether every text can be compared with it; false for a character set that lacks letters
+    :param compares_bytes: whether the database treats two texts as equal only if their bytes are equal; false for a
+        collation that ignores case, accents or blanks at the end
+    :param nullable: whether the column accepts NULL
+    :param takes_any_text: whether the database can compare every text with the column; false for a character set that
+        lacks characters
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a plan has to say before anything is touched: what is in the way, each with its remedy, and what will be carried over."""
+"""The findings of a plan, each with its remedy, and the dependent objects that a rebuild carries over."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from projection_rebuild.errors import PlanError, RebuildError
 
 
 class Finding(BaseModel):
-    """One thing that a person should know.
+    """One fact that an operator should know.
 
-    :param about: the object: a table, a setting, a key of the spec; empty where the problem's own words name it
-    :param problem: what is wrong with it; a sentence with a full stop where the remedy is a sentence, too
-    :param remedy: what to do; empty where the problem's own words say it
-    :param refuses: whether nothing can begin before that is done; otherwise it only informs
+    :param about: the object: a table, a setting, a key of the spec; empty if ``problem`` names it
+    :param problem: the problem; a sentence with a full stop if the remedy is a sentence, too
+    :param remedy: what to do; empty if ``problem`` includes it
+    :param refuses: whether the engine refuses to begin before the remedy is done; if not, the finding only informs
     """
 
     model_config = ConfigDict(frozen=True)
@@ -26,10 +26,10 @@ class Finding(BaseModel):
     refuses: bool = False
 
     def __str__(self) -> str:
-        said = f"{self.about}: {self.problem}" if self.about else self.problem
+        text = f"{self.about}: {self.problem}" if self.about else self.problem
         if not self.remedy:
-            return said
-        return f"{said} {self.remedy}" if said.endswith(".") else f"{said}; {self.remedy}"
+            return text
+        return f"{text} {self.remedy}" if text.endswith(".") else f"{text}; {self.remedy}"
 
 
 def refusal(about: str, problem: str, remedy: str = "") -> Finding:
@@ -38,15 +38,15 @@ def refusal(about: str, problem: str, remedy: str = "") -> Finding:
 
 
 def refusal_of(error: RebuildError) -> Finding:
-    """A finding that refuses in the words of an error, which name object, problem and remedy themselves."""
+    """A finding that refuses with the message of an error, which names object, problem and remedy itself."""
     return refusal("", error.message)
 
 
 class Dependents(BaseModel):
-    """What hangs on one table, of one kind, and will be there after a rebuild as it was before.
+    """The dependent objects of one kind on one table, which a rebuild carries over unchanged.
 
-    :param kind: in the plural: ``columns``, ``triggers``
-    :param names: of the objects; what has no name of its own, in the words of the database
+    :param kind: the kind in the plural: ``columns``, ``triggers``
+    :param names: the names of the objects; an object without a name has its definition from the database
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,17 +60,17 @@ class Dependents(BaseModel):
 
 
 def named(table: str, kinds: Mapping[str, Iterable[str]]) -> Iterator[Dependents]:
-    """What hangs on a table, without the kinds that it has nothing of."""
+    """Yields the dependent objects of a table, kind by kind, without empty kinds."""
     for kind, names in kinds.items():
-        if found := tuple(dict.fromkeys(names)):
-            yield Dependents(table=table, kind=kind, names=found)
+        if unique := tuple(dict.fromkeys(names)):
+            yield Dependents(table=table, kind=kind, names=unique)
 
 
 def refuse(findings: Sequence[Finding], what: str = "this rebuild is refused") -> None:
     """Ends a plan if any finding refuses it.
 
-    :param what: what cannot be done, as the head of the list
-    :raises PlanError: all findings in one list
+    :param what: the refused action, as the head of the list
+    :raises PlanError: a finding refuses; the message lists all findings
     """
     refusing = lines(finding for finding in findings if finding.refuses)
     if not refusing:
@@ -81,5 +81,5 @@ def refuse(findings: Sequence[Finding], what: str = "this rebuild is refused") -
 
 
 def lines(findings: Iterable[Finding]) -> list[str]:
-    """The findings as a list for a person, each once."""
+    """The findings as lines of a list, without duplicates."""
     return [f"- {finding}" for finding in dict.fromkeys(findings)]

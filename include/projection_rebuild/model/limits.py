@@ -1,4 +1,4 @@
-"""What a spec, a run's parameters and a person's words may be at most. Every face of a rebuild asks here: file, form, REST, engine, page."""
+"""The limits of specs, run parameters and texts of operators. File, form, REST, engine and page all check them here."""
 
 from __future__ import annotations
 
@@ -14,44 +14,45 @@ from projection_rebuild.errors import SpecError
 from projection_rebuild.model.positions import HIGHEST
 
 SPEC_FILE = 128 * 1024
-"""Bytes of a spec file."""
+"""The most bytes of a spec file."""
 
 DDL_FILE = 1024 * 1024
-"""Bytes of the file that ``structure.ddl`` names."""
+"""The most bytes of the file that ``structure.ddl`` names."""
 
 DEEPEST = 32
-"""How many lists and mappings may stand within each other."""
+"""The most levels of nested lists and mappings."""
 
 MOST_VALUES = 12_000
-"""Values and keys of one spec or of one run's parameters; what a YAML alias repeats counts each time."""
+"""The most values and keys of one spec or of one run's parameters; each use of a YAML alias counts."""
 
 MOST_TEXT = 4 * 1024 * 1024
-"""Characters of all texts of one spec, or of one run's parameters, together."""
+"""The most characters of all texts of one spec, or of one run's parameters, together."""
 
 LONGEST = timedelta(days=36_500)
-"""Durations are between zero and this."""
+"""The longest duration; the shortest is zero."""
 
 LONGEST_HOLD = timedelta(hours=1)
-"""For as long at most others may have to wait for the tables; at least a millisecond."""
+"""The longest time for which a spec may let others wait for the tables; the shortest is one millisecond."""
 
 FIRST_YEAR, LAST_YEAR = 1900, 9998
-"""Dates are in these years, so that no time zone takes them beyond what a database or Python can hold."""
+"""The first and last year of dates, so that they stay within the range of databases and Python in every time zone."""
 
 MOST_SHARDS = 64
 MOST_AGGREGATES = 5_000
-"""Aggregates that can be named one by one; for more, a time or a whole rebuild is the better choice."""
+"""The most aggregates that a run can name; for more, select a time or rebuild all rows."""
 
 MOST_SAMPLED = 100_000
-"""Aggregates of a projector that verification refolds; they are in memory all at once."""
+"""The most aggregates of a projector that verification refolds; it keeps all of them in memory at once."""
 
 NAME = 250
-"""Characters of a name: of a table, a column, a class, a connection, and of every text that is not listed in :data:`TEXTS`. One line."""
+"""The most characters of a name (of a table, a column, a class, a connection), and of each text that :data:`TEXTS` does
+not list. One line."""
 
 PATH = 1_000
-"""Characters of the path of a spec file. One line."""
+"""The most characters of the path of a spec file. One line."""
 
 RUN_ID = 510
-"""Characters of a run id; what InnoDB can index beside a projector's name. One line."""
+"""The most characters of a run id: InnoDB can index this many beside a projector's name. One line."""
 
 REASON = 500
 AGGREGATE = 510
@@ -69,13 +70,13 @@ TEXTS: Mapping[str, int] = {
     "environment": SQL,
     "arguments": SQL,
 }
-"""Characters of longer texts, which may have several lines, by the key that they stand under."""
+"""The most characters of longer texts, by their key; they may have several lines."""
 
 MOST_PROBLEMS = 10
-"""Mistakes that one message lists."""
+"""The most errors in one message."""
 
 SHOWN = 40
-"""Characters of a value that a message quotes."""
+"""The most characters of a value that a message quotes."""
 
 _NEVER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _LINES = re.compile("[\t\n\r\x85\u2028\u2029]")
@@ -84,41 +85,44 @@ Where = tuple[object, ...]
 
 
 def shown(value: object, most: int = SHOWN) -> str:
-    """A short part of a text that can be printed anywhere; what cannot be printed is escaped."""
+    """The beginning of a text for messages; escapes unprintable characters.
+
+    :param most: the most characters of the text
+    """
     text = value if isinstance(value, str) else _text_of(value)
-    part = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text[:most])
+    part = "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text[:most])
     return part if len(text) <= most else f"{part}..."
 
 
 def _text_of(value: object) -> str:
-    """Of numbers and errors their text; of what may be endless, or fail when it is asked for one, its kind."""
+    """The text of a number or an error; for any other value, whose text may be endless or fail, its class."""
     if isinstance(value, (bool, float, BaseException)) or value is None or (isinstance(value, int) and abs(value) <= HIGHEST):
         return str(value)
     return f"({type(value).__name__})"
 
 
 def of_text(text: str, *, most: int = NAME, lines: bool = False) -> str | None:
-    """What is wrong with a text; None: nothing.
+    """Describes why a text cannot be used; None: it can.
 
-    :param most: characters that it may have
-    :param lines: whether it may have more than one line
+    :param most: the most characters of the text
+    :param lines: whether the text may have more than one line
     """
     if len(text) > most:
         return f"a text of {len(text):,} characters; at most {most:,} can be used"
-    # Databases, logs and drivers refuse them, each in its own way, or cut the text there.
-    if found := _NEVER.search(text) or (None if lines else _LINES.search(text)):
+    # Databases, logs and drivers refuse these characters, each in its own way, or cut the text there.
+    if match := _NEVER.search(text) or (None if lines else _LINES.search(text)):
         return (
-            f"the character {ascii(found[0])[1:-1]} at place {found.start() + 1} of '{shown(text)}' cannot be used; take it out"
+            f"the character {ascii(match[0])[1:-1]} at place {match.start() + 1} of '{shown(text)}' cannot be used; take it out"
         )
     return None
 
 
 def check(given: object, where: str) -> None:
-    """Looks at everything in what was given, before anybody makes something of it. Its work is bounded by these limits.
+    """Checks all values of unchecked data against the limits; these also bound the work of the check.
 
-    :param given: mappings, lists, texts and numbers, as YAML and JSON have them; what else there is, is left to who uses it
-    :param where: what it is called in the message
-    :raises SpecError: the first thing in it that is beyond a limit, with its place
+    :param given: mappings, lists, texts and numbers, as in YAML and JSON; values of other types are not checked
+    :param where: the name of the data in the message
+    :raises SpecError: a value exceeds a limit; the message names the first such value and its place
     """
     values = characters = 0
     for place, value in _walk(given):
@@ -134,28 +138,31 @@ def check(given: object, where: str) -> None:
 
 
 def at(place: Where) -> str:
-    """The place of a value as a person reads it."""
-    parts = [shown(each) for each in place]
+    """The place of a value for messages, such as ``swap.attempts``."""
+    parts = [shown(key) for key in place]
     return ".".join([*parts[:6], *(["..."] if len(parts) > 6 else [])]) or "all"
 
 
 def _walk(given: object) -> Iterator[tuple[Where, object]]:
-    """All values with their places, keys included; no deeper than one level beyond what is allowed."""
+    """Yields all values and keys with their places.
+
+    The caller stops one level beyond the allowed depth.
+    """
     waiting: list[tuple[Where, object]] = [((), given)]
     while waiting:
         place, value = waiting.pop()
         yield place, value
         if isinstance(value, Mapping):
-            for key, each in value.items():
+            for key, item in value.items():
                 yield place, _Key(key)
-                waiting.append(((*place, key), each))
+                waiting.append(((*place, key), item))
         elif isinstance(value, (list, tuple, Set)):
-            # One at a time: a long list is not worth a second one of its length.
-            waiting.extend(((*place, number), each) for number, each in zip(range(MOST_VALUES + 1), value, strict=False))
+            # No more items than the check will read, however long the list is.
+            waiting.extend(((*place, number), item) for number, item in zip(range(MOST_VALUES + 1), value, strict=False))
 
 
 class _Key:
-    """A key on its way through the checks; what is wrong with one is told of the mapping that has it."""
+    """A key among the checked values; a message about it names the place of its mapping."""
 
     def __init__(self, name: object) -> None:
         self.name = name
@@ -185,9 +192,12 @@ def _problem(place: Where, value: object) -> str | None:
 
 
 def word(text: str, where: str, *, most: int = REASON, lines: bool = True) -> str:
-    """What a person says to a run, such as a reason; given back as it is.
+    """Checks a text that an operator gives to a run, such as a reason, and returns it unchanged.
 
-    :raises SpecError: it cannot be kept
+    :param where: the name of the text in the message
+    :param most: the most characters of the text
+    :param lines: whether the text may have more than one line
+    :raises SpecError: the text cannot be used
     """
     if problem := of_text(text, most=most, lines=lines) if isinstance(text, str) else "it is no text":
         raise SpecError(f"{where} cannot be used: {problem}")
@@ -195,14 +205,14 @@ def word(text: str, where: str, *, most: int = REASON, lines: bool = True) -> st
 
 
 def read(path: Path, most: int) -> str:
-    """The text of a file that somebody has put where specs are.
+    """Reads a text file in the folder of specs.
 
-    :param most: bytes that it may have
-    :raises SpecError: it is no plain file, too long, cannot be read, or is no UTF-8
+    :param most: the most bytes of the file
+    :raises SpecError: the file is no regular file, is too long, cannot be read, or is no UTF-8
     """
     named = shown(path.name, NAME)
     try:
-        # A pipe would let its reader wait for ever, and a device may have no end.
+        # Reading a pipe could block for ever, and a device may have no end.
         if not stat.S_ISREG(path.stat().st_mode):
             raise SpecError(f"{named} cannot be read: it is no file")
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

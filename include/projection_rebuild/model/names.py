@@ -1,4 +1,4 @@
-"""The names of blue, green and old tables, and another structure where green has one; imports nothing of the engine."""
+"""The names of blue, green and old tables, and the new structure of green if it has one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OLD_SUFFIX = "_old"
 
 
 def derived(name: str, suffix: str, limit: int) -> str:
-    """``name`` + ``suffix`` within ``limit`` bytes, unambiguous where it had to be shortened.
+    """``name`` + ``suffix`` within ``limit`` bytes; a shortened name has a hash, so that it stays unique.
 
     Databases cut or refuse names that are too long, and a silent cut of ``_rebuild`` gives the live table's own name.
     """
@@ -24,10 +24,10 @@ def derived(name: str, suffix: str, limit: int) -> str:
 
 @dataclass(frozen=True)
 class TargetSchema:
-    """The structure that a green table has instead of its blue one's.
+    """A new structure of a green table, instead of blue's.
 
-    :param definition: of the table under its live name, as its dialect keeps it
-    :param views: name and query of the views that are defined anew for it, under live names
+    :param definition: the definition of the table under its live name, in its dialect's own format
+    :param views: name and query of each view to define again for it, under live names
     """
 
     definition: str
@@ -36,13 +36,13 @@ class TargetSchema:
 
 @dataclass(frozen=True)
 class TableSet:
-    """One read model of a run by all of its names.
+    """One read model of a run by all its names.
 
-    :param schema: the schema of all three; None: the connection's own
-    :param blue: the live name
-    :param green: the table that is being rebuilt
-    :param old: the live table after the switch
-    :param target_schema: the structure that green has; None: that of blue
+    :param schema: the schema of all three tables; None: the connection's own
+    :param blue: the name of the live table
+    :param green: the name of the table that the run fills
+    :param old: the name of the former live table after the swap
+    :param target_schema: the new structure of green; None: blue's structure
     """
 
     schema: str | None

@@ -1,4 +1,4 @@
-"""What a run is going to do: which projectors, in which order, on which tables. Pure: reads and writes nothing."""
+"""The plan of a run: which projectors, in which order, on which tables. Pure data."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from projection_rebuild.model.findings import Dependents, Finding
 from projection_rebuild.model.positions import Place
 
 UNSHOWN = "rows, locks, and what an earlier run has left"
-"""What the SQL of a dry run leaves out: it hangs on what is found when it is done."""
+"""The statements that a dry run leaves out, since they depend on the data at the time of the run."""
 
 
 class Space(BaseModel):
-    """Room on the disk of the read models, in bytes.
+    """Disk space of the read models, in bytes.
 
-    :param needed: what the tables of the run take now, indexes included; their doubles take about as much beside them
-    :param free: what the database can still grow by; None where the server does not tell
+    :param needed: the present size of the run's tables with their indexes; their doubles need about as much again
+    :param free: how much the database can still grow; None: the server does not tell
     """
 
     needed: int
     free: int | None
 
     def describe(self) -> str:
-        """Both, for a person."""
+        """Both sizes as one line for a log."""
         free = "the server does not tell how much is free" if self.free is None else f"{_size(self.free)} are free"
         return f"about {_size(self.needed)} for the doubles of the tables, as much as these take now; {free}"
 
@@ -39,11 +39,11 @@ def _size(count: float) -> str:
 
 
 class ReplayEstimate(BaseModel):
-    """What to expect of one projector's replay.
+    """An estimate of one projector's replay.
 
-    :param events: those that it handles
-    :param events_per_second: of one worker in its last replay; None: there is no record of one
-    :param shards: into how many shards it is divided, each with a worker of its own
+    :param events: the number of events that it projects
+    :param events_per_second: the rate of one worker in its last replay; None: the ledger has no earlier replay
+    :param shards: the number of shards, each with its own worker
     """
 
     projector: str
@@ -54,7 +54,7 @@ class ReplayEstimate(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def seconds(self) -> float | None:
-        """How long it will take, its shards beside each other; None: nobody knows yet."""
+        """The estimated time with all shards in parallel; None: unknown."""
         return self.events / (self.events_per_second * self.shards) if self.events_per_second else None
 
     def describe(self) -> str:
@@ -73,25 +73,26 @@ def _span(seconds: float) -> str:
 
 
 class Plan(BaseModel):
-    """The answer of the step `plan`, small enough to be kept in the ledger.
+    """The result of the step `plan`, small enough to store in the ledger.
 
-    :param projectors: the chosen ones, each after those that it depends on
+    :param projectors: the chosen projectors, each after those that it depends on
     :param tables: their tables by live name, parents before the tables that refer to them
     :param events: about how many events the store holds
-    :param head: the newest position when the plan was made; None: there were no events
-    :param shards: into how many shards a projector is divided; those that are not have no entry
-    :param findings: what an operator should know; none of it stops the run
-    :param space: what the doubles need on the disk; None for a rollback, which needs nothing more
-    :param forms: the structure of each table that gets another one, as its dialect keeps it
-    :param views: the views that are defined anew with it, by name
-    :param difference: what changes in the structure, in words
-    :param forecasts: for a dry run, what to expect of each projector's replay
-    :param carried: for a dry run, what hangs on the tables and will be as it was
-    :param sql: for a dry run, the settings of the session, and every statement that would define, rename or drop something, but for
-        what :data:`UNSHOWN` says; a database's shell can execute them as they stand
-    :param part: the part that is rebuilt, the rest being copied from blue; None: everything
-    :param rolls_back: for a rollback, the run whose switch is taken back
-    :param already: positions above the checkpoints whose events green holds all the same: in a rollback, and after an undone switch
+    :param head: the newest position at the time of the plan; None: the store was empty
+    :param shards: the number of shards by projector; without an entry, a projector is not sharded
+    :param findings: findings that inform an operator and do not refuse the run
+    :param space: the disk space that the doubles need; None for a rollback, which needs no more space
+    :param forms: the new structure of each table that gets one, in its dialect's own format
+    :param views: the queries of the views to define again with the new structure, by name
+    :param difference: the changes of the structure, in words
+    :param forecasts: for a dry run, the estimate of each projector's replay
+    :param carried: for a dry run, the dependent objects that the rebuild carries over
+    :param sql: for a dry run, the settings of the session, and all statements that would define, rename or drop an
+        object, without :data:`UNSHOWN`; a database's shell can execute them unchanged
+    :param part: the part to rebuild, while the run copies all other rows from blue; None: all rows
+    :param rolls_back: for a rollback, the run whose swap it takes back
+    :param already: positions above the checkpoints whose events green already holds: in a rollback, and after an undone
+        swap
     """
 
     rebuild: str
@@ -116,7 +117,7 @@ class Plan(BaseModel):
     already: list[int] | None = None
 
     def describe(self) -> str:
-        """The plan as a person reads it in a log."""
+        """The plan as lines for a log."""
         lines = [
             f"{self._what()}: {len(self.projectors)} projectors, {len(self.tables)} tables, about {self.events:,} events",
             "  projectors: " + " -> ".join(self.projectors),
@@ -125,12 +126,12 @@ class Plan(BaseModel):
             *(["  shards:     " + ", ".join(f"{name} {count}" for name, count in self.shards.items())] if self.shards else []),
             *self._replay(),
             *([f"  space:      {self.space.describe()}"] if self.space else []),
-            *(f"  note:       {each}" for each in self.findings),
+            *(f"  note:       {finding}" for finding in self.findings),
         ]
         if self.forms:
-            lines += ["  New structure:", *(f"    {each}" for each in self.difference or ["nothing differs"])]
+            lines += ["  New structure:", *(f"    {change}" for change in self.difference or ["nothing differs"])]
         if self.carried:
-            lines += ["  Dependents over:", *(f"    {each}" for each in self.carried)]
+            lines += ["  Dependents over:", *(f"    {dependents}" for dependents in self.carried)]
         if self.sql:
             lines += [f"  SQL, in this order, without {UNSHOWN}:", *map(_ended, self.sql)]
         if self.dry_run:
@@ -138,9 +139,9 @@ class Plan(BaseModel):
         return "\n".join(lines)
 
     def _replay(self) -> list[str]:
-        """What there is to replay, and how long it will take."""
-        lines = [f"  replay:     {each.describe()}" for each in self.forecasts]
-        known = [each.seconds for each in self.forecasts if each.seconds is not None]
+        """The estimates of the replays, and their estimated time together."""
+        lines = [f"  replay:     {estimate.describe()}" for estimate in self.forecasts]
+        known = [estimate.seconds for estimate in self.forecasts if estimate.seconds is not None]
         if lines and len(known) == len(lines):
             most = " at most, as only a part is replayed" if self.part else ""
             lines.append(f"  time:       about {_span(sum(known))}{most} if one follows the other; less with several workers")
@@ -151,6 +152,6 @@ class Plan(BaseModel):
 
 
 def _ended(statement: str) -> str:
-    """A statement with its end, which may not come to stand in a comment."""
+    """A statement with its semicolon, on a line of its own if the last line of the statement may be a comment."""
     comment = any(mark in statement.rpartition("\n")[2] for mark in ("--", "#"))
     return f"    {statement}\n    ;" if comment else f"    {statement};"

@@ -1,6 +1,6 @@
 """Places in the order of the events. A place is a position, or the beginning, which lies before every position.
 
-Imports nothing. Every whole number is a position that an event may have, so none of them can stand for the beginning.
+An event may have any whole number as its position, so no number can stand for the beginning. Imports nothing.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 HIGHEST = 2**63 - 1
-"""The highest position that the ledger can keep."""
+"""The highest position that the ledger can store."""
 
 LOWEST = -(2**63)
-"""The lowest one."""
+"""The lowest position that the ledger can store."""
 
 Place = int | None
 """A position, or None for the beginning: before the first event of any store."""
@@ -20,7 +20,7 @@ BEGINNING: Place = None
 
 
 def is_before(one: Place, other: Place) -> bool:
-    """Whether a place lies before another one, and not at it."""
+    """Whether a place lies strictly before another one."""
     if other is None:
         return False
     return one is None or one < other
@@ -32,14 +32,14 @@ def just_below(position: int) -> Place:
 
 
 def earliest(places: Iterable[Place]) -> Place:
-    """The place that lies before all others, or at them.
+    """The earliest of several places.
 
-    :raises ValueError: there are no places
+    :raises ValueError: the caller gives no places
     """
-    found = list(places)
-    if not found:
+    all_places = list(places)
+    if not all_places:
         raise ValueError("no places are given")
-    return None if None in found else min(each for each in found if each is not None)
+    return None if None in all_places else min(place for place in all_places if place is not None)
 
 
 def said(place: Place) -> str:
@@ -48,9 +48,9 @@ def said(place: Place) -> str:
 
 
 def share_done(first: Place, reached: Place, head: Place) -> float:
-    """Which share of the way to the head is done, by positions, from 0 to 1.
+    """The share of the replay up to the head that is done, by positions, from 0 to 1.
 
-    An estimate: positions may have gaps of any size.
+    It is an estimate, since positions may have gaps of any size.
 
     :param first: the lowest position of the store; None: it is empty
     """

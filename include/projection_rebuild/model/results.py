@@ -1,4 +1,4 @@
-"""What the steps of a run have found and done: plain data, kept in the ledger and shown in reports."""
+"""The results of the steps of a run: plain data, which the ledger stores and reports show."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from projection_rebuild.model.positions import Place, said
 
 
 class Sampled(BaseModel):
-    """What a sample of one projector's aggregates says.
+    """The result of a sample of one projector's aggregates.
 
-    :param position: the events up to here were refolded: that of its checkpoint
-    :param aggregates: how many were refolded
+    :param position: the sample has refolded events up to here, the position of the projector's checkpoint
+    :param aggregates: how many aggregates the sample has refolded
     :param events: how many events they have
-    :param rows: how many rows they make
-    :param not_sampled: why there was no sample; empty: there was one
-    :param remarks: what was left out, and what the comparison does not say
-    :param findings: rows that are not as their events make them, a few of them, by their keys
-    :param differing: the aggregates that these are of
+    :param rows: how many rows the sample has compared
+    :param not_sampled: why the engine took no sample; empty: it took one
+    :param remarks: what the sample has left out, and what its comparison cannot show
+    :param findings: a few rows that differ from what their events project, by key
+    :param differing: the aggregates of these rows
     """
 
     projector: str
@@ -46,11 +46,13 @@ class Sampled(BaseModel):
 
 
 class TableComparison(BaseModel):
-    """Green against blue. Blue moves while it is read, and differences are what a rebuild is for: they only inform.
+    """The comparison of green and blue for one table.
 
-    :param drift_percent: how far green's count is from blue's, in percent of blue's
-    :param samples: keys of rows that are not the same, a few of each kind, never their contents
-    :param not_compared: columns that blue does not have; without its key, rows are only counted
+    It only informs: blue changes meanwhile, and a rebuild may well change rows.
+
+    :param drift_percent: the difference of green's row count from blue's, in percent of blue's
+    :param samples: keys of a few differing rows of each kind, never their contents
+    :param not_compared: columns that blue lacks; if a key column is among them, the engine only counts rows
     """
 
     table: str
@@ -76,13 +78,13 @@ class TableComparison(BaseModel):
 
 
 class Verification(BaseModel):
-    """What was found; ``failures`` decide.
+    """The result of a verification; ``failures`` decide whether it has passed.
 
-    :param at: when it was found, in UTC; it tells one verification of a run from another
-    :param seconds: how long it took
-    :param dead_letters: how many events were set aside, by projector
-    :param notes: what a person should know of the store, and what is no reason
-    :param sample: aggregates refolded from raw rows and compared with green; runs of an earlier version have none
+    :param at: the time of the verification, in UTC; it identifies one verification of a run
+    :param seconds: how long the verification took
+    :param dead_letters: the number of dead letters by projector
+    :param notes: facts about the store that inform an operator and do not fail the verification
+    :param sample: the samples; runs of an earlier version have none
     """
 
     tables: list[TableComparison]
@@ -100,36 +102,38 @@ class Verification(BaseModel):
 
     def describe(self) -> str:
         """All findings as lines for a log."""
+        tables = [table.describe() for table in self.tables]
         aside = [f"{name} has set {count:,} events aside" for name, count in self.dead_letters.items()]
-        told = [*(each.describe() for each in self.tables), *aside, *self.notes, *(each.describe() for each in self.sample)]
-        return "\n".join([*told, *(f"FAILED: {each}" for each in self.failures)])
+        samples = [sampled.describe() for sampled in self.sample]
+        return "\n".join([*tables, *aside, *self.notes, *samples, *(f"FAILED: {failure}" for failure in self.failures)])
 
 
 PARTS = {
-    "lock": "the store's fence and the tables are taken, and the application's jobs come to their end",
-    "drain": "what was appended last is projected",
-    "count": "the newest events, and rows of others that would lose their parents, are counted",
-    "rename": "the ledger is told, and the tables change their names",
-    "after": "what cannot be part of that follows: foreign keys and their names, on MySQL and MariaDB",
-    "release": "the transaction commits, or the locks are given up",
+    "lock": "the engine takes the fence and locks the tables, and waits for the application's jobs",
+    "drain": "the engine projects the last events",
+    "count": "the engine counts the newest events, and rows of other tables that would lose their parents",
+    "rename": "the engine writes the ledger and renames the tables",
+    "after": "on MySQL and MariaDB the engine adds foreign keys, and renames them",
+    "release": "the transaction commits, or the engine releases the locks",
 }
-"""The parts of a pause, in their order."""
+"""The phases of a pause, in their order, with their meaning."""
 
 
 def by_parts(parts: Mapping[str, float]) -> str:
-    """The parts of a pause in milliseconds, for a log."""
+    """The phases of a pause in milliseconds, for a log."""
     return ", ".join(f"{name} {seconds * 1000:.0f}" for name, seconds in parts.items())
 
 
 class SwapResult(BaseModel):
-    """What the switch did.
+    """The result of the swap.
 
-    :param position: F, the head that green was drained to; later events were projected live. None: there were no events
-    :param pause_seconds: for how long writers were held at most, in the attempt that succeeded
-    :param attempts: how many attempts it took
-    :param in_doubt: events that were appended while nothing held them back, because the fence's connection had died
-    :param left_on_old: what was done to a live table between the last look and the switch, and is on the retired one
-    :param pause_parts: the pause by its parts in seconds, see :data:`PARTS`; empty where it was not measured, as after a crash
+    :param position: F, the position up to which the swap has drained events into green; live writers project later
+        events. None: the store was empty
+    :param pause_seconds: the longest time that writers waited, in the attempt that succeeded
+    :param attempts: the number of attempts
+    :param in_doubt: the number of events that writers appended without a fence, since its connection had died
+    :param left_on_old: changes to a live table between the last check and the swap, which only the old table has
+    :param pause_parts: the seconds of the pause by phase, see :data:`PARTS`; empty if unknown, as after a crash
     """
 
     tables: list[str]
@@ -150,11 +154,12 @@ class SwapResult(BaseModel):
 
 
 class LeftBehind(BaseModel):
-    """What the tables hold that a switch has retired; a rollback goes on from there.
+    """The events that the old tables hold after a swap; a rollback continues from there.
 
-    :param settled: every event up to here
-    :param above: and the events at these positions; others below F were still being appended, and went to the new tables
-    :param events: how many events of each type that is in all
+    :param settled: the old tables hold every event up to here
+    :param above: higher positions whose events they hold; other events below F were not yet committed, and went to the
+        new tables
+    :param events: the number of all these events by type
     """
 
     settled: Place
@@ -163,12 +168,13 @@ class LeftBehind(BaseModel):
 
 
 class Reconciliation(BaseModel):
-    """What was found after the switch.
+    """The result of the step `reconcile`.
 
-    :param appended_since: events of the run's types since F; the live projectors have projected them into the new tables
-    :param late: events at or below F that were committed after the switch
-    :param rows: each table's rows now
-    :param findings: what is not as it should be; a person has to look at it
+    :param appended_since: the number of events of the run's types since F, which live writers have projected into the
+        new tables
+    :param late: the number of events at or below F that writers have committed after the swap
+    :param rows: the present row count of each table
+    :param findings: problems that an operator has to solve
     """
 
     appended_since: int
@@ -185,11 +191,11 @@ class Reconciliation(BaseModel):
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """What one call of :func:`replay` did.
+    """The result of one call of :func:`replay`.
 
-    :param events: events handled in this call
-    :param position: every event up to here is in green
-    :param resumed_from: the checkpoint at which it began
+    :param events: the number of events handled in this call
+    :param position: green holds every event up to here
+    :param resumed_from: the position of the checkpoint at the beginning of the call
     """
 
     projector: str

@@ -1,4 +1,4 @@
-"""Typed rows as handlers see them, and what a database's column makes of their values; usable without a database."""
+"""Typed rows as handlers see them, and their conversion to what columns store; works without a database."""
 
 from projection_rebuild.rows.buffer import MissLog, RowBuffer
 from projection_rebuild.rows.recording import RecordingRows, Unknown

@@ -1,4 +1,4 @@
-"""Rows in memory: found by key, changed by handlers, and what has changed since they were written."""
+"""The buffer of rows in memory: it finds rows by key, hands them to handlers, and collects their changes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from projection_rebuild.rows.types import Changes, Key, R, RowSource, RowType, V
 
 
 class _TableState:
-    """The known rows of one table, and what they were when they were first touched since the last settle.
+    """The known rows of one table, and the values that they had at the first touch since the last settle.
 
-    All rows of a table that was empty are new until then: what they were need not be kept beside them, and `before` is `rows`.
+    If the table was empty, all its rows are new until the settle. They need no earlier values, so `before` is `rows`.
     """
 
     __slots__ = ("absent", "before", "complete", "fits", "index", "kind", "looked_up", "rows")
@@ -34,25 +34,25 @@ class _TableState:
 
     @property
     def is_new(self) -> bool:
-        """Whether the source has none of the rows."""
+        """Whether the source has none of these rows."""
         return self.before is self.rows
 
     def undo(self) -> None:
-        """Takes back whatever was done since the last settle."""
+        """Takes back all changes since the last settle."""
         if self.is_new:
             self.rows.clear()
         else:
             for key, was in self.before.items():
-                # One that was added without a look, or removed since, is unknown again.
+                # A row that a handler added without looking for it, or removed, is unknown again.
                 self.absent.discard(key)
                 if was is None:
                     self.rows.pop(key, None)
                 else:
                     self.rows[key] = self.kind.row_class(*was)
             self.before = {}
-            # What was loaded since may have been passed over for a row that was here.
+            # A lookup since then may have ignored a loaded row because the buffer had a newer one.
             self.looked_up.clear()
-        # A handler that failed may have changed what it is found by.
+        # A handler that failed may have changed a lookup column.
         for name, index in self.index.items():
             index.clear()
             for key, row in self.rows.items():
@@ -77,24 +77,25 @@ class _TableState:
 
 @dataclass
 class MissLog:
-    """What handlers asked for that was not there, and by what they looked rows up."""
+    """The keys that handlers did not find, and the values by which they looked rows up."""
 
     missed: set[tuple[type, Key]] = field(default_factory=set)
     looked_up: set[tuple[type, str, Any]] = field(default_factory=set)
 
     def clear(self) -> None:
-        """Begins anew."""
+        """Empties the log."""
         self.missed.clear()
         self.looked_up.clear()
 
 
 class RowBuffer:
-    """Rows in memory over a source. The engine's unit of work, and without a source the test double of a read model.
+    """Rows in memory over a source: the engine's unit of work. Without a source it is a test double of a read model.
 
-    :param source: where unknown rows are loaded from; None: what is not here does not exist
-    :param complete: True if the source is known to be empty so far, so that nothing has to be looked up
-    :param classes: those that handlers may ask for; None: any
-    :param misses: where to note what was asked for; None: nowhere
+    :param source: loads unknown rows; None: a row that the buffer does not have does not exist
+    :param complete: True if the caller knows that the source is empty, so that the buffer need not look anything up
+    :param classes: the row classes that handlers may use; None: any
+    :param misses: collects the keys that handlers did not find, and their lookups; None: the buffer does not record
+        them
     """
 
     def __init__(
@@ -110,16 +111,16 @@ class RowBuffer:
         self._classes = classes
         self._complete = complete or source is None
         self._tables: dict[type, _TableState] = {}
-        # What the event at hand may have changed, and what makes it right.
+        # The rows that the current event may have changed, and by row class the function that makes their values fit.
         self._touched: list[Any] = []
         self._fit: dict[type, Callable[[Any], None]] = {}
 
     # What handlers call ---------------------------------------------------------------------------------------
 
-    # Run for each event, so what each has in common with the others stands in each.
+    # These methods run for each event. They repeat their common code, because a call would cost time.
 
     def add(self, row: object) -> None:
-        """See :meth:`Rows.add`. A duplicate that the buffer does not know is refused by the database's own key."""
+        """See :meth:`Rows.add`. If the buffer does not know of a duplicate, the table's own key refuses it."""
         table = self._tables.get(row.__class__) or self._table(type(row))
         table.fits.fit_key(row)
         key, rows = table.kind.key_of(row), table.rows
@@ -136,103 +137,103 @@ class RowBuffer:
         """See :meth:`Rows.get`."""
         table = self._tables.get(row_class) or self._table(row_class)
         rows = table.rows
-        found: R | None = rows.get(key)
-        if found is None:
-            found, key = self._found(table, key)
-        if found is None:
-            raise RowError(f"{row_type(row_class).table} has no row with the key that was asked for; use find or get_or_add")
-        self._touched.append(found)
+        row: R | None = rows.get(key)
+        if row is None:
+            row, key = self._row_and_key(table, key)
+        if row is None:
+            raise RowError(f"{row_type(row_class).table} has no row with the key that the handler gives; use find or get_or_add")
+        self._touched.append(row)
         if table.before is not rows and key not in table.before:
-            table.before[key] = table.kind.snapshot(found)
-        return found
+            table.before[key] = table.kind.snapshot(row)
+        return row
 
     def find(self, row_class: type[R], *key: Any) -> R | None:
         """See :meth:`Rows.find`."""
         table = self._tables.get(row_class) or self._table(row_class)
         rows = table.rows
-        found: R | None = rows.get(key)
-        if found is None:
-            found, key = self._found(table, key)
-            if found is None:
+        row: R | None = rows.get(key)
+        if row is None:
+            row, key = self._row_and_key(table, key)
+            if row is None:
                 return None
-        self._touched.append(found)
+        self._touched.append(row)
         if table.before is not rows and key not in table.before:
-            table.before[key] = table.kind.snapshot(found)
-        return found
+            table.before[key] = table.kind.snapshot(row)
+        return row
 
     def get_or_add(self, row_class: type[R], *key: Any, **defaults: Any) -> R:
         """See :meth:`Rows.get_or_add`."""
         table = self._tables.get(row_class) or self._table(row_class)
         rows = table.rows
-        found: R | None = rows.get(key)
-        if found is None:
+        row: R | None = rows.get(key)
+        if row is None:
             key = table.fits.key(key)
             if self._source is not None and self._is_unknown(table, key):
-                # Before anybody looks: two live writers that both looked for a missing row first would deadlock.
+                # Insert before the first look: two live writers that both looked for a missing row first would
+                # deadlock.
                 offered = table.kind.made_of(key, defaults)
                 table.fits.fit_key(offered)
                 table.fits.fit(offered)
                 self._source.create(table.kind, table.kind.values(offered))
-            found = rows.get(key)
-            if found is None:
-                found = self._loaded(table, key)
-            if found is None:
-                made: R = table.kind.made_of(key, defaults)
-                # Live, the row has been in the table and come back.
-                table.fits.fit(made)
-                self.add(made)
-                return made
-        self._touched.append(found)
+            row = rows.get(key)
+            if row is None:
+                row = self._load(table, key)
+            if row is None:
+                new: R = table.kind.made_of(key, defaults)
+                # A live buffer reads this row back from the table, so its values fit the columns at once.
+                table.fits.fit(new)
+                self.add(new)
+                return new
+        self._touched.append(row)
         if table.before is not rows and key not in table.before:
-            table.before[key] = table.kind.snapshot(found)
-        return found
+            table.before[key] = table.kind.snapshot(row)
+        return row
 
     def remove(self, row_class: type, *key: Any) -> None:
         """See :meth:`Rows.remove`."""
-        found = self.find(row_class, *key)
-        if found is not None:
+        if self.find(row_class, *key) is not None:
             table = self._table(row_class)
-            # By the key that it is kept by, whatever a handler has made of the row since.
+            # By the key under which the buffer keeps the row: a handler may have changed the row's own values.
             table.drop(key if key in table.rows else table.fits.key(key))
 
     def where(self, row_class: type[R], **column: Any) -> list[R]:
-        """See :meth:`Rows.where`. In the order of the keys, so that a replay gives the same result each time.
+        """See :meth:`Rows.where`. Returns rows in the order of their keys, so that each replay gives the same result.
 
-        :raises RowError: not exactly one column, or one that is not declared in ``lookups``
+        :raises RowError: the caller names not exactly one column, or one that ``lookups`` does not declare
         """
         table = self._table(row_class)
         if len(column) != 1 or next(iter(column)) not in table.kind.lookups:
             raise RowError(
-                f"{table.kind.table} is looked up by something else than one column of its lookups; declare that column in @row(..., lookups=[...])"
+                f"where() takes exactly one column of the lookups of {table.kind.table}; declare it in @row(..., lookups=[...])"
             )
         name, value = next(iter(column.items()))
         try:
             value = table.fits.value(name, value)
         except UnfitValue:
-            # No row can have it.
+            # No row can have this value.
             return []
         if self._misses is not None:
             self._misses.looked_up.add((row_class, name, value))
         self._look_up(table, name, value)
         rows, before = table.rows, table.before
-        # One that was given another value, and removed then, is still there by this one.
-        found = sorted(key for key in table.index[name].get(value, ()) if key in rows)
-        for key in found:
+        # If a handler changed a row's value and then removed the row, the index still has its key under the old value.
+        keys = sorted(key for key in table.index[name].get(value, ()) if key in rows)
+        for key in keys:
             if key not in before:
                 before[key] = table.kind.snapshot(rows[key])
-        given = [rows[key] for key in found]
-        self._touched += given
-        return given
+        matches = [rows[key] for key in keys]
+        self._touched += matches
+        return matches
 
     # What the engine calls ------------------------------------------------------------------------------------
 
     def preload(self, kind: RowType, keys: Iterable[Key]) -> None:
-        """Loads many keys at once; those that the source does not have are known to be absent from now on."""
+        """Loads the rows of many keys at once, and records the keys that the source does not have as absent."""
         table = self._table(kind.row_class)
         unknown = [k for k in keys if k not in table.rows and k not in table.absent and k not in table.before]
         if self._source is None or table.complete or not unknown:
             return
-        self._take(table, self._source.load(kind, unknown))
+        self._put_loaded(table, self._source.load(kind, unknown))
         table.absent.update(k for k in unknown if k not in table.rows)
 
     def preload_where(self, kind: RowType, column: str, values: Iterable[Any]) -> None:
@@ -241,13 +242,13 @@ class RowBuffer:
         unknown = [v for v in values if (column, v) not in table.looked_up]
         if self._source is None or table.complete or not unknown:
             return
-        self._take(table, self._source.load_where(kind, column, unknown))
+        self._put_loaded(table, self._source.load_where(kind, column, unknown))
         table.looked_up.update((column, v) for v in unknown)
 
     def end_event(self) -> None:
-        """An event has been handled: what its handler has given becomes what the columns hold, before the next one reads it.
+        """Converts the values that a handler has set to what the columns store, before the next handler reads them.
 
-        :raises UnfitValue: a column can hold nothing like it
+        :raises UnfitValue: a column cannot hold a value
         """
         touched = self._touched
         if touched:
@@ -256,33 +257,33 @@ class RowBuffer:
             touched.clear()
 
     def changes(self) -> list[Changes]:
-        """What has to be written, table by table, since the last :meth:`settle`."""
+        """The changes since the last :meth:`settle`, table by table."""
         self.end_event()
-        return [made for table in self._tables.values() if (made := _changes(table))]
+        return [changes for table in self._tables.values() if (changes := _changes(table))]
 
     def settle(self) -> None:
-        """The changes have been committed: from here on they are what is known to be in the source."""
+        """Records that the caller has committed the changes, so that the source now has these rows."""
         for table in self._tables.values():
             table.before = {}
 
     def undo(self) -> None:
-        """Takes back whatever was done since the last :meth:`settle`."""
+        """Takes back all changes since the last :meth:`settle`."""
         self._touched.clear()
         for table in self._tables.values():
             table.undo()
 
     def forget(self) -> None:
-        """Drops every row from memory: from here on the source is asked. Only between settle and the next event."""
+        """Drops all rows from memory, so that the buffer loads them again. Only between settle and the next event."""
         self._tables.clear()
         self._complete = self._source is None
 
     @property
     def is_complete(self) -> bool:
-        """Whether what is not here does not exist, so that nothing ever has to be loaded."""
+        """Whether the buffer has all existing rows, so that it never loads any."""
         return self._complete
 
     def touched_values(self, attribute_of: Callable[[RowType], str]) -> Iterator[tuple[RowType, set[Any]]]:
-        """By table, the values of one attribute that the touched rows had before, or have now."""
+        """Yields for each table the values of one attribute that the touched rows had before, or have now."""
         for table in self._tables.values():
             name, rows = attribute_of(table.kind), table.rows
             now = rows.values() if table.is_new else [rows[key] for key in table.before if key in rows]
@@ -293,27 +294,27 @@ class RowBuffer:
             yield table.kind, values
 
     def held(self, kind: RowType, attribute: str, values: Iterable[Any]) -> Iterator[Any]:
-        """What a column makes of values; those that it can hold nothing like are left out."""
+        """Yields values as a column stores them; leaves out those that it cannot hold."""
         fits = self._table(kind.row_class).fits
-        for each in values:
+        for value in values:
             with suppress(UnfitValue):
-                yield fits.value(attribute, each)
+                yield fits.value(attribute, value)
 
     def holds(self, row_class: type, key: Key) -> bool:
-        """Whether there is such a row in memory now."""
+        """Whether the buffer has a row with this key in memory now."""
         return key in self._table(row_class).rows
 
     @property
     def touched(self) -> int:
-        """The number of rows that have been added, asked for or removed since the last :meth:`settle`."""
+        """The number of rows that handlers have added, read or removed since the last :meth:`settle`."""
         return sum(len(table.before) for table in self._tables.values())
 
     def __len__(self) -> int:
-        """How many rows, and keys and lookups without a row, are held in memory."""
+        """The number of rows in memory, and of keys and lookups for which the buffer knows that they have no row."""
         return sum(len(table.rows) + len(table.absent) + len(table.looked_up) for table in self._tables.values())
 
     def all(self, row_class: type[R]) -> list[R]:
-        """Every row that is held of a class, by key; for tests and small tools."""
+        """All rows of a class in memory, in the order of their keys; for tests and small tools."""
         self.end_event()
         rows = self._table(row_class).rows
         return [rows[key] for key in sorted(rows)]
@@ -325,8 +326,7 @@ class RowBuffer:
         if table is None:
             if self._classes is not None and row_class not in self._classes:
                 raise RowError(
-                    f"a handler asks for {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to look at "
-                    "its rows"
+                    f"a handler uses {row_class.__name__}, which its projector neither `owns` nor `reads`; add it to `reads` to read its rows"
                 )
             kind = row_type(row_class)
             fits = fits_of(kind, {}) if self._source is None else self._source.fits(kind)
@@ -334,76 +334,76 @@ class RowBuffer:
             self._fit[row_class] = fits.fit
         return table
 
-    def _found(self, table: _TableState, key: Key) -> tuple[Any, Key]:
-        """The row whose key's columns hold this; None if there is none. And the key as they hold it."""
+    def _row_and_key(self, table: _TableState, key: Key) -> tuple[Any, Key]:
+        """The row with this key, or None, and the key as its columns store it."""
         try:
             key = table.fits.key(key)
         except UnfitValue:
-            # No row can have it, so nobody has to be asked.
+            # No row can have this key, so the buffer need not load it.
             return None, key
-        found = table.rows.get(key)
-        return (self._loaded(table, key) if found is None else found), key
+        row = table.rows.get(key)
+        return (self._load(table, key) if row is None else row), key
 
     def _is_unknown(self, table: _TableState, key: Key) -> bool:
-        """Whether only the source can tell if there is such a row."""
+        """Whether only the source can tell if a row with this key exists."""
         return not (table.complete or key in table.rows or key in table.absent or key in table.before)
 
-    def _loaded(self, table: _TableState, key: Key) -> Any:
-        """The row that was not in memory; None, which is noted, if there is none."""
+    def _load(self, table: _TableState, key: Key) -> Any:
+        """Loads a row that is not in memory; None if it does not exist, which the buffer and the misses record."""
         if self._source is not None and self._is_unknown(table, key):
-            self._take(table, self._source.load(table.kind, [key]))
-            if (found := table.rows.get(key)) is not None:
-                return found
+            self._put_loaded(table, self._source.load(table.kind, [key]))
+            if (row := table.rows.get(key)) is not None:
+                return row
             table.absent.add(key)
         if self._misses is not None:
             self._misses.missed.add((table.kind.row_class, key))
         return None
 
-    def _take(self, table: _TableState, loaded: Iterable[Values]) -> None:
+    def _put_loaded(self, table: _TableState, loaded: Iterable[Values]) -> None:
         for values in loaded:
             row = table.kind.row_class(*values)
             table.fits.fit_key(row)
             table.fits.fit(row)
             key = table.kind.key_of(row)
-            # What is in memory is newer than what was loaded, and a row that was removed here stays removed.
+            # The row in memory is newer than the loaded one, and a row that a handler removed stays removed.
             if key not in table.rows and key not in table.before and key not in table.absent:
                 table.put(key, row)
 
     def _look_up(self, table: _TableState, name: str, value: Any) -> None:
         if self._source is None or table.complete or (name, value) in table.looked_up:
             return
-        self._take(table, self._source.load_where(table.kind, name, [value]))
+        self._put_loaded(table, self._source.load_where(table.kind, name, [value]))
         table.looked_up.add((name, value))
 
 
 def _changes(table: _TableState) -> Changes | None:
     if table.is_new:
         return _additions(table)
-    made = Changes(table.kind)
+    changes = Changes(table.kind)
     rows, values_of, key_of = table.rows, table.kind.values, table.kind.key_of
     index = table.index
     for key, before in table.before.items():
         row = rows.get(key)
         if row is None:
             if before is not None:
-                made.deleted.append(key)
+                changes.deleted.append(key)
             continue
         values = values_of(row)
         if before == values:
             continue
-        # Key and lookup columns say where a row is kept, so a handler may not change them under the buffer.
+        # The buffer finds a row by its key and lookup columns, so a handler may not change them.
         if key_of(row) != key or (index and _is_kept_elsewhere(index, key, row)):
             raise _moved(table.kind)
         if before is None:
-            made.inserted.append(values)
+            changes.inserted.append(values)
         else:
-            made.updated.append(values)
-            made.before.append(before)
-    return made if len(made) else None
+            changes.updated.append(values)
+            changes.before.append(before)
+    return changes if len(changes) else None
 
 
 def _additions(table: _TableState) -> Changes | None:
-    """All rows of a table that was empty."""
+    """All rows of a table that was empty, as inserts."""
     kind, rows, index = table.kind, table.rows, table.index
     if any(map(ne, kind.keys_of(rows.values()), rows)) or (
         index and any(_is_kept_elsewhere(index, key, row) for key, row in rows.items())
@@ -413,7 +413,7 @@ def _additions(table: _TableState) -> Changes | None:
 
 
 def _is_kept_elsewhere(index: Mapping[str, Mapping[Any, Collection[Key]]], key: Key, row: Any) -> bool:
-    """Whether a lookup column of a row has another value than when it was put there."""
+    """Whether a lookup column of a row has another value than in the index."""
     return any(key not in keys.get(getattr(row, name), ()) for name, keys in index.items())
 
 

@@ -1,6 +1,6 @@
-"""Rows as the lines of text that COPY and LOAD DATA read: made column by column, where Python has loops of its own.
+"""Formats rows as the lines of text that COPY and LOAD DATA read, column by column, with loops that run in C.
 
-Imports nothing but the shapes of rows; which types it can write, and how, its callers say.
+Imports nothing but the shapes of rows; the callers say which types occur, and how to write them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from projection_rebuild.rows.types import Values
 
 ROWS_AT_ONCE = 5_000
-"""Rows in one text: enough to make statements cheap, and few megabytes."""
+"""Rows in one text: enough to make statements cheap, and only a few megabytes."""
 
 Format = Callable[[Any], str]
 
@@ -21,11 +21,11 @@ FORMATS: Mapping[type, Format] = {
     int: str,
     float: repr,
     Decimal: str,
-    # In UTC, because a column without a time zone leaves the offset out.
+    # In UTC, because a column without a time zone drops the offset.
     datetime: lambda value: (value.astimezone(UTC) if value.tzinfo else value).isoformat(sep=" "),
     date: date.isoformat,
 }
-"""What every database reads alike; ``str`` needs no format."""
+"""The formats that every database reads in the same way; ``str`` needs no format."""
 
 NULL = r"\N"
 _SPECIAL = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
@@ -40,10 +40,10 @@ def slices(rows: Sequence[Values]) -> Iterator[Sequence[Values]]:
 
 
 def as_text(rows: Sequence[Values], formats: Mapping[type, Format]) -> str | None:
-    """A line per row: columns separated by tabs, nulls as ``\\N``, and escapes by backslashes.
+    """One line for each row: tabs between columns, ``\\N`` for NULL, backslashes as escapes.
 
-    :param formats: the types that may occur, by exact class; what they make holds nothing that would have to be escaped
-    :returns: None if there is a value of any other type
+    :param formats: how to write each type that may occur, by exact class; the written text needs no escapes
+    :returns: None if a value has another type
     """
     columns = []
     for values in zip(*rows, strict=True):
@@ -62,15 +62,15 @@ def _column(values: Sequence[Any], formats: Mapping[type, Format]) -> Sequence[s
         return _strings(values, has_nulls)
     if len(kinds) > 1:
         return _mixed(values, formats) if kinds <= {str, *formats} else None
-    made = formats.get(kinds.pop())
-    if made is None:
+    write = formats.get(kinds.pop())
+    if write is None:
         return None
-    return [NULL if value is None else made(value) for value in values] if has_nulls else list(map(made, values))
+    return [NULL if value is None else write(value) for value in values] if has_nulls else list(map(write, values))
 
 
 def _strings(values: Sequence[Any], has_nulls: bool) -> Sequence[str]:
-    together = "".join(value for value in values if value is not None) if has_nulls else "".join(values)
-    if any(each in together for each in _SPECIAL):
+    joined = "".join(value for value in values if value is not None) if has_nulls else "".join(values)
+    if any(character in joined for character in _SPECIAL):
         return [NULL if value is None else value.translate(_ESCAPES) for value in values]
     return [NULL if value is None else value for value in values] if has_nulls else values
 

@@ -1,7 +1,8 @@
-"""What a column makes of a value: handlers' values become what the database will hold, before anybody reads them again.
+"""Converts the values of handlers to what the database columns will store, before a handler reads them again.
 
-A value has the class that its row class promises, and what the column would round, cut or fill up is rounded, cut or filled up. It is
-then the same in memory, after it was written and loaded again, and live. A value that no column of this type can hold is refused.
+A converted value has the class that its row class declares, and the engine rounds, cuts or pads it as the column would.
+The value is then the same in memory, after the engine has written and loaded it, and live. The engine refuses a value
+that the column cannot hold.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from projection_rebuild.rows.types import Key, RowType
 
 REFUSED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What a conversion raises at a value that is none."""
+"""The errors that a conversion raises for a value that it cannot convert."""
 
 _WIDE = Context(prec=5_000)
 """More digits than any column has."""
@@ -33,12 +34,13 @@ _WIDE = Context(prec=5_000)
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the values of one column.
+    """How to fit values to one column.
 
-    :param exact: the class of values that may be what the column holds
-    :param fit: what the column makes of a value; raises one of :data:`REFUSED` if it can hold nothing like it
-    :param unless: an expression of ``v``, a value of that class: it is not what the column holds
-    :param names: what else the expression names
+    :param exact: the class that every fitting value has
+    :param fit: converts a value to what the column stores; raises one of :data:`REFUSED` if the column cannot hold it
+    :param unless: an expression over ``v``, a value of that class, which is true if the value does not fit; ``$name``
+        stands for one of ``names``
+    :param names: the values of the names in the expression
     """
 
     exact: type
@@ -47,22 +49,22 @@ class Rule:
     names: Mapping[str, Any] = field(default_factory=dict)
 
     def wrong(self, number: int, names: dict[str, Any]) -> str:
-        """An expression of ``v``: it is not what the column holds.
+        """An expression over ``v`` which is true if the value does not fit the column.
 
-        :param number: tells apart what several rules name
-        :param names: where that is noted
+        :param number: makes the names of this rule unique among those of other rules
+        :param names: the method adds the names of the expression here
         """
-        names |= {f"exact{number}": self.exact} | {f"{name}{number}": each for name, each in self.names.items()}
+        names |= {f"exact{number}": self.exact} | {f"{name}{number}": value for name, value in self.names.items()}
         unless = re.sub(r"\$(\w+)", rf"\g<1>{number}", self.unless)
         return f"v.__class__ is not exact{number}" + (f" or {unless}" if unless else "")
 
 
 class Fits:
-    """What the columns of one row class make of its values.
+    """Converts the values of one row class to what its columns store.
 
-    :param shapes: of the table's columns, by their names there; of a column that is not among them, the row class alone decides
-    :ivar fit_key: makes the values by which a row is found, in place, what their columns hold; they never change under a row
-    :ivar fit: the same for all others
+    :param shapes: the shapes of the table's columns, by column name; without a shape, the row class alone decides
+    :ivar fit_key: converts the key and lookup values of a row in place; they never change later
+    :ivar fit: converts all other values of a row in place
     """
 
     def __init__(self, kind: RowType, shapes: Mapping[str, Shape]) -> None:
@@ -70,18 +72,18 @@ class Fits:
         self.shapes = {name: shapes.get(name, UNKNOWN) for name in kind.columns}
         self._rules: dict[str, Rule] = {}
         for attribute, column in zip(kind.attributes, kind.columns, strict=True):
-            made = _RULES.get(plain_type(kind.types.get(column)))
-            if made is not None:
-                self._rules[attribute] = made(self.shapes[column])
+            make_rule = _RULES.get(plain_type(kind.types.get(column)))
+            if make_rule is not None:
+                self._rules[attribute] = make_rule(self.shapes[column])
         self._is_right = self._compiled_check(kind.key_attributes)
-        found_by = {*kind.key_attributes, *kind.lookups}
-        self.fit_key: Callable[[Any], None] = self._compiled(each for each in kind.attributes if each in found_by)
-        self.fit: Callable[[Any], None] = self._compiled(each for each in kind.attributes if each not in found_by)
+        keys = {*kind.key_attributes, *kind.lookups}
+        self.fit_key: Callable[[Any], None] = self._compiled(name for name in kind.attributes if name in keys)
+        self.fit: Callable[[Any], None] = self._compiled(name for name in kind.attributes if name not in keys)
 
     def value(self, attribute: str, value: Any) -> Any:
-        """What a column holds of a value.
+        """A value as the column of an attribute stores it.
 
-        :raises UnfitValue: it can hold nothing like it
+        :raises UnfitValue: the column cannot hold the value
         """
         rule = self._rules.get(attribute)
         if value is None or rule is None:
@@ -92,9 +94,9 @@ class Fits:
             raise UnfitValue(self._kind.table, self._kind.column(attribute), type(value), rule.exact) from None
 
     def key(self, key: Key) -> Key:
-        """What the key's columns hold of its values.
+        """A key as its columns store it.
 
-        :raises UnfitValue: they can hold nothing like it, so that no row has this key
+        :raises UnfitValue: the columns cannot hold the values, so that no row has this key
         """
         names = self._kind.key_attributes
         if len(names) != len(key) or self._is_right(key):
@@ -102,39 +104,43 @@ class Fits:
         return tuple(map(self.value, names, key))
 
     def _compiled(self, attributes: Iterable[str]) -> Callable[[Any], None]:
-        """A function of a row. It is run for each row at each event, so it is made as `dataclass` makes its own: calling nothing for a value
-        that is right already."""
+        """Compiles a function that fits these attributes of a row in place.
+
+        The buffer runs it for each row at each event. So the function is generated as source text, as `dataclass`
+        generates its methods: for a value that already fits it calls nothing.
+        """
         lines, names = [" pass"], dict[str, Any]()
         for number, attribute in enumerate(attributes):
             if rule := self._rules.get(attribute):
                 names[f"value{number}"] = partial(self.value, attribute)
                 wrong = rule.wrong(number, names)
                 lines += [f" v = row.{attribute}", f" if v is not None and ({wrong}):", f"  row.{attribute} = value{number}(v)"]
-        made: Callable[[Any], None] = _function("row", lines, names)
-        return made
+        fit: Callable[[Any], None] = _function("row", lines, names)
+        return fit
 
     def _compiled_check(self, attributes: Sequence[str]) -> Callable[[Key], bool]:
-        """Whether the values of a key are what these columns hold."""
+        """Compiles a function that tells whether the values of a key fit the columns of these attributes."""
         lines, names = list[str](), dict[str, Any]()
         for number, attribute in enumerate(attributes):
             if rule := self._rules.get(attribute):
                 lines += [f" v = key[{number}]", f" if {rule.wrong(number, names)}: return False"]
-        made: Callable[[Key], bool] = _function("key", [*lines, " return True"], names)
-        return made
+        fits: Callable[[Key], bool] = _function("key", [*lines, " return True"], names)
+        return fits
 
 
-def _function(of: str, lines: Sequence[str], names: dict[str, Any]) -> Any:
-    exec("\n".join([f"def made({of}):", *lines]), names)  # noqa: S102 - names of attributes, and expressions of this module
-    return names["made"]
+def _function(parameter: str, lines: Sequence[str], names: dict[str, Any]) -> Any:
+    source = "\n".join([f"def compiled({parameter}):", *lines])
+    exec(source, names)  # noqa: S102 - names of attributes, and expressions of this module
+    return names["compiled"]
 
 
 def fits_of(kind: RowType, shapes: Mapping[str, Shape]) -> Fits:
-    """What columns of these shapes make of a row class's values. Made once: live code asks at each event."""
-    return _made(kind, tuple(shapes.items()))
+    """The :class:`Fits` of a row class for these shapes; cached, since live code calls this at each event."""
+    return _cached_fits(kind, tuple(shapes.items()))
 
 
 @lru_cache(maxsize=1_000)
-def _made(kind: RowType, shapes: tuple[tuple[str, Shape], ...]) -> Fits:
+def _cached_fits(kind: RowType, shapes: tuple[tuple[str, Shape], ...]) -> Fits:
     return Fits(kind, dict(shapes))
 
 
@@ -142,7 +148,7 @@ def _made(kind: RowType, shapes: tuple[tuple[str, Shape], ...]) -> Fits:
 
 
 def _as_text(value: Any) -> str:
-    """A value as the text that any database makes of it."""
+    """A value as the text to which every database converts it."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, datetime):
@@ -155,7 +161,7 @@ def _as_text(value: Any) -> str:
 
 
 def _shortened(shape: Shape, value: Any) -> str:
-    """A text within its length. Blanks that are too many are cut, as the databases do; letters are not."""
+    """A text within its length: like the databases, this cuts blanks beyond the length, but refuses letters."""
     text = _as_text(value)
     if shape.holds is Holds.PADDED:
         text = text.rstrip(" ")
@@ -167,15 +173,15 @@ def _shortened(shape: Shape, value: Any) -> str:
 
 
 def _name(shape: Shape, value: Any) -> str:
-    """The name as the table's definition spells it. What is none of them is left for the database to refuse."""
+    """The name as the table's definition spells it. Any other text stays as it is, and the database refuses it."""
     text = _as_text(value)
-    found = {each.casefold(): each for each in shape.names}
-    return text if text in shape.names else found.get(text.rstrip(" ").casefold(), text)
+    spelled = {name.casefold(): name for name in shape.names}
+    return text if text in shape.names else spelled.get(text.rstrip(" ").casefold(), text)
 
 
 def _names(shape: Shape, value: Any) -> str:
-    given = {_name(shape, each) for each in _as_text(value).split(",")}
-    return ",".join(each for each in shape.names if each in given) if given <= {*shape.names} else _as_text(value)
+    given = {_name(shape, part) for part in _as_text(value).split(",")}
+    return ",".join(name for name in shape.names if name in given) if given <= {*shape.names} else _as_text(value)
 
 
 _LOOKS_LIKE_A_NUMBER = r"[ \t\n\v\f\r]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t\n\v\f\r]*"
@@ -194,40 +200,40 @@ def _text(shape: Shape) -> Rule:
                 str, partial(_name if shape.holds is Holds.NAMES else _names, shape), "v not in $names", {"names": shape.names}
             )
     if shape.holds in (Holds.LOOSE, Holds.LOOSE_REAL):
-        # With a digit at first and two dashes it is a day or a time, and no number.
+        # A text that begins with a digit and has two dashes is a date or a time, not a number.
         return _remembered(partial(_loose_text, shape), "(v[4:8:3] != '--' or v[0] <= ' ') and ")
     if shape.holds is Holds.DATE:
         return _remembered(_day_text)
-    written = _WRITTEN.get(shape.holds)
-    if written is None:
+    text_format = _WRITTEN.get(shape.holds)
+    if text_format is None:
         return Rule(str, _as_text)
-    canonical, make = written
-    # A text that is right already is told by its look; all others are read as what the column holds.
-    looks = re.compile(canonical(shape)).fullmatch
-    return Rule(str, partial(make, shape), "not $looks(v)", {"looks": looks})
+    canonical, convert = text_format
+    # A text in the canonical form fits; all others are parsed as the type that the column holds.
+    is_canonical = re.compile(canonical(shape)).fullmatch
+    return Rule(str, partial(convert, shape), "not $is_canonical(v)", {"is_canonical": is_canonical})
 
 
 REMEMBERED = 10_000
-"""Texts of one column: as many as there are days in 27 years."""
+"""The most fitting texts that a rule keeps for one column; 27 years have about as many days."""
 
 
-def _remembered(make: Convert, only_if: str = "") -> Rule:
-    """For texts of which there are few, such as days: those that were right once are known."""
-    right: set[str] = set()
+def _remembered(convert: Convert, only_if: str = "") -> Rule:
+    """A rule for columns with few distinct texts, such as dates: it keeps the texts that fit."""
+    fitting: set[str] = set()
 
     def fit(value: Any) -> Any:
-        made = make(value)
-        if len(right) < REMEMBERED:
-            right.add(made)
-        return made
+        text = convert(value)
+        if len(fitting) < REMEMBERED:
+            fitting.add(text)
+        return text
 
-    return Rule(str, fit, f"{only_if}v not in $right", {"right": right})
+    return Rule(str, fit, f"{only_if}v not in $fitting", {"fitting": fitting})
 
 
 _DAY = r"\d{4}-\d\d-\d\d"
 
 
-def _moment_look(shape: Shape) -> str:
+def _moment_pattern(shape: Shape) -> str:
     digits = "" if not shape.digits else rf"(\.(?!0{{6}})\d{{{shape.digits}}}0{{{6 - shape.digits}}})?"
     return rf"{_DAY} \d\d:\d\d:\d\d{digits}" + (r"\+00:00" if shape.holds is Holds.ZONED else "")
 
@@ -237,7 +243,7 @@ def _moment_text(shape: Shape, value: Any) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        # In the database's own way of writing, which its settings decide.
+        # The text may be in the database's own format, which depends on its settings.
         return text
     if shape.drops_offsets:
         moment = moment.replace(tzinfo=None)
@@ -253,14 +259,14 @@ def _day_text(value: Any) -> str:
 
 
 def _loose(shape: Shape, value: str) -> int | float:
-    """What SQLite makes of a text that is a number."""
+    """The number to which SQLite converts a text that looks like one."""
     bare = value.strip(" \t\n\v\f\r")
     if shape.holds is Holds.LOOSE_REAL:
         return float(bare)
     if bare.lstrip("+-").isdigit() and -(2**63) <= int(bare) < 2**63:
         return int(bare)
-    found = float(bare)
-    return int(found) if found.is_integer() and abs(found) < 2**63 else found
+    number = float(bare)
+    return int(number) if number.is_integer() and abs(number) < 2**63 else number
 
 
 def _loose_text(shape: Shape, value: Any) -> str:
@@ -273,8 +279,8 @@ _WRITTEN: dict[Holds, tuple[Callable[[Shape], str], Callable[[Shape, Any], str]]
         lambda shape: r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
         lambda shape, value: str(_uuid(value)),
     ),
-    Holds.MOMENT: (_moment_look, _moment_text),
-    Holds.ZONED: (_moment_look, _moment_text),
+    Holds.MOMENT: (_moment_pattern, _moment_text),
+    Holds.ZONED: (_moment_pattern, _moment_text),
     Holds.WHOLE: (lambda shape: r"0|-?[1-9][0-9]*", lambda shape, value: str(_whole(value))),
     Holds.DECIMAL: (lambda shape: r"(?!)", lambda shape, value: str(_decimal(shape, value))),
     Holds.DOUBLE: (lambda shape: r"(?!)", lambda shape, value: str(float(value))),
@@ -287,14 +293,14 @@ _WRITTEN: dict[Holds, tuple[Callable[[Shape], str], Callable[[Shape, Any], str]]
 
 def _whole(value: Any) -> int:
     if isinstance(value, str):
-        # Not what Python's literals may hold beside digits.
+        # Without the underscores that Python allows between digits.
         if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", value):
             raise ValueError
         return int(value)
     if isinstance(value, (int, float, Decimal)):
-        found = int(value)
-        if found == value:
-            return found
+        whole = int(value)
+        if whole == value:
+            return whole
     raise TypeError
 
 
@@ -307,13 +313,13 @@ def _whole_rule(shape: Shape) -> Rule:
 
 
 def single(value: float) -> float:
-    """The shortest number that single precision does not tell from this one, which is what databases show."""
+    """The number with the fewest digits that is the same float in single precision; databases show this number."""
     if not math.isfinite(value):
         return value
-    kept = struct.pack("f", value)
-    (exact,) = struct.unpack("f", kept)
-    shown = (float(f"{exact:.{digits}g}") for digits in range(6, 10))
-    return next(each for each in shown if struct.pack("f", each) == kept)
+    packed = struct.pack("f", value)
+    (exact,) = struct.unpack("f", packed)
+    candidates = (float(f"{exact:.{digits}g}") for digits in range(6, 10))
+    return next(candidate for candidate in candidates if struct.pack("f", candidate) == packed)
 
 
 def _float(value: Any) -> float:
@@ -333,16 +339,16 @@ def _float_rule(shape: Shape) -> Rule:
         case Holds.WHOLE:
             return Rule(float, lambda value: float(_whole(_float(value))), "not v.is_integer()")
         case Holds.TEXT | Holds.PADDED if shape.length is not None:
-            # MySQL and MariaDB would leave out digits, whatever their mode.
+            # MySQL and MariaDB would drop digits in every SQL mode.
             return Rule(float, partial(_short_float, shape.length), f"len(repr(v)) > {shape.length}")
         case Holds.KEPT_TEXT:
-            # SQLite writes fifteen digits where a number becomes text.
+            # SQLite writes fifteen digits when it converts a number to text.
             return Rule(float, lambda value: float(f"{_float(value):.15g}"), "True")
     return Rule(float, _float)
 
 
 def _fixed(shape: Shape, value: float) -> float:
-    """A float with so many digits behind the point, rounded as MySQL and MariaDB round it: by its bits, and ties to the even one."""
+    """A float rounded to ``scale`` digits as MySQL and MariaDB round it: by its binary value, ties to even."""
     if shape.scale is None or not math.isfinite(value):
         return value
     whole, unit = math.floor(value), float(10**shape.scale)
@@ -350,10 +356,10 @@ def _fixed(shape: Shape, value: float) -> float:
 
 
 def _short_float(length: int, value: Any) -> float:
-    found = _float(value)
-    if len(repr(found)) > length:
+    number = _float(value)
+    if len(repr(number)) > length:
         raise ValueError
-    return found
+    return number
 
 
 def _given_decimal(value: Any) -> Decimal:
@@ -372,15 +378,15 @@ def _decimal(shape: Shape, value: Any) -> Decimal:
         return given
     if shape.scale is None:
         exponent = given.as_tuple().exponent
-        # Databases know no exponents.
+        # Databases store decimals without an exponent.
         return given.quantize(Decimal(1), context=_WIDE) if isinstance(exponent, int) and exponent > 0 else given
-    found = given.quantize(Decimal(1).scaleb(-shape.scale), rounding=ROUND_HALF_UP, context=_WIDE)
-    if not found:
-        # Databases know no negative zero.
-        found = abs(found)
-    if shape.precision is not None and abs(found) >= Decimal(1).scaleb(shape.precision - shape.scale):
+    rounded = given.quantize(Decimal(1).scaleb(-shape.scale), rounding=ROUND_HALF_UP, context=_WIDE)
+    if not rounded:
+        # Databases have no negative zero for decimals.
+        rounded = abs(rounded)
+    if shape.precision is not None and abs(rounded) >= Decimal(1).scaleb(shape.precision - shape.scale):
         raise ValueError
-    return found if shape.scale >= 0 else found.quantize(Decimal(1), context=_WIDE)
+    return rounded if shape.scale >= 0 else rounded.quantize(Decimal(1), context=_WIDE)
 
 
 def _loose_decimal(shape: Shape, value: Any) -> Decimal:
@@ -415,7 +421,7 @@ def _decimal_rule(shape: Shape) -> Rule:
 
 
 _WORDS = frozenset({Holds.TEXT, Holds.PADDED, Holds.NAMES, Holds.SETS})
-"""What text says of a truth differs from database to database, and each word is true."""
+"""Text columns: each database writes a bool to text in another way, and Python's bool() of any such text is true."""
 
 
 def _refused(value: Any) -> NoReturn:
@@ -435,7 +441,7 @@ def _given_moment(value: Any) -> datetime:
     if isinstance(value, datetime):
         return value
     if isinstance(value, date):
-        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the column tells the zone
+        return datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the column decides the zone
     return datetime.fromisoformat(value)
 
 
@@ -462,7 +468,7 @@ def _to_digits(shape: Shape, moment: datetime) -> datetime:
 
 
 def _kept_moment(value: Any) -> datetime:
-    """As its text tells it: with an offset, but without a zone's name."""
+    """A time as its ISO text keeps it: with an offset, but without the name of a zone."""
     return datetime.fromisoformat(_given_moment(value).isoformat())
 
 
@@ -505,10 +511,10 @@ def _uuid(value: Any) -> UUID:
 def _bytes(shape: Shape, value: Any) -> bytes:
     if not isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError
-    found = bytes(value)
-    if shape.length is not None and len(found) > shape.length:
+    stored = bytes(value)
+    if shape.length is not None and len(stored) > shape.length:
         raise ValueError
-    return found.ljust(shape.length, b"\0") if shape.fills and shape.length else found
+    return stored.ljust(shape.length, b"\0") if shape.fills and shape.length else stored
 
 
 def _bytes_rule(shape: Shape) -> Rule:
@@ -520,7 +526,7 @@ _UNCHANGING = frozenset({str, bool, type(None)})
 
 
 def _is_json(value: Any, holds: Holds) -> bool:
-    """Whether JSON gives back this very value."""
+    """Whether a value stays the same when a column stores it as JSON and returns it."""
     kind = value.__class__
     if kind in _UNCHANGING:
         return True
@@ -529,25 +535,25 @@ def _is_json(value: Any, holds: Holds) -> bool:
     if kind is float:
         return math.isfinite(value) and (holds is not Holds.SORTED_JSON or "e" not in repr(value))
     if kind is list:
-        return all(_is_json(each, holds) for each in value)
+        return all(_is_json(item, holds) for item in value)
     if kind is not dict or not all(key.__class__ is str for key in value):
         return False
-    in_order = holds is Holds.JSON or list(value) == sorted(value, key=_place)
-    return in_order and all(_is_json(each, holds) for each in value.values())
+    in_order = holds is Holds.JSON or list(value) == sorted(value, key=_sort_key)
+    return in_order and all(_is_json(item, holds) for item in value.values())
 
 
-def _place(key: str) -> tuple[int, bytes]:
-    """The order of keys in a document of PostgreSQL's and MySQL's."""
+def _sort_key(key: str) -> tuple[int, bytes]:
+    """The sort key by which PostgreSQL and MySQL order the keys of a JSON document."""
     stored = key.encode("utf-8", "surrogatepass")
     return len(stored), stored
 
 
 def _stored_json(value: Any, holds: Holds) -> Any:
     if isinstance(value, dict):
-        keys = value if holds is Holds.JSON else sorted(value, key=_place)
+        keys = value if holds is Holds.JSON else sorted(value, key=_sort_key)
         return {key: _stored_json(value[key], holds) for key in keys}
     if isinstance(value, list):
-        return [_stored_json(each, holds) for each in value]
+        return [_stored_json(item, holds) for item in value]
     if holds is Holds.NARROW_JSON and isinstance(value, (int, Decimal)) and not _is_json(value, holds):
         return float(value)
     if holds is Holds.SORTED_JSON and isinstance(value, float) and value.is_integer() and "e" in repr(value):
@@ -559,7 +565,7 @@ def _json_rule(shape: Shape) -> Rule:
     holds = shape.holds if shape.holds in (Holds.SORTED_JSON, Holds.NARROW_JSON) else Holds.JSON
 
     def fit(value: Any) -> Any:
-        # The very object, where that can be: the row's own is changed in place.
+        # Return the same object if possible: a handler may change the row's own object in place.
         return value if _is_json(value, holds) else _stored_json(from_json(json_text(value)), holds)
 
     return Rule(dict, fit, "True")

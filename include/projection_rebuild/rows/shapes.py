@@ -1,4 +1,4 @@
-"""What the columns of a read model can hold, in words that hold for every database. Imports nothing."""
+"""The values that the columns of a read model can hold, in terms that fit every database. Imports nothing."""
 
 from __future__ import annotations
 
@@ -33,19 +33,21 @@ class Holds(StrEnum):
 
 @dataclass(frozen=True)
 class Shape:
-    """What one column can hold.
+    """The values that one column can hold.
 
-    :param length: characters of a text, or bytes, at most; None: no bound that is looked at
-    :param fills: whether bytes are filled up with zeros to the length
-    :param precision: digits of a decimal at most
-    :param scale: digits behind the point of a decimal, or of a float that has a fixed number of them; None: as many as are given
-    :param digits: digits of a second
-    :param cuts: whether further digits of a second are cut, and not rounded
-    :param rounds_from: the year from which a tie between two times is rounded away
-    :param drops_offsets: whether the offset that a text tells is left out, where the column has no zone
-    :param names: what may be held, of :attr:`Holds.NAMES` and :attr:`Holds.SETS`
-    :param nullable: whether it takes NULL
-    :param alike: the collation or type by which texts that differ may be equal to the database; None: their bytes decide
+    :param length: the most characters of a text, or the most bytes; None: the engine checks no limit
+    :param fills: whether the database pads bytes with zeros up to the length
+    :param precision: the most digits of a decimal
+    :param scale: digits behind the point of a decimal, or of a float that has a fixed number of them; None: any number
+        of digits
+    :param digits: stored digits of the fraction of a second, 0 to 6
+    :param cuts: whether the database cuts further digits of a second instead of rounding
+    :param rounds_from: the first year whose ties between two times the database rounds up; it rounds earlier ones down
+    :param drops_offsets: whether a column without a time zone ignores the offset in a text
+    :param names: the allowed names, for :attr:`Holds.NAMES` and :attr:`Holds.SETS`
+    :param nullable: whether the column accepts NULL
+    :param alike: the collation or type by which the database may treat different texts as equal; None: it compares
+        bytes
     """
 
     holds: Holds
@@ -63,4 +65,4 @@ class Shape:
 
 
 UNKNOWN = Shape(Holds.OTHER)
-"""Of a column that nobody has looked at: values are what their row class says."""
+"""The shape of a column that the engine has not inspected: the row class alone decides about its values."""

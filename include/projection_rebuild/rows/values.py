@@ -1,4 +1,4 @@
-"""Values on their way between handlers and a database, by the Python type that a row class gives its columns."""
+"""Converts values between handlers and drivers, by the Python type that a row class declares for a column."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Convert = Callable[[Any], Any]
 
 
 def plain_type(annotation: Any) -> type | None:
-    """``str`` for ``str``, ``str | None`` and ``Optional[str]``; None where there is no single plain type."""
+    """``str`` for ``str``, ``str | None`` and ``Optional[str]``; None if the annotation has no single plain type."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        rest = [each for each in typing.get_args(annotation) if each is not type(None)]
+        rest = [member for member in typing.get_args(annotation) if member is not type(None)]
         return plain_type(rest[0]) if len(rest) == 1 else None
     origin = typing.get_origin(annotation)
     if origin is not None:
@@ -34,28 +34,28 @@ _EXACT = msgspec.json.Encoder(decimal_format="number")
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON; whole numbers of any size and decimals to their last digit.
+    """A value as JSON text; it keeps every digit of whole numbers and decimals.
 
-    :raises TypeError: JSON has nothing like it
+    :raises TypeError: JSON cannot represent the value
     """
     try:
         return orjson.dumps(value).decode()
     except TypeError:
-        # Of a decimal, and of a number beyond 64 bits.
+        # orjson refuses decimals, and numbers beyond 64 bits.
         return _EXACT.encode(value).decode()
 
 
 def _shortest(digits: str) -> float | Decimal:
-    """A float where that is the same number, as it is for those that were written from one; otherwise it stays exact."""
-    found = float(digits)
-    return found if Decimal(repr(found)) == Decimal(digits) else Decimal(digits)
+    """A float if it is exactly this number, as for each number that was written from a float; otherwise a Decimal."""
+    number = float(digits)
+    return number if Decimal(repr(number)) == Decimal(digits) else Decimal(digits)
 
 
 _LOADS = msgspec.json.Decoder(float_hook=_shortest).decode
 
 
 def from_json(value: Any) -> Any:
-    """What a column of JSON holds, to the last digit. What a driver has decoded already stays as it is."""
+    """Decodes the value of a JSON column without losing digits. A value that the driver has decoded stays as it is."""
     return _LOADS(value) if isinstance(value, (str, bytes)) else value
 
 
@@ -70,12 +70,12 @@ def _loaded_moment(value: Any) -> Any:
     return datetime(value.year, value.month, value.day) if type(value) is date else _moment(value)  # noqa: DTZ001 - of a column of dates
 
 
-# How a loaded value becomes what the row class promises; databases differ in what they hand back.
+# Converts a loaded value to the type that the row class declares; drivers return different types.
 _LOADED: dict[type, Convert] = {
     str: str,
     int: lambda value: int.from_bytes(value) if isinstance(value, bytes) else int(value),
     float: float,
-    # MySQL hands bits over as bytes.
+    # MySQL returns bits as bytes.
     bool: lambda value: any(value) if isinstance(value, bytes) else bool(value),
     Decimal: lambda value: value if isinstance(value, Decimal) else Decimal(str(value)),
     datetime: _loaded_moment,
@@ -85,19 +85,19 @@ _LOADED: dict[type, Convert] = {
     list: from_json,
 }
 
-# What every driver takes as it stands is not listed.
+# Types that every driver accepts unchanged are not listed.
 PORTABLE_BINDS: dict[type, Convert] = {dict: json_text, list: json_text, UUID: str}
 TEXT_BINDS: dict[type, Convert] = PORTABLE_BINDS | {
     Decimal: str,
     datetime: lambda value: value.isoformat(sep=" "),
     date: date.isoformat,
 }
-"""For SQLite, which knows neither decimals nor times."""
+"""For SQLite, which has no types for decimals and times."""
 
 
 def _converters(kind: RowType, columns: Sequence[str], by_type: dict[type, Convert]) -> list[tuple[int, Convert]]:
-    wanted = ((at, plain_type(kind.types[name])) for at, name in enumerate(columns))
-    return [(at, by_type[found]) for at, found in wanted if found in by_type]
+    column_types = ((at, plain_type(kind.types[name])) for at, name in enumerate(columns))
+    return [(at, by_type[column_type]) for at, column_type in column_types if column_type in by_type]
 
 
 def _convert(rows: Sequence[Values], converters: list[tuple[int, Convert]]) -> Sequence[Values]:
@@ -114,23 +114,23 @@ def _convert(rows: Sequence[Values], converters: list[tuple[int, Convert]]) -> S
 
 
 def bound(kind: RowType, rows: Sequence[Values], by_type: dict[type, Convert]) -> Sequence[Values]:
-    """Rows as a driver takes them."""
+    """Rows in the types that a driver accepts."""
     return _convert(rows, _converters(kind, kind.columns, by_type))
 
 
 def bound_keys(kind: RowType, columns: Sequence[str], keys: Sequence[Key], by_type: dict[type, Convert]) -> Sequence[Key]:
-    """Values of some columns, by which rows are looked for, as a driver takes them.
+    """Values of key or lookup columns, in the types that a driver accepts.
 
-    Handlers may ask for anything: what is not of its column's type goes as it is.
+    A handler may give a value of any type: this function does not convert a value that has not its column's type.
     """
-    lenient = {each: _if_of(each, convert) for each, convert in by_type.items()}
+    lenient = {value_type: _if_of(value_type, convert) for value_type, convert in by_type.items()}
     return _convert(keys, _converters(kind, columns, lenient))
 
 
-def _if_of(of: type, convert: Convert) -> Convert:
-    return lambda value: convert(value) if isinstance(value, of) else value
+def _if_of(value_type: type, convert: Convert) -> Convert:
+    return lambda value: convert(value) if isinstance(value, value_type) else value
 
 
 def loaded(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
-    """Rows as the row class promises them."""
+    """Rows in the types that the row class declares."""
     return _convert(rows, _converters(kind, kind.columns, _LOADED))

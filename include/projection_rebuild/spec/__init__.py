@@ -1,4 +1,4 @@
-"""The YAML file and the choices of one run, as checked data; the projectors that it names, and their order."""
+"""The YAML file and the options of one run, as validated data; the projectors that it names, and their order."""
 
 from projection_rebuild.spec.cutover import RetentionSection, SwapSection, VerifySection
 from projection_rebuild.spec.fields import (

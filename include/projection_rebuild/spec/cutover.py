@@ -1,4 +1,4 @@
-"""What is checked before a switch, the switch, and what stays after it: ``verify``, ``swap`` and ``retention``."""
+"""The sections for verification, cutover and the old tables: ``verify``, ``swap`` and ``retention``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from projection_rebuild.spec.fields import Duration, Flag, HoldDuration, Percent
 
 
 class VerifySection(Section):
-    """What green must be like before it may replace blue.
+    """The conditions that green must meet before it may replace blue.
 
-    :param max_count_drift_percent: how far a table's row count may be from blue's, in percent of blue's
+    :param max_count_drift_percent: the largest difference of a table's row count from blue's, in percent of blue's
     :param tables: other tolerances for single tables
-    :param max_dead_letters: how many events of the run may be set aside as dead letters, in a run that swaps all the same
-    :param sample: how many aggregates of each projector are refolded from raw rows by its handlers, and compared with green; 0: none
-    :param sample_every: how often that is done again while the run waits for its swap; 0s: never
+    :param max_dead_letters: the most dead letters of a run that may still swap
+    :param sample: how many aggregates of each projector the engine refolds with its handlers and compares with green;
+        0: none
+    :param sample_every: how often the engine takes another sample while the run waits for its swap; 0s: never
     :param assertions: SQL that must return no row, or 0, on green; ``{table}`` stands for a table's green name
     """
 
@@ -32,15 +33,15 @@ class VerifySection(Section):
 class SwapSection(Section):
     """Bounds of the cutover.
 
-    :param max_pause: the longest time for which writers may be held; past it everything is put back. On MySQL and MariaDB a plan is
-        refused if a RENAME of so many tables cannot keep it
+    :param max_pause: the longest time that writers may wait; after it the engine undoes the attempt. On MySQL and
+        MariaDB the engine refuses a plan if a RENAME of so many tables takes longer
     :param lock_timeout: the longest wait for the locks in one attempt; readers queue behind a waiting lock
-    :param attempts: how often it is tried before the task fails; with the pauses between, about two minutes in all
+    :param attempts: the number of attempts before the task fails; with the waits between them, about two minutes in all
     :param small_backlog: the number of outstanding events below which the cutover begins
-    :param wait_for_snapshots: how long to wait for transactions that read from a snapshot older than the green tables; after the
-        swap they would find these empty. 0s: do not wait
-    :param approval: whether a person has to approve it, once green is verified
-    :param approval_timeout: how long to wait for that person; null: as long as it takes
+    :param wait_for_snapshots: how long to wait for transactions whose snapshot is older than the green tables; after
+        the swap they would see these tables empty. 0s: do not wait
+    :param approval: whether an operator has to approve the swap after the verification
+    :param approval_timeout: how long to wait for the approval; null: without a limit
     """
 
     max_pause: HoldDuration = timedelta(seconds=2)
@@ -53,11 +54,12 @@ class SwapSection(Section):
 
 
 class RetentionSection(Section):
-    """What happens to the retired tables: kept until ``drop_after``, or dropped right after the swap.
+    """How long the engine keeps the old tables: until ``drop_after``, or not at all.
 
-    :param keep_old: whether the retired tables are kept
-    :param drop_after: how long they are kept after the swap
-    :param keep_green: how long green tables that never went live stay for inspection, once their run is over
+    :param keep_old: whether the engine keeps the old tables; if not, it drops them right after the swap
+    :param drop_after: how long the engine keeps the old tables after the swap
+    :param keep_green: how long the engine keeps green tables that never went live, for inspection after their run has
+        ended
     """
 
     keep_old: Flag = True

@@ -14,12 +14,12 @@ from projection_rebuild.spec.projectors import needs
 def order(projectors: Mapping[str, type[Projector]]) -> list[str]:
     """The names of projectors, each after those that it depends on, otherwise in the given order.
 
-    :raises PlanError: a cycle, with its names; or a dependency that the spec does not list
+    :raises PlanError: the projectors form a cycle; or the spec does not list a dependency
     """
-    there = {*projectors.values(), *(member for projector in projectors.values() for member in projector.composed_of)}
+    listed = {*projectors.values(), *(member for projector in projectors.values() for member in projector.composed_of)}
     for name, projector in projectors.items():
         for needed in projector.depends_on:
-            if needed not in there:
+            if needed not in listed:
                 raise PlanError(f"{name} depends on {needed.__name__}, which is not in the spec; add it to `projectors`")
     circle = "the projectors depend on each other in a circle"
     return sort(
@@ -32,9 +32,11 @@ def order(projectors: Mapping[str, type[Projector]]) -> list[str]:
 def sort(graph: Mapping[str, Sequence[str]], circle: str, remedy: str) -> list[str]:
     """A stable topological order of ``{name: names before it}``.
 
-    :raises PlanError: a cycle; says ``circle``, its names, and the remedy
+    :param circle: the beginning of the message about a cycle
+    :param remedy: the end of that message
+    :raises PlanError: the graph has a cycle; the message has its names
     """
-    sorter = TopologicalSorter({name: [each for each in before if each in graph] for name, before in graph.items()})
+    sorter = TopologicalSorter({name: [needed for needed in before if needed in graph] for name, before in graph.items()})
     try:
         sorter.prepare()
     except CycleError as error:
@@ -49,7 +51,7 @@ def sort(graph: Mapping[str, Sequence[str]], circle: str, remedy: str) -> list[s
 
 
 def choose(projectors: Mapping[str, type[Projector]], options: RunOptions) -> list[str]:
-    """The names of the projectors to rebuild, in their order; names that are not known are left out.
+    """The names of the projectors to rebuild, in their order; leaves out unknown names.
 
     :raises PlanError: see :func:`order`
     """

@@ -1,4 +1,4 @@
-"""The kinds of values that a spec has: durations, moments, windows' clock times, whole numbers."""
+"""The types of values in a spec: durations, moments, clock times, whole numbers and others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DURATION = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(ms|s|m|h|d)")
 def parse_duration(value: object) -> timedelta:
     """``500ms``, ``2s``, ``15m``, ``6h`` or ``3d`` as a timedelta.
 
-    :raises ValueError: it is none, is negative, or longer than :data:`projection_rebuild.model.limits.LONGEST`
+    :raises ValueError: it is no duration, is negative, or longer than :data:`projection_rebuild.model.limits.LONGEST`
     """
-    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
-        seconds = Decimal(found[1]) * _SECONDS[found[2]]
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        seconds = Decimal(match[1]) * _SECONDS[match[2]]
         if seconds <= Decimal(LONGEST.total_seconds()):
             return timedelta(microseconds=int(seconds * 1_000_000))
     elif not isinstance(value, timedelta):
@@ -35,7 +35,7 @@ def parse_duration(value: object) -> timedelta:
 
 
 def _duration_text(value: timedelta) -> str:
-    """In every digit, so that it is read again as what it was."""
+    """A duration as text with all its digits, so that :func:`parse_duration` returns the same duration."""
     seconds, rest = divmod(value // timedelta(microseconds=1), 1_000_000)
     return f"{seconds}.{rest:06}s" if rest else f"{seconds}s"
 
@@ -44,9 +44,11 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration), PlainSerializer
 
 
 def _held(value: timedelta) -> timedelta:
-    """Zero leaves no attempt a chance, and servers count in milliseconds that fit into 32 bits."""
+    """Refuses zero, with which no attempt can succeed, and durations whose milliseconds do not fit into 32 bits."""
     if not timedelta(milliseconds=1) <= value <= LONGEST_HOLD:
-        raise ValueError(f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: for as long others may have to wait")
+        raise ValueError(
+            f"write a duration between 1ms and {LONGEST_HOLD.seconds // 3600}h: other sessions may have to wait for this long"
+        )
     return value
 
 
@@ -56,19 +58,19 @@ HoldDuration = Annotated[Duration, AfterValidator(_held)]
 def parse_moment(value: object) -> datetime:
     """ISO 8601 as a datetime, such as ``2026-01-31`` or ``2026-01-31T22:00:00+01:00``.
 
-    :raises ValueError: it is none, or beyond the years that :mod:`projection_rebuild.model.limits` has
+    :raises ValueError: it is no moment, or outside the years of :mod:`projection_rebuild.model.limits`
     """
     try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip() if isinstance(value, str) else "")
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value.strip() if isinstance(value, str) else "")
     except ValueError:
         raise ValueError("write a date or a time as ISO 8601, such as 2026-01-31 or 2026-01-31T22:00:00+01:00") from None
-    if not FIRST_YEAR <= found.year <= LAST_YEAR:
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         raise ValueError(f"dates are in the years {FIRST_YEAR} to {LAST_YEAR}; for no bound, leave it out")
-    return found
+    return moment
 
 
 def _whole(value: object) -> object:
-    """A truth, a text or 3.0 is no whole number, though Python and pydantic would take it for one."""
+    """Refuses true, "3" and 3.0, which pydantic would accept as whole numbers."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("write a whole number, such as 3, without quotes")
     return value
@@ -122,7 +124,7 @@ WEEKDAYS: tuple[Weekday, ...] = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"
 
 
 class Section(BaseModel):
-    """A part of a spec: unknown keys are mistakes, and nothing changes after reading."""
+    """A section of a spec: it refuses unknown keys, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

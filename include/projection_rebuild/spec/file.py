@@ -1,7 +1,7 @@
-"""A spec file's YAML as plain values, with bounded work and without the surprises of YAML 1.1.
+"""Reads a spec file's YAML as plain values, with bounded work and without the surprises of YAML 1.1.
 
-Texts that only look like times, dates, octal or sexagesimal numbers stay texts. A key stands once in its mapping. What an alias
-repeats counts each time, so that a few lines cannot stand for billions.
+Times, dates, octal and sexagesimal numbers stay texts. A key occurs once in its mapping. Each use of an alias counts
+toward the limits, so that a few lines cannot expand to billions of values.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ _NO_NUMBER = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _MERGE = "<<"
 
 _EXACT = "only"
-"""The key under which a value may be of any type, so that nothing there may mean one thing to YAML and another to its reader."""
+"""The key below which a value may have any type; so the parser refuses ambiguous values below it."""
 
 _resolver = yaml.SafeLoader("")
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """The mapping that a spec file holds.
+    """The mapping in a spec file.
 
-    :raises SpecError: it cannot be read, is no YAML, or is beyond :mod:`projection_rebuild.model.limits`; names file and line
+    :raises SpecError: the file cannot be read, is no YAML, or exceeds :mod:`projection_rebuild.model.limits`; the
+        message names file and line
     """
-    # It goes into DAGs, into Airflow's database and onto pages.
+    # The path goes into DAGs, into Airflow's database and onto pages.
     if problem := limits.of_text(str(path), most=limits.PATH):
         raise SpecError(f"{shown(path.name, limits.NAME)} cannot be used, for its name: {problem}")
     return parse(limits.read(path, limits.SPEC_FILE), shown(path.name, limits.NAME))
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """The same of a text.
+    """The mapping in a text of YAML.
 
-    :param name: the file's, for messages
+    :param name: the name of the file, for messages
     :raises SpecError: see :func:`read_spec`
     """
     try:
-        given = _Document(text).value()
+        content = _Document(text).value()
     except _Refused as error:
         raise SpecError(f"{name}, line {error.line}: {error.problem}") from None
     except yaml.MarkedYAMLError as error:
@@ -65,16 +66,16 @@ def parse(text: str, name: str) -> dict[str, Any]:
         raise SpecError(
             f"{name}, line {number}: the character {ord(text[error.position]):#06x} cannot be used; take it out"
         ) from None
-    # PyYAML makes characters and numbers of what is no character and no number.
+    # PyYAML tries to convert some invalid escapes and numbers.
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise SpecError(f"{name} cannot be read as YAML: {type(error).__name__}") from None
-    if not isinstance(given, dict):
+    if not isinstance(content, dict):
         raise SpecError(f"{name} is not a mapping; start it with `rebuild: <name>`")
-    return given
+    return content
 
 
 class _Refused(Exception):
-    """Something that YAML allows and a spec does not."""
+    """The text uses a feature of YAML that a spec may not use."""
 
     def __init__(self, event: Any, problem: str) -> None:
         super().__init__(problem)
@@ -84,14 +85,14 @@ class _Refused(Exception):
 
 @dataclass
 class _Anchor:
-    """A value that aliases may repeat; ``size`` is None until it is complete."""
+    """A value that aliases may repeat; ``size``, its number of values, is None until the value is complete."""
 
     value: Any = None
     size: int | None = None
 
 
 class _Document:
-    """The one document of a text. Looks at no more of it than the limits allow."""
+    """The single document of a text. Reads no more of it than the limits allow."""
 
     def __init__(self, text: str) -> None:
         self._events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
@@ -103,12 +104,12 @@ class _Document:
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
             return None
-        found = self._value(next(self._events), depth=0)
+        value = self._value(next(self._events), depth=0)
         next(self._events)
-        after = next(self._events)
-        if not isinstance(after, yaml.StreamEndEvent):
-            raise _Refused(after, "a second document begins here; a spec file has one")
-        return found
+        following = next(self._events)
+        if not isinstance(following, yaml.StreamEndEvent):
+            raise _Refused(following, "a second document begins here; a spec file has one")
+        return value
 
     def _count(self, event: Any, values: int, depth: int = 0) -> None:
         self._values += values
@@ -148,13 +149,13 @@ class _Document:
         return anchor.value
 
     def _list(self, depth: int) -> list[Any]:
-        found = []
+        values = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            found.append(self._value(event, depth + 1))
-        return found
+            values.append(self._value(event, depth + 1))
+        return values
 
     def _mapping(self, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
@@ -168,8 +169,8 @@ class _Document:
             if key == _MERGE and event.style is None:
                 merged = _merged(event, value)
             else:
-                found[key] = value
-        return merged | found
+                mapping[key] = value
+        return merged | mapping
 
     def _key(self, event: Any, depth: int) -> str:
         if not isinstance(event, (yaml.ScalarEvent, yaml.AliasEvent)):
@@ -193,18 +194,18 @@ class _Document:
 
 
 def _merged(event: Any, value: Any) -> dict[str, Any]:
-    """What ``<<`` brings into a mapping; of several, the first that has a key gives it."""
-    several = value if isinstance(value, list) else [value]
-    if not all(isinstance(each, dict) for each in several):
+    """The keys that ``<<`` merges into a mapping; the first of several mappings with the same key takes precedence."""
+    mappings = value if isinstance(value, list) else [value]
+    if not all(isinstance(mapping, dict) for mapping in mappings):
         raise _Refused(event, "<< takes a mapping, or a list of them")
-    found: dict[str, Any] = {}
-    for each in several:
-        found = each | found
-    return found
+    merged: dict[str, Any] = {}
+    for mapping in mappings:
+        merged = mapping | merged
+    return merged
 
 
 def _plain(event: Any, text: str) -> Any:
-    """What a text without quotes stands for."""
+    """The value of a text without quotes."""
     if text in _NULL:
         return None
     if text in _TRUTH or text in _WORDS:
@@ -219,6 +220,6 @@ def _plain(event: Any, text: str) -> Any:
 
 
 def _is_ambiguous(text: str, value: Any) -> bool:
-    """Whether YAML 1.1 takes a plain text for a truth, a number or a date that it does not look like."""
+    """Whether a text without quotes is a bool such as ``yes``, or a text that YAML 1.1 reads as a number or a date."""
     tag: str = _resolver.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     return text in _WORDS or (isinstance(value, str) and not tag.endswith(":str"))

@@ -1,4 +1,4 @@
-"""How the application projects events while nobody rebuilds: ``live_writer``."""
+"""How the application writes the live tables: ``live_writer``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projection_rebuild.spec.fields import Section
 
 
 class LiveWriter(StrEnum):
-    """How the application keeps blue current; decides the protocol of the cutover."""
+    """How the application writes blue; the cutover follows from it."""
 
     TRANSACTIONAL = "transactional"
     CHECKPOINTED = "checkpointed"
@@ -19,12 +19,12 @@ class LiveWriter(StrEnum):
 
 
 class ConsumerTable(Section):
-    """The table in which asynchronous consumers keep their positions; it is swapped together with the read models.
+    """The table in which asynchronous consumers store their positions; the swap exchanges it with the read models.
 
-    :param table: beside the read models; it has rows of the rebuilt projectors only
-    :param name_column: the column that names the consumer
-    :param position_column: the column that has its position
-    :param names: what each projector is called in ``name_column``
+    :param table: the table, beside the read models; it has rows of the rebuilt projectors only
+    :param name_column: the column with the name of the consumer
+    :param position_column: the column with its position
+    :param names: the name of each projector in ``name_column``
     """
 
     table: str
@@ -34,19 +34,19 @@ class ConsumerTable(Section):
 
 
 class LiveWriterSection(Section):
-    """The contract that the application keeps.
+    """The contract between the application and the engine: how the application writes blue.
 
     * ``transactional``: the append transaction also writes blue.
     * ``checkpointed``: a consumer writes blue together with its position in ``checkpoint.table``.
-    * ``detached``: queue jobs or after-commit handlers write blue. SQL tells of them: ``jobs_left`` or ``drain_check``.
+    * ``detached``: queue jobs or after-commit handlers write blue; ``jobs_left`` or ``drain_check`` shows their progress.
 
-    A contract that needs no other key may be written as a text: ``live_writer: transactional``.
+    For a contract without other keys a text is enough: ``live_writer: transactional``.
 
     :param contract: how the application writes blue
-    :param checkpoint: where the consumer keeps its position; belongs to ``checkpointed``
-    :param drain_check: SQL on the read models' database that gives 0 when no job has anything left to do; belongs to ``detached``
-    :param jobs_left: SQL on the read models' database that gives the positions of the events that jobs have yet to project; belongs to
-        ``detached``, instead of ``drain_check``
+    :param checkpoint: where the consumer stores its position; only for ``checkpointed``
+    :param drain_check: SQL on the read models' database that returns 0 when no job has work left; only for ``detached``
+    :param jobs_left: SQL on the read models' database that returns the positions of the events that jobs have yet to
+        project; only for ``detached``, instead of ``drain_check``
     """
 
     contract: LiveWriter
@@ -58,8 +58,8 @@ class LiveWriterSection(Section):
     def _has_what_it_needs(self) -> Self:
         if (self.contract is LiveWriter.CHECKPOINTED) != (self.checkpoint is not None):
             raise ValueError("`checkpoint` (table, name_column, position_column, names) belongs to the contract checkpointed")
-        told = (self.drain_check is not None) + (self.jobs_left is not None)
-        if told != (self.contract is LiveWriter.DETACHED):
+        given = (self.drain_check is not None) + (self.jobs_left is not None)
+        if given != (self.contract is LiveWriter.DETACHED):
             raise ValueError(
                 "either `jobs_left` (SQL that gives the positions of the events that have a job left) or `drain_check` (SQL that gives 0 when "
                 "nothing is left to do) belongs to the contract detached"
@@ -68,4 +68,5 @@ class LiveWriterSection(Section):
 
 
 def parse_live_writer(value: object) -> object:
+    """The section for a contract that is written as a text alone."""
     return {"contract": value} if isinstance(value, str) else value

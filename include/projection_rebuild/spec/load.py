@@ -1,4 +1,4 @@
-"""Reads a spec file; what is in it is checked before anything is touched."""
+"""Reads and checks a spec file before any step uses it."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from projection_rebuild.spec.validation import validate
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A spec file as data, and the projectors that it names."""
+    """The data of a spec file, and the projectors that it names."""
 
     spec: RebuildSpec
     projectors: ProjectorRegistry
 
 
 def load_spec(path: Path | str) -> RebuildSpec:
-    """Reads and checks a spec file, projectors included.
+    """Reads and checks a spec file and its projectors.
 
-    :raises SpecError: names file, key and remedy
+    :raises SpecError: the message names file, key and remedy
     """
     return load_with_projectors(Path(path)).spec
 
 
 def load_with_projectors(path: Path) -> LoadedSpec:
-    """As :func:`load_spec`, with the projectors, which are imported once.
+    """Like :func:`load_spec`; also returns the projectors, which it imports once.
 
-    :raises SpecError: names file, key and remedy
+    :raises SpecError: the message names file, key and remedy
     """
-    given, name = read_spec(path), shown(path.name, limits.NAME)
-    spec = validate(RebuildSpec, given, name)
+    content, name = read_spec(path), shown(path.name, limits.NAME)
+    spec = validate(RebuildSpec, content, name)
     try:
         projectors = ProjectorRegistry.load(spec)
         shared = [*shared_tables(projectors.values())]
@@ -47,15 +47,15 @@ def load_with_projectors(path: Path) -> LoadedSpec:
         raise SpecError(f"{name}, projectors: {shown(error.message, 1_000)}") from error
     if shared:
         raise SpecError(f"{name}, projectors: {shown(' | '.join(map(str, shared)), 1_000)}")
-    if otherwise := [*foreign_readings(projectors)]:
-        raise SpecError(f"{name}, projectors: {shown(' | '.join(otherwise), 1_000)}")
-    if wrong := [*_misplaced(spec, projectors)]:
-        raise SpecError(f"{name}, stages: {shown(' | '.join(wrong), 1_000)}")
+    if foreign := [*foreign_readings(projectors)]:
+        raise SpecError(f"{name}, projectors: {shown(' | '.join(foreign), 1_000)}")
+    if misplaced := [*_misplaced(spec, projectors)]:
+        raise SpecError(f"{name}, stages: {shown(' | '.join(misplaced), 1_000)}")
     return LoadedSpec(_beside(path, spec), projectors)
 
 
 def _misplaced(spec: RebuildSpec, projectors: ProjectorRegistry) -> Iterator[str]:
-    """What of the stages does not fit the projectors."""
+    """Yields messages about stages that do not fit the projectors."""
     if not spec.stages:
         return
     places: dict[str, int] = {}
@@ -72,13 +72,13 @@ def _misplaced(spec: RebuildSpec, projectors: ProjectorRegistry) -> Iterator[str
                 places[name] = at
     if missing := [name for name in projectors if name not in places]:
         yield f"{', '.join(missing)} is in none of them; add it to one"
-    for name, needed in ((name, each) for name, before in projectors.needs().items() for each in before):
+    for name, needed in ((name, needed) for name, before in projectors.needs().items() for needed in before):
         if places.get(needed, 0) > places.get(name, len(names)):
             yield f"{name} is in an earlier stage than {needed}, on which it depends; move one of them"
 
 
 def _beside(path: Path, spec: RebuildSpec) -> RebuildSpec:
-    """With the file of the new structure looked for beside the spec file, and both seen to be there."""
+    """The spec with the path of ``structure.ddl`` relative to the spec file; loads the new structure to check it."""
     structure = spec.structure
     if structure is None:
         return spec

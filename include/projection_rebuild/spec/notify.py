@@ -1,4 +1,4 @@
-"""Who is told: ``notify``."""
+"""The notifiers of a rebuild: ``notify``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class NotifierSection(Section):
     """One notifier of Airflow.
 
     :param notifier: the import path of its class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``
-    :param arguments: what it is made with; templates where the notifier has them
+    :param arguments: its arguments; templates work where the notifier supports them
     """
 
     notifier: str
@@ -22,14 +22,14 @@ Notifiers = tuple[NotifierSection, ...]
 
 
 class NotifySection(Section):
-    """Who is told, of what.
+    """Which notifiers to call for which event of a run.
 
-    :param failure: a task has failed for good; also of a failed verification, where that has no notifiers of its own
+    :param failure: a task has failed for good; also a failed verification, if ``verification_failed`` is empty
     :param verification_failed: green must not replace blue
-    :param waiting_too_long: the gate waits for longer than ``low_traffic.warn_after``
-    :param approval_wanted: a person has to decide
-    :param swapped: the swap is done
-    :param rolled_back: the swap of a rollback is done
+    :param waiting_too_long: the low-traffic gate waits for longer than ``low_traffic.warn_after``
+    :param approval_wanted: the run waits for the approval of an operator
+    :param swapped: the run has swapped
+    :param rolled_back: a rollback has swapped
     :param deadline_missed: the run has not swapped by its ``deadline``
     """
 

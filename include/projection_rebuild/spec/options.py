@@ -1,4 +1,4 @@
-"""The choices of one run."""
+"""The options of one run."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from projection_rebuild.spec.fields import Duration, Flag, Moment, Percent, Sect
 from projection_rebuild.spec.validation import validate
 
 PARAMETERS = "the run's parameters"
-"""What the choices of a run are called in messages."""
+"""The name of the options in messages."""
 
 
 AggregateName = Annotated[str, Field(min_length=1)]
 
 
 class RunOptions(Section):
-    """What is chosen for one run; whatever is null comes from the spec.
+    """The options of one run. The spec decides each option that is null.
 
     :param projectors: names of the projectors to rebuild; null: all of the spec
-    :param rebuild_dependents: also those that depend on the chosen ones
-    :param since: only a part: what events recorded from here on concern; without an offset, in the spec's time zone
-    :param until: only a part: what events recorded before here concern
-    :param aggregates: only a part: what the events of these streams concern
+    :param rebuild_dependents: rebuild also the projectors that depend on the chosen ones
+    :param since: rebuild only the part with events recorded from this time on; without an offset, in the spec's time zone
+    :param until: rebuild only the part with events recorded before this time
+    :param aggregates: rebuild only the part with events of these streams
     :param max_count_drift_percent: the tolerance of the count check for all tables
-    :param shards: into how many parts each projector that can be divided is replayed
-    :param keep_old: whether the retired tables are kept
-    :param drop_after: how long they are kept
-    :param approval: whether a person has to approve the swap
+    :param shards: the number of shards of each projector that can be sharded
+    :param keep_old: whether the engine keeps the old tables
+    :param drop_after: how long the engine keeps the old tables
+    :param approval: whether an operator has to approve the swap
     :param replay_now: do not wait for the windows of stages
     :param swap_now: do not wait for low traffic
     :param dry_run: plan, print the SQL, and stop
-    :param reason: why, in free words; for the record
+    :param reason: the reason for the run, in free words; for the record
     """
 
     projectors: tuple[str, ...] | None = None
@@ -66,14 +66,16 @@ class RunOptions(Section):
         return self
 
     def part(self, zone: ZoneInfo) -> Selection | None:
-        """The part that is to be rebuilt; None: everything.
+        """The part to rebuild; None: all rows.
 
-        :param zone: of times that were given without an offset
+        :param zone: the time zone of times without an offset
         :raises SpecError: the part ends before it begins
         """
         if self.since is None and self.until is None and self.aggregates is None:
             return None
-        since, until = (each if each is None or each.tzinfo else each.replace(tzinfo=zone) for each in (self.since, self.until))
+        since, until = (
+            moment if moment is None or moment.tzinfo else moment.replace(tzinfo=zone) for moment in (self.since, self.until)
+        )
         if since is not None and until is not None and since >= until:
             raise SpecError(f"since, until: {since.isoformat()} is not before {until.isoformat()}; correct one of them")
         return Selection(since=since, until=until, aggregates=None if self.aggregates is None else sorted(set(self.aggregates)))
@@ -82,17 +84,17 @@ class RunOptions(Section):
     def parse(cls, given: Mapping[str, Any]) -> Self:
         """The options from a form, ``--conf`` or a REST call.
 
-        :raises SpecError: names each field that cannot be used
+        :raises SpecError: a field cannot be used; the message names each such field
         """
         return validate(cls, given, PARAMETERS)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Self:
-        """The options that the ledger has of a run; one that an earlier version began goes on, whose limits were wider."""
-        kept = dict(record)
-        kept["reason"] = str(kept.get("reason") or "")[: limits.REASON]
-        if kept.get("drop_after") is not None:
-            # It wrote long durations as 1.296e+06s.
-            seconds = float(str(kept["drop_after"]).removesuffix("s"))
-            kept["drop_after"] = timedelta(seconds=min(seconds, LONGEST.total_seconds()))
-        return cls.model_validate(kept)
+        """The options of a run in the ledger; a run of an earlier version, which had wider limits, may continue."""
+        stored = dict(record)
+        stored["reason"] = str(stored.get("reason") or "")[: limits.REASON]
+        if stored.get("drop_after") is not None:
+            # An earlier version wrote long durations as 1.296e+06s.
+            seconds = float(str(stored["drop_after"]).removesuffix("s"))
+            stored["drop_after"] = timedelta(seconds=min(seconds, LONGEST.total_seconds()))
+        return cls.model_validate(stored)

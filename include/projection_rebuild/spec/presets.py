@@ -1,4 +1,4 @@
-"""The event stores that people have: what the spec's section ``event_store`` is for each, where it says nothing else. Pure data."""
+"""Presets: the defaults of the section ``event_store`` for known event stores. Pure data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Preset(StrEnum):
-    """Whose tables an event store has."""
+    """The known event stores."""
 
     SPATIE = "spatie"
     PYEVENTSOURCING = "pyeventsourcing"
@@ -18,9 +18,9 @@ class Preset(StrEnum):
 
 
 _SECTIONS: dict[Preset, dict[str, Any]] = {
-    # spatie/laravel-event-sourcing: the columns' own defaults are its names; of these, its table has one more.
+    # spatie/laravel-event-sourcing: the defaults of EventColumns are its names; its table has this column besides.
     Preset.SPATIE: {"columns": {"type_version": "event_version"}},
-    # The table is called after the application, so only the spec can name it.
+    # The table has the name of the application, so only the spec can name it.
     Preset.PYEVENTSOURCING: {
         "columns": {
             "position": "notification_id",
@@ -45,7 +45,7 @@ _SECTIONS: dict[Preset, dict[str, Any]] = {
             "metadata": "metadata",
         },
     },
-    # Marten reserves numbers of its sequence before it inserts the events that get them.
+    # Marten reserves positions from its sequence before it inserts the events, so holes may still fill.
     Preset.MARTEN: {
         "table": "mt_events",
         "columns": {
@@ -78,7 +78,7 @@ _SECTIONS: dict[Preset, dict[str, Any]] = {
 
 
 def completed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A section as a spec gives it, with what its preset knows; what the spec gives counts."""
+    """The section of a spec, completed by the defaults of its preset; the keys of the spec take precedence."""
     try:
         preset = _SECTIONS[Preset(given["preset"])]
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Projectors that are programs: ``programs``."""
+"""Projectors that are external programs, as entries of ``projectors``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from projection_rebuild.spec.fields import Flag, Section, Whole
 
 
 class ProgramSection(Section):
-    """A projector that is a program.
+    """A projector that is an external program.
 
-    :param name: what it is called; projectors have the names of their classes
-    :param command: program and arguments; ``{from} {after} {to} {suffix} {schema} {run} {projector}`` are filled in
-    :param tables: the tables that it fills, each with the columns that tell its rows apart
+    :param name: the projector's name; other projectors have the names of their classes
+    :param command: program and arguments; the engine fills in
+        ``{from} {after} {to} {suffix} {schema} {run} {projector}``
+    :param tables: the tables that it fills, each with its key columns
     :param event_types: the stored types that it handles
-    :param depends_on: projectors listed before it that are replayed first
-    :param on_retry: what a call that was cut short means for the next one
+    :param depends_on: projectors to replay first; the spec lists them before it
+    :param on_retry: what the engine does after a call that did not end
     :param batch_positions: the longest range of positions for one call; null: up to the head
-    :param directory: where it is started
-    :param environment: variables for it, beside those of the worker
-    :param connections: whether it is told the two databases' URLs, passwords included, in its environment
-    :param show_output: whether its output goes to the log; it may hold anything
+    :param directory: its working directory
+    :param environment: its environment variables, in addition to those of the worker
+    :param connections: whether its environment has the URLs of the two databases, passwords included
+    :param show_output: whether its output goes to the log; it may contain any data
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")

@@ -1,4 +1,4 @@
-"""The projector classes that a spec names: importing them, refusing what cannot be used, and what each needs."""
+"""The projector classes that a spec names: imports them, refuses unusable ones, and finds their dependencies."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from projection_rebuild.rows.values import plain_type
 def load_projector(path: str) -> type[Projector]:
     """Imports a projector from ``package.module:Class``.
 
-    :raises ProjectorError: no such module or class, an import that fails, or a class that is no usable projector
+    :raises ProjectorError: the module or class does not exist, the import fails, or the class is no usable projector
     """
     module_name, separator, class_name = path.partition(":")
     if not separator or not class_name:
         raise ProjectorError(f"{path!r} does not name a projector; write it as package.module:Class")
     try:
         module = importlib.import_module(module_name)
-    # A module may do anything when it is imported, end the interpreter included.
+    # The code of a module may do anything during its import, and even end the interpreter.
     except (Exception, SystemExit) as error:
         if is_of_the_machine(error) and not isinstance(error, ImportError):
             raise machine_trouble(error, f", importing {module_name}") from None
         remedy = "; correct its name, or put the folder that holds it on Python's path" if _not_found(module_name, error) else ""
         raise ProjectorError(f"{path}: importing {module_name} failed with {failure_of(error)}{remedy}") from None
-    found = getattr(module, class_name, None)
-    if not (isinstance(found, type) and issubclass(found, Projector)):
+    projector = getattr(module, class_name, None)
+    if not (isinstance(projector, type) and issubclass(projector, Projector)):
         raise ProjectorError(f"{path}: {module_name} has no projector class {class_name}")
-    _refuse_unusable(found, path)
-    return found
+    _refuse_unusable(projector, path)
+    return projector
 
 
 def _not_found(module_name: str, error: BaseException) -> bool:
-    """Whether the module itself, or a package that it is in, is not there; not one that it imports."""
+    """Whether Python did not find the module itself or its package, rather than a module that it imports."""
     missing = error.name if type(error) is ModuleNotFoundError else None
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
@@ -62,47 +62,49 @@ def _refuse_unusable(projector: type[Projector], path: str) -> None:
 def _refuse_part(projector: type[Projector], path: str) -> None:
     if projector.part is None:
         return
-    told = projector.part.rows
-    if missing := [each.__name__ for each in projector.owns if each not in told]:
-        raise ProjectorError(f"{path}: `part` does not say by what the rows of {', '.join(missing)} are told apart; add them")
+    attributes = projector.part.rows
+    if missing := [row_class.__name__ for row_class in projector.owns if row_class not in attributes]:
+        raise ProjectorError(
+            f"{path}: `part` does not say by what the rows of {', '.join(missing)} are attributes apart; add them"
+        )
     for row_class in projector.owns:
-        kind, attribute = row_type(row_class), told[row_class]
+        kind, attribute = row_type(row_class), attributes[row_class]
         if attribute not in kind.attributes:
             raise ProjectorError(f"{path}: `part` names {attribute!r}, which is no column of {row_class.__name__}")
-        found = plain_type(kind.types[kind.column(attribute)])
-        if found not in (str, int, date, UUID):
+        attribute_type = plain_type(kind.types[kind.column(attribute)])
+        if attribute_type not in (str, int, date, UUID):
             raise ProjectorError(
                 f"{path}: `part` names {row_class.__name__}.{attribute}, which is no str, int, date or UUID; name a column that is"
             )
 
 
 def needs(projectors: Mapping[str, type[Projector]]) -> dict[str, list[str]]:
-    """By name, the projectors that have to be replayed before each: those that it depends on, and the owners of what it reads."""
+    """By name, the projectors to replay before each: those that it depends on, and the owners of what it reads."""
     names = {projector: name for name, projector in projectors.items()}
     names |= {member: name for name, projector in projectors.items() for member in projector.composed_of}
     owners = {table: name for name, projector in projectors.items() for table in projector.tables()}
-    found: dict[str, list[str]] = {}
+    before_each: dict[str, list[str]] = {}
     for name, projector in projectors.items():
         before = [names[needed] for needed in projector.depends_on if needed in names]
-        before += [owners[table] for each in projector.reads if (table := row_type(each).table) in owners]
-        found[name] = [each for each in dict.fromkeys(before) if each != name]
-    return found
+        before += [owners[table] for row_class in projector.reads if (table := row_type(row_class).table) in owners]
+        before_each[name] = [needed for needed in dict.fromkeys(before) if needed != name]
+    return before_each
 
 
 def foreign_readings(projectors: Mapping[str, type[Projector]]) -> Iterator[str]:
-    """What is read otherwise than its owner writes it."""
+    """Yields messages about projectors that read their own table, or a table by another row class than its owner."""
     owners = {kind.table: (name, kind) for name, projector in projectors.items() for kind in projector.kinds()}
     for name, projector in projectors.items():
-        for each in projector.reads:
-            owner, kind = owners.get(row_type(each).table, (name, row_type(each)))
-            if each in projector.owns:
-                yield f"{name} reads {each.__name__}, which it owns; take it out of `reads`"
-            elif kind.row_class is not each:
-                yield f"{name} reads {kind.table} by {each.__name__}; use {kind.row_class.__name__}, by which {owner} writes it"
+        for row_class in projector.reads:
+            owner, kind = owners.get(row_type(row_class).table, (name, row_type(row_class)))
+            if row_class in projector.owns:
+                yield f"{name} reads {row_class.__name__}, which it owns; take it out of `reads`"
+            elif kind.row_class is not row_class:
+                yield f"{name} reads {kind.table} by {row_class.__name__}; use {kind.row_class.__name__}, by which {owner} writes it"
 
 
 def shared_tables(projectors: Iterable[type[Projector]]) -> Iterator[Finding]:
-    """A table has exactly one owner; those that have two."""
+    """Yields a finding for each table with two owners; a table must have exactly one."""
     owners: dict[str, str] = {}
     for projector in projectors:
         for table in projector.tables():

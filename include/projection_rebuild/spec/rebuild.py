@@ -1,4 +1,4 @@
-"""A rebuild as its YAML file describes it."""
+"""The top level of a spec file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from projection_rebuild.spec.windows import LowTrafficSection, StageSection
 
 
 def _comes(schedule: str) -> bool:
-    """Whether a cron expression is one, and its time ever comes: the 31st of February would stop Airflow at all DAGs of the file."""
+    """Whether a cron expression is valid and ever fires.
+
+    At one that never does, such as the 31st of February, Airflow would load no DAG of the file.
+    """
     try:
         return bool(croniter.is_valid(schedule) and croniter(schedule, datetime(2000, 1, 1, tzinfo=UTC)).get_next(float))
     except CroniterError:
@@ -30,24 +33,24 @@ def _comes(schedule: str) -> bool:
 
 
 class RebuildSpec(Section):
-    """One spec file: what is rebuilt, from where, when, and under which bounds.
+    """One spec file: which projectors to rebuild, from which event store, when, and within which limits.
 
     :param rebuild: the name of the rebuild: letters, digits, ``_`` and ``-``
-    :param schedule: a cron expression; null: by hand only
-    :param timezone: of the schedule and of the windows
-    :param event_store: where events are read
-    :param read_models: where the tables are
-    :param projectors: ``package.module:Class`` of each, or a program
-    :param live_writer: how the application keeps blue current
-    :param verify: what green must be like
+    :param schedule: a cron expression; null: manual runs only
+    :param timezone: the time zone of the schedule and of the windows
+    :param event_store: the event store to read
+    :param read_models: the database with the tables to rebuild
+    :param projectors: ``package.module:Class`` of each projector, or an external program
+    :param live_writer: how the application writes blue
+    :param verify: the conditions that green must meet
     :param low_traffic: when the swap may happen
-    :param swap: bounds of the cutover
-    :param retention: what happens to the retired tables
-    :param notify: who is told of what
-    :param deadline: by when a run has to have swapped, from the moment when it is queued
-    :param replay: how events are replayed
+    :param swap: limits of the cutover
+    :param retention: how long the engine keeps the old tables
+    :param notify: which notifiers to call for which event
+    :param deadline: the time within which a run has to swap, from the moment when Airflow queues it
+    :param replay: how the engine replays events
     :param throttle: when a replay slows down
-    :param stages: waves over several nights
+    :param stages: the stages of a rebuild over several nights
     :param structure: another structure for the tables
     """
 
@@ -87,9 +90,9 @@ class RebuildSpec(Section):
         return ZoneInfo(self.low_traffic.timezone or self.timezone)
 
     def stage_of(self, projector: str) -> StageSection | None:
-        """The stage in which a projector is replayed; None: it is not bound to any."""
-        return next((each for each in self.stages if projector in each.projectors), None)
+        """The stage of a projector; None: it has no stage."""
+        return next((stage for stage in self.stages if projector in stage.projectors), None)
 
     def begins_at_once(self, projector: str) -> bool:
-        """Whether no stage has to be done before it is replayed."""
+        """Whether a projector is in the first stage or in none, so that its replay waits for no other stage."""
         return self.stage_of(projector) in (None, *self.stages[:1])

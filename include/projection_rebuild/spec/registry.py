@@ -26,9 +26,9 @@ class ProjectorRegistry(Mapping[str, type[Projector]]):
 
     @classmethod
     def load(cls, spec: RebuildSpec) -> Self:
-        """Imports the projectors of a spec, and makes classes of its programs.
+        """Imports the projectors of a spec, and makes classes for its external programs.
 
-        :raises ProjectorError: one cannot be imported or used, two share a name
+        :raises ProjectorError: a projector cannot be imported or used, or two share a name
         """
         loaded: dict[str, type[Projector]] = {}
         for named in spec.projectors:
@@ -49,11 +49,11 @@ class ProjectorRegistry(Mapping[str, type[Projector]]):
         return len(self._projectors)
 
     def order(self) -> list[str]:
-        """The names, each after those that its projector depends on; see :func:`projection_rebuild.spec.dependencies.order`."""
+        """The names, each after its dependencies; see :func:`projection_rebuild.spec.dependencies.order`."""
         return order(self)
 
     def needs(self) -> dict[str, list[str]]:
-        """By name, the projectors that have to be replayed before each; see :func:`projection_rebuild.spec.projectors.needs`."""
+        """The projectors to replay before each, by name; see :func:`projection_rebuild.spec.projectors.needs`."""
         return needs(self)
 
     def choose(self, options: RunOptions) -> list[str]:
@@ -62,17 +62,17 @@ class ProjectorRegistry(Mapping[str, type[Projector]]):
 
 
 def _program(section: ProgramSection, loaded: Mapping[str, type[Projector]]) -> type[Projector]:
-    """A program as a projector class.
+    """Makes the projector class of an external program.
 
-    :param loaded: the projectors before it, by name
-    :raises ProjectorError: it depends on another one
+    :param loaded: the projectors before it in the spec, by name
+    :raises ProjectorError: it depends on a projector that is not among them
     """
     if unknown := [name for name in section.depends_on if name not in loaded]:
         raise ProjectorError(
             f"{section.name} depends on {', '.join(unknown)}; a program depends on projectors that are listed before it"
         )
-    how = section.model_dump(
+    settings = section.model_dump(
         include={"command", "on_retry", "batch_positions", "directory", "environment", "connections", "show_output"}
     )
     before = [loaded[name] for name in section.depends_on]
-    return external.made_of(section.name, section.tables, section.event_types, before, **how)
+    return external.made_of(section.name, section.tables, section.event_types, before, **settings)

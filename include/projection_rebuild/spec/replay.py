@@ -1,4 +1,4 @@
-"""How events are replayed: ``replay`` and ``throttle``."""
+"""How the engine replays events: ``replay`` and ``throttle``."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from projection_rebuild.spec.validation import validate
 
 
 class OnError(StrEnum):
-    """What becomes of an event that cannot be projected."""
+    """What the replay does at a poison event."""
 
     FAIL = "fail"
     DEAD_LETTER = "dead_letter"
 
 
 class ReplaySection(Section):
-    """How events are replayed.
+    """How the engine replays events.
 
-    What has been folded in memory is committed, with its checkpoint, as soon as one of the first four is reached.
+    The replay commits its rows with its checkpoint as soon as it reaches one of the first four limits.
 
-    :param batch_events: events per transaction at most: what a retry has to do again after a kill. Where events may be set aside, 10,000
-    :param commit_every: about how long a transaction of a projector's SQL may take. Handlers go by events and rows alone, so that the
-        work is the same on a slow machine
-    :param max_memory: MiB that the rows of one projector, or of one of its shards, may take in its worker, beyond what this takes
-        anyway. Then they are written and forgotten, and loaded again when needed, which is several times slower
-    :param max_rows_in_memory: the same as a number of rows; null: only ``max_memory`` counts
-    :param shards: into how many parts a projector that can be divided is replayed; or the same by projector
-    :param set_based: whether projectors that give SQL are replayed by it, instead of by their handlers
-    :param on_error: whether a replay ends at an event that cannot be projected, or sets it aside in the ledger and goes on
-    :param max_dead_letters: how many events may be set aside per projector before the replay ends all the same
+    :param batch_events: the most events of one transaction; a retry after a kill repeats at most these. With
+        ``on_error: dead_letter`` at most 10,000
+    :param commit_every: about the longest time of a transaction of a projector's SQL. For handlers events and rows
+        alone count, so that a slow machine does the same work
+    :param max_memory: the most MiB for the rows of one projector or shard in its worker, beyond the worker's own
+        memory. At the limit the replay writes the rows and loads them again when needed, which is several times slower
+    :param max_rows_in_memory: the same limit as a number of rows; null: only ``max_memory`` counts
+    :param shards: the number of shards of each projector that can be sharded; or a number for each projector
+    :param set_based: whether the replay uses the SQL of projectors that have any, instead of their handlers
+    :param on_error: whether a replay ends at a poison event, or sets it aside in the ledger and continues
+    :param max_dead_letters: the most dead letters of one projector; the replay ends at the next one
     """
 
     batch_events: Whole = Field(default=1_000_000, ge=1)
@@ -47,20 +48,21 @@ class ReplaySection(Section):
     max_dead_letters: Whole = Field(default=100, ge=1)
 
     def shards_of(self, projector: str) -> int:
-        """Into how many parts a projector is replayed, if it can be divided."""
+        """The number of shards of a projector, if it can be sharded."""
         return self.shards if isinstance(self.shards, int) else self.shards.get(projector, 1)
 
 
 class ThrottleSection(Section):
-    """When a replay slows down for the sake of the databases. A limit that is null is not looked at.
+    """When a replay slows down to relieve the databases. The engine does not check a limit that is null.
 
-    Above a limit the replay rests for as long as it works; above twice the limit it waits until it is kept again.
+    Above a limit the replay rests half of the time. Above twice the limit it waits until the value is within the limit.
 
-    :param max_active_sessions: sessions that are executing something, ours left out; not known on SQLite
-    :param max_replica_lag: how far replicas are behind; PostgreSQL tells, elsewhere ``replica_lag`` has to
-    :param replica_lag: SQL on the read models' database that gives the lag in seconds
-    :param max_commit_latency: what one of our own commits takes
-    :param look_every: the time between two looks
+    :param max_active_sessions: the most sessions that execute a statement, without the engine's own; not for SQLite
+    :param max_replica_lag: the longest lag of the replicas; on other databases than PostgreSQL this needs
+        ``replica_lag``
+    :param replica_lag: SQL on the read models' database that returns the lag in seconds
+    :param max_commit_latency: the longest time of one of the engine's own commits
+    :param look_every: the time between two checks
     """
 
     max_active_sessions: Whole | None = Field(default=None, ge=0)
@@ -71,8 +73,8 @@ class ThrottleSection(Section):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
-        """Limits that are given while a run goes on.
+        """The limits that an operator sets during a run.
 
-        :raises SpecError: names each key that cannot be used
+        :raises SpecError: a key cannot be used; the message names each such key
         """
         return validate(cls, given, "the limits")

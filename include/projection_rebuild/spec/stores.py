@@ -1,4 +1,4 @@
-"""Where events and read models are: ``event_store`` and ``read_models``."""
+"""The databases of events and read models: ``event_store`` and ``read_models``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from projection_rebuild.spec.presets import Preset, completed
 class EventColumns(Section):
     """The names of the event store's columns; the defaults are those of Spatie's ``stored_events``.
 
-    ``version``, ``type_version``, ``metadata`` and ``recorded_at`` may be null where a store has no such column.
+    ``version``, ``type_version``, ``metadata`` and ``recorded_at`` may be null if a store lacks the column.
 
     :param position: the event's place in the total order
     :param stream: the aggregate
-    :param type: the event's type, by which handlers are chosen
-    :param payload: what the event says
-    :param recorded_at: when it was appended
+    :param type: the event's type, which decides its handlers
+    :param payload: the event's data
+    :param recorded_at: when the application appended the event
     :param version: the event's number within its stream
     :param type_version: the version of the event's type, for upcasters
-    :param metadata: what is known about the event besides
+    :param metadata: further data about the event
     """
 
     position: str = "id"
@@ -38,7 +38,7 @@ class EventColumns(Section):
 
 
 class StreamFormat(StrEnum):
-    """What the bytes of a binary stream column stand for."""
+    """The format of the bytes in a binary stream column."""
 
     UUID = "uuid"
     HEX = "hex"
@@ -46,7 +46,7 @@ class StreamFormat(StrEnum):
 
 
 class TimeUnit(StrEnum):
-    """What the numbers of a time column count since 1970 in UTC."""
+    """The unit of a time column that counts from 1970 in UTC."""
 
     SECONDS = "s"
     MILLISECONDS = "ms"
@@ -55,21 +55,21 @@ class TimeUnit(StrEnum):
 
 
 class EventStoreSection(Section):
-    """Where events are read.
+    """The event store to read.
 
     :param conn_id: the Airflow connection
-    :param preset: whose tables these are; gives defaults for all that follows
+    :param preset: a known event store; supplies defaults for the keys below
     :param table: the table of events
     :param schema: its schema; null: the connection's own
     :param columns: the names of its columns
-    :param stream_format: what the bytes of a binary stream column stand for: a UUID, hexadecimal digits, or UTF-8 text
-    :param decoder: ``package.module:function`` of what makes a mapping of a payload, its bytes or text as they are stored; null: it is JSON
+    :param stream_format: the format of the bytes in a binary stream column: a UUID, hexadecimal digits, or UTF-8 text
+    :param decoder: ``package.module:function`` that decodes a stored payload (bytes or text) to a mapping; null:
+        payloads are JSON
     :param decimals: whether numbers with a fraction in JSON become exact Decimals instead of floats
     :param recorded_at_unit: the unit of a ``recorded_at`` that counts from 1970; null: the column holds times
-    :param only: values of columns that an event must have, such as a tenant; null means NULL
-    :param wait_for_holes: how long to wait for positions that are missing below the newest one. It is for stores that hand them out
-        before the INSERT
-    :param mapper: for pyeventsourcing, ``package.module:name`` of what gives its mapper, or the application
+    :param only: read only events with these values of columns, such as a tenant; null means NULL
+    :param wait_for_holes: how long to wait for holes to fill. For stores that assign positions before the INSERT
+    :param mapper: for pyeventsourcing, ``package.module:name`` of its application, or of an object with its mapper
     """
 
     conn_id: str
@@ -107,7 +107,7 @@ class EventStoreSection(Section):
 
 
 class ReadModelsSection(Section):
-    """Where the tables are that get rebuilt, and the ledger beside them.
+    """The database with the tables to rebuild; the ledger is beside them.
 
     :param conn_id: the Airflow connection
     :param schema: the schema; null: the connection's own

@@ -16,12 +16,12 @@ from projection_rebuild.spec.fields import Section
 
 
 class StructureSection(Section):
-    """Another structure for the rebuilt tables than the one that they have; what it does not speak of goes on as it was.
+    """A new structure for the rebuilt tables. The engine carries over everything that it does not mention.
 
-    Name it by ``metadata`` or by ``ddl``, one of the two.
+    Set either ``metadata`` or ``ddl``.
 
     :param metadata: ``package.module:name`` of an SQLAlchemy MetaData, or of the base class of declarative models
-    :param ddl: a file of statements that make tables and indexes, beside the spec file
+    :param ddl: a file with CREATE statements for tables and indexes, beside the spec file
     :param views: new queries for views that the new structure would break, by name
     """
 
@@ -37,10 +37,10 @@ class StructureSection(Section):
 
 
 def load_structure(section: StructureSection) -> sa.MetaData | str:
-    """The metadata that a section names, or the text of its file.
+    """The metadata that a section names, or the text of its DDL file.
 
-    :raises SpecError: it cannot be imported or read, or is something else
-    :raises MachineTrouble: the machine failed, or a database that its module asks; it may be imported later
+    :raises SpecError: the import or the file fails, or the object is no MetaData
+    :raises MachineTrouble: the machine failed, or a database that the module uses; a later import may succeed
     """
     if section.ddl is not None:
         try:
@@ -49,13 +49,13 @@ def load_structure(section: StructureSection) -> sa.MetaData | str:
             raise SpecError(f"structure.ddl: {error.message}") from None
     module_name, _, name = str(section.metadata).partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), name, None)
-    # A module may do anything when it is imported, end the interpreter included.
+        metadata = getattr(importlib.import_module(module_name), name, None)
+    # The code of a module may do anything during its import, and even end the interpreter.
     except (Exception, SystemExit) as error:
         if is_of_the_machine(error) and not isinstance(error, ImportError):
             raise machine_trouble(error, f", importing {module_name}") from None
         raise SpecError(f"structure.metadata: importing {module_name} failed with {failure_of(error)}") from None
-    found = getattr(found, "metadata", found)
-    if not isinstance(found, sa.MetaData):
+    metadata = getattr(metadata, "metadata", metadata)
+    if not isinstance(metadata, sa.MetaData):
         raise SpecError(f"structure.metadata: {section.metadata} is no MetaData; write it as package.module:name")
-    return found
+    return metadata

@@ -1,4 +1,4 @@
-"""Checks what a file or a form gives, and says in one message what is wrong with it."""
+"""Validates the content of a file or a form, and reports all its errors in one message."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ S = TypeVar("S", bound=Section)
 
 
 def validate(model: type[S], given: object, where: str) -> S:
+    """A section from unchecked data.
+
+    :param where: the name of the file or form, for messages
+    :raises SpecError: the data cannot be used; the message lists up to :data:`limits.MOST_PROBLEMS` errors
+    """
     limits.check(given, where)
     try:
         return model.model_validate(given)
     except ValidationError as error:
         # Without the input values: a spec may hold SQL, and a form may hold anything.
-        found = error.errors(include_input=False, include_context=False, include_url=False)
-        problems = [f"{limits.at(each['loc'])}: {shown(_readable(each['msg']), 300)}" for each in found[: limits.MOST_PROBLEMS]]
-        more = [f"and {len(found) - len(problems)} more"] if len(found) > len(problems) else []
+        errors = error.errors(include_input=False, include_context=False, include_url=False)
+        problems = [
+            f"{limits.at(problem['loc'])}: {shown(_readable(problem['msg']), 300)}" for problem in errors[: limits.MOST_PROBLEMS]
+        ]
+        more = [f"and {len(errors) - len(problems)} more"] if len(errors) > len(problems) else []
         raise SpecError(f"{where} cannot be used. " + " | ".join(problems + more)) from None
 
 

@@ -1,4 +1,4 @@
-"""When something may happen: windows, ``stages`` and ``low_traffic``."""
+"""Time windows, and the sections that have them: ``stages`` and ``low_traffic``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from projection_rebuild.spec.fields import WEEKDAYS, ClockTime, Duration, Sectio
 
 
 class Window(Section):
-    """A stretch of the day, across midnight where its end is not after its start.
+    """A window of the day; it crosses midnight if its end is not after its start.
 
-    :param start: wall-clock time
-    :param end: wall-clock time, not in the window itself
+    :param start: wall-clock time, included
+    :param end: wall-clock time, excluded
     """
 
     start: ClockTime
@@ -43,11 +43,12 @@ GiveUp = Literal["fail", "swap", "skip"]
 
 
 class Windows(Section):
-    """When something may happen.
+    """The windows in which the engine may work.
 
-    :param window: wall-clock times such as ``"01:00-05:00"``, across midnight where the end is not after the start; null: at any time
+    :param window: wall-clock times such as ``"01:00-05:00"``; crosses midnight if the end is not after the start; null:
+        at any time
     :param days: the weekdays on which the window opens
-    :param windows: windows of their own for each weekday, instead of ``window`` and ``days``
+    :param windows: separate windows for each weekday, instead of ``window`` and ``days``
     """
 
     window: WindowText = None
@@ -70,15 +71,15 @@ class Windows(Section):
 
     @property
     def any_time(self) -> bool:
-        """Whether there is no window to wait for."""
+        """Whether no windows are set, so that the engine need not wait."""
         return self.window is None and not self.windows
 
 
 class StageSection(Windows):
-    """A wave of a rebuild that takes several nights; it begins when the one before it is done, and works in its windows only.
+    """A stage of a rebuild over several nights. It begins after the stage before it, and only works in its windows.
 
-    :param name: for log and graph
-    :param projectors: the class names of those that are replayed in it
+    :param name: its name in logs and in the graph
+    :param projectors: the class names of the projectors to replay in it
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")
@@ -86,21 +87,22 @@ class StageSection(Windows):
 
 
 class LowTrafficSection(Windows):
-    """When the swap may happen. A limit that is null is not looked at.
+    """When the swap may happen. The engine does not check a limit that is null.
 
-    :param timezone: of the windows; null: the spec's
-    :param quiet_for: how long everything must have been within its limits, at each look
-    :param max_appends_per_minute: appends to the event store, counted between two looks
-    :param max_active_sessions: sessions of the read-model database that are executing something, ours left out
-    :param max_reads_per_minute: reads of the live tables by the database's own statistics, counted between two looks
-    :param max_transaction_age: of the oldest query or open transaction of others that has touched the live tables
-    :param max_replica_lag: how far the slowest replica of the read-model database is behind; elsewhere than on PostgreSQL,
-        ``throttle.replica_lag`` tells it
-    :param give_up_after: how long to wait before ``give_up`` says what happens
-    :param give_up: ``fail``: the task fails. ``skip``: the run ends without a swap, as a success. ``swap``: it swaps all the same,
-        at the end of an open window if that comes before
-    :param warn_after: how long to wait before somebody is told
-    :param look_every: the time between two looks
+    :param timezone: the time zone of the windows; null: the spec's
+    :param quiet_for: how long all values must have been within their limits, at each check
+    :param max_appends_per_minute: the most appends to the event store, counted between two checks
+    :param max_active_sessions: the most sessions of the read models' database that execute a statement, without the
+        engine's own
+    :param max_reads_per_minute: the most reads of the live tables, by the database's statistics between two checks
+    :param max_transaction_age: the longest age of a query or open transaction of others that has used the live tables
+    :param max_replica_lag: the longest lag of a replica of the read models' database; on other databases than
+        PostgreSQL this needs ``throttle.replica_lag``
+    :param give_up_after: how long to wait before ``give_up`` applies
+    :param give_up: ``fail``: the task fails. ``skip``: the run ends without a swap, as a success. ``swap``: the run
+        swaps nevertheless, at the end of an open window if that comes first
+    :param warn_after: how long to wait before the engine calls the notifiers of ``waiting_too_long``
+    :param look_every: the time between two checks
     """
 
     timezone: ZoneName | None = None

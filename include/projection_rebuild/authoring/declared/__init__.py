@@ -1,4 +1,4 @@
-"""Tables that are declared instead of projected by handlers: which events make, change and remove their rows."""
+"""Tables that an author declares instead of writing handlers: which events add, change and remove their rows."""
 
 from projection_rebuild.authoring.declared.expressions import case, coalesce, concat, current, event, lower, prefix, truncate
 from projection_rebuild.authoring.declared.tables import Entity, Groups, first, last, maximum, minimum

@@ -1,6 +1,6 @@
-"""Expressions as Python: the source of one expression, for a function that is generated once and run for each event.
+"""Translates expressions to Python source, for a function that is compiled once and runs for each event.
 
-The names that the source uses are ``event``, ``payload`` and, in an update, ``row``.
+The source uses the names ``event``, ``payload`` and, in an update, ``row``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d(:.*)?)?", re.ASCII)
 
 
 class Source:
-    """Makes Python of expressions.
+    """Translates expressions to Python source.
 
-    :ivar names: what the source names beside its arguments
+    :ivar names: the values of the other names in the source
     """
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class Source:
         self._temporaries = 0
 
     def named(self, value: Any) -> str:
-        """A name that stands for a value in the source."""
+        """Adds a value to :attr:`names`, and returns its name."""
         name = f"name{len(self.names)}"
         self.names[name] = value
         return name
 
     def of(self, root: Expression) -> str:
         """The source of an expression."""
-        made: Callable[[Any], str] = getattr(self, f"_{type(root).__name__.lower()}")
-        return made(root)
+        translate: Callable[[Any], str] = getattr(self, f"_{type(root).__name__.lower()}")
+        return translate(root)
 
     def _constant(self, root: Constant) -> str:
         return self.named(root.value)
@@ -68,8 +68,8 @@ class Source:
         return f"row.{root.column}"
 
     def _arithmetic(self, root: Arithmetic) -> str:
-        if root.operator != "*" and any(isinstance(each, (Constant, Current)) for each in root.parts()):
-            # One of the two is a number for certain, and Python adds nothing else to it.
+        if root.operator != "*" and any(isinstance(part, (Constant, Current)) for part in root.parts()):
+            # One operand is certainly a number, and Python refuses to add any other type to it.
             return f"({self.of(root.left)} {root.operator} {self.of(root.right)})"
         return f"{self.named(_CALCULATED[root.operator])}({self.of(root.left)}, {self.of(root.right)})"
 
@@ -91,11 +91,12 @@ class Source:
     def _coalesce(self, root: Coalesce) -> str:
         *first, last = root.among
         text = self.of(last)
-        for each in reversed(first):
-            # A later one may not be there, and is not asked for then.
+        for part in reversed(first):
+            # A later expression may fail, for example at a missing field; so evaluate it only if all earlier ones are
+            # null.
             self._temporaries += 1
             name = f"value{self._temporaries}"
-            text = f"({name} if ({name} := {self.of(each)}) is not None else {text})"
+            text = f"({name} if ({name} := {self.of(part)}) is not None else {text})"
         return text
 
     def _prefix(self, root: Prefix) -> str:
@@ -112,7 +113,7 @@ class Source:
 
 
 def _number(value: Any) -> Any:
-    """A value that can be calculated with: Python would repeat a text, and add True as 1."""
+    """Refuses values that are no numbers: Python would repeat a text, and add True as 1."""
     if isinstance(value, bool) or not hasattr(value, "__add__") or isinstance(value, (str, bytes, list, tuple)):
         raise TypeError(f"a {type(value).__name__} is no number")
     return value

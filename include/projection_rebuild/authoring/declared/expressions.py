@@ -1,7 +1,7 @@
-"""What a declaration says of a value: fields of the payload, parts of the event, and what is made of them. Pure.
+"""The expressions of a declaration: fields of the payload, parts of the event, and computations with them. Pure.
 
-An expression is a description, and holds no value. Python's operators make larger expressions of it, so that a declaration reads like
-the formula that it stands for.
+An expression is a description, and holds no value. Python's operators build larger expressions from it, so that a
+declaration reads like a formula.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class _Required(Enum):
 
 
 REQUIRED: Final = _Required.REQUIRED
-"""In place of a default: the payload has to have the field."""
+"""Stands for no default: the payload must have the field."""
 
 CONSTANTS = (str, int, float, bool, Decimal, date, datetime, UUID, bytes, type(None))
-"""The types of values that a declaration may name."""
+"""The types of constants in a declaration."""
 
 
 class Expression:
-    """A value that is made of an event."""
+    """A value that is computed from an event."""
 
     def __add__(self, other: object) -> Expression:
         return Arithmetic("+", self, expression(other))
@@ -70,7 +70,7 @@ class Expression:
     def __ge__(self, other: object) -> Condition:
         return Comparison(">=", self, expression(other))
 
-    # By identity: two equal descriptions are two places in a declaration.
+    # By identity, since `==` builds a comparison.
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
@@ -79,7 +79,7 @@ class Expression:
         )
 
     def parts(self) -> tuple[Expression, ...]:
-        """The expressions that it is made of."""
+        """The expressions within this one."""
         return ()
 
 
@@ -107,7 +107,7 @@ class Constant(Expression):
 class Field(Expression):
     """A field of the payload.
 
-    :param default: of an event that lacks the field; a field that is null is null
+    :param default: the value if an event lacks the field; a field that is null stays null
     """
 
     name: str
@@ -123,7 +123,7 @@ class Part(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Current(Expression):
-    """What the row holds before the event."""
+    """The value of a column of the row before the event."""
 
     column: str
 
@@ -142,7 +142,7 @@ class Arithmetic(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Condition):
-    """Whether two values are equal, or one is less. Texts are only compared for being equal, letter by letter."""
+    """A comparison of two values. Texts can only be tested for equality, letter by letter."""
 
     operator: Literal["==", "!=", "<", "<=", ">", ">="]
     left: Expression
@@ -154,7 +154,7 @@ class Comparison(Condition):
 
 @dataclass(frozen=True, eq=False)
 class Both(Condition):
-    """Two conditions together."""
+    """Two conditions, joined by `and` or `or`."""
 
     operator: Literal["and", "or"]
     left: Condition
@@ -182,7 +182,7 @@ class Case(Expression):
     otherwise: Expression
 
     def parts(self) -> tuple[Expression, ...]:
-        return (*(each for pair in self.cases for each in pair), self.otherwise)
+        return (*(part for pair in self.cases for part in pair), self.otherwise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,12 +229,12 @@ class Concat(Expression):
 Unit = Literal["year", "month", "day", "hour"]
 
 UNITS: dict[Unit, tuple[int, str]] = {"year": (4, "-01-01"), "month": (7, "-01"), "day": (10, ""), "hour": (13, ":00:00")}
-"""How many characters of an ISO 8601 text name a unit, and what makes a moment of them again."""
+"""By unit, how many characters of an ISO 8601 text to keep, and which text to append."""
 
 
 @dataclass(frozen=True, eq=False)
 class Truncate(Expression):
-    """The beginning of the year, month, day or hour that an ISO 8601 text is in, as such a text."""
+    """The beginning of the year, month, day or hour of a moment, as ISO 8601 text."""
 
     moment: Expression
     unit: Unit
@@ -261,8 +261,9 @@ def expression(value: object) -> Expression:
 class EventFields:
     """The event of a declaration: ``event.amount_cents`` is a field of its payload.
 
-    ``event.stream``, ``event.position``, ``event.type`` and ``event.recorded_at`` are parts of the event itself. A field of one of
-    these names is ``event["stream"]``. ``event.field("note", default=None)`` is a field that old events lack.
+    ``event.stream``, ``event.position``, ``event.type`` and ``event.recorded_at`` are parts of the event itself. A
+    field of one of these names is ``event["stream"]``. ``event.field("note", default=None)`` is a field that old events
+    lack.
     """
 
     stream: Final[Expression] = Part("stream")
@@ -273,8 +274,8 @@ class EventFields:
     def field(self, name: str, default: Any = REQUIRED) -> Expression:
         """A field of the payload.
 
-        :param default: of an event that lacks it; none: such an event is an error, as it is in a handler that asks for it
-        :raises ProjectorError: the default is nothing that a declaration can name
+        :param default: the value if an event lacks the field; without a default, such an event is an error
+        :raises ProjectorError: the type of the default cannot be a constant
         """
         if default is not REQUIRED:
             expression(default)
@@ -305,7 +306,7 @@ current: Final = CurrentRow()
 def case(*cases: tuple[Condition, object], otherwise: object) -> Expression:
     """The value of the first condition that is true: ``case((event.type == "Paid", "paid"), otherwise="open")``.
 
-    :raises ProjectorError: a condition is none
+    :raises ProjectorError: the first value of a pair is no condition
     """
     if not cases or not all(isinstance(condition, Condition) for condition, _ in cases):
         raise ProjectorError("case() needs pairs of a condition and a value, such as (event.type == 'Paid', 'paid')")
@@ -315,7 +316,7 @@ def case(*cases: tuple[Condition, object], otherwise: object) -> Expression:
 def coalesce(*among: object) -> Expression:
     """The first value that is not null.
 
-    :raises ProjectorError: there are fewer than two
+    :raises ProjectorError: fewer than two values
     """
     if len(among) < 2:
         raise ProjectorError("coalesce() chooses among two values or more")
@@ -323,7 +324,7 @@ def coalesce(*among: object) -> Expression:
 
 
 def prefix(text: object, length: int) -> Expression:
-    """The first characters of a text, as many as there are up to ``length``.
+    """The first ``length`` characters of a text, or the whole text if it is shorter.
 
     :raises ProjectorError: the length is no positive whole number
     """
@@ -340,7 +341,7 @@ def lower(text: object) -> Expression:
 def concat(*texts: object) -> Expression:
     """Texts one after the other. Numbers are no texts.
 
-    :raises ProjectorError: there are fewer than two
+    :raises ProjectorError: fewer than two texts
     """
     if len(texts) < 2:
         raise ProjectorError("concat() joins two texts or more")
@@ -348,10 +349,10 @@ def concat(*texts: object) -> Expression:
 
 
 def truncate(moment: object, unit: Unit) -> Expression:
-    """The beginning of the year, month, day or hour that an ISO 8601 text (``2024-05-17T08:30:00``) is in.
+    """The beginning of the year, month, day or hour of a moment in ISO 8601 (``2024-05-17T08:30:00``).
 
     :returns: ``2024-01-01``, ``2024-05-01``, ``2024-05-17``, or ``2024-05-17T08:00:00``
-    :raises ProjectorError: there is no such unit
+    :raises ProjectorError: the unit is unknown
     """
     if unit not in UNITS:
         raise ProjectorError(f"truncate() knows {', '.join(UNITS)}, and not {unit!r}")
@@ -359,7 +360,7 @@ def truncate(moment: object, unit: Unit) -> Expression:
 
 
 def walk(root: Expression) -> Iterator[Expression]:
-    """An expression and all that it is made of, from the outside in."""
+    """An expression and all expressions within it, outermost first."""
     yield root
     for part in root.parts():
         yield from walk(part)

@@ -1,7 +1,7 @@
-"""Declared tables as handlers: for each event type one function of an event and rows, made once from the declaration.
+"""Compiles declared tables to handlers: one function of an event and rows for each event type.
 
-This is the form that says what a declaration means. It runs live, in the tail of a replay, for events that are set aside, and wherever
-the database cannot look into the events; every other form has to agree with it.
+These functions define the meaning of a declaration; every other form has to agree with them. They run live, in the tail
+of a replay, for dead letters, and wherever the database cannot read payloads.
 """
 
 from __future__ import annotations
@@ -30,26 +30,29 @@ Handle = Callable[[Event, Rows], None]
 
 
 def handler(tables: Sequence[Declared], event_type: str) -> Handle | None:
-    """What declared tables do at an event of a type, in their order; None: nothing."""
-    concerned = [each for each in tables if event_type in each.actions]
+    """The handler of declared tables for an event type; None: the type concerns none of them.
+
+    The tables change their rows in the given order.
+    """
+    concerned = [table for table in tables if event_type in table.actions]
     if not concerned:
         return None
     source = _Handler()
     lines = [line for table in concerned for line in source.lines(table, event_type)]
     text = "\n ".join(["def handle(event, rows):", "payload = event.payload", *lines])
     exec(text, source.names)  # noqa: S102 - names of attributes and fields, quoted, and expressions of this package
-    made: Handle = source.names["handle"]
-    return made
+    handle: Handle = source.names["handle"]
+    return handle
 
 
 class _Handler(Source):
     """The source of one handler."""
 
     def lines(self, table: Declared, event_type: str) -> Iterable[str]:
-        """What one table does at an event."""
-        groups = [each for each in table.actions[event_type] if isinstance(each, Contribution)]
-        if isinstance(table, Groups) and groups:
-            yield self._added(table, groups)
+        """The lines of one table for an event type."""
+        contributions = [action for action in table.actions[event_type] if isinstance(action, Contribution)]
+        if isinstance(table, Groups) and contributions:
+            yield self._added(table, contributions)
             return
         for action in table.actions[event_type]:
             yield from self._lines_of(action, table)
@@ -87,7 +90,10 @@ class _Handler(Source):
 
     def _added(self, table: Groups, contributions: Sequence[Contribution]) -> str:
         adding = self.named(_Adding(table))
-        pairs = ", ".join(f"(({self._key(each.key, table.kind)},), {self._pairs(each.values)})" for each in contributions)
+        pairs = ", ".join(
+            f"(({self._key(contribution.key, table.kind)},), {self._pairs(contribution.values)})"
+            for contribution in contributions
+        )
         return f"{adding}(rows, [{pairs}])"
 
     def _pairs(self, values: Mapping[str, Expression]) -> str:
@@ -106,7 +112,7 @@ class _Handler(Source):
         return ", ".join(f"{name}={self.of(value)}" for name, value in values.items())
 
     def _evaluated(self, values: Mapping[str, Expression]) -> Iterable[str]:
-        """All before any is assigned: a value that cannot be made leaves the row as it was."""
+        """Evaluates all values before the first assignment, so that an error leaves the row unchanged."""
         for name, value in values.items():
             yield f"new_{name} = {self.of(value)}"
 
@@ -125,8 +131,9 @@ class _Adding:
 
     def __call__(self, rows: Rows, contributions: Sequence[tuple[Key, Mapping[str, Any]]]) -> None:
         if len(contributions) > 1:
-            # Live, each row is locked as it is asked for: in one order, so that two events wait for each other instead of deadlocking.
-            contributions = sorted(contributions, key=lambda each: tuple(map(str, each[0])))
+            # A live read locks its row. With one order for all events, two events wait for each other, but do not
+            # deadlock.
+            contributions = sorted(contributions, key=lambda contribution: tuple(map(str, contribution[0])))
         for key, values in contributions:
             self._add(rows, key, values)
 
@@ -141,7 +148,7 @@ class _Adding:
             rows.remove(self._row_class, *key)
 
     def _keep(self, rows: Rows, key: Key, values: Mapping[str, Any]) -> None:
-        # A sum begins at 0. All others are the same when they are kept twice, so it does not matter whether the row is new.
+        # A sum begins at 0. The other columns may take the value twice, so they need not know whether the row is new.
         begun = {name: 0 if self._kept[name] == "sum" else value for name, value in values.items()}
         row: Any = rows.get_or_add(self._row_class, *key, **begun)
         for name, value in values.items():

@@ -1,7 +1,7 @@
-"""What an author declares of a table: which events make, change and remove its rows, or add to its groups.
+"""Declarations of tables: which events add, change and remove rows, or add to groups.
 
-A declaration admits what keeps one law: to fold some events and then the others is to fold all of them. What does not keep it is refused
-where it is declared, with column and reason; then a handler is the right form.
+A declaration must give the same rows wherever a replay divides the events into ranges. The declaring call refuses all
+others, with column and reason; for them the author writes a handler.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from projection_rebuild.rows.types import RowType, row_type
 NUMBERS = (int, float, Decimal)
 EXACT = (int, Decimal)
 TEXTS = (str, date, datetime, UUID)
-"""The types of columns that take a text of the payload."""
+"""The types of columns that accept a text of the payload."""
 
 Values = Mapping[str, Expression]
 
 
 @dataclass(frozen=True)
 class Insert:
-    """A new row of these values, or with ``replaces`` a row that has them from now on, whether it is there or not."""
+    """Adds a row with these values; with ``replaces``, also sets them in an existing row."""
 
     key: Values
     values: Values
@@ -51,7 +51,7 @@ class Insert:
 
 @dataclass(frozen=True)
 class Update:
-    """A row that is there gets these values."""
+    """Sets these values in an existing row."""
 
     key: Values
     values: Values
@@ -59,14 +59,14 @@ class Update:
 
 @dataclass(frozen=True)
 class Delete:
-    """A row goes, if it is there."""
+    """Removes a row, if it exists."""
 
     key: Values
 
 
 @dataclass(frozen=True)
 class DeleteWhere:
-    """All rows go that have this value in a lookup column."""
+    """Removes all rows with this value in a lookup column."""
 
     column: str
     value: Expression
@@ -74,7 +74,7 @@ class DeleteWhere:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A group's columns are added to, or kept at their largest, smallest, first or last value."""
+    """Adds to the columns of a group, or keeps their largest, smallest, first or last value."""
 
     key: Values
     values: Values
@@ -87,7 +87,7 @@ HowKept = Literal["sum", "maximum", "minimum", "first", "last"]
 
 @dataclass(frozen=True, eq=False)
 class Kept(Expression):
-    """What a group keeps of a value, other than its sum."""
+    """A value of which a group keeps the largest, smallest, first or last one."""
 
     how: HowKept
     value: Expression
@@ -97,30 +97,30 @@ class Kept(Expression):
 
 
 def maximum(value: object) -> Kept:
-    """A group keeps the largest value. Nothing can be subtracted from such a group."""
+    """A group keeps the largest value. No event can subtract from this group."""
     return Kept("maximum", expression(value))
 
 
 def minimum(value: object) -> Kept:
-    """A group keeps the smallest value. Nothing can be subtracted from such a group."""
+    """A group keeps the smallest value. No event can subtract from this group."""
     return Kept("minimum", expression(value))
 
 
 def first(value: object) -> Kept:
-    """A group keeps the value of its first event. Nothing can be subtracted from such a group."""
+    """A group keeps the value of its first event. No event can subtract from this group."""
     return Kept("first", expression(value))
 
 
 def last(value: object) -> Kept:
-    """A group keeps the value of its last event. Nothing can be subtracted from such a group."""
+    """A group keeps the value of its last event. No event can subtract from this group."""
     return Kept("last", expression(value))
 
 
 class Declared:
     """The declaration of one table.
 
-    :param row_class: made by :func:`projection_rebuild.authoring.row`
-    :ivar actions: what happens at an event, by its type, in the order of the declaration
+    :param row_class: a class that :func:`projection_rebuild.authoring.row` decorates
+    :ivar actions: the actions by event type, in the order of the declaration
     """
 
     def __init__(self, row_class: type) -> None:
@@ -132,13 +132,16 @@ class Declared:
         }
 
     def refuse(self, text: str) -> ProjectorError:
-        """An error of this declaration."""
+        """The error for this declaration.
+
+        :param text: the reason
+        """
         return ProjectorError(f"the declaration of {self.row_class.__name__}: {text}")
 
     def finish(self) -> None:
-        """Looks at the declaration as a whole, once it is given to a projector.
+        """Checks the whole declaration, when a projector names it.
 
-        :raises ProjectorError: it declares nothing, or what cannot be right
+        :raises ProjectorError: the declaration is empty or wrong
         """
         if not self.actions:
             raise self.refuse("no event makes a row; say which do")
@@ -148,22 +151,22 @@ class Declared:
         return self.kind.types[self.kind.column(attribute)]
 
     def _add(self, event_types: tuple[str, ...], action: Action) -> None:
-        if not event_types or not all(isinstance(each, str) and each for each in event_types):
+        if not event_types or not all(isinstance(event_type, str) and event_type for event_type in event_types):
             raise self.refuse("give one event type or more, as texts, before the columns")
         for event_type in event_types:
             self.actions.setdefault(event_type, []).append(action)
 
     def _checked(self, given: Mapping[str, object], *, row: bool = False) -> dict[str, Expression]:
-        """Values by their columns.
+        """The checked expressions by column.
 
-        :param row: whether there is a row whose values may be spoken of
+        :param row: whether the expressions may use values of an existing row
         """
-        made = {name: expression(value) for name, value in given.items()}
-        for name, value in made.items():
+        expressions = {name: expression(value) for name, value in given.items()}
+        for name, value in expressions.items():
             self._check_column(name)
             self._check_current(name, value, row)
             self._check_type(name, value)
-        return made
+        return expressions
 
     def _check_column(self, name: str) -> None:
         if name not in self.kind.attributes:
@@ -172,13 +175,13 @@ class Declared:
             raise self.refuse(f"the row class has no column {name}{hint}")
 
     def _check_current(self, name: str, value: Expression, row: bool) -> None:
-        spoken = [each for each in walk(value) if isinstance(each, Current)]
-        if not spoken:
+        used = [part for part in walk(value) if isinstance(part, Current)]
+        if not used:
             return
         counts = isinstance(value, Arithmetic) and value.operator != "*" and _is_current(value.left, name)
         if not row:
-            raise self.refuse(f"{name}: only an update has a row whose values it can use (current.{spoken[0].column})")
-        if not (counts and len(spoken) == 1):
+            raise self.refuse(f"{name}: only an update has a row whose values it can use (current.{used[0].column})")
+        if not (counts and len(used) == 1):
             raise self.refuse(
                 f"{name}: an update may add to its own column (current.{name} + ...) or subtract from it. Whatever else depends on the row's state "
                 "would depend on where a replay is cut into ranges: write a handler"
@@ -188,8 +191,8 @@ class Declared:
 
     def _check_type(self, name: str, value: Expression) -> None:
         annotated = self.type_of(name)
-        for each in walk(value):
-            if isinstance(each, Arithmetic) and not any(isinstance(above, Comparison) for above in walk(value)):
+        for part in walk(value):
+            if isinstance(part, Arithmetic) and not any(isinstance(above, Comparison) for above in walk(value)):
                 self._wants(name, annotated, NUMBERS, "a number")
         if isinstance(value, (Prefix, Lower, Concat, Truncate)):
             self._wants(name, annotated, TEXTS, "a text")
@@ -216,7 +219,7 @@ class Declared:
 
 
 class Entity(Declared):
-    """A row for each key, that events insert, update and delete.
+    """A table with one row for each key, which events insert, update and delete.
 
     .. code-block:: python
 
@@ -225,8 +228,8 @@ class Entity(Declared):
             .update("SubscriptionRenewed", renewals=current.renewals + 1)
             .delete("SubscriptionErased")
 
-    :param key: what identifies the row of an event: one expression, or an expression for each column of the key by its name
-    :raises ProjectorError: these are not the columns of the key
+    :param key: the key of an event's row: one expression, or an expression by name for each key column
+    :raises ProjectorError: the names are not those of the key columns
     """
 
     def __init__(self, row_class: type, *, key: object) -> None:
@@ -239,25 +242,25 @@ class Entity(Declared):
         self._key = {name: checked[name] for name in names}
 
     def insert(self, *event_types: str, **columns: object) -> Self:
-        """Events that make a new row; it is an error if one of this key is there.
+        """Declares events that add a row; an existing row with this key is an error.
 
-        :param columns: an expression for each column; those left out have the default of the row class
+        :param columns: an expression for each column; a missing column has the default of the row class
         :raises ProjectorError: a column is unknown, missing, or cannot have this value
         """
         self._add(event_types, Insert(self._key, self._whole(columns)))
         return self
 
     def upsert(self, *event_types: str, **columns: object) -> Self:
-        """Events that give a row all of its values, whether it is there or not.
+        """Declares events that add a row, or set all values of an existing row.
 
-        :param columns: an expression for each column that the row class gives no default
+        :param columns: an expression for each column without a default in the row class
         :raises ProjectorError: a column is unknown, missing, or cannot have this value
         """
         self._add(event_types, Insert(self._key, self._whole(columns), replaces=True))
         return self
 
     def update(self, *event_types: str, **columns: object) -> Self:
-        """Events that change a row; it is an error if there is none of this key.
+        """Declares events that change a row; a missing row is an error.
 
         :param columns: an expression for each column that changes; ``current.<column> + ...`` counts
         :raises ProjectorError: a column is unknown, part of the key, or cannot have this value
@@ -271,15 +274,15 @@ class Entity(Declared):
         return self
 
     def delete(self, *event_types: str) -> Self:
-        """Events that remove a row; nothing happens if it is not there."""
+        """Declares events that remove a row, if it exists."""
         self._add(event_types, Delete(self._key))
         return self
 
     def delete_where(self, *event_types: str, **column: object) -> Self:
-        """Events that remove all rows of a parent: ``.delete_where("OrderErased", order_id=event.stream)``.
+        """Declares events that remove all rows of a parent: ``.delete_where("OrderErased", order_id=event.stream)``.
 
-        :param column: one lookup column of the row class, and what it holds
-        :raises ProjectorError: it is none
+        :param column: one lookup column of the row class, and its value
+        :raises ProjectorError: the row class has no lookup of this name, or several columns are given
         """
         values = self._checked(column)
         if len(values) != 1 or next(iter(values)) not in self.kind.lookups:
@@ -291,28 +294,30 @@ class Entity(Declared):
     def finish(self) -> None:
         """See :meth:`Declared.finish`."""
         super().finish()
-        actions = [(event_type, each) for event_type, found in self.actions.items() for each in found]
-        if not any(isinstance(each, Insert) for _, each in actions):
+        actions = [(event_type, action) for event_type, listed in self.actions.items() for action in listed]
+        if not any(isinstance(action, Insert) for _, action in actions):
             raise self.refuse("no event inserts a row")
-        looked_up = {each.column for _, each in actions if isinstance(each, DeleteWhere)}
-        changed = {name for _, each in actions if isinstance(each, Update) for name in each.values}
+        looked_up = {action.column for _, action in actions if isinstance(action, DeleteWhere)}
+        changed = {name for _, action in actions if isinstance(action, Update) for name in action.values}
         if moving := sorted(looked_up & changed):
             raise self.refuse(
                 f"rows are deleted by {', '.join(moving)}, which an update changes: which rows go would depend on the order of other "
                 "rows' events. Write a handler"
             )
-        for event_type, found in self.actions.items():
-            self._refuse_twice(event_type, found)
-        counted = {name for _, each in actions if isinstance(each, Update) for name in each.values if _counts(each.values[name])}
+        for event_type, listed in self.actions.items():
+            self._refuse_twice(event_type, listed)
+        counted = {
+            name for _, action in actions if isinstance(action, Update) for name in action.values if _counts(action.values[name])
+        }
         for name in sorted(counted):
             self._refuse_mixed(name, actions)
 
-    def _refuse_twice(self, event_type: str, found: list[Action]) -> None:
-        if sum(not isinstance(each, DeleteWhere) for each in found) > 1:
+    def _refuse_twice(self, event_type: str, listed: list[Action]) -> None:
+        if sum(not isinstance(action, DeleteWhere) for action in listed) > 1:
             raise self.refuse(f"{event_type} inserts, updates or deletes the same row twice; say it in one")
 
     def _refuse_mixed(self, name: str, actions: list[tuple[str, Action]]) -> None:
-        """A column that is counted is set by its insert alone: neither by another update, nor anew."""
+        """Refuses an update or upsert that sets a counter: only the insert of its row may."""
         for event_type, action in actions:
             sets = isinstance(action, Update) and name in action.values and not _counts(action.values[name])
             replaces = isinstance(action, Insert) and action.replaces
@@ -329,7 +334,7 @@ class Entity(Declared):
 
 
 class Groups(Declared):
-    """A row for each group, to which events add.
+    """A table with one row for each group, to which events add.
 
     .. code-block:: python
 
@@ -337,14 +342,15 @@ class Groups(Declared):
             .add("ExpenseRecorded", user_id=event.user_id, category=event.category, expenses=1, total=event.amount)
             .subtract("ExpenseDeleted", user_id=event.user_id, category=event.category, expenses=1, total=event.amount)
 
-    A group has no row if and only if all of its sums are zero: no other rule is the same wherever a replay is cut into ranges. A group
-    that keeps a largest, smallest, first or last value has a row from its first event on, and is never subtracted from.
+    A group has no row if and only if all its sums are zero. No other rule gives the same rows wherever a replay divides
+    the events into ranges. A group with a largest, smallest, first or last value has a row from its first event on, and
+    no event may subtract from it.
     """
 
     def add(self, *event_types: str, **columns: object) -> Self:
-        """Events that add to a group.
+        """Declares events that add to a group.
 
-        :param columns: an expression for each column of the key, and for each other one that changes: a number that is added, or
+        :param columns: an expression for each key column and each column that changes: a number to add, or
             :func:`maximum`, :func:`minimum`, :func:`first` or :func:`last` of a value
         :raises ProjectorError: a column is unknown, missing, or cannot have this value
         """
@@ -352,18 +358,20 @@ class Groups(Declared):
         return self
 
     def subtract(self, *event_types: str, **columns: object) -> Self:
-        """Events that take back what others have added.
+        """Declares events that subtract what others have added.
 
-        :param columns: as for :meth:`add`, with the numbers that are subtracted
+        :param columns: as for :meth:`add`, with the numbers to subtract
         :raises ProjectorError: a column is unknown, missing, or cannot have this value
         """
-        made = self._contribution(columns)
-        self._add(event_types, Contribution(made.key, {name: _negative(value) for name, value in made.values.items()}))
+        contribution = self._contribution(columns)
+        self._add(
+            event_types, Contribution(contribution.key, {name: _negative(value) for name, value in contribution.values.items()})
+        )
         return self
 
     @property
     def kept(self) -> Mapping[str, HowKept]:
-        """How each column is kept, for those that events change."""
+        """By column that events change, which value the group keeps."""
         return {
             name: _how(value)
             for actions in self.actions.values()
@@ -374,7 +382,7 @@ class Groups(Declared):
 
     @property
     def vanishes(self) -> bool:
-        """Whether a group without anything in it has no row."""
+        """Whether an empty group has no row."""
         return all(how == "sum" for how in self.kept.values())
 
     def finish(self) -> None:
@@ -394,7 +402,10 @@ class Groups(Declared):
         known: dict[str, HowKept] = {}
         for event_type, actions in self.actions.items():
             for name, how in (
-                (name, _how(value)) for each in actions if isinstance(each, Contribution) for name, value in each.values.items()
+                (name, _how(value))
+                for action in actions
+                if isinstance(action, Contribution)
+                for name, value in action.values.items()
             ):
                 if known.setdefault(name, how) != how:
                     raise self.refuse(f"{name} is kept as its {known[name]} and, at {event_type}, as its {how}; choose one")
@@ -402,9 +413,9 @@ class Groups(Declared):
         if other and any(
             _is_negative(value)
             for actions in self.actions.values()
-            for each in actions
-            if isinstance(each, Contribution)
-            for value in each.values.values()
+            for action in actions
+            if isinstance(action, Contribution)
+            for value in action.values.values()
         ):
             raise self.refuse(
                 f"a group that keeps the {known[other[0]]} ({other[0]}) cannot be subtracted from: what it was before is not known. Write a handler"
@@ -438,7 +449,7 @@ def _how(value: Expression) -> HowKept:
 
 @dataclass(frozen=True, eq=False)
 class Negative(Expression):
-    """What is subtracted."""
+    """A number to subtract."""
 
     value: Expression
 
@@ -459,14 +470,14 @@ def _is_current(value: Expression, name: str) -> bool:
 
 
 def _counts(value: Expression) -> bool:
-    return any(isinstance(each, Current) for each in walk(value))
+    return any(isinstance(part, Current) for part in walk(value))
 
 
 def _plain(annotated: Any) -> Any:
-    """The type of a column without its None."""
+    """The type of a column without None."""
     if get_origin(annotated) in (Union, UnionType):
-        among = [each for each in get_args(annotated) if each is not NoneType]
-        return among[0] if len(among) == 1 else annotated
+        members = [member for member in get_args(annotated) if member is not NoneType]
+        return members[0] if len(members) == 1 else annotated
     return annotated
 
 
@@ -475,5 +486,5 @@ def _is_optional(annotated: Any) -> bool:
 
 
 def declared_types(tables: tuple[Declared, ...]) -> Iterator[str]:
-    """The event types that concern these tables, each once."""
-    yield from dict.fromkeys(event_type for each in tables for event_type in each.actions)
+    """The event types of these tables, without duplicates."""
+    yield from dict.fromkeys(event_type for table in tables for event_type in table.actions)
