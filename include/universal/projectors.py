@@ -128,10 +128,10 @@ class ExpenseProjector(Projector):
 
 
 class CategorySummaryProjector(Projector):
-    """What each user spends by category; a sum over many aggregates, so the order of their events must not matter.
+    """The expenses of each user by category. They sum up many aggregates, so the order of events must not matter.
 
-    Events carry all that it needs, so it depends on no other table. A category has no row if and only if both of its
-    sums are zero: then it does not matter over which events these are taken.
+    Events carry all data that it needs, so it depends on no other table. A category has no row if and only if both of
+    its sums are zero, so the result does not depend on how a replay groups events.
     """
 
     owns = (CategorySummary,)

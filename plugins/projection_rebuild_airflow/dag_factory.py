@@ -57,9 +57,9 @@ RETRIES: dict[str, Any] = {
 
 
 ROLLBACK_DOCUMENTATION = """
-**Takes the last switch of {name} back**: the tables that it retired get the events that were appended since, and are switched
-in again while the application goes on. The tables that were live until then are kept as `<table>_old`, so that taking back the
-rollback goes forward again. It is refused, with the reason, once the old tables are dropped.
+**Takes the last switch of {name} back**: it projects the events since then into the old tables, and switches to them while
+the application works on. It keeps the tables that were live until then as `<table>_old`, so that a rollback of the rollback
+goes forward again. Once the old tables are dropped, the plan refuses a rollback, with the reason.
 """
 
 
@@ -228,8 +228,8 @@ def _documentation(spec: RebuildSpec, path: Path, projectors: ProjectorRegistry)
     rows = [f"| {name} | {', '.join(projectors[name].tables())} |" for name in projectors.order()]
     return "\n".join(
         [
-            f"**Rebuilds the read models of {spec.rebuild}** while the application goes on: green tables are filled beside the "
-            "live ones, checked, and switched in a quiet moment.",
+            f"**Rebuilds the read models of {spec.rebuild}** while the application works on: it fills green tables beside the "
+            "live ones, checks them, and switches to them in a quiet moment.",
             "",
             f"Spec: `{path.name}`. Schedule: `{spec.schedule or 'by hand only'}` ({spec.timezone}). Live writer: `{spec.live_writer.contract}`.",
             "",
@@ -251,9 +251,9 @@ def _stages(spec: RebuildSpec) -> list[str]:
 
 
 HOUSEKEEPING_DOCUMENTATION = """
-**Removes what dead runs of the rebuilds have left**: claims, checkpoints and green tables once `retention.keep_green` of their spec is
-over, and retired tables at their time even if the run that made them is gone. What a run holds that is queued, running or waiting
-stays. Trigger it with "Only list" to see what there is.
+**Removes what dead runs of the rebuilds have left**: claims, checkpoints and green tables after `retention.keep_green` of
+their spec, and retired tables when they are due, even if their run was deleted. It keeps all that belongs to a queued, running
+or waiting run. Trigger it with "Only list" to see the leftovers.
 """
 
 

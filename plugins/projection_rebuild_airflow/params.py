@@ -135,7 +135,9 @@ def rollback_form(spec: RebuildSpec) -> dict[str, Param]:
 
 def housekeeping_form() -> dict[str, Param]:
     """The params of the housekeeping DAG."""
-    return {ONLY_LIST: Param(False, type="boolean", title="Only list", description_md="Says what there is, and removes nothing.")}
+    return {
+        ONLY_LIST: Param(False, type="boolean", title="Only list", description_md="Lists the leftovers, and removes nothing.")
+    }
 
 
 def _part(spec: RebuildSpec) -> dict[str, Param]:

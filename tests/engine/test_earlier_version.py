@@ -1,14 +1,14 @@
 """What is stored outlives a version: tables, states, records and keys stay as they are, and a run of the version before is finished.
 
 The files in ``earlier_version`` were written by version 0.1.0: the statements that make its ledger's tables, the records of runs in each of
-their states, and the contents of two databases in which a run is planned and half replayed.
+their states, and the contents of a database of each kind in which a run is planned and half replayed. The README there says how.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -221,15 +221,18 @@ class HalfReplayed:
         for run_id, text in runs:
             record = json.loads(text)
             live = {table: dialect.inspector.identities(connection, schema, [table])[table] for table in record["live_tables"]}
-            assert {*map(type, live.values())} == {*map(type, record["live_tables"].values())} == {str}
+            _assert_of_one_form(live, record["live_tables"])
             connection.execute(
                 sa.text("UPDATE projection_rebuild_runs SET record = :record WHERE run_id = :run_id"),
                 {"record": json.dumps(record | {"live_tables": live}), "run_id": run_id},
             )
-        for old in [row["old_name"] for row in self.rows["projection_rebuild_retired"]]:
+        retired = {row["old_name"]: row["identity"] for row in self.rows["projection_rebuild_retired"]}
+        found = {old: dialect.inspector.identity(connection, schema, old) for old in retired}
+        _assert_of_one_form(found, retired)
+        for old, identity in found.items():
             connection.execute(
                 sa.text("UPDATE projection_rebuild_retired SET identity = :identity WHERE old_name = :old"),
-                {"identity": dialect.inspector.identity(connection, schema, old), "old": old},
+                {"identity": identity, "old": old},
             )
 
     def live(self, name: str) -> list[dict[str, Any]]:
@@ -249,6 +252,15 @@ class HalfReplayed:
         ]
 
 
+def _assert_of_one_form(found: Mapping[str, str | None], before: Mapping[str, str]) -> None:
+    """This version would know the table by the identity that the version before has stored, but for its numbers."""
+    assert {table: _form(identity) for table, identity in found.items()} == {table: _form(before[table]) for table in before}
+
+
+def _form(identity: str | None) -> str:
+    return re.sub(r"\b([0-9a-f]{16}|\d+)\b", "#", str(identity))
+
+
 def _as_text(value: Any) -> Any:
     """As a replay writes it: JSON, and moments with a blank between their two halves."""
     if isinstance(value, (dict, list)):
@@ -266,12 +278,8 @@ def _of_json(column: sa.Column[Any], value: Any) -> Any:
     return Decimal(value) if isinstance(column.type, sa.Numeric) else value
 
 
-@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def test_a_run_that_the_version_before_has_planned_and_half_replayed_is_finished(
-    kind: str, new_database: Callable[[str], sa.URL]
-) -> None:
-    engine = sa.create_engine(new_database(kind))
-    before = HalfReplayed(engine, kind)
+def test_a_run_that_the_version_before_has_planned_and_half_replayed_is_finished(engine: sa.Engine, database_kind: str) -> None:
+    before = HalfReplayed(engine, database_kind)
     made = rebuild(engine, "half")
     assert made.report().state == RunState.CLONED and made.notes()["swap_now"].by == "bob"
 
@@ -298,7 +306,6 @@ def test_a_run_that_the_version_before_has_planned_and_half_replayed_is_finished
     totals[3,]["orders"] += 1
     assert by_key(before.live("customer_totals"), "customer") == totals
     assert by_key(before.live("order_lines"), "order_id", "line") == by_key(before.expected("order_lines"), "order_id", "line")
-    engine.dispose()
 
 
 def by_key(rows: list[dict[str, Any]], *key: str) -> dict[tuple[Any, ...], dict[str, Any]]:

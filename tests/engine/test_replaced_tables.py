@@ -248,7 +248,7 @@ def test_a_file_with_auto_vacuum_moves_tables_and_nobody_has_replaced_them(sqlit
     fillers = [f"filler_{number}" for number in range(40)]
     execute(engine, f"PRAGMA auto_vacuum = {mode}", *(f"CREATE TABLE {each} (n INT)" for each in fillers))
     shop.fill(engine, events(300))
-    assert not matching(findings_of(engine), "with auto_vacuum it is not told which table", "customer_totals").refuses
+    assert not matching(findings_of(engine), "with auto_vacuum SQLite does not show which table", "customer_totals").refuses
     made = rebuild(engine)
     run_to(made, "verify")
     before = pages(engine)

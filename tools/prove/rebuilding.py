@@ -18,7 +18,7 @@ from projection_rebuild.spec.options import RunOptions
 from tools.prove.setting import Setting
 
 RETRIES = 1
-"""How often this process retries a step; a DAG retries more often, and with longer pauses."""
+"""Retries of a step; a DAG retries more often, and with longer pauses."""
 
 
 class Work(StrEnum):

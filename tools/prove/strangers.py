@@ -108,7 +108,7 @@ class Pgbench(Stranger):
         url = self._url
         program = pgbench()
         if program is None:
-            raise FileNotFoundError("pgbench is gone")
+            raise FileNotFoundError("pgbench is not installed")
         return [
             program, "-n", "-M", "prepared", "-c", str(CONNECTIONS), "-T", "86400", "-f", str(self._script), "-h", str(url.host),
             "-p", str(url.port), "-U", str(url.username), "-l", "--aggregate-interval=1", "--log-prefix=stranger", str(url.database),
@@ -169,7 +169,7 @@ class Slap(Stranger):
         """See :class:`Stranger`."""
         url, program = self._url, slap()
         if program is None:
-            raise FileNotFoundError("mariadb-slap is gone")
+            raise FileNotFoundError("mariadb-slap is not installed")
         statements = self._script.read_text().count(";\n")
         return [
             program, "--no-defaults", "--host", str(url.host), "--port", str(url.port), "--user", str(url.username),

@@ -1,6 +1,6 @@
-"""The databases that a rebuild works on: one class for each, chosen by the engine's driver and its server, and imported when it is asked for.
+"""The databases that a rebuild works on, one class for each. The SQLAlchemy engine's driver and its server choose the class.
 
-So whoever has but one of them needs the driver of that one only.
+A database's package is imported on first use, so an application needs only its own driver.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _DIALECTS = {
 def dialect_for(engine: sa.Engine, known_as: str = "the database") -> Dialect:
     """The dialect of an engine.
 
-    A URL of MySQL's leads to MariaDB as well. Unless SQLAlchemy has asked such a server who it is, it is asked now.
+    A ``mysql`` URL may lead to a MariaDB server. If SQLAlchemy does not know which server it is, this connects once.
 
-    :param known_as: how people know the connection, in messages: its id
-    :raises UnsupportedDatabase: a database or driver that is not supported; names those that are
-    :raises ConnectionRefused: the server has to be asked and cannot be reached
+    :param known_as: the connection's id, by which messages name it
+    :raises UnsupportedDatabase: the database or driver is not supported; the message names those that are
+    :raises ConnectionRefused: this has to connect, and the server cannot be reached
     """
     dialect = dialect_class(engine)(engine, known_as)
     if _names(engine) == _MYSQL and engine.dialect.server_version_info is None:
@@ -40,23 +40,23 @@ def dialect_for(engine: sa.Engine, known_as: str = "the database") -> Dialect:
 
 
 def dialect_class(engine: sa.Engine) -> type[Dialect]:
-    """The class of an engine's dialect, as far as it is known; asks no server.
+    """The class of an engine's dialect, by what SQLAlchemy knows of the server; this never connects.
 
-    :raises UnsupportedDatabase: as :func:`dialect_for`
+    :raises UnsupportedDatabase: as for :func:`dialect_for`
     """
     module, name = _names(engine)
-    found: type[Dialect] = getattr(import_module(f"{__name__}.{module}"), name)
-    return found
+    chosen: type[Dialect] = getattr(import_module(f"{__name__}.{module}"), name)
+    return chosen
 
 
 def _names(engine: sa.Engine) -> tuple[str, str]:
-    """The module and the class."""
-    found = _DIALECTS.get((engine.dialect.name, engine.dialect.driver))
-    if found is None:
+    """The names of the dialect's module and class."""
+    location = _DIALECTS.get((engine.dialect.name, engine.dialect.driver))
+    if location is None:
         known = ", ".join(f"{name}+{driver}" for name, driver in _DIALECTS)
         raise UnsupportedDatabase(f"{engine.dialect.name}+{engine.dialect.driver} is not supported; use one of {known}")
-    # SQLAlchemy knows this of each server that it has been connected to.
-    return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else found
+    # SQLAlchemy sets is_mariadb on its first connection to a server.
+    return _MARIADB if getattr(engine.dialect, "is_mariadb", False) else location
 
 
 __all__ = ["Dialect", "dialect_class", "dialect_for", "trouble_of"]

@@ -52,6 +52,6 @@ def patterns(heading: str) -> list[str]:
 
 
 def unclassified(heading: str, names: Sequence[str]) -> list[str]:
-    """Those of the names that a section of the page does not mention."""
+    """The names that a section of the page does not mention."""
     known = [each.lower() for each in patterns(heading)]
     return [name for name in names if not any(fnmatchcase(name.lower(), each) for each in known)]

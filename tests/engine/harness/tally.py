@@ -40,7 +40,7 @@ class TallyProjector(Projector):
 
 
 class StreamProjector(TallyProjector):
-    """The same with the stream's id as key, so that shards and partial rebuilds are possible."""
+    """A tally with the stream's id as key, so that shards and partial rebuilds are possible."""
 
     @handles("made")
     def made(self, event: Event, rows: Rows) -> None:
@@ -50,7 +50,7 @@ class StreamProjector(TallyProjector):
 
 
 class SetProjector(StreamProjector):
-    """The same with SQL in addition."""
+    """A tally with SQL besides the handlers."""
 
     @classmethod
     def statements(cls, database: str) -> Sequence[str]:

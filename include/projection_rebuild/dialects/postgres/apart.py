@@ -1,6 +1,6 @@
-"""Tables apart on PostgreSQL: a new structure that is tried and forgotten, and empty tables like live ones in another schema.
+"""Tables apart from the live ones on PostgreSQL: trial tables of a new structure, and scratch tables in a schema of their own.
 
-Such a table has what rows have to keep, and nothing that belongs to the live one.
+A scratch table has the columns, defaults, checks and unique indexes of its live table, but no object of the live one.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class PostgresTablesApart(PostgresBase, TablesApart):
 
         with Catalog.of(connection) as catalog:
             path, preparing = catalog.session_path, target_schema.preparing(catalog, schema, statements)
-        with target_schema.made_apart(execute, preparing):
+        with target_schema.rolled_back(execute, preparing):
             with Catalog.of(connection) as catalog:
                 target_schema.refuse_touched(catalog)
-                found = {each.blue: target_schema.read(catalog, each, statements) for each in tables}
-                definitions = {name: each.as_text() for name, each in found.items() if each}
+                schemas = {table.blue: target_schema.read(catalog, table, statements) for table in tables}
+                definitions = {name: parsed.as_text() for name, parsed in schemas.items() if parsed}
                 formed = [
-                    replace(each, target_schema=TargetSchema(definitions[each.blue])) if each.blue in definitions else each
-                    for each in tables
+                    replace(table, target_schema=TargetSchema(definitions[table.blue])) if table.blue in definitions else table
+                    for table in tables
                 ]
                 dependents = DependentsTrial(catalog, execute, Switch(catalog, formed), schema, views)
-                unchanged = {each.blue for each in formed if each.target_schema and target_schema.unchanged(catalog, each)}
+                unchanged = {table.blue for table in formed if table.target_schema and target_schema.unchanged(catalog, table)}
                 refusals = list(dependents.refusals())
-            # The live tables are the ones that are meant without a schema again.
+            # From here, names without a schema mean the live tables again.
             self._execute(connection, "SELECT pg_catalog.set_config('search_path', %s, true)", path)
             yield SchemaTrial(
-                connection, target_schema.PLACE, definitions, unchanged, dependents.anew, refusals, target_schema.ELSEWHERE
+                connection, target_schema.PLACE, definitions, unchanged, dependents.new_queries, refusals, target_schema.ELSEWHERE
             )
 
     def enter(self, connection: sa.Connection, scratch: Scratch) -> None:
@@ -61,39 +61,39 @@ class PostgresTablesApart(PostgresBase, TablesApart):
             blue = catalog.find(table.schema, table.blue)
             if blue is None:
                 raise CloneError(f"there is no table {table.blue}")
-            return list(made_apart(catalog, blue, scratch.schema))
+            return list(scratch_table(catalog, blue, scratch.schema))
 
 
-def made_apart(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator[str]:
-    """Statements that make it, under the same name.
+def scratch_table(catalog: Catalog, blue: Relation, schema: str | None) -> Iterator[str]:
+    """Statements that create a scratch table with the name of its live table.
 
     :param blue: the live table
-    :param schema: where it is made
+    :param schema: the schema of the scratch table
     """
-    made, clauses = full_name(schema, blue.name), []
+    new_table, clauses = full_name(schema, blue.name), []
     for column in catalog.columns(blue.oid):
         counter = None
         if column.default is not None and not column.generated and "nextval(" in column.default:
-            # The live sequence must not go on because of us.
+            # A sequence of its own, so that the live one does not advance.
             counter = full_name(schema, derived(f"{blue.name}_{column.name}", "_seq", MAX_IDENTIFIER))
             yield f"CREATE SEQUENCE {counter}"
         clauses.append(_clause(column, counter))
     for check in catalog.constraints(blue.oid):
         if check.kind == "c":
             clauses.append(f"CONSTRAINT {ident(check.name)} {check.definition.removesuffix(' NOT VALID')}")
-    # Its rows are gone with it, also after a crash of the server.
-    yield f"CREATE UNLOGGED TABLE {made} ({', '.join(clauses)})"
+    # UNLOGGED: the rows are worthless after a crash of the server.
+    yield f"CREATE UNLOGGED TABLE {new_table} ({', '.join(clauses)})"
     for index in catalog.indexes(blue.oid):
         if index.constraint:
-            yield f"ALTER TABLE {made} ADD CONSTRAINT {ident(index.name)} {index.constraint}"
+            yield f"ALTER TABLE {new_table} ADD CONSTRAINT {ident(index.name)} {index.constraint}"
         elif index.unique:
-            yield f"CREATE UNIQUE INDEX {ident(index.name)} ON {made} USING {index.definition}"
+            yield f"CREATE UNIQUE INDEX {ident(index.name)} ON {new_table} USING {index.definition}"
 
 
 def _clause(column: Column, counter: str | None) -> str:
-    """A column as CREATE TABLE has it.
+    """A column's clause in CREATE TABLE.
 
-    :param counter: the sequence that its default counts on; None: it has another default, or none
+    :param counter: the sequence that its default uses; None if it has another default, or none
     """
     parts = [ident(column.name), column.type]
     if column.collation:

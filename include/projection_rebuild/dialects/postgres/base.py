@@ -1,4 +1,4 @@
-"""Sessions on PostgreSQL, and what every subject needs there."""
+"""Connections to PostgreSQL, and the base class of all its subjects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from psycopg.types.json import set_json_loads
 
 from projection_rebuild.dialects.base import LockWaits, Refusal
 from projection_rebuild.dialects.postgres import connection as connecting
-from projection_rebuild.dialects.postgres import session as ours
+from projection_rebuild.dialects.postgres import session as session_settings
 from projection_rebuild.dialects.postgres.catalog import MAX_IDENTIFIER, literal
 from projection_rebuild.dialects.postgres.lock_waits import milliseconds
 from projection_rebuild.errors import SessionError
 from projection_rebuild.rows.values import from_json
 
 NAME_TAKEN = ("42P07", "42710")
-"""What a statement ends with that gives a name which something else has."""
+"""The SQLSTATEs of a statement whose new name another object has."""
 
 _FIND = """SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = %s"""
@@ -45,38 +45,39 @@ class PostgresBase(LockWaits):
         return self._own_sessions.why_not(connection)
 
     def set_up(self, connection: sa.Connection) -> None:
-        # Python's own reader makes floats of all numbers with a fraction, which are not always the same number.
+        # Python's own JSON reader turns numbers with a fraction into floats, which may change their value.
         set_json_loads(from_json, connection.connection.driver_connection)
-        # One round trip: connections are opened within the switch, too.
-        statement, values = ours.statement(self._version(connection))
+        # One round trip, since the engine also opens connections during a cutover.
+        statement, values = session_settings.statement(self._version(connection))
         self._execute(connection, statement, *values)
 
     def session(self, connection: sa.Connection) -> list[str]:
-        statement, values = ours.statement(self._version(connection))
+        statement, values = session_settings.statement(self._version(connection))
         return [statement % tuple(map(literal, values))]
 
     @staticmethod
     def on_connect(driver: Any) -> None:
-        # SQLAlchemy asks for the server's version before we come to anything, and expects text.
+        # SQLAlchemy queries the server's version before the engine can set up the session, and expects text.
         if driver.info.parameter_status("client_encoding") != "UTF8":
             driver.pgconn.exec_(b"SET client_encoding TO 'UTF8'")
 
     def check_live(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
         digits = self._execute(connection, "SELECT pg_catalog.current_setting('extra_float_digits')").scalar_one()
-        for problem in ours.live_problems(driver.info.parameter_status, int(digits)):
+        for problem in session_settings.live_problems(driver.info.parameter_status, int(digits)):
             raise SessionError(problem)
 
     @contextmanager
     def times_in_utc(self, connection: sa.Connection) -> Iterator[None]:
         driver: Any = connection.connection.driver_connection
-        before = ours.live_values(driver.info.parameter_status)
+        before = session_settings.live_values(driver.info.parameter_status)
         if not before:
             yield
             return
-        # In a transaction they go with it, or with a savepoint, when it is rolled back: then nothing has to be set back, nor could be.
+        # In a transaction the settings are local: a rollback, also to a savepoint, undoes them. After an error in the transaction
+        # that is the only way.
         local = not (driver.autocommit and driver.info.transaction_status == TransactionStatus.IDLE)
-        self._set(connection, {name: ours.LIVE[name] for name in before}, local=local)
+        self._set(connection, {name: session_settings.LIVE[name] for name in before}, local=local)
         try:
             yield
         finally:
@@ -85,10 +86,10 @@ class PostgresBase(LockWaits):
 
     def _set(self, connection: sa.Connection, settings: Mapping[str, str], *, local: bool) -> None:
         parts = ", ".join(["pg_catalog.set_config(%s, %s, %s)"] * len(settings))
-        self._execute(connection, f"SELECT {parts}", *(value for each in settings.items() for value in (*each, local)))
+        self._execute(connection, f"SELECT {parts}", *(value for setting in settings.items() for value in (*setting, local)))
 
     def allow_memory(self, connection: sa.Connection, mib: int) -> None:
-        # The server's default, 4 MB, is meant for many small queries at a time.
+        # The server's default of 4 MB suits many small queries at a time.
         self._execute(connection, f"SET LOCAL work_mem = '{mib}MB'")
 
     def session_id(self, connection: sa.Connection) -> int | None:
@@ -99,18 +100,18 @@ class PostgresBase(LockWaits):
             self._execute(connection, "SELECT pg_catalog.pg_cancel_backend(%s)", session_id)
 
     def usual_lock_wait(self, connection: sa.Connection) -> None:
-        self._execute(connection, f"SET lock_timeout = '{ours.LOCK_WAIT}'")
+        self._execute(connection, f"SET lock_timeout = '{session_settings.LOCK_WAIT}'")
 
     def limit_lock_wait(self, connection: sa.Connection, timeout: timedelta) -> None:
         self._execute(connection, f"SET lock_timeout = {milliseconds(timeout)}")
 
     def names_changed(self, error: BaseException | None) -> bool:
-        # A rename, a privilege and a comment need no lock on the table.
+        # Another session can change a name, a privilege or a comment without a lock on the table.
         state = getattr(getattr(error, "orig", None), "sqlstate", None)
-        return super().names_changed(error) or state in NAME_TAKEN or _at_once(error)
+        return super().names_changed(error) or state in NAME_TAKEN or _changed_together(error)
 
     def read(self, connection: sa.Connection, query: sa.Select[Any], size: int) -> Generator[list[tuple[Any, ...]], None, None]:
-        # Not by a cursor of the server's, which would need a transaction; and with a plan of its own for each range.
+        # Without a server-side cursor, which would need a transaction, and with a new query plan for each range.
         compiled = query.compile(dialect=self.engine.dialect, compile_kwargs={"render_postcompile": True})
         driver: Any = connection.connection.driver_connection
         with driver.cursor() as cursor, closing(cursor.stream(str(compiled), compiled.params, size=size)) as rows:
@@ -118,16 +119,16 @@ class PostgresBase(LockWaits):
                 yield page
 
     def _execute_all(self, connection: sa.Connection, statements: Sequence[str]) -> None:
-        # All in one round trip.
+        # One round trip for all.
         self._execute(connection, ";\n".join(statements))
 
     def _oid(self, connection: sa.Connection, schema: str | None, table: str) -> int | None:
-        found: int | None = self._execute(connection, _FIND, schema, table).scalar()
-        return found
+        oid: int | None = self._execute(connection, _FIND, schema, table).scalar()
+        return oid
 
 
-def _at_once(error: BaseException | None) -> bool:
-    """Whether two have changed one row of the catalogs: the server has no code of its own for that."""
+def _changed_together(error: BaseException | None) -> bool:
+    """Whether two sessions changed one catalog row at the same time. The server has no SQLSTATE for that, only a message."""
     cause = getattr(error, "orig", None)
-    said = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return getattr(cause, "sqlstate", None) == "XX000" and said in ("tuple concurrently updated", "tuple concurrently deleted")
+    message = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return getattr(cause, "sqlstate", None) == "XX000" and message in ("tuple concurrently updated", "tuple concurrently deleted")

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogs say about a table, as small records; definitions are in SQL with every name qualified."""
+"""Reads PostgreSQL's catalogs into small records. Definitions are SQL in which every name has its schema."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE, PARTITIONED, VIEW, MATERIALIZED_VIEW = "r", "p", "v", "m"
 MAX_IDENTIFIER = 63
 
 UNVALIDATED = " [projection_rebuild: to be validated]"
-"""Ends the comment of a foreign key that was valid before a switch, until it is validated after it."""
+"""The end of a foreign key's comment from the swap until its validation, if the key was valid before the swap."""
 
 
 def ident(name: str) -> str:
@@ -32,22 +32,22 @@ def full_name(schema: str | None, name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A string constant that means the same whatever standard_conforming_strings says."""
+    """A string constant that means the same with either value of standard_conforming_strings."""
     quoted = "'" + text.replace("'", "''") + "'"
     return "E" + quoted.replace("\\", "\\\\") if "\\" in text else quoted
 
 
 def replaced(definition: str, old: str, new: str) -> str:
-    """``definition`` with ``old`` replaced where it is SQL, and left alone within quotes."""
+    """``definition`` with ``old`` replaced by ``new``, except within quotes."""
     pattern = re.compile(f"({re.escape(old)})" + r"""|"(?:[^"]|"")*"|'(?:[^']|'')*'""")
-    return pattern.sub(lambda found: new if found.group(1) else found.group(0), definition)
+    return pattern.sub(lambda match: new if match.group(1) else match.group(0), definition)
 
 
 def block(*statements: str) -> str:
-    """Statements as one, done as a whole or not at all; settings made with SET LOCAL end with it."""
+    """One statement that executes all of these or none. Settings by SET LOCAL end with it."""
     return (
         "DO $projection_rebuild$ BEGIN "
-        + " ".join(f"EXECUTE {literal(each)};" for each in statements)
+        + " ".join(f"EXECUTE {literal(statement)};" for statement in statements)
         + " END $projection_rebuild$"
     )
 
@@ -57,7 +57,7 @@ class Relation:
     """A table, view or materialized view.
 
     :param kind: as in pg_class.relkind
-    :param tablespace: None: the database's own
+    :param tablespace: None for the database's default
     """
 
     oid: int
@@ -83,13 +83,13 @@ class Relation:
 
     @property
     def word(self) -> str:
-        """What ALTER and COMMENT call it."""
+        """The keyword for its kind in ALTER and COMMENT."""
         return {VIEW: "VIEW", MATERIALIZED_VIEW: "MATERIALIZED VIEW"}.get(self.kind, "TABLE")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column; ``storage``, ``statistics`` and ``options`` are None or empty where nobody has set them."""
+    """A column; ``storage``, ``statistics`` and ``options`` are None or empty if they have their defaults."""
 
     name: str
     type: str
@@ -107,7 +107,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A constraint of a table, except those that are made of an index and those of triggers."""
+    """A check or not-null constraint of a table."""
 
     name: str
     kind: str
@@ -118,7 +118,10 @@ class Constraint:
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """A foreign key from ``child`` to ``parent``, both as definitions name them."""
+    """A foreign key from ``child`` to ``parent``, both qualified and quoted as in definitions.
+
+    :param remark: its comment, with the engine's mark if it has one; see :attr:`comment`
+    """
 
     name: str
     definition: str
@@ -137,27 +140,30 @@ class ForeignKey:
 
     @property
     def comment(self) -> str | None:
-        """The comment without our own mark."""
+        """The comment without the engine's mark."""
         return (self.remark or "").removesuffix(UNVALIDATED) or None
 
     @property
     def marked(self) -> bool:
-        """Whether a switch has left it to be validated."""
+        """Whether a swap has added it without validation, and the reconcile step still has to validate it."""
         return (self.remark or "").endswith(UNVALIDATED)
 
     @property
     def holds(self) -> bool:
-        """Whether all rows are to satisfy it, and not new ones only."""
+        """Whether all rows must satisfy it, and not only new ones."""
         return self.validated or self.marked
 
     def pointing_to(self, parent: str) -> str:
-        """The definition with another parent table."""
+        """The definition with another parent table.
+
+        :param parent: qualified and quoted
+        """
         return replaced(self.definition, f" REFERENCES {self.parent}(", f" REFERENCES {parent}(")
 
     @property
     def not_valid(self) -> str:
-        """The definition as one that is not checked when it is added."""
-        # A key that is not enforced is never checked.
+        """The definition with NOT VALID, so that adding the key does not check the existing rows."""
+        # The server never checks a key that is NOT ENFORCED.
         held = self.definition.endswith((" NOT VALID", " NOT ENFORCED"))
         return self.definition if held else self.definition + " NOT VALID"
 
@@ -166,9 +172,9 @@ class ForeignKey:
 class Index:
     """An index.
 
-    :param constraint: the definition of the constraint that it belongs to
-    :param definition: what follows USING
-    :param statistics: (number, target) of the columns for which somebody has set one
+    :param constraint: the definition of the constraint that it belongs to; None if it belongs to none
+    :param definition: the text after USING
+    :param statistics: (number of the column, target) for columns with a statistics target of their own
     """
 
     name: str
@@ -186,7 +192,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Statistics:
-    """A statistics object; ``definition`` is what stands between its name and FROM."""
+    """A statistics object; ``definition`` is the text between its name and FROM."""
 
     schema: str
     name: str
@@ -200,7 +206,7 @@ class Statistics:
 class OwnedSequence:
     """A sequence that a column owns.
 
-    :param identity: 'a' or 'd' as in pg_attribute.attidentity; empty: a serial column's
+    :param identity: 'a' or 'd' as in pg_attribute.attidentity; empty for a serial column
     """
 
     oid: int
@@ -226,7 +232,11 @@ class OwnedSequence:
 
 @dataclass(frozen=True)
 class Attached:
-    """A trigger or rule of a relation: its whole statement, whether it fires, and its comment."""
+    """A trigger or rule of a relation.
+
+    :param definition: its whole CREATE statement
+    :param enabled: when it fires, as in pg_trigger.tgenabled
+    """
 
     name: str
     relation: str
@@ -251,7 +261,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Publication:
-    """A publication that names a table; ``columns`` and ``where`` are empty and None if it has all of it."""
+    """A publication that names a table; ``columns`` is empty and ``where`` is None if it publishes the whole table."""
 
     name: str
     columns: tuple[str, ...]
@@ -260,7 +270,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Grant:
-    """One privilege; ``grantee`` None: everybody."""
+    """One privilege; ``grantee`` is None for PUBLIC."""
 
     privilege: str
     grantee: str | None
@@ -292,7 +302,7 @@ _FROM = """
 
 _RELATION = _FACTS + _FROM
 
-# pg_attver is the server's own: minor versions since November 2026 count changes of a column with it.
+# pg_attver belongs to the server: minor versions since November 2026 count the changes of a column in it.
 _COLUMNS = """
 SELECT a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text, a.attgenerated::text,
        CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::pg_catalog.regcollation::text END,
@@ -320,7 +330,7 @@ SELECT k.conname, pg_catalog.pg_get_constraintdef(k.oid), k.convalidated, pg_cat
   JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
  WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid = ANY (%s::oid[]) OR k.confrelid = ANY (%s::oid[])) ORDER BY k.conname, 6"""
 
-# The server's own text without its beginning, which has a known length.
+# The server's text without its beginning, whose length the query computes.
 _INDEXES = """
 SELECT i.relname, CASE WHEN con.oid IS NOT NULL THEN pg_catalog.pg_get_constraintdef(con.oid) END,
        substr(pg_catalog.pg_get_indexdef(i.oid), 1 + length(
@@ -401,14 +411,14 @@ _OWNER_PRIVILEGES = """
 SELECT a.privilege_type FROM pg_catalog.pg_class c CROSS JOIN LATERAL pg_catalog.aclexplode(
        pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r'::"char" END, c.relowner)) a WHERE c.oid = %s"""
 
-_LEAKS = """
+_DEFAULT_GRANTEES = """
 SELECT DISTINCT CASE WHEN a.grantee <> 0 THEN pg_catalog.pg_get_userbyid(a.grantee) END
   FROM pg_catalog.pg_default_acl d CROSS JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a
  WHERE pg_catalog.pg_get_userbyid(d.defaclrole) = %s AND d.defaclobjtype = %s
    AND d.defaclnamespace IN (0, (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = %s))
  ORDER BY 1"""
 
-# By the rule that is a view's query, whose dependencies are the view's.
+# A view's query is a rule, which has the view's dependencies.
 _VIEWS_OVER = f"""{_FACTS},
        rtrim(pg_catalog.pg_get_viewdef(c.oid), '; '),
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
@@ -429,7 +439,7 @@ _BY_DEPENDENCY = """{column} <> ALL (%(oids)s::oid[]) AND {alias}.oid IN (
 class Catalog:
     """Reads the catalogs over one connection.
 
-    :param session_path: the search_path that the connection has otherwise
+    :param session_path: the connection's search_path outside :meth:`of`
     """
 
     def __init__(self, connection: sa.Connection, session_path: str = "") -> None:
@@ -439,13 +449,14 @@ class Catalog:
     @classmethod
     @contextmanager
     def of(cls, connection: sa.Connection) -> Iterator[Catalog]:
-        """A catalog to be read now. Within it the server qualifies every name, so that a definition means the same in any session."""
+        """Opens the catalogs of a connection. In this context the server qualifies every name, so that a definition means the
+        same in any session."""
         path = connection.exec_driver_sql("SELECT pg_catalog.current_setting('search_path')").scalar_one()
         connection.exec_driver_sql("SELECT pg_catalog.set_config('search_path', '', false)")
         try:
             yield cls(connection, path)
         finally:
-            # After an error of the server the connection is of no use, and the error that matters is that one.
+            # After an error of the server this statement fails too, and would hide the first error.
             with suppress(sa.exc.DBAPIError):
                 connection.exec_driver_sql("SELECT pg_catalog.set_config('search_path', %s, false)", (path,))
 
@@ -454,20 +465,20 @@ class Catalog:
         return list(self._connection.exec_driver_sql(query, named or values))
 
     def find(self, schema: str | None, name: str) -> Relation | None:
-        """The relation of a name."""
-        found = self.rows(_RELATION + " WHERE n.nspname = %s AND c.relname = %s", schema, name)
-        return next(iter(_records(Relation, found)), None)
+        """The relation of this name; None if the schema has none."""
+        rows = self.rows(_RELATION + " WHERE n.nspname = %s AND c.relname = %s", schema, name)
+        return next(iter(_records(Relation, rows)), None)
 
     def relation(self, oid: int) -> Relation:
-        """The relation of an OID."""
+        """The relation with this OID."""
         return _records(Relation, self.rows(_RELATION + " WHERE c.oid = %s", oid))[0]
 
     def named(self, name: str) -> Relation:
-        """The relation that a definition names so."""
+        """The relation that a definition names; the name is qualified and quoted."""
         return _records(Relation, self.rows(_RELATION + " WHERE c.oid = %s::pg_catalog.regclass", name))[0]
 
     def columns(self, oid: int) -> list[Column]:
-        """The columns of a relation in their order."""
+        """The columns of a relation, in order."""
         return _records(Column, self.rows(_COLUMNS, oid))
 
     def constraints(self, oid: int) -> list[Constraint]:
@@ -475,15 +486,15 @@ class Catalog:
         return _records(Constraint, self.rows(_CONSTRAINTS, oid))
 
     def foreign_keys(self, oids: Sequence[int]) -> list[ForeignKey]:
-        """The foreign keys that begin or end at one of these tables."""
+        """The foreign keys that have one of these tables as child or parent."""
         return _records(ForeignKey, self.rows(_FOREIGN_KEYS, array(oids), array(oids)))
 
     def may_select(self, oid: int) -> bool:
-        """Whether we may read a relation."""
+        """Whether the engine's role may read a relation."""
         return bool(self.rows("SELECT pg_catalog.has_table_privilege(%s::oid, 'SELECT')", oid)[0][0])
 
     def can_defer(self, oids: Sequence[int]) -> bool:
-        """Whether a constraint or trigger of these tables can be checked as late as at the end of a transaction."""
+        """Whether these tables have a deferrable constraint or trigger, which runs as late as the end of the transaction."""
         query = """SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable AND tgrelid = ANY (%s::oid[]))
                        OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE condeferrable AND conrelid = ANY (%s::oid[]))"""
         return bool(self.rows(query, array(oids), array(oids))[0][0])
@@ -501,7 +512,7 @@ class Catalog:
         return _records(OwnedSequence, self.rows(_SEQUENCES, oid))
 
     def triggers(self, oid: int) -> list[Attached]:
-        """The triggers that somebody has made on a table."""
+        """The triggers of a table, without the server's internal ones."""
         return _records(Attached, self.rows(_TRIGGERS, oid))
 
     def rules(self, oid: int) -> list[Attached]:
@@ -509,7 +520,7 @@ class Catalog:
         return _records(Attached, self.rows(_RULES.format(where="r.ev_class = %s"), oid))
 
     def rules_elsewhere(self, oids: Sequence[int]) -> list[Attached]:
-        """The rules of other relations that speak of these."""
+        """The rules of other relations that refer to these."""
         where = _BY_DEPENDENCY.format(column="r.ev_class", alias="r", catalog="pg_catalog.pg_rewrite")
         return _records(Attached, self.rows(_RULES.format(where=where), oids=array(oids)))
 
@@ -518,7 +529,7 @@ class Catalog:
         return _records(Policy, self.rows(_POLICIES.format(where="p.polrelid = %s"), oid))
 
     def policies_elsewhere(self, oids: Sequence[int]) -> list[Policy]:
-        """The policies of other tables that speak of these."""
+        """The policies of other tables that refer to these."""
         where = _BY_DEPENDENCY.format(column="p.polrelid", alias="p", catalog="pg_catalog.pg_policy")
         return _records(Policy, self.rows(_POLICIES.format(where=where), oids=array(oids)))
 
@@ -527,33 +538,34 @@ class Catalog:
         return _records(Publication, self.rows(_PUBLICATIONS, oid))
 
     def grants(self, oid: int) -> list[Grant]:
-        """All privileges on a relation and its columns, the owner's included."""
+        """All privileges on a relation and its columns, including the owner's."""
         return _records(Grant, self.rows(_GRANTS, oid=oid))
 
     def owner_privileges(self, oid: int) -> set[str]:
-        """What an owner may do unless it was revoked."""
+        """The privileges that the owner of a relation has by default."""
         return {str(privilege) for (privilege,) in self.rows(_OWNER_PRIVILEGES, oid)}
 
-    def leaks(self, maker: str, schema: str | None, kind: str) -> list[str | None]:
-        """Who has privileges on everything new that a role makes; None: everybody.
+    def default_grantees(self, maker: str, schema: str | None, kind: str) -> list[str | None]:
+        """The roles that get default privileges on new objects of a role; None stands for PUBLIC.
 
+        :param maker: the role that creates the objects
         :param kind: 'r' for tables, 'S' for sequences
         """
-        return [grantee for (grantee,) in self.rows(_LEAKS, maker, kind, schema)]
+        return [grantee for (grantee,) in self.rows(_DEFAULT_GRANTEES, maker, kind, schema)]
 
     def views_over(self, oids: Sequence[int]) -> list[View]:
-        """The views and materialized views whose queries speak of these relations."""
+        """The views and materialized views whose queries refer to these relations."""
         rows = [_frozen(list(row)) for row in self.rows(_VIEWS_OVER, array(oids))]
         return [View(Relation(*row[:-2]), *row[-2:]) for row in rows]
 
     @cached_property
     def user(self) -> str:
-        """Whom this connection acts as."""
+        """The current role of this connection."""
         return str(self.rows("SELECT current_user")[0][0])
 
 
 def array(oids: Sequence[int]) -> str:
-    """OIDs as the text of an array."""
+    """OIDs as the text of an array of PostgreSQL."""
     return "{" + ",".join(map(str, oids)) + "}"
 
 

@@ -1,4 +1,4 @@
-"""Comparing columns and texts as PostgreSQL stores them."""
+"""Compares columns and texts as PostgreSQL stores them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PostgresComparing(PostgresRowStore, Comparing):
     """See :class:`Comparing`."""
 
     def differs(self, left: str, right: str) -> str:
-        # As text: json and some other types know no equality.
+        # As text: json and some other types have no equality operator.
         return f"{left}::text IS DISTINCT FROM {right}::text"
 
     def same(self, left: str, right: str) -> str:
@@ -33,10 +33,10 @@ class PostgresComparing(PostgresRowStore, Comparing):
     def make_temporary(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
     ) -> list[str]:
-        made, like = self.temporary(schema, name), self.qualified(schema, table)
+        temporary, like = self.temporary(schema, name), self.qualified(schema, table)
         return [
             f"CREATE TEMPORARY TABLE {self.quote(name)} AS SELECT 0::bigint AS projection_rebuild_row, {self._list(columns)} FROM {like} WITH NO DATA",
-            f"CREATE UNIQUE INDEX ON {made} (projection_rebuild_row)",
+            f"CREATE UNIQUE INDEX ON {temporary} (projection_rebuild_row)",
         ]
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:

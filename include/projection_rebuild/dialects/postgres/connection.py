@@ -1,7 +1,7 @@
-"""PostgreSQL: why a connection could not be made, and whether a new one has a server session of its own.
+"""Connecting to PostgreSQL: explains why a connection failed, and proves that a new one has a server session of its own.
 
-A pooler in transaction mode gives each transaction another session of the server. What we set on one would stay there for the
-application, and locks that we hold for a session would be somebody else's. So the session is proven before anything is set on it.
+A pooler in transaction mode gives each transaction another session of the server. The engine's settings would then reach the
+application, and its session locks would pass to another client. So the engine proves the session before it sets anything.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from psycopg.pq.abc import PGconn
 from projection_rebuild.dialects.base import Refusal, own_port
 
 PATIENCE = 10.0
-"""Seconds for which a pooler may let one of our questions wait for a free connection to the server."""
+"""How many seconds a query of the proof may wait until the pooler has a free connection to the server."""
 
 SHORT = 1.0
-"""The same, while we hold a session that the application may be waiting for."""
+"""The same, while the engine occupies a session that the application may be waiting for."""
 
 ROUNDS = 5
-"""How often two connections of ours are asked by turns. In transaction mode the first round shows it, unless the pool is busy."""
+"""How many rounds the proof queries its two connections in turn. The first round shows transaction mode, unless the pool is busy."""
 
 SPARE = 4
-"""So many new connections look for the session that another one has just given back."""
+"""How many new connections look for the session that the connection before has just returned to the pooler."""
 
 DIRECT = "Connect to the server directly, past the pooler, or through a pool in session mode (PgBouncer: pool_mode=session)"
 
-# Whole sentences of libpq's: single words of them occur in other sentences, and in those about a lost connection.
+# Whole phrases of libpq, since their single words also occur in other messages, for example about a lost connection.
 _BROKEN = (
     r"SSL SYSCALL error|SSL error: unexpected eof|SSL connection has been closed unexpectedly|server closed the connection unexpectedly"
     r"|could not send (SSL|GSSAPI) negotiation packet|server sent an error response during SSL exchange"
@@ -49,7 +49,7 @@ _ENCRYPTION = (
     r"|channel binding (is )?required|weak sslmode"
 )
 _NAMES = r'"[^"]*"' + r"|(?<=host )'[^']*'|(?<=host: )'[^']*'"
-"""What libpq and psycopg quote: names, addresses and paths, which may hold any word."""
+"""What libpq and psycopg quote: names, addresses and paths, which may contain any word."""
 
 _CONFIGURED = (
     r"unrecognized configuration parameter|invalid value for parameter|invalid command-line|unsupported startup parameter"
@@ -61,13 +61,13 @@ _ELSEWHERE = Refusal(
     retryable=True,
 )
 
-# libpq tells why it could not connect in words only, the server's own among them.
+# libpq gives the reason of a failed connection only as text, which may be the server's message.
 _MEANINGS: tuple[tuple[str, Refusal], ...] = (
     (
         r"no pg_hba\.conf entry|pg_hba\.conf rejects",
         Refusal(
-            "the server's pg_hba.conf lets this account not in from this machine, or not with this encryption",
-            "Add a line for it there, or set sslmode as the server asks for",
+            "the server's pg_hba.conf does not admit this account from this machine, or not with this encryption",
+            "Add a line for it there, or set the sslmode that the server requires",
         ),
     ),
     (
@@ -97,14 +97,14 @@ _MEANINGS: tuple[tuple[str, Refusal], ...] = (
     ),
     (
         r"statement pooling mode",
-        Refusal("a pooler in statement mode stands between: it gives each statement another session", DIRECT),
+        Refusal("the connection goes through a pooler in statement mode, which gives each statement another session", DIRECT),
     ),
     (_CONFIGURED, Refusal("the server does not take a setting that is sent with the login", "Correct the extra `options`")),
     (
         r"invalid .* value|bad value for|invalid connection option|invalid integer",
         Refusal("the driver does not take one of the extras", "Correct the extras in the connection"),
     ),
-    # Before the next one: a server that is stopped may end the connection within the handshake.
+    # Before the next entry: a server that shuts down may end the connection during the TLS handshake.
     (_BROKEN, _ELSEWHERE),
     (
         _ENCRYPTION,
@@ -116,17 +116,17 @@ _MEANINGS: tuple[tuple[str, Refusal], ...] = (
 )
 
 _PASSING = ("08", "53", "57")
-"""Classes of errors that pass: lost connections, which a full pool gives too, exhausted resources, and servers that are stopped."""
+"""SQLSTATE classes of temporary errors: lost connections, also from a full pool; exhausted resources; a server that shuts down."""
 
 _NO_ROOM = Refusal(
-    "a pooler stands between, and gave us no second connection to the server in time",
+    "the connection goes through a pooler, which gave the engine no second connection to the server in time",
     f"Make the pool larger. {DIRECT}",
     retryable=True,
 )
 
 
 def why_not_connected(error: BaseException) -> Refusal:
-    """What the driver's text means; where it says nothing that we know, the server is away."""
+    """The refusal for a driver's error, by its text. For an unknown text, the server is away."""
     text = re.sub(_NAMES, '""', str(error.orig if isinstance(error, sa.exc.DBAPIError) else error))
     for pattern, refusal in _MEANINGS:
         if re.search(pattern, text):
@@ -135,13 +135,13 @@ def why_not_connected(error: BaseException) -> Refusal:
 
 
 class _NoAnswer(Exception):
-    """A question has waited for too long."""
+    """A query got no answer in time."""
 
 
 class _Failed(Exception):
-    """A question failed.
+    """A query failed.
 
-    :param sqlstate: the server's, or the pooler's
+    :param sqlstate: the SQLSTATE of the server or the pooler
     """
 
     def __init__(self, sqlstate: str) -> None:
@@ -150,16 +150,18 @@ class _Failed(Exception):
 
 
 class _Session:
-    """A connection of ours that is asked with patience, and that prepares no statements: a pooler would leave them to others."""
+    """A connection under proof. Its queries have a time limit, and prepare no statements: a pooler would leave those to other clients."""
 
     def __init__(self, driver: Any) -> None:
         self._pgconn: PGconn = driver.pgconn
 
     def ask(self, sql: str, patience: float = PATIENCE) -> tuple[str | None, ...]:
-        """The first row as text.
+        """Executes a query.
 
-        :raises _NoAnswer: there was none in time
-        :raises _Failed: there was an error
+        :param patience: seconds to wait for the answer
+        :return: the first row as text
+        :raises _NoAnswer: no answer came in time
+        :raises _Failed: the server or the pooler answered with an error
         """
         row: tuple[str | None, ...] = ()
         self._pgconn.send_query(sql.encode())
@@ -176,8 +178,8 @@ class _Session:
             values = [result.get_value(0, column) for column in range(result.nfields)] if result.ntuples else []
             row = tuple(None if value is None else value.decode() for value in values)
 
-    def is_told(self, channel: str) -> bool:
-        """Whether a notification comes to it, without its asking for anything."""
+    def is_notified(self, channel: str) -> bool:
+        """Whether a notification arrives in time, without any query."""
         deadline = time.monotonic() + PATIENCE
         while True:
             self._pgconn.consume_input()
@@ -196,18 +198,18 @@ class _Session:
         self._pgconn.consume_input()
 
     def server(self, patience: float = PATIENCE) -> str:
-        """The process of the server that answers."""
+        """The PID of the server process that answers."""
         return str(self.ask("SELECT pg_catalog.pg_backend_pid()", patience)[0])
 
 
 class OwnSessions:
-    """Proves that connections of one engine have sessions of their own.
+    """Proves that the connections of one SQLAlchemy engine have sessions of their own.
 
-    A direct connection proves itself: the process that the server named at the login is the one that answers, and the server sees the
-    very port that we speak from. PgBouncer and its like name a process that does not exist. What stands between is then tried out, once
-    for the engine: two connections of ours are asked by turns, and must never meet the same process, nor change theirs. That refuses
-    a shared session without touching it. At last, a connection that is in no transaction hears a notification from the other one: only a
-    pooler that keeps a session for it can pass it on.
+    A direct connection needs two facts: the process named at login is the one that answers, and the server sees the client's port.
+    PgBouncer and similar poolers name a process that does not exist. Then a trial decides, once per engine. It queries two connections
+    in turn: they must never reach the same process, and never change theirs. So the trial refuses a shared session without changing it.
+    Last, a connection outside any transaction must receive a notification from the other one. Only a pooler that keeps a session for
+    the connection can deliver it.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -216,7 +218,7 @@ class OwnSessions:
         self._proven = False
 
     def why_not(self, connection: sa.Connection) -> Refusal | None:
-        """Why a connection's session is not its own; None: it is."""
+        """The reason why a connection has no session of its own; None if it has one."""
         driver: Any = connection.connection.driver_connection
         try:
             if _is_direct(driver):
@@ -232,36 +234,39 @@ class OwnSessions:
         except _Failed as error:
             return _unproven(error.sqlstate)
         except psycopg.Error as error:
-            # The other connection could not be made, or one of them has ended.
+            # The second connection failed, or one of the two has ended.
             return why_not_connected(error)
 
     def _try_out(self, mine: _Session) -> Refusal | None:
         with self._another() as other:
             if _shares(mine, other):
-                return Refusal("a pooler in transaction mode stands between: it gives each transaction another session", DIRECT)
+                return Refusal(
+                    "the connection goes through a pooler in transaction mode, which gives each transaction another session",
+                    DIRECT,
+                )
             channel = f"projection_rebuild_{secrets.token_hex(8)}"
             mine.ask(f"LISTEN {channel}")
             other.ask(f"NOTIFY {channel}")
-            heard = mine.is_told(channel)
+            heard = mine.is_notified(channel)
             mine.ask(f"UNLISTEN {channel}")
             if not heard:
-                return Refusal("something stands between that does not keep a session of the server for each connection", DIRECT)
+                return Refusal("a proxy or pooler on the way keeps no session of the server for each connection", DIRECT)
         return self._leaves_settings()
 
     @contextmanager
     def _another(self) -> Iterator[_Session]:
-        """One more connection, which ends with the context."""
+        """Opens one more connection, and closes it at the end of the context."""
         fairy = self._engine.raw_connection()
         try:
             driver: Any = fairy.driver_connection
             driver.autocommit = True
             yield _Session(driver)
         finally:
-            # Not back to our pool: whatever state it is in ends with it.
+            # Not back to SQLAlchemy's pool: the connection may be in any state.
             fairy.invalidate()
 
     def _leaves_settings(self) -> Refusal | None:
-        """Whether the pooler hands a session on as its last user has left it; a setting of a name of our own shows it, and harms nobody."""
+        """Refuses a pooler that passes a session on with the settings of its last client. A harmless setting of the engine's own shows it."""
         token = secrets.token_hex(8)
         with self._another() as first:
             server = first.server()
@@ -269,17 +274,17 @@ class OwnSessions:
         with ExitStack() as held:
             for _ in range(SPARE):
                 try:
-                    found = held.enter_context(self._another())
-                    pid, left = found.ask(
+                    spare = held.enter_context(self._another())
+                    pid, left = spare.ask(
                         "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('projection_rebuild.left', true)", SHORT
                     )
                 except _NoAnswer:
                     return None
                 if left == token:
                     with suppress(_Failed, _NoAnswer):
-                        found.ask("RESET projection_rebuild.left")
+                        spare.ask("RESET projection_rebuild.left")
                     return Refusal(
-                        "the pooler hands a session on with the settings of its last user",
+                        "the pooler passes a session on with the settings of its last user",
                         "Set server_reset_query = DISCARD ALL (PgBouncer). " + DIRECT,
                     )
                 if pid == server:
@@ -288,19 +293,19 @@ class OwnSessions:
 
 
 def _shares(mine: _Session, other: _Session) -> bool:
-    """Whether two connections were seen to meet in one session, or one of them to change its own."""
+    """Whether two connections reached the same session, or one of them changed its session."""
     met = {mine.server()}
     for _ in range(ROUNDS):
-        # What holds a transaction open has a session in every mode; it is the other one's that may be given to it.
+        # An open transaction occupies a session in every mode; the pooler may give it the one that the other connection had.
         other.ask("BEGIN READ ONLY")
         try:
             if other.server() in met:
                 return True
-            # In a small pool the application waits as long as we hold this session.
+            # In a small pool the application waits while the engine occupies this session.
             met.add(mine.server(patience=SHORT))
         finally:
             other.ask("ROLLBACK")
-        # Twice in a row, so that a pool that hands out its sessions in turn does not keep step with us.
+        # Twice in a row, since a pool that rotates its sessions could return the same one in every round.
         met |= {mine.server(), mine.server()}
         if len(met) > 1:
             return True
@@ -315,5 +320,5 @@ def _is_direct(driver: Any) -> bool:
 def _unproven(sqlstate: str) -> Refusal:
     if sqlstate == psycopg.errors.ReadOnlySqlTransaction.sqlstate:
         return Refusal("it is a standby behind a pooler, and a standby takes no writes", "Connect to the primary, directly")
-    reason = f"something stands between, and it cannot be proven that each connection keeps its session (SQLSTATE {sqlstate})"
+    reason = f"a proxy or pooler is on the way, and the engine cannot prove that each connection keeps its session (SQLSTATE {sqlstate})"
     return Refusal(reason, DIRECT, retryable=sqlstate.startswith(_PASSING))

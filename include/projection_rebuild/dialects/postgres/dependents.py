@@ -1,4 +1,4 @@
-"""What hangs on a table of PostgreSQL: what goes on as it was, by name, for people to read, and what a rebuild refuses."""
+"""Dependent objects on PostgreSQL: the names of those that a rebuild carries over, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PostgresDependents(PostgresBase, DependentObjects):
             return limits.refusals(catalog, Switch(catalog, tables))
 
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
-        names = [name for each in tables for name in (each.blue, each.green)]
-        schema, retired = tables[0].schema, [each.old for each in tables]
+        names = [name for table in tables for name in (table.blue, table.green)]
+        schema, retired = tables[0].schema, [table.old for table in tables]
         return str(self._execute(connection, HANGING, schema, names, schema, retired).scalar_one())
 
     def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
@@ -48,7 +48,7 @@ class PostgresDependents(PostgresBase, DependentObjects):
 
 
 def dependents_of(catalog: Catalog, switch: Switch) -> Iterator[Dependents]:
-    """What the tables of a switch have, and the materialized views over them."""
+    """The dependent objects of the tables of a swap, and of the materialized views over them."""
     for moved in switch.moved:
         yield from _of(catalog, moved.blue)
 
@@ -63,24 +63,24 @@ def _of(catalog: Catalog, blue: Relation) -> Iterator[Dependents]:
             "owner": [blue.owner],
             "columns": map(_column, catalog.columns(oid)),
             "options": _options(blue),
-            "sequences": [f"{each.name} ({each.column})" for each in catalog.sequences(oid)],
-            "indexes": [each.name for each in catalog.indexes(oid) if not each.constraint],
+            "sequences": [f"{sequence.name} ({sequence.column})" for sequence in catalog.sequences(oid)],
+            "indexes": [index.name for index in catalog.indexes(oid) if not index.constraint],
             "constraints": [
-                *(each.name for each in catalog.indexes(oid) if each.constraint),
-                *(each.name for each in catalog.constraints(oid)),
+                *(index.name for index in catalog.indexes(oid) if index.constraint),
+                *(constraint.name for constraint in catalog.constraints(oid)),
             ],
-            "foreign keys": [f"{key.name} to {key.parent}{_waits(key)}" for key in keys if key.child_oid == oid],
-            "foreign keys of others": [f"{key.name} of {key.child}{_waits(key)}" for key in keys if key.child_oid != oid],
-            "statistics": [each.name for each in catalog.statistics(oid)],
-            "triggers": [each.name for each in catalog.triggers(oid)],
-            "rules": [each.name for each in catalog.rules(oid)],
-            "policies": [each.name for each in catalog.policies(oid)],
-            "publications": [each.name for each in catalog.publications(oid)],
-            "views": [each.relation.full_name for each in over if each.relation.kind != MATERIALIZED_VIEW],
-            "materialized views": [each.relation.full_name for each in over if each.relation.kind == MATERIALIZED_VIEW],
-            "rules of others": [f"{each.name} of {each.relation}" for each in catalog.rules_elsewhere([oid])],
-            "policies of others": [f"{each.name} of {each.relation}" for each in catalog.policies_elsewhere([oid])],
-            "privileges": _grants(each for each in catalog.grants(oid) if each.grantee != blue.owner),
+            "foreign keys": [f"{key.name} to {key.parent}{_deferrable(key)}" for key in keys if key.child_oid == oid],
+            "foreign keys of others": [f"{key.name} of {key.child}{_deferrable(key)}" for key in keys if key.child_oid != oid],
+            "statistics": [statistics.name for statistics in catalog.statistics(oid)],
+            "triggers": [trigger.name for trigger in catalog.triggers(oid)],
+            "rules": [rule.name for rule in catalog.rules(oid)],
+            "policies": [policy.name for policy in catalog.policies(oid)],
+            "publications": [publication.name for publication in catalog.publications(oid)],
+            "views": [view.relation.full_name for view in over if view.relation.kind != MATERIALIZED_VIEW],
+            "materialized views": [view.relation.full_name for view in over if view.relation.kind == MATERIALIZED_VIEW],
+            "rules of others": [f"{rule.name} of {rule.relation}" for rule in catalog.rules_elsewhere([oid])],
+            "policies of others": [f"{policy.name} of {policy.relation}" for policy in catalog.policies_elsewhere([oid])],
+            "privileges": _grants(grant for grant in catalog.grants(oid) if grant.grantee != blue.owner),
             "comments": _comments(catalog, blue),
         },
     )
@@ -97,7 +97,7 @@ def _column(column: Column) -> str:
 
 def _options(blue: Relation) -> Iterator[str]:
     yield from blue.options
-    yield from (f"toast.{each}" for each in blue.toast_options)
+    yield from (f"toast.{option}" for option in blue.toast_options)
     flags = {
         "UNLOGGED": blue.persistence == "u",
         "ROW LEVEL SECURITY": blue.row_security,
@@ -110,16 +110,16 @@ def _options(blue: Relation) -> Iterator[str]:
     yield from (words for words, flag in flags.items() if flag)
 
 
-def _waits(key: ForeignKey) -> str:
+def _deferrable(key: ForeignKey) -> str:
     return " (deferrable)" if " DEFERRABLE" in key.definition else ""
 
 
 def _grants(grants: Iterable[Grant]) -> Iterator[str]:
-    whom: dict[str, list[str]] = {}
-    for each in grants:
-        privilege = f"{each.privilege} ({each.column})" if each.column else each.privilege
-        whom.setdefault(each.grantee or "PUBLIC", []).append(privilege)
-    yield from (f"{' '.join(privileges)} to {grantee}" for grantee, privileges in whom.items())
+    by_grantee: dict[str, list[str]] = {}
+    for grant in grants:
+        privilege = f"{grant.privilege} ({grant.column})" if grant.column else grant.privilege
+        by_grantee.setdefault(grant.grantee or "PUBLIC", []).append(privilege)
+    yield from (f"{' '.join(privileges)} to {grantee}" for grantee, privileges in by_grantee.items())
 
 
 def _comments(catalog: Catalog, blue: Relation) -> Iterator[str]:
@@ -135,4 +135,4 @@ def _comments(catalog: Catalog, blue: Relation) -> Iterator[str]:
         catalog.rules(blue.oid),
         catalog.policies(blue.oid),
     )
-    yield from (f"on {each.name}" for objects in named_objects for each in objects if each.comment)
+    yield from (f"on {described.name}" for objects in named_objects for described in objects if described.comment)

@@ -1,4 +1,4 @@
-"""PostgreSQL: DDL is transactional, so a switch is one transaction under ACCESS EXCLUSIVE locks."""
+"""The dialect of PostgreSQL: DDL is transactional, so a swap is one transaction under ACCESS EXCLUSIVE locks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PostgresDialect(
     PostgresSwapStatements,
     Dialect,
 ):
-    """See :class:`Dialect`; statements as they were checked on PostgreSQL 15 and 18."""
+    """See :class:`Dialect`. The statements were tested on PostgreSQL 15 and 18."""
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Scratch]:

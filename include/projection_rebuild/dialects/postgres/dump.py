@@ -1,4 +1,4 @@
-"""A database's schema as ``pg_dump`` tells it, entry by entry, so that two dumps can be held against each other."""
+"""Reads a database's schema from ``pg_dump``, entry by entry, so that two dumps can be compared."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from psycopg import pq
 from projection_rebuild.errors import ProofFailed
 
 _ENTRY = re.compile(r"\n--\n-- (?=Name: )")
-# What is set for the entries that follow stands in their headings as well; the rest differs with each dump.
+# The headings of entries repeat the SET lines before them; the other lines differ with each dump.
 _NOISE = re.compile(r"SET default_|\\|--$|$")
-# Some servers keep a number of their own among the options of each column, another one for each table; their pg_dump leaves it out.
+# Some servers keep an internal number among the options of each column, different for each table; their own pg_dump omits it.
 _OWN_OPTION = re.compile(r"\bpg_attver=\d+, |(?:, )?\bpg_attver=\d+")
 _NO_OPTION = "SET ();"
 
 
 def dumped(connection: sa.Connection) -> dict[str, str]:
-    """Every entry of ``pg_dump --schema-only`` by its heading, the ledger left out.
+    """Every entry of ``pg_dump --schema-only`` by its heading, without the ledger's.
 
-    pg_dump orders some entries, and the grants of one, by numbers that a new table has anew; so entries have no order here.
+    pg_dump orders some entries, and the grants within one, by OIDs, which differ for a new table. So entries have no order here, and
+    grants are sorted.
 
-    :raises ProofFailed: there is no pg_dump, or it does not work with this server
+    :raises ProofFailed: pg_dump is not installed, or it does not work with this server
     """
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     for entry in _ENTRY.split(_pg_dump(connection))[1:]:
-        told = (_OWN_OPTION.sub("", line) if " SET (" in line else line for line in entry.splitlines())
-        heading, *lines = [line for line in told if not _NOISE.match(line) and not line.endswith(_NO_OPTION)]
-        found[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
-    return found
+        entry_lines = (_OWN_OPTION.sub("", line) if " SET (" in line else line for line in entry.splitlines())
+        heading, *lines = [line for line in entry_lines if not _NOISE.match(line) and not line.endswith(_NO_OPTION)]
+        entries[heading] = "\n".join(sorted(lines) if "Type: ACL" in heading else lines)
+    return entries
 
 
 def _pg_dump(connection: sa.Connection) -> str:
-    # In the environment: a command line is for everybody to read.
+    # Through the environment, since other users of the machine can read a command line.
     where = _environment(connection.connection.driver_connection.info)  # type: ignore[union-attr]
-    # It sets up its session itself but for the encoding, which would be the database's.
+    # pg_dump sets up its session itself, except for the encoding, which would be the database's.
     command = [
         os.environ.get("REBUILD_PG_DUMP", "pg_dump"),
         "--schema-only",
@@ -57,7 +58,12 @@ def _pg_dump(connection: sa.Connection) -> str:
 
 
 def _environment(info: psycopg.ConnectionInfo) -> dict[str, str]:
-    """How the program connects: as this connection was made, to the server that has answered, with all settings of TLS."""
-    said = info.get_parameters() | {"host": info.host, "port": str(info.port), "dbname": info.dbname, "password": info.password}
-    variables = {each.keyword.decode(): each.envvar.decode() for each in pq.Conninfo.get_defaults() if each.envvar}
-    return {variables[name]: value for name, value in said.items() if name in variables and value}
+    """The environment that makes pg_dump connect to the same server as this connection, with all its settings of TLS."""
+    parameters = info.get_parameters() | {
+        "host": info.host,
+        "port": str(info.port),
+        "dbname": info.dbname,
+        "password": info.password,
+    }
+    variables = {option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar}
+    return {variables[name]: value for name, value in parameters.items() if name in variables and value}

@@ -1,4 +1,4 @@
-"""What stands in queries for the columns of an event store on PostgreSQL."""
+"""SQL expressions for the columns of an event store on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _UTF8 = (
     "^(0[1-9a-f]|[1-7].|(c[2-9a-f]|d.)[89ab].|e0[ab].[89ab].|e[1-9abcef][89ab].[89ab].|ed[89].[89ab].|f0[9ab].[89ab].[89ab]."
     "|f[123][89ab].[89ab].[89ab].|f48.[89ab].[89ab].)*$"
 )
-"""Hexadecimal digits of bytes that a text can hold: UTF-8, and no NUL."""
+"""Matches the hexadecimal digits of bytes that a text can hold: UTF-8 without NUL."""
 
 _NUL = r"'(\\\\)|\\u0000'"
-"""An escaped NUL, of which no text can be made. An escaped backslash goes first, so that what follows it is no escape."""
+"""An escaped NUL, which no text can hold. The pattern takes an escaped backslash first, so that what follows it is no escape."""
 
 _PAIR, _LONE = r"'\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..'", r"'\\u[dD][89a-fA-F]'"
-"""An escaped backslash, or a pair of escaped surrogates; and, without those, a surrogate that has lost its pair."""
+"""An escaped backslash or a pair of escaped surrogates; and, once those are removed, a surrogate without its pair."""
 
 
 class PostgresEventExpressions(EventExpressions):
     """See :class:`EventExpressions`."""
 
     def reads_json(self, kind: ColumnKind) -> bool:
-        # Before version 16 nothing tells what is JSON, and what is not is an error of the whole statement.
+        # Before version 16 the server has no IS JSON, and any other text would fail the whole statement.
         return kind is ColumnKind.JSON or (self.engine.dialect.server_version_info or ()) >= (16,)
 
     def json_field(self, payload: sa.ColumnElement[Any], kind: ColumnKind, field: str) -> sa.ColumnElement[str]:
@@ -56,12 +56,13 @@ class PostgresEventExpressions(EventExpressions):
         return f'{quoted}::text COLLATE "C" = %s'
 
     def shard_number(self, text: sa.ColumnElement[str], count: int) -> sa.ColumnElement[int]:
-        # The hash of hash partitions, which stays what it is.
+        # The hash of hash partitions, which never changes between versions.
         hashed = sa.func.pg_catalog.hashtextextended(sa.collate(text, "C"), 0, type_=sa.BigInteger)
         return hashed.op("&")(sa.literal(2**31 - 1, sa.BigInteger)) % count
 
     def is_in_shard(self, text: sa.ColumnElement[str], number: int, count: int) -> sa.ColumnElement[bool]:
-        # The planner takes a comparison for one row in 200, and would read and sort the whole table for each page. This is one in two to it.
+        # The planner estimates that a plain comparison matches one row in 200, and would read and sort the whole table for each
+        # page. For this CASE it estimates one row in two.
         return sa.case((super().is_in_shard(text, number, count), sa.true()), else_=sa.false())
 
     def before(self, column: sa.ColumnElement[Any], moment: datetime) -> sa.ColumnElement[bool]:
@@ -70,7 +71,7 @@ class PostgresEventExpressions(EventExpressions):
 
 
 def _without_strange_escapes(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """JSON that the server can take apart; null where half a surrogate pair makes an event of it that nobody can read."""
+    """JSON that the server can parse; NULL for an event with half a surrogate pair, which no handler can read."""
     replace = sa.func.pg_catalog.regexp_replace
     everywhere: sa.ColumnElement[str] = sa.literal_column("'g'", sa.Text)
     without_pairs = replace(text, sa.literal_column(_PAIR), sa.literal_column("''"), everywhere, type_=sa.Text)

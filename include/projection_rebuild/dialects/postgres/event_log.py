@@ -1,4 +1,4 @@
-"""The event store on PostgreSQL: up to where it is settled, and its fence."""
+"""The event store on PostgreSQL: its high-water mark and its fence."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from projection_rebuild.dialects.postgres.lock_waits import longest_silence
 from projection_rebuild.errors import SettleTimeout
 from projection_rebuild.model.positions import Place
 
-# An INSERT has its lock before it takes a number from a sequence, and a transaction id perhaps much later. Prepared transactions are
-# of no session.
+# An INSERT takes its lock before it draws a number from a sequence, and may get a transaction id much later. A prepared transaction
+# has no session.
 _APPENDING = """
 WITH RECURSIVE store(oid) AS (
     SELECT %s::pg_catalog.regclass::oid
@@ -28,7 +28,7 @@ SELECT l.virtualtransaction, l.pid IS NULL FROM pg_catalog.pg_locks l JOIN store
  WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())"""
 
-# Owned by the column (serial, identity), or named in its default.
+# The column owns the sequence (serial, identity), or names it in its default.
 _AHEAD = """
 SELECT q.seqrelid::pg_catalog.regclass::text || ' (CACHE ' || q.seqcache || ')'
   FROM pg_catalog.pg_attribute a
@@ -49,7 +49,7 @@ class PostgresEventLog(PostgresBase, EventLog):
                      FROM {self.qualified(schema, table)}"""
         with self.connect() as connection:
             highest, horizon = self._execute(connection, head).one()
-            appending = {each for each, _ in self._appending(connection, schema, table)}
+            appending = {transaction for transaction, _ in self._appending(connection, schema, table)}
             deadline = time.monotonic() + patience.total_seconds()
             while not self._appends_ended(connection, schema, table, horizon, appending):
                 if time.monotonic() > deadline:
@@ -61,17 +61,18 @@ class PostgresEventLog(PostgresBase, EventLog):
         return None if highest is None else int(highest)
 
     def _appending(self, connection: sa.Connection, schema: str | None, table: str) -> list[tuple[str, bool]]:
-        """The transactions that write to a table, and whether they are prepared ones."""
+        """The transactions that write to a table, each with whether it is a prepared one."""
         name = self.qualified(schema, table)
         return [(transaction, prepared) for transaction, prepared in self._execute(connection, _APPENDING, name)]
 
     def _appends_ended(
         self, connection: sa.Connection, schema: str | None, table: str, horizon: int, appending: set[str]
     ) -> bool:
-        """Either way proves it: a lock that conflicts with every writer, or no transaction from before is left.
+        """Whether all appends from before have ended. Two facts prove that: a lock that conflicts with every writer, or that no
+        transaction from before is left.
 
-        :param horizon: the first transaction id that was not given out
-        :param appending: the transactions that wrote to the table, some of them perhaps without an id
+        :param horizon: the first transaction id that the server had not assigned yet
+        :param appending: the transactions that were writing to the table; some may have no transaction id
         """
         oldest = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
         if self._execute(connection, oldest).scalar_one() >= horizon and not any(
@@ -80,7 +81,7 @@ class PostgresEventLog(PostgresBase, EventLog):
             return True
         lock = f"LOCK TABLE {self.qualified(schema, table)} IN SHARE MODE"
         try:
-            # One message is one transaction: should we hang, the server has let go all the same.
+            # The server executes one message as one transaction, so it frees the lock even if the engine hangs.
             self._execute_all(connection, ["SET LOCAL lock_timeout = 100", lock])
         except sa.exc.DBAPIError as error:
             if self.is_lock_timeout(error):
@@ -103,9 +104,9 @@ class PostgresEventLog(PostgresBase, EventLog):
                 try:
                     self._execute(connection, "ROLLBACK")
                 except sa.exc.SQLAlchemyError:
-                    # Then the lock has gone with the connection that held it; the error that matters is another one.
+                    # The connection is lost, and its lock with it. The error that ended the context matters more.
                     connection.invalidate()
 
     def hands_out_ahead(self, connection: sa.Connection, schema: str | None, table: str, column: str) -> str | None:
-        found = self._execute(connection, _AHEAD, self._oid(connection, schema, table), column).scalar()
-        return None if found is None else str(found)
+        sequence = self._execute(connection, _AHEAD, self._oid(connection, schema, table), column).scalar()
+        return None if sequence is None else str(sequence)

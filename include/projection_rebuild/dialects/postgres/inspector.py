@@ -1,4 +1,4 @@
-"""Looking at tables on PostgreSQL."""
+"""Reads the properties of tables on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from projection_rebuild.rows.shapes import Holds, Shape
 _FIND_ALL = """SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname = %s AND c.relname = ANY(%s)"""
 
-# Of a domain, the type under it.
+# For a domain, its base type.
 _COLUMN_TYPES = """
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type, base.typname AS base, base.typtype AS typtype,
        coalesce(l.collisdeterministic, true) AND base.typname IN ('text', 'varchar') AS compares_bytes, NOT a.attnotnull AS nullable
@@ -28,8 +28,8 @@ SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS typ
   LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped"""
 
-# Of a domain, the type under it, with what the lowest domain says of its length. The type citext compares as a collation that is not
-# deterministic does.
+# For a domain, its base type, with the length that the lowest domain declares. The type citext compares like a nondeterministic
+# collation.
 _SHAPES = """
 SELECT a.attname AS name, base.typname AS base, base.typtype AS typtype, base.typmod AS typmod, NOT a.attnotnull AS nullable,
        CASE WHEN base.typname = 'citext' THEN 'type citext' WHEN NOT l.collisdeterministic THEN 'collation ' || l.collname END AS alike
@@ -65,7 +65,7 @@ _KINDS = {
     **dict.fromkeys(("int2", "int4", "int8"), ColumnKind.WHOLE),
     **dict.fromkeys(("numeric", "float4", "float8", "money"), ColumnKind.NUMBER),
     **dict.fromkeys(("text", "varchar", "name", "citext"), ColumnKind.TEXT),
-    # The server takes its blanks for nothing, and gives them all the same.
+    # The server ignores trailing blanks in comparisons, but returns them.
     "bpchar": ColumnKind.PADDED,
     **dict.fromkeys(("timestamp", "timestamptz", "date"), ColumnKind.TIME),
     **dict.fromkeys(("json", "jsonb"), ColumnKind.JSON),
@@ -80,31 +80,31 @@ class PostgresInspector(PostgresBase, Inspector):
     """See :class:`Inspector`."""
 
     def default_schema(self, connection: sa.Connection) -> str | None:
-        found = self._execute(connection, "SELECT pg_catalog.current_schema()").scalar()
-        return None if found is None else str(found)
+        schema = self._execute(connection, "SELECT pg_catalog.current_schema()").scalar()
+        return None if schema is None else str(schema)
 
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         query = "SELECT relkind FROM pg_catalog.pg_class WHERE oid = %s"
-        found = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
-        return None if found is None else _RELATIONS.get(found, "relation that holds no rows")
+        kind = self._execute(connection, query, self._oid(connection, schema, table)).scalar()
+        return None if kind is None else _RELATIONS.get(kind, "relation that holds no rows")
 
     def columns(self, connection: sa.Connection, schema: str | None, table: str) -> list[str]:
-        # SQLAlchemy's reflection warns of each type that it does not know.
+        # Not by SQLAlchemy's reflection, which warns of each type that it does not know.
         query = (
             "SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         )
         return [name for (name,) in self._execute(connection, query, self._oid(connection, schema, table))]
 
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
-        found = self._execute(connection, _COLUMN_TYPES, self._oid(connection, schema, table))
-        return {each.name: ColumnType(each.type, _kind(each), each.compares_bytes, each.nullable) for each in found}
+        columns = self._execute(connection, _COLUMN_TYPES, self._oid(connection, schema, table))
+        return {column.name: ColumnType(column.type, _kind(column), column.compares_bytes, column.nullable) for column in columns}
 
     def shapes(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, Shape]:
-        found = self._execute(connection, _SHAPES, self.qualified(schema, table))
-        return {each.name: _shape(each) for each in found}
+        columns = self._execute(connection, _SHAPES, self.qualified(schema, table))
+        return {column.name: _shape(column) for column in columns}
 
     def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
-        # The driver prepares what is often executed, and the server refuses a prepared SELECT * once columns have changed.
+        # The driver prepares frequent statements, and the server refuses a prepared SELECT * once the columns have changed.
         driver: Any = connection.connection.driver_connection
         threshold, driver.prepare_threshold = driver.prepare_threshold, None
         try:
@@ -113,44 +113,44 @@ class PostgresInspector(PostgresBase, Inspector):
             driver.prepare_threshold = threshold
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
-        found = self._execute(
+        estimate = self._execute(
             connection, "SELECT reltuples FROM pg_catalog.pg_class WHERE oid = %s", self._oid(connection, schema, table)
         ).scalar()
-        # -1: never analyzed. Then the pages are few or the table is new, and a count is what is left.
-        return int(found) if found is not None and found >= 0 else self.row_count(connection, schema, table)
+        # -1 means never analyzed: the table is small or new, so a count is cheap enough.
+        return int(estimate) if estimate is not None and estimate >= 0 else self.row_count(connection, schema, table)
 
     def table_bytes(self, connection: sa.Connection, schema: str | None, table: str) -> int:
         return int(self._execute(connection, _SIZE, schema, table).scalar_one())
 
     def table_size(self, connection: sa.Connection, schema: str | None, table: str) -> TableSize | None:
-        # The server counts what is written while it is written; what ANALYZE found is left where those counts were reset.
+        # The server counts rows as they are written. If those counts were reset, the estimate of ANALYZE remains.
         query = """SELECT coalesce(nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0), greatest(c.reltuples, 0))::bigint,
                    pg_catalog.pg_total_relation_size(c.oid) FROM pg_catalog.pg_class c WHERE c.oid = %s"""
-        found = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
-        return None if found is None else TableSize(int(found[0]), int(found[1]))
+        size = self._execute(connection, query, self._oid(connection, schema, table)).one_or_none()
+        return None if size is None else TableSize(int(size[0]), int(size[1]))
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         oid = self._oid(connection, schema, table)
         return str(oid) if oid else None
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        # One question: writers may be waiting.
-        found = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
-        return {table: found.get(table) for table in tables}
+        # One query, since writers may be waiting.
+        oids = {name: str(oid) for oid, name in self._execute(connection, _FIND_ALL, schema, list(tables))}
+        return {table: oids.get(table) for table in tables}
 
 
 def _shape(column: Any) -> Shape:
     holds, typmod = _HOLDS.get(column.base, Holds.OTHER), column.typmod
-    made = Shape(holds, nullable=column.nullable, alike=column.alike, rounds_from=2000, drops_offsets=holds is Holds.MOMENT)
+    shape = Shape(holds, nullable=column.nullable, alike=column.alike, rounds_from=2000, drops_offsets=holds is Holds.MOMENT)
     if typmod < 0:
-        return made
+        return shape
     if holds is Holds.DECIMAL:
-        # Eleven bits with a sign.
+        # The scale is a signed number of eleven bits.
         scale = (((typmod - 4) & 0x7FF) ^ 1024) - 1024
-        return replace(made, precision=(typmod - 4) >> 16 & 0xFFFF, scale=scale)
+        return replace(shape, precision=(typmod - 4) >> 16 & 0xFFFF, scale=scale)
     if holds in (Holds.MOMENT, Holds.ZONED):
-        return replace(made, digits=typmod)
-    return replace(made, length=typmod - 4) if holds in (Holds.TEXT, Holds.PADDED) else made
+        return replace(shape, digits=typmod)
+    return replace(shape, length=typmod - 4) if holds in (Holds.TEXT, Holds.PADDED) else shape
 
 
 def _kind(column: Any) -> ColumnKind:

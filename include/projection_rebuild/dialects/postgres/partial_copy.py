@@ -1,4 +1,4 @@
-"""Copying the rows that a partial rebuild leaves alone, on PostgreSQL."""
+"""Copies the rows outside the part of a partial rebuild, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class PostgresPartialCopy(PostgresBase, PartialCopy):
 
     def copy_others(self, connection: sa.Connection, table: TableSet, column: str, listed: KeyList) -> None:
         super().copy_others(connection, table, column, listed)
-        # Rows that are replayed get ids that none of the copied ones has.
+        # So that replayed rows get ids that no copied row has.
         with Catalog.of(connection) as catalog:
             blue = catalog.find(table.schema, table.blue)
-            counting = [counted_on(each) for each in catalog.sequences(blue.oid) if each.identity] if blue else []
+            counting = [counted_on(sequence) for sequence in catalog.sequences(blue.oid) if sequence.identity] if blue else []
         for statement in counting:
             self._execute(connection, statement)
 

@@ -1,4 +1,4 @@
-"""What may be in a rebuild's way on PostgreSQL besides the tables themselves: settings, privileges, keys."""
+"""Preflight checks on PostgreSQL beside those of the tables' structure: settings, privileges, and keys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from projection_rebuild.dialects.base import PreflightProbe, RunTables
-from projection_rebuild.dialects.postgres import session as ours
+from projection_rebuild.dialects.postgres import session as session_settings
 from projection_rebuild.dialects.postgres.base import PostgresBase
 from projection_rebuild.dialects.postgres.lock_waits import LONGEST_LOCK_WAIT, milliseconds
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (15,)
-"""The first version whose catalogs have all that is read here."""
+"""The first version whose catalogs have everything that the engine reads."""
 
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
@@ -59,7 +59,7 @@ _WITHOUT_STATISTICS = """SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN p
    AND NOT EXISTS (SELECT FROM pg_catalog.pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname))"""
 
 MANY_BYTES = 4 * 1024 * 1024
-"""Of the table of events. A smaller one is read soon, whatever the planner takes it for."""
+"""A smaller table of events is read quickly even with a bad query plan, so it needs no statistics."""
 
 
 class PostgresPreflight(PostgresBase, PreflightProbe):
@@ -71,25 +71,25 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
     def preflight(self, connection: sa.Connection, run_tables: RunTables) -> list[Finding]:
         query = partial(self._execute, connection)
         longest = milliseconds(LONGEST_LOCK_WAIT)
-        blues = [each.blue for each in run_tables.tables]
+        blues = [table.blue for table in run_tables.tables]
         return [
             *of_server(query, longest),
-            *ours.findings(query),
-            *ours.hidden(query, run_tables.schema, blues),
+            *session_settings.findings(query),
+            *session_settings.hidden(query, run_tables.schema, blues),
             *self._event_triggers(connection, run_tables.schema),
             *of_tables(query, run_tables),
         ]
 
     def _event_triggers(self, connection: sa.Connection, schema: str | None) -> Iterator[Finding]:
-        """Whether event triggers let us do what a rebuild does: it is done to a table of our own, and taken back."""
+        """Tries whether event triggers allow the DDL of a rebuild: on a trial table, in a transaction that is rolled back."""
         query = partial(self._execute, connection)
-        found = ours.event_triggers(query)
-        if not found or not query(ours.MAY_CREATE, schema).scalar():
+        triggers = session_settings.event_triggers(query)
+        if not triggers or not query(session_settings.MAY_CREATE, schema).scalar():
             return
-        about, tried = f"event trigger {', '.join(found)}", ""
+        about, tried = f"event trigger {', '.join(triggers)}", ""
         self._execute(connection, self.begin)
         try:
-            for tried in ours.trial(self.quote(schema or "")):
+            for tried in session_settings.trial(self.quote(schema or "")):
                 self._execute(connection, tried)
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated or self.is_lock_timeout(error):
@@ -103,7 +103,7 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
         else:
             yield Finding(
                 about=about,
-                problem="it acts on each CREATE, ALTER and DROP of a rebuild; those of a trial, which were taken back, it has let pass",
+                problem="it fires at each CREATE, ALTER and DROP of a rebuild; it let pass those of a trial, which the plan rolled back",
                 remedy="make sure that it refuses none for the name of a table",
             )
         finally:
@@ -114,13 +114,17 @@ class PostgresPreflight(PostgresBase, PreflightProbe):
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
         query = partial(self._execute, connection)
-        return [*ours.findings(query), *ours.hidden(query, schema, [table]), *of_events(query, schema, table, columns)]
+        return [
+            *session_settings.findings(query),
+            *session_settings.hidden(query, schema, [table]),
+            *of_events(query, schema, table, columns),
+        ]
 
 
 def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:
-    """Settings and the rights that concern all tables.
+    """Checks settings, and the privileges that concern all tables.
 
-    :param longest_lock_wait: in milliseconds, what a switch waits for a lock at most
+    :param longest_lock_wait: the longest wait for a lock in a cutover, in milliseconds
     """
     server = query(_SERVER).one()
     if server.read_only:
@@ -157,7 +161,7 @@ def of_server(query: Query, longest_lock_wait: int) -> Iterator[Finding]:
 
 
 def of_tables(query: Query, run_tables: RunTables) -> Iterator[Finding]:
-    """Rights in the schema, and the keys of the tables."""
+    """Checks privileges in the schema, and the keys of the tables."""
     schema = run_tables.schema
     user = query("SELECT current_user").scalar_one()
     if schema is None:
@@ -188,7 +192,7 @@ def of_tables(query: Query, run_tables: RunTables) -> Iterator[Finding]:
 
 
 def of_events(query: Query, schema: str | None, table: str, columns: Sequence[str]) -> Iterator[Finding]:
-    """Rights on the event store, whether appends are made here at all, and what the planner knows of it."""
+    """Checks privileges on the event store, that this server is the one with the appends, and the planner's statistics."""
     user = query("SELECT current_user").scalar_one()
     if query("SELECT pg_catalog.pg_is_in_recovery()").scalar_one():
         yield Finding(
@@ -208,7 +212,7 @@ def of_events(query: Query, schema: str | None, table: str, columns: Sequence[st
     if query(_LOCKABLE, schema, table).scalar() is False:
         yield Finding(
             about=f"event store {table}",
-            problem=f"{user} may not lock it against appends, not even for the moment in which a head is settled",
+            problem=f"{user} may not lock it against appends, not even for the moment that the high-water mark needs",
             remedy=f"GRANT MAINTAIN ON {table} TO {user} (before PostgreSQL 17: UPDATE; no row is ever changed)",
             refuses=True,
         )

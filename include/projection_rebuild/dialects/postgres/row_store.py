@@ -1,4 +1,4 @@
-"""Rows on PostgreSQL: COPY for many, and arrays for lookups."""
+"""Writes and reads rows on PostgreSQL: COPY for many rows, and arrays for lookups."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from projection_rebuild.rows.types import Key, RowType, Values
 from projection_rebuild.rows.values import PORTABLE_BINDS, bound, loaded
 
 FEW_ROWS = 20
-"""Up to here a statement per row is cheaper than a temporary table."""
+"""Up to this number, one statement per row is cheaper than a temporary table."""
 
 _FORMATS = {**FORMATS, bool: lambda value: "t" if value else "f"}
 
@@ -25,15 +25,15 @@ _FORMATS = {**FORMATS, bool: lambda value: "t" if value else "f"}
 class PostgresRowStore(PostgresBase, RowStore):
     """See :class:`RowStore`."""
 
-    # COPY leaves an offset out where the column knows none, and a bound value is brought into the session's zone, which is UTC.
-    # A float as text, in its shortest form: the server's own cast of one to numeric drops two digits, which COPY does not.
+    # COPY ignores an offset if the column has none; a bound value must be in the session's zone, which is UTC. A float goes as text in
+    # its shortest form: the server's cast from float to numeric drops two digits, and COPY does not.
     binds = PORTABLE_BINDS | {
         float: lambda value: repr(value).removesuffix(".0"),
         datetime: lambda value: value.astimezone(UTC) if value.tzinfo else value,
     }
 
     def given(self, value: Any) -> Any:
-        # As text, which the server reads as what the column is; a number would be refused by a column of text.
+        # As text, which the server reads by the column's type; a text column would refuse a number.
         if isinstance(value, datetime):
             return (value.astimezone(UTC) if value.tzinfo else value).isoformat(sep=" ")
         if isinstance(value, (bool, int, float, Decimal, date, UUID)):
@@ -71,14 +71,14 @@ class PostgresRowStore(PostgresBase, RowStore):
             return
         statement = f"COPY {target} ({self._list(kind.columns)}) FROM STDIN"
         driver: Any = connection.connection.driver_connection
-        for some in slices(bound(kind, rows, self.binds)):
-            text = as_text(some, _FORMATS)
+        for batch in slices(bound(kind, rows, self.binds)):
+            text = as_text(batch, _FORMATS)
             with driver.cursor() as cursor, cursor.copy(statement) as copy:
                 if text is not None:
                     copy.write(text)
                     continue
-                # Types that only the driver knows how to write.
-                for row in some:
+                # Only the driver can write some of these types.
+                for row in batch:
                     copy.write_row(row)
 
     def _select(
@@ -95,19 +95,19 @@ class PostgresRowStore(PostgresBase, RowStore):
         if not types.keys() >= {*columns}:
             yield from super()._select(connection, schema, table, kind, columns, wanted, lock)
             return
-        # A list of hundreds of pairs takes as long to be planned as to be executed, an array does not.
+        # Planning a list of hundreds of pairs takes as long as executing it; an array avoids that.
         arrays = ", ".join(f"%s::{types[name]}" for name in columns)
         match = " AND ".join(f"t.{self.quote(name)} = k.k{at}" for at, name in enumerate(columns))
         listed = ", ".join(f"t.{self.quote(name)}" for name in kind.columns)
         names = ", ".join(f"k{at}" for at in range(len(columns)))
         statement = f"SELECT {listed} FROM unnest({arrays}) AS k({names}) JOIN {self.qualified(schema, table)} t ON {match}"
         for start in range(0, len(wanted), KEYS_PER_STATEMENT):
-            some = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
-            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *some)])
+            arrays_of_keys = [list(values) for values in zip(*wanted[start : start + KEYS_PER_STATEMENT], strict=True)]
+            yield from loaded(kind, [tuple(row) for row in self._execute(connection, statement, *arrays_of_keys)])
 
     def _array_types(self, connection: sa.Connection, schema: str | None, table: str) -> Mapping[str, str]:
-        """Types of arrays of a table's columns, without their length: a value that is cut would be found."""
+        """The array types of a table's columns, without length: with one, the server would cut a longer key and find a row by it."""
         query = """SELECT a.attname, pg_catalog.format_type(a.atttypid, -1) || '[]' FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = pg_catalog.to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped"""
-        found = self._execute(connection, query, self.qualified(schema, table))
-        return {name: str(kind) for name, kind in found}
+        columns = self._execute(connection, query, self.qualified(schema, table))
+        return {name: str(kind) for name, kind in columns}

@@ -1,4 +1,4 @@
-"""PostgreSQL: the settings of our sessions, what the plan says of those that we may not make, and what live code needs."""
+"""The settings of the engine's sessions on PostgreSQL, the plan's findings about them, and the settings that ``project_live`` needs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from projection_rebuild.model.findings import Finding
 APPLICATION_NAME = "projection_rebuild"
 
 LOCK_WAIT = "10min"
-"""For how long a statement waits for a lock outside a switch, as on MySQL. Whoever waits for longer is told, and retries."""
+"""The longest wait of a statement for a lock outside a cutover, as on MySQL. After it the step fails with an error, and is retried."""
 
-_LOCKS = "a wait for a lock would have no end in sight, or end too early; a switch sets its own"
-_ENDS = "0: the server would end a statement, a transaction or a connection in mid-work"
+_LOCKS = "a wait for a lock would never end, or end too early; a swap sets its own"
+_ENDS = "the server would end a statement, a transaction or a connection amid a step"
 _INPUT = "the server would read statements and values in another way"
 _READ_BACK = "the same value would be read as another one"
 
@@ -39,7 +39,7 @@ SETTINGS = (
     Setting(
         "row_security",
         "off",
-        "policies would hide events and rows without a word; so it is an error, and the plan names the table",
+        "policies would silently hide events and rows; with `off` that is an error, and the plan names the table",
     ),
     Setting("restrict_nonsystem_relation_kind", "", "views could not be read", since=(15, 8)),
     Setting("check_function_bodies", "on", "a function that cannot work would be accepted"),
@@ -48,23 +48,21 @@ SETTINGS = (
     Setting("statement_timeout", "0", _ENDS),
     Setting("lock_timeout", LOCK_WAIT, _LOCKS),
     Setting("transaction_timeout", "0", _ENDS, since=(17,)),
-    Setting("idle_in_transaction_session_timeout", "0", f"{_ENDS}; a switch sets its own"),
+    Setting("idle_in_transaction_session_timeout", "0", f"{_ENDS}; a swap sets its own"),
     Setting("idle_session_timeout", "0", _ENDS),
-    Setting("exit_on_error", "off", "any error would end the connection, those that we expect as well"),
-    Setting("default_tablespace", "", "green would be made elsewhere than blue"),
-    Setting("temp_tablespaces", "", "our temporary tables would go to a place that may be refused to us"),
-    Setting(
-        "default_table_access_method", "heap", "our own tables would be made by an access method that may lack what they need"
-    ),
+    Setting("exit_on_error", "off", "any error would end the connection, even one that the engine expects"),
+    Setting("default_tablespace", "", "green would be in another tablespace than blue"),
+    Setting("temp_tablespaces", "", "our temporary tables would go to a tablespace that we may not use"),
+    Setting("default_table_access_method", "heap", "our own tables would have an access method that may lack what they need"),
     Setting(
         "session_replication_role", "origin", "foreign keys would not be checked, and no trigger would fire", restricted=True
     ),
     Setting("ignore_checksum_failure", "off", "damaged pages would be read as if they were whole", restricted=True),
-    Setting("zero_damaged_pages", "off", "rows of damaged pages would be missing without a word", restricted=True),
+    Setting("zero_damaged_pages", "off", "rows of damaged pages would be silently missing", restricted=True),
 )
 
-# As an expression, so that one query makes all of them. Another value is only asked for where we may: a refusal would cost the
-# connection, and the plan could not say what is wrong.
+# As an expression, so that one query makes all settings. It changes a restricted setting only if the role may: an error would fail the
+# connection, and the plan could not report the setting.
 _MAKE = "pg_catalog.set_config(%s, %s, false)"
 _MAKE_IF_THERE = "CASE WHEN pg_catalog.current_setting(%s, true) IS NOT NULL THEN " + _MAKE + " END"
 _MAKE_IF_ALLOWED = (
@@ -74,10 +72,11 @@ _MAKE_IF_ALLOWED = (
 )
 
 RIGHTS_SINCE = (15,)
-"""The first version that can grant the right to change a single setting, and be asked for it."""
+"""The first version that has privileges on single settings, and a function that shows them."""
 
 LIVE = {"TimeZone": "UTC", "DateStyle": "ISO", "IntervalStyle": "postgres"}
-"""What :func:`~projection_rebuild.replay.inline.project_live` sets for the moment of a call. The server tells the driver each change of these."""
+"""The settings that :func:`~projection_rebuild.replay.inline.project_live` makes during a call. The server reports their changes to the
+driver."""
 
 _OTHERS = """SELECT wanted.n, pg_catalog.current_setting(wanted.n) FROM (VALUES {rows}) AS wanted(n, v)
  WHERE pg_catalog.current_setting(wanted.n) <> wanted.v"""
@@ -101,31 +100,33 @@ Query = Callable[..., Any]
 def statement(version: tuple[int, ...]) -> tuple[str, list[str]]:
     """The query that makes all settings, and its values.
 
-    :param version: the server's; one that is too old is set up as far as it goes, so that the plan can say so
+    :param version: the server's version; a session on one that is too old gets the settings that exist, so that the plan can report it
     """
     parts: list[str] = []
     values: list[str] = []
-    for each in SETTINGS:
-        if each.restricted:
+    for setting in SETTINGS:
+        if setting.restricted:
             if version >= RIGHTS_SINCE:
                 parts.append(_MAKE_IF_ALLOWED)
-                values += [each.name, each.value, each.name, each.name, each.value]
-        elif each.since:
-            # Minor versions of several major ones have it: so the server is asked.
+                values += [setting.name, setting.value, setting.name, setting.name, setting.value]
+        elif setting.since:
+            # Minor versions of several major versions have it, so the query checks whether it exists.
             parts.append(_MAKE_IF_THERE)
-            values += [each.name, each.name, each.value]
+            values += [setting.name, setting.name, setting.value]
         else:
             parts.append(_MAKE)
-            values += [each.name, each.value]
+            values += [setting.name, setting.value]
     return "SELECT " + ", ".join(parts), values
 
 
 def findings(query: Query) -> Iterator[Finding]:
-    """Settings that we could not make, and what else acts on our statements without being asked."""
-    restricted = [each for each in SETTINGS if each.restricted]
+    """Findings about settings that the engine could not make, and about hidden activity of other sessions."""
+    restricted = [setting for setting in SETTINGS if setting.restricted]
     rows = ", ".join(["(%s, %s)"] * len(restricted))
-    for name, value in query(_OTHERS.format(rows=rows), *(word for each in restricted for word in (each.name, each.value))):
-        wanted, why = next((each.value, each.why) for each in restricted if each.name == name)
+    for name, value in query(
+        _OTHERS.format(rows=rows), *(word for setting in restricted for word in (setting.name, setting.value))
+    ):
+        wanted, why = next((setting.value, setting.why) for setting in restricted if setting.name == name)
         yield Finding(
             about=name,
             problem=f"it is {value} in our sessions, and we may not change it: {why}",
@@ -135,33 +136,33 @@ def findings(query: Query) -> Iterator[Finding]:
     for (name,) in query(_UNSEEN):
         yield Finding(
             about=name,
-            problem="it is off, so that the server does not tell what sessions do: the low-traffic gate and the waiting for older snapshots "
+            problem="it is off, so that the server does not show what sessions do: the low-traffic gate and the wait for older snapshots "
             "do not see them",
             remedy=f"ALTER SYSTEM SET {name} = on",
         )
 
 
 def hidden(query: Query, schema: str | None, tables: list[str]) -> Iterator[Finding]:
-    """Tables of which policies would hide rows from us."""
+    """Findings about tables whose policies would hide rows from the engine."""
     for (name,) in query(_POLICIES, schema, tables):
         user = query("SELECT current_user").scalar_one()
         yield Finding(
             about=name,
-            problem=f"row-level security would hide rows from {user}, so that events or rows would be missing without a word",
+            problem=f"row-level security would hide rows from {user}, so that events or rows would be silently missing",
             remedy=f"ALTER ROLE {user} BYPASSRLS, or work as the owner of the table",
             refuses=True,
         )
 
 
 def event_triggers(query: Query) -> dict[str, str]:
-    """The names of the event triggers that act on DDL of ours, each with its event."""
+    """The names of the event triggers that fire at the engine's DDL, each with its event."""
     return {str(name): str(event) for name, event in query(_EVENT_TRIGGERS)}
 
 
 def trial(schema: str) -> list[str]:
-    """DDL of the kinds that a rebuild does, to a table of its own; it ends with that table.
+    """Statements with each kind of DDL of a rebuild, on a trial table that the last one drops.
 
-    :param schema: quoted
+    :param schema: the schema of the trial table, quoted
     """
     table = f"{schema}.projection_rebuild_trial"
     return [
@@ -178,19 +179,20 @@ def trial(schema: str) -> list[str]:
 
 
 def live_values(reported: Callable[[str], str | None]) -> dict[str, str]:
-    """The settings of :data:`LIVE` that are others in the application's session, with the values that they have there.
+    """The settings of :data:`LIVE` that differ in the application's session, with their values there.
 
-    :param reported: what the server has last told the driver of a setting
+    :param reported: the value of a setting that the server last reported to the driver
     """
-    found = {name: reported(name) or "" for name in LIVE}
-    # What belongs to DateStyle besides is the order of day and month, which stays.
-    return {name: value for name, value in found.items() if value.partition(",")[0] != LIVE[name]}
+    values = {name: reported(name) or "" for name in LIVE}
+    # DateStyle also has the order of day and month, which stays.
+    return {name: value for name, value in values.items() if value.partition(",")[0] != LIVE[name]}
 
 
 def live_problems(reported: Callable[[str], str | None], float_digits: int) -> Iterator[str]:
-    """Why rows that the application's session writes or reads would not be those of a rebuild.
+    """The reasons why the application's session would write or read other rows than a rebuild.
 
-    :param float_digits: its extra_float_digits
+    :param reported: as for :func:`live_values`
+    :param float_digits: the session's extra_float_digits
     """
     for name, wanted in (("client_encoding", "UTF8"), ("standard_conforming_strings", "on")):
         if (value := reported(name)) != wanted:
@@ -200,7 +202,7 @@ def live_problems(reported: Callable[[str], str | None], float_digits: int) -> I
 
 
 def _live_problem(name: str, value: str, wanted: str) -> str:
-    why = next(each.why for each in SETTINGS if each.name == name)
+    why = next(setting.why for setting in SETTINGS if setting.name == name)
     return (
         f"project_live: {name} is {value} in this session, where a rebuild has {wanted}: {why}. Nothing has been written for this event; "
         f"connect with {name} = {wanted}"

@@ -1,4 +1,4 @@
-"""Making green tables on PostgreSQL. What the statements say is in ``shadow``."""
+"""Creates green tables on PostgreSQL. The module ``shadow`` builds the statements."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class PostgresShadow(PostgresBase, ShadowTables):
             return list(clone.foreign_keys(run))
 
     def orphans(self, connection: sa.Connection, table: TableSet, run: Sequence[TableSet]) -> list[str]:
-        # Foreign keys from and to tables outside the run come within the switch, and are validated after it.
+        # The swap adds the foreign keys from and to tables outside the run, and the reconcile step validates them.
         with Catalog.of(connection) as catalog:
             queries = list(Switch(catalog, run).orphans(table))
         return [f"{key.name} of {key.child}" for key, query in queries if self._execute(connection, query).first() is not None]
 
     def analyze(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        # A new table counts as full of rows that are not visible to all: autovacuum would come just then, and index-only scans
-        # would read the table.
+        # VACUUM too: a new table has no visibility map. Autovacuum would start during the cutover, and index-only scans would read
+        # the table.
         return [f"VACUUM (ANALYZE) {self.qualified(table.schema, table.green)}"]
 
     def drop_table(self, connection: sa.Connection, table: TableSet, name: str) -> list[str]:
         with Catalog.of(connection) as catalog:
-            found = catalog.find(table.schema, name)
-            return list(dropping(catalog, found) if found else Switch(catalog, [table]).planned_drop(name))
+            relation = catalog.find(table.schema, name)
+            return list(dropping(catalog, relation) if relation else Switch(catalog, [table]).planned_drop(name))
 
     @contextmanager
     def _clone(self, connection: sa.Connection, table: TableSet) -> Iterator[Clone]:

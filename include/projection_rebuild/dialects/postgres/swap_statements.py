@@ -1,4 +1,4 @@
-"""The statements of a swap on PostgreSQL, worked out from the catalogs."""
+"""The statements of a swap on PostgreSQL, derived from the catalogs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from projection_rebuild.dialects.postgres.catalog import Catalog
 from projection_rebuild.dialects.postgres.cutover import Switch
 from projection_rebuild.model.names import TableSet
 
-# A transaction whose snapshot outlives its statement: idle, or in a statement that is not its first (which may
-# have come in one message with its BEGIN). READ COMMITTED gives its snapshot up after each statement, and takes
-# another one with another xmin, or is a statement by itself.
+# Transactions whose snapshot outlives a statement: idle ones, or those after their first statement (which may have
+# come in one message with the BEGIN). A READ COMMITTED transaction takes a new snapshot for each statement, with
+# another xmin.
 _SNAPSHOTS = """
 SELECT pid, xact_start::timestamp(0)::text, backend_xmin::text, state FROM pg_catalog.pg_stat_activity
  WHERE datname = pg_catalog.current_database() AND backend_type = 'client backend' AND backend_xmin IS NOT NULL
    AND (state LIKE 'idle in transaction%' OR xact_start IS DISTINCT FROM query_start) AND pid <> pg_catalog.pg_backend_pid()"""
 
-# What VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and the like hold for as long as they run. Autovacuum gives way
-# to whoever waits, but only after deadlock_timeout. Any other statement is a later one of the same transaction,
-# and may hold values that no log should have.
+# The lock of VACUUM, ANALYZE, CREATE INDEX CONCURRENTLY and similar statements. Autovacuum gives way to a waiting
+# session, but only after deadlock_timeout. Any other statement is a later one of the same transaction; its text may
+# contain values that no log should have, so it is not shown.
 _MAINTENANCE = r"""
 SELECT DISTINCT 'session ' || l.pid || coalesce(' (' || nullif(
     CASE WHEN a.query ~* '^\s*(autovacuum:|vacuum|analyze|lock|create\s+(unique\s+)?index|reindex|cluster)' THEN split_part(a.query, ';', 1)
@@ -73,4 +73,4 @@ class PostgresSwapStatements(SwapStatements):
 
     def left_on_old(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
         with Catalog.of(connection) as catalog:
-            return [each for table in tables for each in limits.left_on(catalog, catalog.find(table.schema, table.old))]
+            return [finding for table in tables for finding in limits.left_on(catalog, catalog.find(table.schema, table.old))]

@@ -1,4 +1,4 @@
-"""PostgreSQL's way of cutting over: one transaction under ACCESS EXCLUSIVE locks."""
+"""The cutover strategy of PostgreSQL: one transaction under ACCESS EXCLUSIVE locks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from projection_rebuild.model.names import TableSet
 _LEFT = """SELECT pg_catalog.set_config('lock_timeout', greatest(1, {limit} - extract(milliseconds FROM
  pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()))::integer::text, false)"""
 
-_AT_ONCE = 10
-"""Statements of a swap between two looks at the clock."""
+_STATEMENTS_PER_CHECK = 10
+"""How many statements of a swap run between two checks of the time."""
 
 
 class TransactionalCutover(CutoverInTransaction):
-    """If anything fails, the server takes back drain, drops, renames and ledger together."""
+    """One transaction. If anything fails, the server rolls back drain, drops, renames and ledger together."""
 
     def superseded_before(self, look: Callable[[], list[Superseded]]) -> list[Superseded]:
         return []
@@ -40,27 +40,26 @@ class TransactionalCutover(CutoverInTransaction):
         with Catalog.of(connection) as catalog:
             switch = Switch(catalog, tables)
             views, names = switch.locks(), switch.locked_tables()
-        # In another order at each attempt: against readers that lock the tables the other way round, a fixed one
-        # starves.
+        # A random order for each attempt: with a fixed one, readers that lock in the opposite order could win every attempt.
         random.shuffle(names)
         self._dialect.limit_lock_wait(connection, policy.timeout)
         with self._dialect.transaction(connection):
             first, *others = [*views, *(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE" for name in names)]
-            # Whoever waits for the first lock waits until we have or give up the last one, so one time is for all
-            # of them.
+            # A client that waits behind the first lock waits until the engine has the last one or gives up. So one
+            # limit holds for all locks together.
             limit = milliseconds(policy.timeout)
-            bounded = [each for lock in others for each in (_LEFT.format(limit=limit), lock)]
+            bounded = [statement for lock in others for statement in (_LEFT.format(limit=limit), lock)]
             locks = [longest_silence(policy.longest), first, *bounded, f"SET lock_timeout = {limit}"]
             self._dialect.run(connection, ";\n".join(locks))
             yield HeldByLocks(self._dialect, connection, tables)
 
     def unvalidated_orphans(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[tuple[TableSet, str]]:
-        # What follows the swap has all rows read for the foreign keys that came with it.
+        # The reconcile step validates all foreign keys that the swap added, and so reads all rows.
         return []
 
 
 class HeldByLocks(HeldInTransaction):
-    """Held by ACCESS EXCLUSIVE locks."""
+    """The live tables, held by ACCESS EXCLUSIVE locks."""
 
     def run_swap(self, statements: Sequence[str], policy: LockPolicy) -> bool:
         try:
@@ -75,13 +74,17 @@ class HeldByLocks(HeldInTransaction):
 
 
 def _in_time(statements: Sequence[str], rest: timedelta) -> list[str]:
-    """The statements, to be sent at once: the server itself looks at the clock between them, and cancels one that
-    takes too long."""
+    """The statements, to be sent as one message: the server checks the time between them, and cancels one that takes
+    too long."""
     limit = max(1, round(rest.total_seconds() * 1000))
-    look = (
+    check = (
         "DO $projection_rebuild$ BEGIN IF pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + "
         f"interval '{limit} milliseconds' THEN RAISE EXCEPTION USING ERRCODE = 'query_canceled'; END IF; END $projection_rebuild$"
     )
-    looked = [each for at in range(0, len(statements), _AT_ONCE) for each in [look, *statements[at : at + _AT_ONCE]]]
-    # Not the COMMIT: nobody would know what has become of it.
-    return [f"SET LOCAL statement_timeout = {limit}", *looked, look, "SET LOCAL statement_timeout = 0"]
+    checked = [
+        statement
+        for at in range(0, len(statements), _STATEMENTS_PER_CHECK)
+        for statement in [check, *statements[at : at + _STATEMENTS_PER_CHECK]]
+    ]
+    # Without the COMMIT: if the server canceled that, its outcome would be unknown.
+    return [f"SET LOCAL statement_timeout = {limit}", *checked, check, "SET LOCAL statement_timeout = 0"]

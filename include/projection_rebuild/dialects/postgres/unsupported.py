@@ -1,4 +1,4 @@
-"""What a rebuild cannot carry over on PostgreSQL: each object by name, with the reason and the remedy."""
+"""Refuses what a rebuild cannot carry over on PostgreSQL: each object by name, with the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from projection_rebuild.dialects.postgres.shadow import green_name
 from projection_rebuild.dialects.postgres.target_schema import parsed_schema
 from projection_rebuild.model.findings import Finding, refusal
 
-# What speaks of a table, its row type, its indexes and constraints, or the sequence of an identity column.
+# Objects that refer to a table, its row type, its indexes and constraints, or the sequence of an identity column.
 _DEPENDENTS = """
 WITH referenced(classid, objid, what) AS (
     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, %(oid)s::oid, 'table'
@@ -34,7 +34,7 @@ SELECT DISTINCT r.what, i.type, i.identity FROM referenced r
  WHERE t.oid IS NULL OR NOT (t.tgisinternal OR t.tgrelid = ANY (%(moved)s::oid[]))
  ORDER BY 1, 2, 3"""
 
-# By what they depend on; the rest is unknown, and refused. A rule may be a view's query.
+# The kinds that a rebuild carries over, by what they depend on; it refuses all others. A rule may be a view's query.
 _CARRIED = {
     "table": {
         "index",
@@ -60,7 +60,7 @@ _WHY = {
     "sequence": "uses the sequence of an identity column, and would go on with that of the retired table",
 }
 
-# Facts about one table that make a rebuild of it impossible, by kind: problem, remedy, condition.
+# Properties of a table that make its rebuild impossible, by kind: problem, remedy, condition.
 _FACTS = {
     "partitioned table": (
         "it is partitioned, and its partitions would stay on the retired table",
@@ -105,7 +105,7 @@ _FACTS = {
 # Objects on one table, by kind: problem, remedy, query.
 _NAMED = {
     "invalid index": (
-        "the invalid index {0}: it cannot be told whether it is wanted",
+        "the invalid index {0}: the engine cannot know whether it is wanted",
         "REINDEX or drop it",
         """
         SELECT i.relname FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
@@ -160,7 +160,7 @@ KINDS = (
     *(f"what is bound to the {what}" for what in _WHY),
     *("owner", "taken name", "temporary view", "partitioned child", "parent that we may not lock"),
 )
-"""What a rebuild is refused for."""
+"""The kinds of objects and properties for which the plan refuses a rebuild."""
 
 _TAKEN = """
 SELECT c.oid, coalesce(x.indrelid, (
@@ -177,20 +177,20 @@ SELECT s.oid, s.stxrelid::bigint FROM pg_catalog.pg_statistic_ext s JOIN pg_cata
 
 
 Why = tuple[str, str]
-"""What is wrong with an object, and the remedy."""
+"""The problem of an object, and the remedy."""
 
 
 def refusals(catalog: Catalog, switch: Switch) -> list[Finding]:
-    """Why these tables cannot be switched so that nothing is lost."""
-    found: list[Finding] = []
+    """The findings about everything that the swap of these tables would lose."""
+    findings: list[Finding] = []
     for moved in switch.moved:
-        found += [refusal(moved.names.blue, *why) for why in _about(catalog, moved, switch)]
-    found += _others(catalog, switch)
-    return list(dict.fromkeys(found))
+        findings += [refusal(moved.names.blue, *why) for why in _about(catalog, moved, switch)]
+    findings += _others(catalog, switch)
+    return list(dict.fromkeys(findings))
 
 
 def left_on(catalog: Catalog, old: Relation | None) -> Iterator[str]:
-    """What is bound to a retired table, would have been refused before, and so came within the switch."""
+    """Objects on a retired table that the plan would have refused: they were created during the cutover."""
     if old is None:
         return
     for what, kind, identity in catalog.rows(_DEPENDENTS, oid=old.oid, moved=array([old.oid])):
@@ -212,7 +212,7 @@ def _about(catalog: Catalog, moved: Moved, switch: Switch) -> Iterator[Why]:
         if kind not in _CARRIED[what]:
             remedy = f"drop it before the rebuild and make it again after{_ADVICE.get(kind, '')}"
             yield f"the {kind} {identity} {_WHY[what]}", remedy
-    yield from _not_ours(catalog, moved.blue)
+    yield from _of_another_owner(catalog, moved.blue)
     yield from _taken(catalog, moved)
 
 
@@ -220,22 +220,22 @@ _ADVICE = {"function": ", or write its body as a string and give it types of its
 
 
 def _others(catalog: Catalog, switch: Switch) -> Iterator[Finding]:
-    """Objects beside the tables that the switch has to change."""
+    """Findings about objects outside the run that the swap has to change."""
     for view in switch.views:
         if view.relation.persistence == "t":
             problem = "this temporary view of a session would go on with the retired table"
             yield refusal(view.relation.name, problem, "wait for that session")
         else:
-            yield from (refusal(view.relation.name, *why) for why in _not_ours(catalog, view.relation))
+            yield from (refusal(view.relation.name, *why) for why in _of_another_owner(catalog, view.relation))
     children = {catalog.named(key.child) for key in switch.border_keys}
     for relation in children:
         if relation.kind == PARTITIONED:
             problem = "it is partitioned, and its foreign key cannot be moved to another table"
             yield refusal(relation.name, problem, "drop the key")
-    speaking = {catalog.named(each.relation) for each in switch.rules_elsewhere}
-    speaking |= {catalog.named(each.relation) for each in switch.policies_elsewhere}
+    speaking = {catalog.named(rule.relation) for rule in switch.rules_elsewhere}
+    speaking |= {catalog.named(policy.relation) for policy in switch.policies_elsewhere}
     for relation in children | speaking:
-        yield from (refusal(relation.name, *why) for why in _not_ours(catalog, relation))
+        yield from (refusal(relation.name, *why) for why in _of_another_owner(catalog, relation))
     for name in dict.fromkeys(key.parent for key in switch.border_keys):
         query = """SELECT pg_catalog.has_table_privilege(%s::pg_catalog.regclass, 'REFERENCES')
                       AND pg_catalog.has_table_privilege(%s::pg_catalog.regclass, 'UPDATE, DELETE, TRUNCATE')"""
@@ -244,8 +244,8 @@ def _others(catalog: Catalog, switch: Switch) -> Iterator[Finding]:
             yield refusal(name, problem, "GRANT UPDATE, REFERENCES on it")
 
 
-def _not_ours(catalog: Catalog, relation: Relation) -> Iterator[Why]:
-    # Without SET, which came with PostgreSQL 16, nothing can be given to a role.
+def _of_another_owner(catalog: Catalog, relation: Relation) -> Iterator[Why]:
+    # The membership option SET exists since PostgreSQL 16. Without it, a member cannot give objects to the role.
     may = """SELECT pg_catalog.pg_has_role(%(owner)s, 'USAGE') AND pg_catalog.pg_has_role(%(owner)s,
              CASE WHEN pg_catalog.current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)"""
     if not catalog.rows(may, owner=relation.owner)[0][0]:
@@ -256,25 +256,27 @@ def _not_ours(catalog: Catalog, relation: Relation) -> Iterator[Why]:
 
 
 def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
-    """Names that green's and old's objects need, and that something else has."""
-    ours = [catalog.find(moved.names.schema, name) for name in (moved.names.green, moved.names.old)]
-    doubles = {each.oid for each in ours if each is not None and each.kind in (TABLE, MATERIALIZED_VIEW)}
+    """Names that objects of green and old need, and another object has."""
+    own_relations = [catalog.find(moved.names.schema, name) for name in (moved.names.green, moved.names.old)]
+    own_oids = {
+        relation.oid for relation in own_relations if relation is not None and relation.kind in (TABLE, MATERIALIZED_VIEW)
+    }
     oid = moved.blue.oid
-    named = [(moved.names.schema, each.name) for each in catalog.indexes(oid)]
-    named += [(each.schema, each.name) for each in catalog.statistics(oid)]
-    named += [(each.schema, each.name) for each in catalog.sequences(oid) if each.identity]
+    named = [(moved.names.schema, index.name) for index in catalog.indexes(oid)]
+    named += [(statistics.schema, statistics.name) for statistics in catalog.statistics(oid)]
+    named += [(sequence.schema, sequence.name) for sequence in catalog.sequences(oid) if sequence.identity]
     if structure := parsed_schema(moved.names):
-        new = [(moved.names.schema, each.name) for each in structure.indexes]
-        new += [(each.schema, each.name) for each in structure.statistics]
-        new += [(each.schema, each.name) for each in structure.sequences]
+        new = [(moved.names.schema, index.name) for index in structure.indexes]
+        new += [(statistics.schema, statistics.name) for statistics in structure.statistics]
+        new += [(sequence.schema, sequence.name) for sequence in structure.sequences]
         for schema, name in new:
             if any(on != oid for _, on in catalog.rows(_TAKEN, schema, name, schema, name)):
                 yield f"the new structure needs the name {name}, and something else has it", "give another name"
-        named += [each for each in new if each not in named]
+        named += [name for name in new if name not in named]
     for schema, name in named:
         for needed in (green_name(name), old_name(name)):
             for _, on in catalog.rows(_TAKEN, schema, needed, schema, needed):
-                if on not in doubles:
+                if on not in own_oids:
                     problem = f"the name {needed} is needed for the double of {name}, and something else has it"
                     yield problem, "rename or drop that"
     if moved.blue.kind == MATERIALIZED_VIEW:
@@ -282,8 +284,8 @@ def _taken(catalog: Catalog, moved: Moved) -> Iterator[Why]:
 
 
 def _foreign_doubles(catalog: Catalog, moved: Moved) -> Iterator[Why]:
-    """Relations in place of a materialized view's doubles that are not materialized views over doubles."""
+    """Relations that have the name of a materialized view's double, but are no materialized views."""
     for name in (moved.names.green, moved.names.old):
-        found = catalog.find(moved.names.schema, name)
-        if found is not None and found.kind != MATERIALIZED_VIEW:
+        relation = catalog.find(moved.names.schema, name)
+        if relation is not None and relation.kind != MATERIALIZED_VIEW:
             yield f"the name {name} is needed for its double, and something else has it", "rename or drop that"

@@ -1,4 +1,4 @@
-"""Tables apart from the live ones on SQLite: a new structure in memory, and rows in a file of their own."""
+"""Tables apart from the live ones on SQLite: tables of a new structure in memory, and scratch tables in a file of their own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class SqliteTablesApart(SqliteCatalog, TablesApart):
             with memory.connect() as apart:
                 for statement in statements:
                     self._execute(apart, statement)
-                wanted = [each for each in tables if self._find(apart, each.blue)]
-                definitions = {each.blue: self._written(apart, each.blue) for each in wanted}
+                created = [table_set for table_set in tables if self._find(apart, table_set.blue)]
+                definitions = {table_set.blue: self._written(apart, table_set.blue) for table_set in created}
                 unchanged = {name for name, definition in definitions.items() if definition == self._written(connection, name)}
                 refusals = list(broken_dependents(connection, list(definitions), statements, views))
                 yield SchemaTrial(apart, None, definitions, unchanged, dict(views), refusals)
@@ -45,29 +45,29 @@ class SqliteTablesApart(SqliteCatalog, TablesApart):
         with self.connect() as live, scratch.dialect.connect() as connection:
             path = str(self._execute(live, "PRAGMA database_list").first()[2] or "")  # type: ignore[index]
             stored = self._find(live, table)
-            # Only for this moment: each transaction would keep the writers of that file waiting.
+            # Detached at the end: while it is attached, each transaction makes the writers of that file wait.
             self._execute(connection, "ATTACH DATABASE ? AS live", f"file:{quote(path)}?mode=ro")
             if stored is not None:
                 self._execute(connection, stored.sql)
             into = f"INSERT INTO main.{self.quote(table)}" if stored else f"CREATE TABLE main.{self.quote(table)} AS"
-            some = f"SELECT * FROM live.{self.quote(table)} WHERE {self.quote(position)} <= ?"
-            self._execute(connection, f"{into} {some}", upto)
+            rows = f"SELECT * FROM live.{self.quote(table)} WHERE {self.quote(position)} <= ?"
+            self._execute(connection, f"{into} {rows}", upto)
             self._execute(connection, "DETACH DATABASE live")
 
     def apart(self, connection: sa.Connection, table: TableSet, scratch: Scratch) -> list[str]:
-        return [self._table(connection, table.blue).sql, *(each.sql for each in self._indexes(connection, table.blue))]
+        return [self._table(connection, table.blue).sql, *(index.sql for index in self._indexes(connection, table.blue))]
 
 
 @contextmanager
 def file_apart(name: str) -> Iterator[sa.Engine]:
-    """An empty file for tables of our own; it goes with the context.
+    """Creates an empty database file for scratch tables, and deletes it at the end of the context.
 
-    :raises TablesBusy: another process has not come to its end with the file of this name
+    :raises TablesBusy: another process still uses the file of this name
     """
     path = Path(tempfile.gettempdir()) / f"{name}.db"
-    with _held(path.with_suffix(".lock")):
+    with _locked(path.with_suffix(".lock")):
         engine = sa.create_engine(f"sqlite:///file:{quote(str(path))}?uri=true", hide_parameters=True)
-        # Nobody needs it any more when this process has died.
+        # Without fsync: if this process dies, the file is worthless anyway.
         sa.event.listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA synchronous = OFF"))
         try:
             _remove(path)
@@ -78,8 +78,8 @@ def file_apart(name: str) -> Iterator[sa.Engine]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """A file that one process at a time has; it is free again when that one ends, however it ends."""
+def _locked(path: Path) -> Iterator[None]:
+    """Locks a file for one process at a time. The operating system frees the lock when the process ends, also after a crash."""
 
     def locked() -> bool:
         try:

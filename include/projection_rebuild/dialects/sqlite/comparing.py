@@ -1,4 +1,4 @@
-"""Comparing columns and texts as SQLite stores them."""
+"""Compares columns and texts as SQLite stores them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class SqliteComparing(SqliteRowStore, Comparing):
         return f"{left} IS NOT {right}"
 
     def exact_bytes(self, quoted: str, kind: ColumnKind) -> str:
-        # A file in UTF-16 hands its bytes over in that.
+        # With a file in UTF-16, a BLOB would have the bytes of UTF-16.
         return f"CAST({quoted} AS BLOB)" if self._writes_utf8 else f"CAST({quoted} AS TEXT) COLLATE BINARY"
 
     def as_stored(self, quoted: str, kind: ColumnKind) -> str:
-        # Of a text that is no UTF-8 the driver makes an error that quotes it.
+        # The driver raises an error for text that is no UTF-8, and quotes the text in it.
         return f"CAST({quoted} AS BLOB)" if kind in (ColumnKind.TEXT, ColumnKind.JSON) and self._writes_utf8 else quoted
 
     def plain_field(self, quoted: str, kind: ColumnKind, field: str) -> str:
         name = field.replace("'", "''")
-        # By its path the first one would be found.
+        # A path would find the first of two fields of the same name; handlers get the last.
         return (
             f"(SELECT CAST(value AS TEXT) FROM json_each(CAST({quoted} AS TEXT)) WHERE key = '{name}' ORDER BY id DESC LIMIT 1)"
         )
@@ -38,16 +38,16 @@ class SqliteComparing(SqliteRowStore, Comparing):
     def make_temporary(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str], name: str
     ) -> list[str]:
-        declared = {each.name: each.type for each in self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})")}
+        declared = {column.name: column.type for column in self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})")}
         collations = self._collations(connection, table)
         body = [
-            " ".join([self.quote(each), declared.get(each) or "", f"COLLATE {collations[each]}" if each in collations else ""])
-            for each in columns
+            " ".join([self.quote(name), declared.get(name) or "", f"COLLATE {collations[name]}" if name in collations else ""])
+            for name in columns
         ]
         return [f"CREATE TABLE {self.temporary(schema, name)} (projection_rebuild_row INTEGER PRIMARY KEY, {', '.join(body)})"]
 
     def _collations(self, connection: sa.Connection, table: str) -> dict[str, str]:
-        """Of the columns that an index tells it of; those of the others stand in no catalog."""
-        indexes = [each.name for each in self._execute(connection, f"PRAGMA index_list({self.quote(table)})")]
-        columns = [each for name in indexes for each in self._execute(connection, f"PRAGMA index_xinfo({self.quote(name)})")]
-        return {each.name: self.quote(each.coll) for each in columns if each.name is not None and each.key}
+        """The collations of indexed columns, by column. SQLite's catalogs do not show those of other columns."""
+        indexes = [index.name for index in self._execute(connection, f"PRAGMA index_list({self.quote(table)})")]
+        columns = [column for name in indexes for column in self._execute(connection, f"PRAGMA index_xinfo({self.quote(name)})")]
+        return {column.name: self.quote(column.coll) for column in columns if column.name is not None and column.key}

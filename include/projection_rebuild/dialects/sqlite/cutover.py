@@ -1,7 +1,7 @@
-"""The switch on SQLite: one pass over ``sqlite_master`` gives all tables and indexes their names and texts. Plain SQL, nothing is executed.
+"""Builds the statements of the swap on SQLite: one UPDATE of ``sqlite_master`` renames all tables and indexes.
 
-An ``ALTER TABLE RENAME`` reads the whole schema anew, so that a hundred of them take seconds. The pass reads it twice, whatever the
-number of tables. Triggers and views look up a table by its name, so they stay as they are.
+This module executes nothing in the live database. Each ``ALTER TABLE RENAME`` reads the whole schema again, so a hundred of them take
+seconds; the UPDATE causes two reads, for any number of tables. Triggers and views look up a table by its name, so they stay as they are.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from projection_rebuild.errors import CloneError, changed_since
 from projection_rebuild.model.names import GREEN_SUFFIX, OLD_SUFFIX, TableSet, derived
 
 MAX_IDENTIFIER = 1_000
-"""SQLite's names have no limit of their own."""
+"""A limit of the engine's own: SQLite does not limit the length of names."""
 
 AUTOMATIC = "sqlite_autoindex_"
-"""Begins the names of the indexes that SQLite makes for a table's keys: the table's name and a number follow."""
+"""The prefix of the indexes that SQLite creates for a table's keys; the table's name and a number follow."""
 
 _NAMES = "projection_rebuild_names"
-"""Our temporary table of what is renamed."""
+"""The engine's temporary table, which lists what the swap renames."""
 
 _BUMP = "projection_rebuild_switch"
-"""A view that is made and dropped: SQLite itself then tells all connections that the schema is another one."""
+"""A view that the swap creates and drops, so that SQLite makes all connections read the schema again."""
 
 Quote = Callable[[str], str]
 
@@ -37,8 +37,8 @@ class Stored:
     """A row of ``sqlite_master``.
 
     :param kind: table, index, view or trigger
-    :param table: the table that it belongs to
-    :param sql: its statement; empty for the indexes that SQLite makes for a table's keys
+    :param table: the table that the object belongs to
+    :param sql: its CREATE statement; empty for the indexes that SQLite creates for a table's keys
     """
 
     kind: str
@@ -48,17 +48,17 @@ class Stored:
 
 
 def green_name(name: str) -> str:
-    """What a table or an index is called as long as it is green's."""
+    """The name of a table or an index while it belongs to green."""
     return derived(name, GREEN_SUFFIX, MAX_IDENTIFIER)
 
 
 def old_name(name: str) -> str:
-    """What a table or an index is called when it is retired."""
+    """The name of a table or an index after it is retired."""
     return derived(name, OLD_SUFFIX, MAX_IDENTIFIER)
 
 
 def folded(name: str) -> str:
-    """SQLite takes Orders and orders for the same name, but knows no other letters than these 26."""
+    """A name in lower case, as SQLite compares names: it folds the 26 letters of ASCII, and no others."""
     return name.translate(_FOLDING)
 
 
@@ -66,61 +66,61 @@ _FOLDING = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class Schema:
-    """``sqlite_master`` as it is at one moment."""
+    """A snapshot of ``sqlite_master``."""
 
     def __init__(self, rows: Iterable[Stored]) -> None:
         self._tables: dict[str, Stored] = {}
         self._hanging: dict[tuple[str, str], list[Stored]] = {}
-        for each in rows:
-            if each.kind == "table":
-                self._tables[folded(each.name)] = each
+        for stored in rows:
+            if stored.kind == "table":
+                self._tables[folded(stored.name)] = stored
             else:
-                self._hanging.setdefault((each.kind, folded(each.table)), []).append(each)
+                self._hanging.setdefault((stored.kind, folded(stored.table)), []).append(stored)
 
     @classmethod
     def of(cls, connection: sa.Connection) -> Schema:
-        """Reads it."""
+        """Reads the schema over a connection."""
         rows = connection.exec_driver_sql("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master ORDER BY rowid")
-        return cls(Stored(*each) for each in rows)
+        return cls(Stored(*row) for row in rows)
 
     def find(self, name: str) -> Stored | None:
-        """A table, in the spelling that it has."""
+        """The table of this name, in any case; None if the schema has none."""
         return self._tables.get(folded(name))
 
     def table(self, name: str) -> Stored:
-        """As :meth:`find`.
+        """The table of this name.
 
-        :raises CloneError: it has gone
+        :raises CloneError: the schema has no table of this name any more
         """
-        found = self.find(name)
-        if found is None:
+        stored = self.find(name)
+        if stored is None:
             raise gone(name)
-        return found
+        return stored
 
     def children(self) -> list[str]:
-        """The tables that may have foreign keys: it takes this word to say so."""
-        return [each.name for each in self._tables.values() if "references" in each.sql.lower()]
+        """The tables that may have foreign keys: those whose definition has the word REFERENCES."""
+        return [table.name for table in self._tables.values() if "references" in table.sql.lower()]
 
     def indexes(self, table: str) -> list[Stored]:
-        """The indexes that were made by a statement of their own."""
-        return [each for each in self._hanging.get(("index", folded(table)), []) if each.sql]
+        """The indexes of a table that have a CREATE INDEX statement."""
+        return [index for index in self._hanging.get(("index", folded(table)), []) if index.sql]
 
     def automatic(self, table: str) -> list[str]:
-        """The numbers of the indexes that SQLite has made for a table's keys."""
-        found = (each.name for each in self._hanging.get(("index", folded(table)), []) if not each.sql)
-        return [name.rpartition("_")[2] for name in found]
+        """The numbers in the names of the indexes that SQLite created for a table's keys."""
+        names = (index.name for index in self._hanging.get(("index", folded(table)), []) if not index.sql)
+        return [name.rpartition("_")[2] for name in names]
 
     def triggers(self, table: str) -> list[Stored]:
-        """The triggers of a table, in the order in which they were made."""
+        """The triggers of a table, the oldest first."""
         return self._hanging.get(("trigger", folded(table)), [])
 
     def statistics(self) -> list[str]:
-        """The tables in which ANALYZE keeps what it has found."""
+        """The tables in which ANALYZE stores its statistics."""
         return [name for name in ("sqlite_stat1", "sqlite_stat3", "sqlite_stat4") if name in self._tables]
 
 
 def gone(table: str) -> CloneError:
-    """The refusal of a run whose live table is not there."""
+    """The error of a run whose live table is missing."""
     return CloneError(f"there is no table {table} any more; plan the rebuild anew")
 
 
@@ -128,8 +128,9 @@ def gone(table: str) -> CloneError:
 class _Renamed:
     """A table or an index that gets another name.
 
-    :param table: the table that it then belongs to
-    :param sql: its statement then; None: it has none
+    :param to: its new name
+    :param table: the table that it belongs to after the rename
+    :param sql: its CREATE statement after the rename; None if it has none
     """
 
     name: str
@@ -139,9 +140,9 @@ class _Renamed:
 
 
 class Switch:
-    """The switch of the tables of a run.
+    """The swap of the tables of a run, and its reversal.
 
-    :param schema: as it is now
+    :param schema: the current schema
     :param quote: quotes a name
     """
 
@@ -151,7 +152,7 @@ class Switch:
         self._quote = quote
 
     def wanted(self, table: TableSet) -> tuple[Stored, list[Stored]]:
-        """The table that green is to be, and its indexes, under live names: those of its target schema, or blue's."""
+        """The definition that green needs, and its indexes, under live names: from the target schema, or blue's."""
         if table.target_schema is None:
             return self._schema.table(table.blue), self._schema.indexes(table.blue)
         return of_definition(table.blue, table.target_schema.definition)
@@ -159,9 +160,9 @@ class Switch:
     # Comparing --------------------------------------------------------------------------------------------------
 
     def refuse_changes(self) -> None:
-        """Green gets the live definition to the letter, so it has to be what that says.
+        """Compares blue's definition with green's. The swap gives green the text of blue's, so green must have the same structure.
 
-        :raises CloneError: blue has been changed since green was made or retired
+        :raises CloneError: an operator changed blue after green was created or retired
         """
         for table in self._tables:
             green = self._schema.find(table.green)
@@ -171,61 +172,61 @@ class Switch:
     def _changed(self, table: TableSet, green: Stored) -> list[str]:
         wanted, indexes = self.wanted(table)
         changed = [] if text.body(green.sql) == text.body(wanted.sql) else ["its columns or constraints"]
-        expected = {green_name(each.name): text.with_index_names(each.sql, "?", "?") for each in indexes}
-        made = {each.name: text.with_index_names(each.sql, "?", "?") for each in self._schema.indexes(table.green)}
-        names = {green_name(each.name): each.name for each in indexes}
+        expected = {green_name(index.name): text.with_index_names(index.sql, "?", "?") for index in indexes}
+        existing = {index.name: text.with_index_names(index.sql, "?", "?") for index in self._schema.indexes(table.green)}
+        names = {green_name(index.name): index.name for index in indexes}
         return changed + [
             f"index {names.get(name, name.removesuffix(GREEN_SUFFIX))}"
-            for name in sorted({*expected, *made})
-            if expected.get(name) != made.get(name)
+            for name in sorted({*expected, *existing})
+            if expected.get(name) != existing.get(name)
         ]
 
-    # Forth and back ---------------------------------------------------------------------------------------------
+    # Swap and reversal ------------------------------------------------------------------------------------------
 
     def statements(self) -> list[str]:
-        """Blue becomes old, and green becomes blue."""
-        counters = [each for table in self._tables for each in self._counter(table)]
-        renamed = [each for table in self._tables for each in [*self._retired(table), *self._made_live(table)]]
+        """The statements that make blue old, and green blue."""
+        counters = [statement for table in self._tables for statement in self._counter(table)]
+        renamed = [entry for table in self._tables for entry in [*self._retired(table), *self._made_live(table)]]
         triggers = [trigger for table in self._tables for trigger in self._schema.triggers(table.blue)]
-        anew = dict(view for table in self._tables if table.target_schema for view in table.target_schema.views)
-        views = [self._view(name, query) for name, query in anew.items()]
+        queries = dict(view for table in self._tables if table.target_schema for view in table.target_schema.views)
+        views = [self._view(name, query) for name, query in queries.items()]
         lives = [self._schema.table(table.blue).name for table in self._tables]
-        return [*counters, *self._passed(renamed, [*map(_to_the_end, triggers), *views]), *map(self._glance, lives)]
+        return [*counters, *self._edits(renamed, [*map(_to_the_end, triggers), *views]), *map(self._reading, lives)]
 
     def take_back(self) -> list[str]:
-        """Old becomes green."""
-        renamed = [each for table in self._tables for each in self._returned(table)]
-        return [*self._passed(renamed, []), *(self._glance(table.green) for table in self._tables)]
+        """The statements that make old green again."""
+        renamed = [entry for table in self._tables for entry in self._returned(table)]
+        return [*self._edits(renamed, []), *(self._reading(table.green) for table in self._tables)]
 
     def _counter(self, table: TableSet) -> list[str]:
-        """AUTOINCREMENT goes on from where blue is."""
+        """Statements that let green's AUTOINCREMENT continue from blue's."""
         blue, (wanted, _) = self._schema.table(table.blue), self.wanted(table)
         if not (text.counts(blue.sql) and text.counts(wanted.sql)):
             return []
         green = literal(table.green)
-        there = f"SELECT 1 FROM sqlite_sequence WHERE name = {green}"
+        green_counter = f"SELECT 1 FROM sqlite_sequence WHERE name = {green}"
         of_blue = f"FROM sqlite_sequence WHERE name = {literal(blue.name)}"
         return [
-            f"INSERT INTO sqlite_sequence (name, seq) SELECT {green}, seq {of_blue} AND NOT EXISTS ({there})",
+            f"INSERT INTO sqlite_sequence (name, seq) SELECT {green}, seq {of_blue} AND NOT EXISTS ({green_counter})",
             f"UPDATE sqlite_sequence SET seq = max(seq, coalesce((SELECT max(seq) {of_blue}), 0)) WHERE name = {green}",
         ]
 
     def _retired(self, table: TableSet) -> Iterator[_Renamed]:
-        """The old one's foreign keys hold nobody up any more."""
+        """Blue becomes old. Its foreign keys get old parents, so that they do not block writes to the live ones."""
         blue = self._schema.table(table.blue)
         sql = text.with_parents(blue.sql, lambda name: self._quote(old_name(name)))
-        names = {each.name: old_name(each.name) for each in self._schema.indexes(blue.name)}
+        names = {index.name: old_name(index.name) for index in self._schema.indexes(blue.name)}
         yield from self._moved(blue.name, table.old, text.with_table_name(sql, self._quote(table.old)), names)
 
     def _made_live(self, table: TableSet) -> Iterator[_Renamed]:
-        """The live definitions go to the new table and its indexes to the letter."""
+        """Green becomes blue. It and its indexes get the exact texts of the live definitions."""
         name, (wanted, indexes) = self._schema.table(table.blue).name, self.wanted(table)
         yield _Renamed(table.green, name, name, wanted.sql)
         yield from _automatic(table.green, name, self._numbers(table))
-        yield from (_Renamed(green_name(each.name), each.name, name, each.sql) for each in indexes)
+        yield from (_Renamed(green_name(index.name), index.name, name, index.sql) for index in indexes)
 
     def _numbers(self, table: TableSet) -> list[str]:
-        """Of green's automatic indexes; of those that it will have, where it is only planned."""
+        """The numbers of green's automatic indexes; for a dry run, of those that green will have."""
         if self._schema.find(table.green) is not None:
             return self._schema.automatic(table.green)
         if table.target_schema is None:
@@ -233,27 +234,31 @@ class Switch:
         memory = sa.create_engine("sqlite://")
         with memory.connect() as apart:
             apart.exec_driver_sql(self.wanted(table)[0].sql)
-            found = Schema.of(apart).automatic(table.blue)
+            numbers = Schema.of(apart).automatic(table.blue)
         memory.dispose()
-        return found
+        return numbers
 
     def _returned(self, table: TableSet) -> Iterator[_Renamed]:
         old = self._schema.table(table.old)
-        names = {each.name: green_name(each.name.removesuffix(OLD_SUFFIX)) for each in self._schema.indexes(old.name)}
+        names = {index.name: green_name(index.name.removesuffix(OLD_SUFFIX)) for index in self._schema.indexes(old.name)}
         yield from self._moved(old.name, table.green, text.with_table_name(old.sql, self._quote(table.green)), names)
 
     def _moved(self, name: str, to: str, sql: str, indexes: Mapping[str, str]) -> Iterator[_Renamed]:
-        """A table that takes all of its indexes along."""
+        """A table that is renamed together with all of its indexes."""
         yield _Renamed(name, to, to, sql)
         yield from _automatic(name, to, self._schema.automatic(name))
-        for each in self._schema.indexes(name):
-            index = indexes[each.name]
-            yield _Renamed(each.name, index, to, text.with_index_names(each.sql, self._quote(index), self._quote(to)))
+        for index in self._schema.indexes(name):
+            new_name = indexes[index.name]
+            yield _Renamed(index.name, new_name, to, text.with_index_names(index.sql, self._quote(new_name), self._quote(to)))
 
-    def _passed(self, renamed: Sequence[_Renamed], besides: Sequence[str]) -> list[str]:
-        """The pass itself, as sqlite.org/lang_altertable.html describes it for changes that do not concern the content."""
-        rows = ",\n  ".join(f"({_listed(each)})" for each in renamed)
-        counts = any(text.counts(each.sql) for each in renamed if each.sql)
+    def _edits(self, renamed: Sequence[_Renamed], besides: Sequence[str]) -> list[str]:
+        """The edit of the schema, as sqlite.org/lang_altertable.html describes it for changes that leave the content alone.
+
+        :param renamed: the tables and indexes with their new names
+        :param besides: further statements that edit ``sqlite_master``
+        """
+        rows = ",\n  ".join(f"({_listed(entry)})" for entry in renamed)
+        counts = any(text.counts(entry.sql) for entry in renamed if entry.sql)
         return [
             f"CREATE VIEW {_BUMP} AS SELECT 1",
             f"DROP VIEW {_BUMP}",
@@ -264,19 +269,19 @@ class Switch:
             f"WHERE type IN {_KINDS} AND {_is_renamed('name')}",
             *besides,
             "PRAGMA writable_schema = RESET",
-            # Names are data there. An index that is the table itself has the table's name.
+            # These tables hold names as data. The index of a WITHOUT ROWID table's key has the table's name there.
             *(
                 [f"UPDATE sqlite_sequence SET name = {_becomes('sqlite_sequence.name')} WHERE {_is_renamed('name')}"]
                 if counts
                 else []
             ),
             *(
-                f"UPDATE {each} SET tbl = {_becomes(f'{each}.tbl')}, idx = coalesce({_becomes(f'{each}.idx')}, idx) "
+                f"UPDATE {table} SET tbl = {_becomes(f'{table}.tbl')}, idx = coalesce({_becomes(f'{table}.idx')}, idx) "
                 f"WHERE {_is_renamed('tbl')}"
-                for each in self._schema.statistics()
+                for table in self._schema.statistics()
             ),
-            _checked(f"becomes NOT IN (SELECT name FROM sqlite_master WHERE type IN {_KINDS})"),
-            _checked(f"of_table IN (SELECT tbl_name FROM sqlite_master WHERE type IN {_KINDS} AND {_IS_ANOTHER})"),
+            _rolled_back_if(f"becomes NOT IN (SELECT name FROM sqlite_master WHERE type IN {_KINDS})"),
+            _rolled_back_if(f"of_table IN (SELECT tbl_name FROM sqlite_master WHERE type IN {_KINDS} AND {_IS_ANOTHER})"),
             f"DROP TABLE temp.{_NAMES}",
         ]
 
@@ -284,20 +289,20 @@ class Switch:
         sql = f"CREATE VIEW {self._quote(name)} AS {query}"
         return f"UPDATE sqlite_master SET sql = {literal(sql)} WHERE type = 'view' AND name = {literal(name)}"
 
-    def _glance(self, table: str) -> str:
-        """Reads the schema anew: a mistake in it is an error now, while all of it can still be rolled back."""
+    def _reading(self, table: str) -> str:
+        """Makes SQLite read the schema again, so that a mistake in it is an error while the transaction can still roll back."""
         return f"SELECT 1 FROM {self._quote(table)} LIMIT 0"
 
 
 def of_definition(table: str, definition: str) -> tuple[Stored, list[Stored]]:
-    """A table of another structure and its indexes, as :func:`as_definition` has kept them."""
+    """Reads a table of another structure and its indexes from the text of :func:`as_definition`."""
     sql, indexes = json.loads(definition)
     return Stored("table", table, table, sql), [Stored("index", name, table, statement) for name, statement in indexes]
 
 
 def as_definition(table: Stored, indexes: Sequence[Stored]) -> str:
-    """What :func:`of_definition` needs."""
-    return json.dumps([table.sql, [(each.name, each.sql) for each in indexes]])
+    """A table's and its indexes' statements as one text, for the plan; see :func:`of_definition`."""
+    return json.dumps([table.sql, [(index.name, index.sql) for index in indexes]])
 
 
 def _automatic(table: str, to: str, numbers: Sequence[str]) -> Iterator[_Renamed]:
@@ -305,7 +310,7 @@ def _automatic(table: str, to: str, numbers: Sequence[str]) -> Iterator[_Renamed
 
 
 def _to_the_end(trigger: Stored) -> str:
-    """A schema is read in the order of its rows, so that triggers have to stand behind the new table's row."""
+    """Moves a trigger's row behind its new table's row: SQLite reads a schema in the order of its rows."""
     last = "SELECT max(rowid) + 1 FROM sqlite_master"
     return f"UPDATE sqlite_master SET rowid = ({last}) WHERE type = 'trigger' AND name = {literal(trigger.name)}"
 
@@ -316,7 +321,11 @@ def _listed(renamed: _Renamed) -> str:
 
 
 def _becomes(column: str, what: str = "becomes") -> str:
-    """:param column: with its table, as our own has a column of the same name"""
+    """A subquery for the new values of a renamed object.
+
+    :param column: the column with the current name, qualified, since the temporary table has a column ``name`` too
+    :param what: the columns of the temporary table to select
+    """
     return f"(SELECT {what} FROM temp.{_NAMES} n WHERE n.name = {column})"
 
 
@@ -325,12 +334,12 @@ _KINDS = "('table', 'index')"
 _IS_ANOTHER = f"name NOT IN (SELECT becomes FROM temp.{_NAMES})"
 
 
-def _checked(mistake: str) -> str:
-    """Undoes all of it where a name was not given, or a table has an index that is not listed.
+def _rolled_back_if(mistake: str) -> str:
+    """A statement that rolls the transaction back if an object did not get its name, or a table has an index that is not listed.
 
-    A shell goes on behind an error, as where the schema may not be edited, and comes to the COMMIT; after this there is none left.
+    A shell goes on after an error, for example where SQLite forbids edits of the schema. After this rollback its COMMIT has no effect.
 
-    :param mistake: says of a row of our table that it is one
+    :param mistake: a condition on rows of the temporary table; it holds for the wrong ones
     """
     return f"INSERT OR ROLLBACK INTO temp.{_NAMES} (name) SELECT name FROM temp.{_NAMES} WHERE {mistake}"
 
@@ -340,5 +349,5 @@ def _is_renamed(column: str) -> str:
 
 
 def literal(value: str) -> str:
-    """A text as it stands in a statement."""
+    """A text as a string constant of SQL."""
     return "'" + value.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""What hangs on a table of SQLite: what a rebuild carries over, and what it cannot."""
+"""Dependent objects on SQLite: those that a rebuild carries over, and those that it refuses."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
                 yield refusal(table.blue, "a virtual table cannot be renamed together with its content", "leave it out")
 
     def _taken(self, connection: sa.Connection, tables: Sequence[TableSet]) -> Iterator[Finding]:
-        """Names of indexes are the database's, and views have the same names as tables."""
+        """Refuses names that green or old needs and another object has. Tables, views and indexes share one set of names."""
         query = "SELECT type, tbl_name FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         for table in tables:
-            ours = {table.blue, table.green, table.old}
-            wanted = [table.green, table.old]
+            run_names = {table.blue, table.green, table.old}
+            needed = [table.green, table.old]
             for index in self._indexes(connection, table.blue):
-                wanted += [green_name(index.name), old_name(index.name)]
+                needed += [green_name(index.name), old_name(index.name)]
             if table.target_schema is not None:
-                wanted += [each for index in self._wanted(connection, table)[1] for each in (index.name, green_name(index.name))]
-            for name in dict.fromkeys(wanted):
-                for kind, of in self._execute(connection, query, name):
-                    if of not in ours or kind == "view":
+                needed += [name for index in self._wanted(connection, table)[1] for name in (index.name, green_name(index.name))]
+            for name in dict.fromkeys(needed):
+                for kind, owner in self._execute(connection, query, name):
+                    if owner not in run_names or kind == "view":
                         problem = f"the rebuild needs the name {name}, which is taken by the {kind} of this name"
                         yield refusal(table.blue, problem, "rename it")
 
     def _defended(self, connection: sa.Connection) -> Iterator[Finding]:
-        # ALTER TABLE alone would write definitions in another way, and could not give foreign keys their parents.
+        # ALTER TABLE is no substitute: it rewrites definitions, and cannot give foreign keys other parents.
         self._execute(connection, "PRAGMA writable_schema = 1")
         try:
-            # Not executed: it would wait for another writer, and fail as if it were not allowed.
+            # EXPLAIN only: the UPDATE itself would wait for another writer, and its timeout would look like a refusal.
             self._execute(connection, "EXPLAIN UPDATE sqlite_master SET sql = sql").close()
         except sa.exc.OperationalError as error:
             if self.is_lock_timeout(error):
@@ -58,17 +58,17 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
                 "",
                 "SQLite keeps the schema from being edited (its defensive mode), so that definitions could not stay as they are",
                 "let the rebuild's connections turn it off (setconfig(SQLITE_DBCONFIG_DEFENSIVE, False), since Python 3.12), or use a "
-                "Python whose SQLite does not begin with it",
+                "Python whose SQLite does not start in it",
             )
         finally:
             self._execute(connection, "PRAGMA writable_schema = 0")
 
     def hanging(self, connection: sa.Connection, tables: Sequence[TableSet]) -> str:
-        # It counts each change of the schema, by whomever.
+        # SQLite increases it with each change of the schema, by any connection.
         return str(self._execute(connection, "PRAGMA schema_version").scalar_one())
 
     def dependent_objects(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[Dependents]:
-        return [each for table in tables for each in self._dependents(connection, self._table(connection, table.blue))]
+        return [objects for table in tables for objects in self._dependents(connection, self._table(connection, table.blue))]
 
     def _dependents(self, connection: sa.Connection, blue: Stored) -> Iterator[Dependents]:
         generated = {2: " (generated)", 3: " (generated)"}
@@ -78,9 +78,9 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
         yield from named(
             blue.name,
             {
-                "columns": [each.name + generated.get(each.hidden, "") for each in columns],
+                "columns": [column.name + generated.get(column.hidden, "") for column in columns],
                 "options": text.options(blue.sql),
-                "indexes": [each.name for each in self._indexes(connection, blue.name)],
+                "indexes": [index.name for index in self._indexes(connection, blue.name)],
                 "foreign keys to": [parent for parent, _ in self._foreign_keys(connection, blue.name)],
                 "foreign keys from": [
                     child
@@ -88,7 +88,7 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
                     for parent, _ in self._foreign_keys(connection, child)
                     if parent == blue.name and child != blue.name
                 ],
-                "triggers": [each.name for each in self._stored(connection, "trigger", blue.name)],
+                "triggers": [trigger.name for trigger in self._stored(connection, "trigger", blue.name)],
                 "views that may read it": self._execute(connection, mentions, "view", blue.name, blue.name).scalars().all(),
                 "triggers elsewhere that may use it": self._execute(connection, mentions, "trigger", blue.name, blue.name)
                 .scalars()
@@ -97,9 +97,9 @@ class SqliteDependents(SqliteCatalog, DependentObjects):
         )
 
     def parents(self, connection: sa.Connection, schema: str | None, table: str) -> set[str]:
-        # The PRAGMA alone would answer by the schema as this connection has read it last, and know nothing of a later table.
-        found = self._execute(connection, 'SELECT "table" FROM pragma_foreign_key_list(?)', table).scalars()
-        return {*found} - {table}
+        # The bare PRAGMA uses the schema that this connection read last, and would miss a table created since.
+        parents = self._execute(connection, 'SELECT "table" FROM pragma_foreign_key_list(?)', table).scalars()
+        return {*parents} - {table}
 
     def definitions(self, connection: sa.Connection, schema: str | None) -> dict[str, str]:
         query = "SELECT type, name, sql FROM sqlite_master WHERE tbl_name NOT LIKE 'projection\\_rebuild%' ESCAPE '\\'"

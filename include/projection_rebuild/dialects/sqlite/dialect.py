@@ -1,4 +1,4 @@
-"""SQLite: one writer at a time and transactional DDL, so a switch is one BEGIN IMMEDIATE transaction."""
+"""The dialect of SQLite: one writer at a time and transactional DDL, so a swap is one BEGIN IMMEDIATE transaction."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class SqliteDialect(
     SqliteSwapStatements,
     Dialect,
 ):
-    """See :class:`Dialect`. There is one schema per file."""
+    """See :class:`Dialect`. A file has one schema."""
 
     one_writer = True
 
     @contextmanager
     def scratch(self, name: str) -> Iterator[Scratch]:
-        """A file of its own. See :meth:`Dialect.scratch`."""
+        """Gives a database file for scratch tables. See :meth:`Dialect.scratch`."""
         with file_apart(name) as engine:
             yield Scratch(SqliteDialect(engine, self.known_as), None)
 

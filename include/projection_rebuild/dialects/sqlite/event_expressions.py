@@ -1,4 +1,4 @@
-"""What stands in queries for the columns of an event store on SQLite."""
+"""SQL expressions for the columns of an event store on SQLite."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ class SqliteEventExpressions(SqliteBase, EventExpressions):
         return sa.collate(sa.cast(text, sa.Text), "BINARY")
 
     def exact_text(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
-        # A column of a subquery hands its collation on, also through CAST.
+        # A subquery passes a column's collation on, even through CAST.
         return self.exact(text)
 
     def utf8(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
         return sa.cast(column, sa.Text)
 
     def as_bytes(self, text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-        # Of text that is no UTF-8 the driver makes an error that quotes it. A file in UTF-16 hands its bytes over in that.
+        # The driver raises an error for text that is no UTF-8, and quotes the text in it. With a file in UTF-16, a BLOB would
+        # have the bytes of UTF-16.
         return sa.cast(text, sa.LargeBinary) if self._writes_utf8 else text
 
     def hexadecimal(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
@@ -51,6 +52,6 @@ class SqliteEventExpressions(SqliteBase, EventExpressions):
     time_grain = timedelta(milliseconds=1)
 
     def no_time(self, quoted: str) -> str | None:
-        # `now`, a bare time and a number mean something to it as well.
+        # SQLite also accepts `now`, a bare time and a number as times.
         day = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
         return f"(typeof({quoted}) <> 'text' OR {quoted} NOT GLOB '{day}' OR strftime('%s', {quoted}) IS NULL)"

@@ -1,4 +1,4 @@
-"""The event store on SQLite: up to where it is settled, and its fence."""
+"""The event store on SQLite: its high-water mark and its fence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SqliteEventLog(SqliteBase, EventLog):
     """See :class:`EventLog`."""
 
     def settle(self, schema: str | None, table: str, position_column: str, patience: timedelta) -> Place:
-        # One writer at a time hands out positions in the order of commits: what is visible is settled.
+        # With one writer at a time, positions follow the order of commits, so the newest visible one is the high-water mark.
         with self.connect() as connection:
             return self.newest_position(connection, schema, table, position_column)
 

@@ -1,4 +1,4 @@
-"""Looking at tables on SQLite, and at who uses them."""
+"""Reads the properties of tables on SQLite, and the traffic on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from projection_rebuild.model.column_kinds import ColumnKind, ColumnType
 from projection_rebuild.rows.shapes import Holds, Shape
 
 _VALUES = {"integer": ColumnKind.WHOLE, "real": ColumnKind.NUMBER, "text": ColumnKind.TEXT, "blob": ColumnKind.BYTES}
-"""What ``typeof`` says of a value."""
+"""The kinds of values, by the result of ``typeof``."""
 
 _ROOTS = "SELECT name, rootpage FROM sqlite_master WHERE type = 'table'"
 
@@ -30,15 +30,17 @@ class SqliteInspector(SqliteBase, Inspector, TrafficProbe):
 
     def relation_kind(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
         query = "SELECT type, sql FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
-        found = self._execute(connection, query, table).one_or_none()
-        if found is None or found.type == "view":
-            return None if found is None else "view"
-        return "virtual table" if text.table_name(found.sql) is None else "table"
+        relation = self._execute(connection, query, table).one_or_none()
+        if relation is None or relation.type == "view":
+            return None if relation is None else "view"
+        return "virtual table" if text.table_name(relation.sql) is None else "table"
 
     def column_types(self, connection: sa.Connection, schema: str | None, table: str) -> dict[str, ColumnType]:
-        # A column's collation stands in no catalog, so none is relied on.
+        # SQLite's catalogs do not show a column's collation, so the engine relies on none.
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})").all()
-        return {each.name: ColumnType(each.type or "no type", _kind(each.type), False, not each.notnull) for each in columns}
+        return {
+            column.name: ColumnType(column.type or "no type", _kind(column.type), False, not column.notnull) for column in columns
+        }
 
     def value_kinds(self, connection: sa.Connection, table: str, column: str) -> set[ColumnKind] | None:
         query = f"SELECT DISTINCT typeof({self.quote(column)}) FROM {self.quote(table)}"
@@ -47,9 +49,9 @@ class SqliteInspector(SqliteBase, Inspector, TrafficProbe):
     def unique_keys(
         self, connection: sa.Connection, schema: str | None, table: str, *, among_some: bool = False
     ) -> list[set[str]]:
-        # SQLAlchemy's reflection warns of every index over an expression.
+        # Not by SQLAlchemy's reflection, which warns of every index over an expression.
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})")
-        keys: list[set[str | None]] = [{each.name for each in columns if each.pk}]
+        keys: list[set[str | None]] = [{column.name for column in columns if column.pk}]
         for index in self._execute(connection, f"PRAGMA index_list({self.quote(table)})").all():
             if index.unique and (among_some or not index.partial):
                 parts = self._execute(connection, f"PRAGMA index_info({self.quote(index.name)})")
@@ -60,10 +62,13 @@ class SqliteInspector(SqliteBase, Inspector, TrafficProbe):
         columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table)})").all()
         unique = preflight.unique_collations(partial(self._execute, connection), self.quote, table)
         alike = {column: f"collation {collation}" for column, collation in unique if collation != "BINARY"}
-        return {each.name: Shape(_holds(each.type), nullable=not each.notnull, alike=alike.get(each.name)) for each in columns}
+        return {
+            column.name: Shape(_holds(column.type), nullable=not column.notnull, alike=alike.get(column.name))
+            for column in columns
+        }
 
     def outline(self, connection: sa.Connection, schema: str | None, table: str) -> Hashable:
-        # Its results tell no types; the schema's number changes with every definition.
+        # SQLite's results have no types; schema_version changes with every definition.
         return self._execute(connection, "PRAGMA schema_version").scalar()
 
     def row_estimate(self, connection: sa.Connection, schema: str | None, table: str) -> int:
@@ -73,34 +78,30 @@ class SqliteInspector(SqliteBase, Inspector, TrafficProbe):
         return preflight.size(partial(self._execute, connection), table)
 
     identity_lost_by = "VACUUM"
-    identity_untold = "with auto_vacuum it is not told"
+    identity_untold = "with auto_vacuum SQLite does not show"
 
     def identities(self, connection: sa.Connection, schema: str | None, tables: Sequence[str]) -> dict[str, str | None]:
-        # Without the definition, which the switch compares by itself; and at once, as writers may be waiting.
+        # Without the definition, which the swap compares anyway; and in one query, as writers may be waiting.
         if self._execute(connection, "PRAGMA auto_vacuum").scalar_one():
             return dict.fromkeys(tables)
         pages = {folded(name): page for name, page in self._execute(connection, _ROOTS)}
         return {table: None if (page := pages.get(folded(table))) is None else str(page) for table in tables}
 
     def identity(self, connection: sa.Connection, schema: str | None, table: str) -> str | None:
-        # The root page stays through a rename, but a later table may be given it again; so the definition counts too.
-        # VACUUM may move the page, and then a drop is refused, never wrong. With auto_vacuum each drop of a table moves that of another
-        # one, and there the definition is all that counts.
+        # A rename keeps the root page, but SQLite may give the page to a later table; so the identity has the definition too.
+        # VACUUM may move the page, and then the engine refuses a drop, but never drops the wrong table. With auto_vacuum each
+        # drop of a table may move the root page of another one, so the identity is the definition alone.
         query = "SELECT rootpage, sql FROM sqlite_master WHERE type = 'table' AND name = ?"
-        found = self._execute(connection, query, table).one_or_none()
+        row = self._execute(connection, query, table).one_or_none()
         moves = self._execute(connection, "PRAGMA auto_vacuum").scalar_one()
-        return (
-            None
-            if found is None
-            else f"{'' if moves else found[0]}:{hashlib.sha256(text.body(found[1]).encode()).hexdigest()[:16]}"
-        )
+        return None if row is None else f"{'' if moves else row[0]}:{hashlib.sha256(text.body(row[1]).encode()).hexdigest()[:16]}"
 
     def active_sessions(self, connection: sa.Connection) -> int | None:
         return None
 
 
 def _kind(declared: str) -> ColumnKind:
-    """What a column's values are meant to be, by the words of its declaration; SQLite itself binds them to little."""
+    """The kind of a column's values, by the words of its declaration; SQLite itself enforces little of it."""
     name = declared.upper()
     for words, kind in (
         (("INT",), ColumnKind.WHOLE),
@@ -116,7 +117,7 @@ def _kind(declared: str) -> ColumnKind:
 
 
 def _holds(declared: str) -> Holds:
-    """What a column makes of values by its affinity, which words in its declaration decide, in this order."""
+    """How a column stores values, by its affinity: the first of these words in its declaration decides."""
     name = declared.upper()
     for words, holds in (
         (("INT",), Holds.LOOSE),

@@ -1,4 +1,4 @@
-"""Copying the rows that a partial rebuild leaves alone, on SQLite."""
+"""Copies the rows outside the part of a partial rebuild, on SQLite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class SqlitePartialCopy(SqliteBase, PartialCopy):
         return f"CAST({expression} AS TEXT)"
 
     def _stored_columns(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        # Hidden: 2 and 3 are columns that are worked out.
-        found = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table.blue)})")
-        return [column[1] for column in found if column[6] == 0]
+        # A hidden value of 2 or 3 marks a generated column.
+        columns = self._execute(connection, f"PRAGMA table_xinfo({self.quote(table.blue)})")
+        return [column[1] for column in columns if column[6] == 0]

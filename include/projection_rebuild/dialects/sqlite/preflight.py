@@ -1,4 +1,4 @@
-"""What may be in a rebuild's way on SQLite besides the tables themselves: the file, its disk, its journal, keys."""
+"""Preflight checks on SQLite beside those of the tables' structure: the file, its disk, its journal, and keys."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from projection_rebuild.dialects.sqlite.base import SqliteBase
 from projection_rebuild.model.findings import Finding
 
 OLDEST = (3, 26)
-"""The first with PRAGMA legacy_alter_table."""
+"""The first version with PRAGMA legacy_alter_table."""
 
-ALLOW = "tell its connections PRAGMA query_only = 0"
+ALLOW = "set PRAGMA query_only = 0 in its connections"
 
 Query = Callable[..., Any]
 """Executes SQL with bound values."""
@@ -37,7 +37,7 @@ class SqlitePreflight(SqliteBase, PreflightProbe):
     def preflight_events(
         self, connection: sa.Connection, schema: str | None, table: str, columns: Sequence[str]
     ) -> list[Finding]:
-        # Whoever may open the file may read it, and an append that is visible is settled; who writes holds appends back.
+        # An account that may open the file may read it. The high-water mark takes no lock, and the fence needs only the right to write.
         return list(of_events(partial(self._execute, connection), table))
 
     def free_bytes(self, connection: sa.Connection) -> int | None:
@@ -45,11 +45,11 @@ class SqlitePreflight(SqliteBase, PreflightProbe):
 
 
 def of_server(query: Query) -> Iterator[Finding]:
-    """Whether the file can be written, and how it is read meanwhile."""
+    """Checks whether the engine can write the file, and whether readers can go on meanwhile."""
     if _is_kept(query):
         yield Finding(
             about="query_only",
-            problem="its connections are told to write nothing, so somebody keeps this database read-only",
+            problem="it is on in its connections, so the application keeps this database read-only",
             remedy=f"use the database that is written, or {ALLOW}",
             refuses=True,
         )
@@ -70,11 +70,11 @@ def of_server(query: Query) -> Iterator[Finding]:
 
 
 def of_events(query: Query, table: str) -> Iterator[Finding]:
-    """Whether appends can be held back, which takes the right to write."""
+    """Checks whether the fence can block appends, which needs the right to write."""
     if _is_kept(query):
         yield Finding(
             about=f"event store {table}",
-            problem="its connections are told to write nothing (query_only), so that appends cannot be held back",
+            problem="query_only is on in its connections, so that appends cannot be held back",
             remedy=f"{ALLOW}; nothing is written to it",
             refuses=True,
         )
@@ -88,12 +88,12 @@ def of_events(query: Query, table: str) -> Iterator[Finding]:
 
 
 def _is_kept(query: Query) -> bool:
-    """Whether whoever made the engine has told its connections to write nothing; our own settings leave that as it is."""
+    """Whether the application has set query_only in its engine's connections. The engine's own settings leave it as it is."""
     return bool(query("PRAGMA query_only").scalar())
 
 
 def _is_read_only(query: Query) -> bool:
-    """Begins to write what is there already, and takes it back: a transaction alone says nothing."""
+    """Whether SQLite refuses a write. This writes an unchanged value and rolls it back, since BEGIN alone shows nothing."""
     try:
         query("BEGIN IMMEDIATE")
         query(f"PRAGMA user_version = {query('PRAGMA user_version').scalar_one()}")
@@ -106,10 +106,10 @@ def _is_read_only(query: Query) -> bool:
 
 
 def of_tables(query: Query, quote: Callable[[str], str], run_tables: RunTables) -> Iterator[Finding]:
-    """The keys of the tables."""
+    """Checks the primary and foreign keys of the tables."""
     for table in run_tables.tables:
         columns = query(f"PRAGMA table_xinfo({quote(table.blue)})").all()
-        if not any(each.pk for each in columns):
+        if not any(column.pk for column in columns):
             yield Finding(
                 about=table.blue,
                 problem="it has no primary key, only a unique one; a NULL in it is equal to no other",
@@ -119,13 +119,13 @@ def of_tables(query: Query, quote: Callable[[str], str], run_tables: RunTables) 
 
 
 def _lost_parents(query: Query, quote: Callable[[str], str], table: str) -> Iterator[Finding]:
-    """Foreign keys that SQLite cannot follow: it takes any definition, and fails at the first write that has keys checked."""
+    """Finds foreign keys that SQLite cannot follow. It accepts any definition; the first write with ``foreign_keys`` on fails."""
     keys: dict[int, list[Any]] = {}
     for part in query(f"PRAGMA foreign_key_list({quote(table)})").all():
         keys.setdefault(part.id, []).append(part)
     for parts in keys.values():
-        own, parent = ", ".join(getattr(each, "from") for each in parts), parts[0].table
-        problem, refuses = _lost(query, quote, parent, [each.to for each in parts])
+        own, parent = ", ".join(getattr(part, "from") for part in parts), parts[0].table
+        problem, refuses = _lost(query, quote, parent, [part.to for part in parts])
         if problem:
             yield Finding(
                 about=table,
@@ -136,38 +136,39 @@ def _lost_parents(query: Query, quote: Callable[[str], str], table: str) -> Iter
 
 
 def _lost(query: Query, quote: Callable[[str], str], parent: str, named: list[str | None]) -> tuple[str, bool]:
-    """What a key's parent lacks, and whether its rows could not be looked for; empty: nothing."""
+    """The problem of a key's parent, or an empty text; and whether the engine cannot look for parents by this key."""
     if not query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE", parent).scalar():
-        return "there is no such table; where the application has foreign keys checked, its writes fail", False
+        return "there is no such table; if the application sets foreign_keys = 1, its writes fail", False
     columns = query(f"PRAGMA table_xinfo({quote(parent)})").all()
-    primary = [each.name.casefold() for each in columns if each.pk]
+    primary = [column.name.casefold() for column in columns if column.pk]
     if named[0] is None:
-        return ("its primary key has not as many columns", True) if len(primary) != len(named) else ("", False)
-    wanted = [str(each).casefold() for each in named]
-    if missing := [each for each in wanted if each not in {each.name.casefold() for each in columns}]:
+        return ("its primary key has another number of columns", True) if len(primary) != len(named) else ("", False)
+    wanted = [str(name).casefold() for name in named]
+    existing = {column.name.casefold() for column in columns}
+    if missing := [name for name in wanted if name not in existing]:
         return f"it has no column {', '.join(missing)}", True
-    unique = [{*primary}, *({each.casefold() for each in found} for found in _unique_indexes(query, quote, parent))]
+    unique = [{*primary}, *({name.casefold() for name in names} for names in _unique_indexes(query, quote, parent))]
     return ("", False) if {*wanted} in unique else ("these columns are not unique there", False)
 
 
 def _unique_indexes(query: Query, quote: Callable[[str], str], table: str) -> list[list[str]]:
-    indexes = [each for each in query(f"PRAGMA index_list({quote(table)})").all() if each.unique and not each.partial]
-    parts = [query(f"PRAGMA index_xinfo({quote(each.name)})").all() for each in indexes]
-    return [[part.name for part in each if part.key] for each in parts if all(part.name for part in each if part.key)]
+    indexes = [index for index in query(f"PRAGMA index_list({quote(table)})").all() if index.unique and not index.partial]
+    parts = [query(f"PRAGMA index_xinfo({quote(index.name)})").all() for index in indexes]
+    return [[part.name for part in columns if part.key] for columns in parts if all(part.name for part in columns if part.key)]
 
 
 def unique_collations(query: Query, quote: Callable[[str], str], table: str) -> list[tuple[str, str]]:
-    """Columns of unique indexes, the primary key's among them, with the collation by which they are unique."""
-    found = set()
+    """The columns of unique indexes, including the primary key's, each with the collation that decides which values are equal."""
+    collations = set()
     for index in query(f"PRAGMA index_list({quote(table)})").all():
         if index.unique:
             parts = query(f"PRAGMA index_xinfo({quote(index.name)})").all()
-            found |= {(part.name, part.coll.upper()) for part in parts if part.key and part.name}
-    return sorted(found)
+            collations |= {(part.name, part.coll.upper()) for part in parts if part.key and part.name}
+    return sorted(collations)
 
 
 def size(query: Query, table: str) -> int:
-    """Bytes of a table with its indexes; of the whole file, where this build cannot tell."""
+    """The bytes of a table with its indexes; of the whole file if this build of SQLite has no ``dbstat``."""
     try:
         names = "SELECT name FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'index')"
         return int(
@@ -179,8 +180,8 @@ def size(query: Query, table: str) -> int:
 
 
 def free(query: Query) -> int | None:
-    """Bytes that the file can still grow by, with its unused pages; None: it has no file."""
-    file = next((str(each.file) for each in query("PRAGMA database_list") if each.name == "main"), "")
+    """The bytes that the database can still take: free space on the disk and unused pages. None for one in memory."""
+    file = next((str(database.file) for database in query("PRAGMA database_list") if database.name == "main"), "")
     if not file:
         return None
     disk = os.statvfs(Path(file).parent)

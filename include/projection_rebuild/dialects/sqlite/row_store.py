@@ -1,4 +1,4 @@
-"""Rows on SQLite."""
+"""Writes and reads rows on SQLite."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from projection_rebuild.rows.values import TEXT_BINDS
 class SqliteRowStore(SqliteBase, RowStore):
     """See :class:`RowStore`."""
 
-    # A tenth of a second: the application's writers wait for as long.
+    # About a tenth of a second, for which the application's writers wait.
     rows_per_transaction = 20_000
     binds = TEXT_BINDS
     row_lock = ""
 
     def load_rows(self, connection: sa.Connection, schema: str | None, table: str, kind: RowType, rows: Sequence[Values]) -> None:
         columns = self._execute(connection, f"PRAGMA table_info({self.quote(table)})")
-        # Rows that the database numbers get their numbers in the order of the events.
-        numbered = not {each.name for each in columns if each.pk} <= {*kind.columns}
+        # If the database assigns the keys, rows must keep the order of the events.
+        numbered = not {column.name for column in columns if column.pk} <= {*kind.columns}
         super().load_rows(connection, schema, table, kind, rows if numbered else _by_key(kind, rows))
 
     def update_many(
@@ -33,14 +33,14 @@ class SqliteRowStore(SqliteBase, RowStore):
         return super().update_many(connection, schema, table, kind, _by_key(kind, rows))
 
     def _values_list(self, mark: str, count: int) -> str:
-        # Row values on the left need a VALUES list on the right.
+        # SQLite accepts row values on the left of IN only with a VALUES list on the right.
         return f"(VALUES {', '.join([mark] * count)})" if mark.startswith("(") else super()._values_list(mark, count)
 
 
 def _by_key(kind: RowType, rows: Sequence[Values]) -> Sequence[Values]:
-    """In this order the key's index is gone through once; a connection keeps few of its pages in memory."""
+    """Sorts rows by key, so that writing passes through the key's index once: a connection caches few of its pages."""
     try:
         return sorted(rows, key=itemgetter(*map(kind.columns.index, kind.key)))
     except TypeError:
-        # Python knows no order of theirs.
+        # Python cannot compare these keys.
         return rows

@@ -1,4 +1,4 @@
-"""A copy of SQLite's schema in memory, with tables of another structure in it, to see what would not work with them."""
+"""Tries tables of another structure in a copy of SQLite's schema in memory, to find dependents that would break."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ _ALL = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NUL
 def broken_dependents(
     live: sa.Connection, tables: Collection[str], statements: Sequence[str], views: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Why views, triggers and foreign keys of others would not work with these tables.
+    """Refuses views, triggers and foreign keys that would not work with the new tables.
 
-    :param statements: what makes the tables
-    :param views: new queries for views
+    :param live: a connection to the live database
+    :param tables: the names of the tables with another structure
+    :param statements: the DDL that creates them
+    :param views: new queries for views, by the view's name
     """
     stored = live.exec_driver_sql(_ALL).all()
-    known = {each.name for each in stored if each.type == "view"}
+    known = {entry.name for entry in stored if entry.type == "view"}
     for name in views.keys() - known:
         yield refusal("structure.views", f"there is no view {name}", "correct its name")
     memory = sa.create_engine("sqlite://")
     with memory.connect() as copy:
-        copied = _copy(copy, [each for each in stored if each.tbl_name not in tables], statements, views)
+        copied = _copy(copy, [entry for entry in stored if entry.tbl_name not in tables], statements, views)
         for name in sorted(known):
             problem = None if name in copied else "its new query cannot be read"
             problem = problem or _problem(copy, f"SELECT * FROM {_quoted(name)} LIMIT 0")
-            # What does not work today either is no matter of ours.
+            # A view that is broken today too is not the rebuild's concern.
             if problem and (name in views or _problem(live, f"SELECT * FROM {_quoted(name)} LIMIT 0") is None):
                 reason = f"it would not work with the new structure ({problem})"
                 yield refusal(f"the view {name}", reason, "give its new query in structure.views")
@@ -42,14 +44,14 @@ def broken_dependents(
 def _copy(copy: sa.Connection, stored: Sequence[sa.Row], statements: Sequence[str], views: Mapping[str, str]) -> set[str]:  # type: ignore[type-arg]
     for statement in statements:
         copy.exec_driver_sql(statement)
-    made = set[str]()
-    for each in stored:
-        sql = f"CREATE VIEW {_quoted(each.name)} AS {views[each.name]}" if each.name in views else each.sql
-        # Virtual tables may need what this process does not have.
+    created = set[str]()
+    for entry in stored:
+        sql = f"CREATE VIEW {_quoted(entry.name)} AS {views[entry.name]}" if entry.name in views else entry.sql
+        # A virtual table may need a module that this process has not loaded.
         with suppress(sa.exc.DBAPIError):
             copy.exec_driver_sql(sql)
-            made.add(each.name)
-    return made
+            created.add(entry.name)
+    return created
 
 
 def _triggers(
@@ -58,14 +60,14 @@ def _triggers(
     stored: Sequence[sa.Row],  # type: ignore[type-arg]
     tables: Collection[str],
 ) -> Iterator[Finding]:
-    """SQLite reads the body of a trigger when a statement that fires it is prepared."""
-    for trigger in (each for each in stored if each.type == "trigger"):
+    """Tries each trigger: SQLite checks a trigger's body only when it prepares a statement that fires the trigger."""
+    for trigger in (entry for entry in stored if entry.type == "trigger"):
         if trigger.tbl_name in tables:
             problem = _problem(copy, trigger.sql)
             if problem:
                 yield _refused(trigger.name, trigger.tbl_name, problem)
                 continue
-        for firing in _firing(copy, trigger.tbl_name):
+        for firing in _firing_statements(copy, trigger.tbl_name):
             problem = _problem(copy, f"EXPLAIN {firing}")
             if problem and _problem(live, f"EXPLAIN {firing}") is None:
                 yield _refused(trigger.name, trigger.tbl_name, problem)
@@ -80,8 +82,8 @@ def _refused(trigger: str, table: str, problem: str) -> Finding:
     )
 
 
-def _firing(copy: sa.Connection, table: str) -> Iterator[str]:
-    columns = [each.name for each in copy.exec_driver_sql(f"PRAGMA table_info({_quoted(table)})")]
+def _firing_statements(copy: sa.Connection, table: str) -> Iterator[str]:
+    columns = [column.name for column in copy.exec_driver_sql(f"PRAGMA table_info({_quoted(table)})")]
     yield f"INSERT INTO {_quoted(table)} DEFAULT VALUES"
     yield f"DELETE FROM {_quoted(table)}"
     if columns:
@@ -89,8 +91,8 @@ def _firing(copy: sa.Connection, table: str) -> Iterator[str]:
 
 
 def _children(copy: sa.Connection, stored: Sequence[sa.Row], tables: Collection[str]) -> Iterator[Finding]:  # type: ignore[type-arg]
-    for child in (each.name for each in stored if each.type == "table" and each.name not in tables):
-        parents = {each.table for each in copy.exec_driver_sql(f"PRAGMA foreign_key_list({_quoted(child)})")} & set(tables)
+    for child in (table.name for table in stored if table.type == "table" and table.name not in tables):
+        parents = {key.table for key in copy.exec_driver_sql(f"PRAGMA foreign_key_list({_quoted(child)})")} & set(tables)
         problem = _problem(copy, f"PRAGMA foreign_key_check({_quoted(child)})") if parents else None
         if problem:
             reason = f"its foreign key would not fit the new structure ({problem})"

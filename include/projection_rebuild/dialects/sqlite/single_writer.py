@@ -1,4 +1,4 @@
-"""SQLite's way of cutting over: one BEGIN IMMEDIATE transaction, beside which nobody writes."""
+"""The cutover strategy of SQLite: one BEGIN IMMEDIATE transaction, which blocks all other writers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from projection_rebuild.model.names import TableSet
 
 
 class SingleWriterCutover(CutoverInTransaction):
-    """The transaction of the swap keeps all others from writing to its file, appends among them."""
+    """The transaction of the swap blocks all other writes to its file, including appends."""
 
     def needs_fence(self, held_back: HeldBack, *, one_database: bool) -> bool:
         return super().needs_fence(held_back, one_database=one_database) and not one_database
@@ -26,6 +26,6 @@ class SingleWriterCutover(CutoverInTransaction):
             with self._dialect.transaction(connection):
                 yield HeldInTransaction(self._dialect, connection, tables)
         finally:
-            # A swap that was given up may have left it on.
+            # A failed swap may have left it on.
             with suppress(sa.exc.SQLAlchemyError):
                 self._dialect.run(connection, "PRAGMA writable_schema = 0")

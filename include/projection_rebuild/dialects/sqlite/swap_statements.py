@@ -1,4 +1,4 @@
-"""The statements of a swap on SQLite, worked out from the schema."""
+"""The statements of a swap on SQLite, derived from the schema."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class SqliteSwapStatements(SqliteShadow, SwapStatements):
     """See :class:`SwapStatements`."""
 
     def before_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        # Blue may have been given an index since the clone. What is only planned gets all of them.
-        made = [table for table in tables if self._find(connection, table.green)]
-        statements = [statement for table in made for statement in self.index_green(connection, table)]
-        return statements + [statement for table in made for statement in self._statistics_since(connection, table)]
+        # An operator may have added an index to blue since the clone. A green that is only planned will get all indexes.
+        greens = [table for table in tables if self._find(connection, table.green)]
+        statements = [statement for table in greens for statement in self.index_green(connection, table)]
+        return statements + [statement for table in greens for statement in self._statistics_since(connection, table)]
 
     def _statistics_since(self, connection: sa.Connection, table: TableSet) -> list[str]:
-        """Statistics for green, where blue has been given some since green was filled."""
+        """Statistics for green, if blue was analyzed after green was filled."""
         if "sqlite_stat1" not in self._statistics(connection):
             return []
         query = "SELECT count(*) FILTER (WHERE tbl = ?), count(*) FILTER (WHERE tbl = ?) FROM sqlite_stat1"
@@ -42,19 +42,19 @@ class SqliteSwapStatements(SqliteShadow, SwapStatements):
         return Switch(Schema.of(connection), tables, self.quote).take_back()
 
     def snapshots(self, connection: sa.Connection) -> dict[Hashable, str]:
-        # A reader of the write-ahead log sees tables and rows of its time, names included.
+        # A reader of the write-ahead log sees the tables, names and rows of its own snapshot.
         return {}
 
     def rows_orphaned_by_swap(self, connection: sa.Connection, tables: Sequence[TableSet]) -> list[str]:
-        found, schema = [], Schema.of(connection)
+        orphans, schema = [], Schema.of(connection)
         greens = {schema.table(table.blue).name: table.green for table in tables}
-        ours = {*greens, *greens.values()}
-        for child in (name for name in schema.children() if name not in ours):
+        run_tables = {*greens, *greens.values()}
+        for child in (name for name in schema.children() if name not in run_tables):
             for parent, pairs in self._pairs(connection, child, connection, schema.find):
                 green = greens.get(parent)
                 if green and (lost := self._lost(connection, child, green, pairs, unless=parent)):
-                    found.append(
+                    orphans.append(
                         f"{lost:,} rows of {child} refer to rows of {parent} that {green} does not have; correct the projector, or "
                         f"delete them from {child}"
                     )
-        return found
+        return orphans

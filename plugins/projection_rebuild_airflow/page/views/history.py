@@ -17,7 +17,7 @@ from projection_rebuild_airflow.page.views.verification import VerificationView,
 from projection_rebuild_airflow.page.words import count, moment, span
 
 _TONES = {RunState.FINISHED: Tone.OK, RunState.RECONCILED: Tone.OK, RunState.ABANDONED: Tone.IDLE}
-"""Runs in other states go on."""
+"""The tone of each final state; runs in all other states are under way."""
 
 _STATES = {RunState.RECONCILED: "switched", RunState.ABANDONED: "given up"}
 """States for which the page has another name."""
@@ -74,7 +74,7 @@ def past_run_view(seen: Seen, report: Report) -> PastRunView:
 
 
 def _how_many_projectors(seen: Seen, report: Report) -> str:
-    """How many of the spec's projectors a run has replayed. The run may have had more of them than the spec has now."""
+    """The number of projectors that a run has replayed, against those of the spec, which may have fewer by now."""
     replayed, known = len(report.plan.projectors), len(seen.spec.projectors)
     return f"{replayed} of {known}" if replayed <= known else f"{replayed}"
 
