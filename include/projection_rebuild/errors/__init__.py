@@ -509,7 +509,7 @@ class ValueRefused(DatabaseTrouble):
 
 
 class StatementRefused(DatabaseTrouble):
-    """A database cannot execute a statement, or not on the present tables. The message omits a text that may quote SQL."""
+    """A database cannot execute a statement, or not on these tables. The message omits text that may quote SQL."""
 
     code = "PR-DB-09"
     kind = Kind.SQL

@@ -160,7 +160,8 @@ class EventStore:
     def _wait_for_holes(self, head: Place) -> None:
         """Waits until holes are filled, or for ``wait_for_holes``.
 
-        A hole is an append that was rolled back, or one in flight. EventFilter time tells, and the count before the swap.
+        A hole is an append that was rolled back, or one in flight. Only time shows which one it is; the count before the
+        swap finds an event that came late.
         """
         patience = self._section.wait_for_holes
         if patience is None or head is None:

@@ -28,7 +28,8 @@ class RunOptions(Section):
 
     :param projectors: names of the projectors to rebuild; null: all of the spec
     :param rebuild_dependents: rebuild also the projectors that depend on the chosen ones
-    :param since: rebuild only the part with events recorded from this time on; without an offset, in the spec's time zone
+    :param since: rebuild only the part with events recorded from this time on; without an offset, in the spec's time
+        zone
     :param until: rebuild only the part with events recorded before this time
     :param aggregates: rebuild only the part with events of these streams
     :param max_count_drift_percent: the tolerance of the count check for all tables

@@ -64,9 +64,7 @@ def _refuse_part(projector: type[Projector], path: str) -> None:
         return
     attributes = projector.part.rows
     if missing := [row_class.__name__ for row_class in projector.owns if row_class not in attributes]:
-        raise ProjectorError(
-            f"{path}: `part` does not say by what the rows of {', '.join(missing)} are attributes apart; add them"
-        )
+        raise ProjectorError(f"{path}: `part` does not say by what the rows of {', '.join(missing)} are told apart; add them")
     for row_class in projector.owns:
         kind, attribute = row_type(row_class), attributes[row_class]
         if attribute not in kind.attributes:

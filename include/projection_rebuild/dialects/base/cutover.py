@@ -61,9 +61,8 @@ class LockPolicy:
     :param fence: the fence that makes appends wait meanwhile, if the attempt needs one
     :param longest: how long the attempt may hold the tables; past it the server should release them by itself
     :param looked_at: other live tables, which handlers read meanwhile
-    :param confirm: where the attempt cannot lock the tables until the rename: called from another thread as soon as
-        no client can reach the tables; raises if a client has reached them since the attempt took them. None: such a
-        client does no harm
+    :param confirm: for a database that cannot lock the tables until the rename. Another thread calls it once no client
+        can reach them. It raises if a client came since the attempt took them. None: such a client does no harm
     :param begins: called when the attempt has its moment, and clients may have to wait from then on
     :param left: returns the seconds for which the attempt may still hold the writers
     """
@@ -147,7 +146,8 @@ class HeldTables(ABC):
         """Executes the statements of a swap, and checks the clock between them.
 
         :returns: whether the fence held until the swap; False: it may have died just before
-        :raises TablesBusy: nothing has changed; so it is after an error that :meth:`Statements.is_lock_timeout` knows
+        :raises TablesBusy: nothing has changed. The same holds after an error of which :meth:`Statements.is_lock_timeout` is
+            true
         :raises FenceDied: nothing has changed
         :raises PauseTooLong: nothing has changed, or the caller has to roll back the transaction around it
         """
@@ -206,8 +206,10 @@ class Cutover(ABC):
 
     @abstractmethod
     def prepared_ahead(self, connection: sa.Connection, tables: Sequence[TableSet]) -> PreparedSwap | None:
-        """The swap, if this database can compute it before any writer waits, and a later change of a table makes it
-        fail; otherwise None."""
+        """The swap, computed before any writer waits.
+
+        None: the database cannot do that, or a change of a table after it would not make the swap fail.
+        """
 
     # Retired tables whose names the swap needs ------------------------------------------------------------------
 

@@ -38,8 +38,8 @@ class FencedRenameCutover(CutoverByRename):
     ) -> Iterator[HeldTables]:
         """Holds the tables by sentries if the attempt begins with the tables; otherwise only the fence keeps writers out.
 
-        Sentries give the rename a moment in which no client uses the tables. They may go early, so they guarantee
-        nothing; and they let the rename itself through.
+        Sentries give the rename a moment in which no client uses the tables. A sentry may end early, so sentries
+        guarantee nothing. The engine dismisses each one when the RENAME waits for its table.
         """
         self._dialect.limit_lock_wait(connection, policy.timeout)
         self._dialect.limit_silence(connection, policy.longest)
@@ -50,7 +50,8 @@ class FencedRenameCutover(CutoverByRename):
         self, connection: sa.Connection, tables: Sequence[TableSet], policy: LockPolicy
     ) -> AbstractContextManager[HeldTables]:
         last = max(table.blue.encode() for table in tables)
-        # A sentry would wait at the sentry table before it has a table whose name sorts after it.
+        # Locks come in the order of names: a table that sorts after the sentry table would still be free while its sentry
+        # waits.
         if policy.lock_order is not LockOrder.TABLES_FIRST or last > SENTRY_TABLE.encode():
             return nullcontext(FencedTables(self._dialect, connection, tables))
         return self._with_sentries(connection, tables, policy)
@@ -101,7 +102,7 @@ class FencedRenameCutover(CutoverByRename):
 
     @contextmanager
     def run_mutex(self, connection: sa.Connection, name: str, patience: timedelta = timedelta(0)) -> Iterator[bool]:
-        # The lock ends with its session, so not before the session's statement ends, even if its client is gone.
+        # The lock lasts until the session ends. If the client dies, the session still finishes its statement first.
         with self._dialect.named_lock(connection, name, patience) as reserved:
             yield reserved
 

@@ -1,7 +1,7 @@
 """Keeps clients from MariaDB's tables until a RENAME has taken them, one after the other.
 
-MariaDB does not rename locked tables. LOCK TABLES releases all its tables at once, so a client that waits for a later
-table would have it before the RENAME. Nor can connections lock the tables one by one, since a lock on a parent includes
+MariaDB does not rename locked tables, and LOCK TABLES releases all tables at once. A client that waits for the second
+table would get it while the RENAME takes the first. Nor can connections lock the tables one by one, since a lock on a parent includes
 the children of its foreign keys. So each table has a sentry: a connection whose statement holds the name of the table
 and waits for the sentry table, which another connection has locked. If that lock ends because the engine's process has
 died, the statement finds that neither name is a view, and ends.

@@ -1,8 +1,8 @@
 """Takes tables on MySQL and MariaDB in a moment in which no client uses them, by a check and a lock in one message.
 
 If a statement that waits for tables deadlocks with a client, both servers make the client the victim, never that
-statement. A client needs no second table for that: it may have read a table, and now wants to write there, but then it
-queues behind the waiting statement. So the engine waits for no table that an open transaction may use again. The server
+statement. One table is enough for that: a client that has read it and then writes to it queues behind the waiting
+statement, which waits for the client. So the engine waits for no table that an open transaction may use again. The server
 checks and locks in one message: a client that came between two messages could become the victim.
 """
 
