@@ -241,7 +241,7 @@ def test_two_keys_that_are_one_to_the_database_are_refused_by_the_second_ones_ev
         assert any("the same key to the database" in each.problem and each.about == "places.name" for each in plan.findings)
         made.clone_tables()
         with pytest.raises(
-            WriteError, match=r"event Moved at position 3: cannot insert into places_rebuild.* by name \((collation|type) "
+            WriteError, match=r"event Moved at position 3: cannot insert into places_rebuild.* in name \((collation|type) "
         ):
             made.replay("AccountProjector")
         with store.connect() as connection:

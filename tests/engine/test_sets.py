@@ -119,7 +119,7 @@ def test_a_range_holds_no_more_events_than_there_is_time_for(
     sets.took(0, 0.001)
     bound, count = sets.next_range(None, 1_000)
     assert count == 50 and bound is not None and bound < 1_000
-    for took, most in ((2 * sets._wanted, 25), (sets._wanted / 1_000, 500)):
+    for took, most in ((2 * sets._target_seconds, 25), (sets._target_seconds / 1_000, 500)):
         sets.took(count, took)
         bound, count = sets.next_range(None, 1_000)
         assert count == most

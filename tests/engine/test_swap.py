@@ -643,7 +643,7 @@ def test_a_green_table_that_another_run_has_made_anew_does_not_go_live(server: s
     context = made._context
     with context.dialect.connect() as connection:
         context.ledger.over(connection, "a zombie").owned_tables.add_green("orders_rebuild")
-    with pytest.raises(FencedOut, match="orders_rebuild has been made anew"):
+    with pytest.raises(FencedOut, match="has cloned orders_rebuild again"):
         made.swap()
     assert actual(server) == expected(STORED)
 

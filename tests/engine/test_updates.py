@@ -241,7 +241,7 @@ def test_updates_use_up_no_numbers(
             rows.get(User, f"n{each}").seen += each
 
     assert {name: seen for name, (_, _, seen) in change(made, see).items()} == {f"n{each}": each for each in range(300)}
-    assert made._takes_many is together
+    assert made.takes_many is together
     with made.connect() as connection:
         assert made._definition(connection, None, "users").counter == 301
     made.engine.dispose()
